@@ -1,0 +1,74 @@
+"""The Flower ClientApp: wiring only.
+
+One training message, in order: read the instruction, check the owner's policy, write the
+ledger, train, protect, answer. Whatever goes wrong becomes a typed error reply; an unexpected
+error never leaks its text, which may quote private records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from client.node import Node
+from shared.config.load import from_run_config
+from shared.protocol.identity import code_hash, software_version
+from shared.protocol.messages import Introduction
+from shared.protocol.refusals import error_reply
+
+Handler = Callable[[Message, Context], Message]
+
+app = ClientApp()
+
+
+def _answering(handler: Handler) -> Handler:
+    """Turn exceptions into error replies, so that one failing client fails alone."""
+
+    @wraps(handler)
+    def answer(message: Message, context: Context) -> Message:
+        try:
+            return handler(message, context)
+        except Exception as error:  # the process boundary: everything must become a reply
+            return error_reply(error, message)
+
+    return answer
+
+
+@app.query()
+@_answering
+def introduce(message: Message, context: Context) -> Message:
+    """Say who this client is, how many records it declares and which code it runs."""
+    config, node = from_run_config(context.run_config), Node.from_settings(context.node_config)
+    public = not config.is_private or config.privacy.record_counts == "public"
+    return Message(
+        Introduction(
+            client=node.name,
+            declared_records=len(node.records(config)) if public else 0,
+            version=software_version(),
+            code_hash=code_hash(),
+        ).to_content(),
+        reply_to=message,
+    )
+
+
+@app.train()
+@_answering
+def train(message: Message, context: Context) -> Message:
+    """Train one round on this client's records and answer with the protected update."""
+    from client.round import train_round
+
+    config, node = from_run_config(context.run_config), Node.from_settings(context.node_config)
+    return Message(train_round(message.content, config, node), reply_to=message)
+
+
+@app.evaluate()
+@_answering
+def evaluate(message: Message, context: Context) -> Message:
+    """Evaluate the model on this client's records, where its owner lets the figures leave."""
+    from client.evaluation import evaluate_round
+
+    config, node = from_run_config(context.run_config), Node.from_settings(context.node_config)
+    return Message(evaluate_round(message.content, config, node), reply_to=message)

@@ -1,0 +1,32 @@
+"""Evaluating a model, and the client's side of federated evaluation."""
+
+from __future__ import annotations
+
+from flwr.app import RecordDict
+
+from client.node import Node
+from shared.config import Config
+from shared.errors import PolicyViolation
+from shared.models import build_model
+from shared.models.evaluate import evaluate_model
+from shared.protocol.arrays import load_weights, read_record, weights_of
+from shared.protocol.messages import evaluate_reply, read_arrays
+
+
+def evaluate_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
+    """Evaluate the received model on this client's records.
+
+    Raises:
+        PolicyViolation: exact figures about private records were not agreed to be released.
+    """
+    if config.is_private and not config.privacy.release_metrics:
+        raise PolicyViolation(
+            "exact metrics would be an unprotected release; set privacy.release_metrics = true "
+            "or leave evaluation to the server's test set"
+        )
+    node.owner_allows_metrics()
+    records = node.records(config)
+    model = build_model(config.model, records.input_shape, records.classes, config.seed)
+    load_weights(model, read_record(read_arrays(content), like=weights_of(model)))
+    result = evaluate_model(model, records.features, records.labels, config.training.device)
+    return evaluate_reply(result.loss, result.accuracy, len(records))

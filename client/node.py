@@ -1,0 +1,140 @@
+"""The device a client runs on: its records, its owner's policy, its ledger, its randomness.
+
+Everything here comes from the device's own settings (Flower's ``node_config``), never from the
+server: a server must not be able to choose which ledger is charged or which noise is drawn.
+
+====================  =========================================================================
+``partition-id``      number of this client in a simulation
+``client-name``       stable name of a real device
+``partition-file``    simulation only: NPZ with the record indices of every client
+``simulation-seed``   simulation only: noise is derived from it; real devices use system entropy
+``data-directory``    real devices: where the records lie
+``ledger``            path of the privacy ledger
+``policy``            path of the owner's policy
+====================  =========================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from client.ledger import Ledger
+from client.policy import Policy
+from shared.config import Config
+from shared.config.schema import DataConfig
+from shared.data import Dataset, load_folder, load_split
+from shared.errors import DataError, LedgerError, PolicyViolation
+from shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise, seeded_key
+from shared.privacy.plan import PrivacyPlan
+
+Scalar = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Node:
+    """One device's own settings; hashable, so that what it loads can be kept between messages.
+
+    Attributes:
+        name: stable name of the client.
+        partition: its number in a simulation, None on a real device.
+        partition_file: see the module docstring; empty on a real device.
+        simulation_seed: seed of the simulated noise; None on a real device.
+        data_directory: folder with the device's own records; empty in a simulation.
+        ledger_path: where spent budget is recorded.
+        policy_path: the owner's limits; empty only in a simulation.
+    """
+
+    name: str
+    partition: int | None
+    partition_file: str
+    simulation_seed: int | None
+    data_directory: str
+    ledger_path: str
+    policy_path: str
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Scalar]) -> Node:
+        """Read Flower's ``node_config``.
+
+        Raises:
+            LedgerError: no ledger is named; without one nothing private may start.
+            PolicyViolation: a real device without a policy.
+        """
+        simulated = "simulation-seed" in settings
+        if not (ledger := str(settings.get("ledger", ""))):
+            raise LedgerError("this client has no ledger; name one with the node setting 'ledger'")
+        policy = str(settings.get("policy", ""))
+        if not simulated and not policy:
+            raise PolicyViolation("this device has no policy; name one with the setting 'policy'")
+        partition = int(settings["partition-id"]) if "partition-id" in settings else None
+        return cls(
+            name=str(settings.get("client-name", partition if partition is not None else "client")),
+            partition=partition,
+            partition_file=str(settings.get("partition-file", "")) if simulated else "",
+            simulation_seed=int(settings["simulation-seed"]) if simulated else None,
+            data_directory=str(settings.get("data-directory", "")),
+            ledger_path=ledger,
+            policy_path=policy,
+        )
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether noise is seeded and may be repeated."""
+        return self.simulation_seed is not None
+
+    def records(self, config: Config) -> Dataset:
+        """The device's own training records."""
+        if self.partition_file:
+            data = config.data.model_dump_json()
+            return _simulated_records(data, config.seed, self.partition_file, self.partition or 0)
+        own = config.data.model_copy(update={"directory": self.data_directory})
+        return load_folder(own)
+
+    def policy(self, plan: PrivacyPlan) -> Policy:
+        """The owner's limits; a simulated client without any takes those of its plan."""
+        return Policy.load(Path(self.policy_path)) if self.policy_path else Policy.simulation(plan)
+
+    def owner_allows_metrics(self) -> None:
+        """Refuse the release of exact metrics unless the owner's policy allows it."""
+        if self.policy_path and not Policy.load(Path(self.policy_path)).release.metrics:
+            raise PolicyViolation("the owner's policy does not let exact metrics leave the device")
+
+    def ledger(self, records: Dataset) -> Ledger:
+        """Open the ledger of these records, to be closed by the caller."""
+        return Ledger.open(Path(self.ledger_path), data_fingerprint=records.fingerprint)
+
+    def noise(self, instruction_digest: str) -> NoiseSource:
+        """Fresh system noise, or in a simulation noise that only this instruction gets.
+
+        Deriving the seeded key from the whole instruction keeps two different instructions from
+        ever sharing noise: their difference would be the bare gradients.
+        """
+        if self.simulation_seed is None:
+            return SystemNoise()
+        return SeededNoise(seeded_key("noise", self.simulation_seed, self.name, instruction_digest))
+
+    def order_seed(self, config: Config, server_round: int) -> int:
+        """Seed for what is no secret: the order of batches, dropout."""
+        key = seeded_key("order", config.seed, self.name, server_round)
+        return int.from_bytes(key[:7], "big")
+
+
+@lru_cache(maxsize=1)
+def _training_records(data_config_json: str, seed: int) -> Dataset:
+    """All clients' records; kept, because one process plays many simulated clients."""
+    return load_split(DataConfig.model_validate_json(data_config_json), seed).train
+
+
+@lru_cache(maxsize=128)
+def _simulated_records(data_config_json: str, seed: int, path: str, number: int) -> Dataset:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            indices = np.asarray(archive[f"client-{number}"], dtype=np.int64)
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(f"client {number} has no entry in {path}: {error}") from None
+    return _training_records(data_config_json, seed).subset(indices)

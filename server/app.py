@@ -1,0 +1,32 @@
+"""The Flower ServerApp: wiring only.
+
+Where to write comes from the settings of the server's own machine (``node_config``), what to do
+from the run config.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from server.federation import Federation, ServerSettings
+from shared.config.load import from_run_config
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Carry out the run described by the run config."""
+    local = context.node_config
+    run = str(local.get("run", context.run_id))
+    settings = ServerSettings(
+        run=run,
+        run_dir=Path(str(local.get("run-dir", Path("runs") / run))),
+        engine=str(local.get("engine", "deployment")),
+        workers=int(local.get("workers", 0)),
+    )
+    settings.run_dir.mkdir(parents=True, exist_ok=True)
+    Federation(grid, from_run_config(context.run_config), settings).run()

@@ -1,0 +1,121 @@
+"""Checkpoints: one safetensors file a round, written so that a crash leaves the old or the new.
+
+The file holds the global weights (``model/NAME``), the strategy's state (``strategy/NAME``) and,
+in the header, everything else the server must remember: round, roster, history. It holds no
+update of any single client.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from shared.errors import CheckpointError
+from shared.protocol.arrays import NDArray, Weights
+
+_KEEP = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The server's state after `round` rounds.
+
+    Attributes:
+        round: last completed round, 0 before the first.
+        config_digest: of the run it belongs to.
+        weights: the global model.
+        strategy_state: server-side optimiser state.
+        roster: see `server.rounds.Roster.to_json`.
+        history: one event a completed round.
+    """
+
+    round: int
+    config_digest: str
+    weights: Weights
+    strategy_state: dict[str, NDArray] = field(default_factory=dict)
+    roster: list[dict[str, Any]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that after a crash it holds the old or the new content, never a part."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint and remove all but the newest two."""
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {f"model/{k}": v for k, v in checkpoint.weights.items()}
+    tensors |= {f"strategy/{k}": v for k, v in checkpoint.strategy_state.items()}
+    rest = {
+        "round": checkpoint.round,
+        "config_digest": checkpoint.config_digest,
+        "order": list(checkpoint.weights),
+        "roster": checkpoint.roster,
+        "history": checkpoint.history,
+    }
+    path = directory / f"round-{checkpoint.round:06d}.safetensors"
+    write_atomically(path, save(tensors, metadata={"calyx": json.dumps(rest)}))
+    for old in sorted(directory.glob("round-*.safetensors"))[:-_KEEP]:
+        old.unlink()
+    return path
+
+
+def load_latest(directory: Path, config_digest: str) -> Checkpoint | None:
+    """Read the newest checkpoint, None if there is none.
+
+    Raises:
+        CheckpointError: it cannot be read or belongs to a run with another configuration.
+    """
+    paths = sorted(directory.glob("round-*.safetensors"))
+    if not paths:
+        return None
+    path = paths[-1]
+    try:
+        with safe_open(path, framework="numpy") as file:
+            rest = json.loads((file.metadata() or {})["calyx"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        checkpoint = Checkpoint(
+            round=int(rest["round"]),
+            config_digest=str(rest["config_digest"]),
+            weights={name: tensors[f"model/{name}"] for name in rest["order"]},
+            strategy_state={
+                k.removeprefix("strategy/"): v
+                for k, v in tensors.items()
+                if k.startswith("strategy/")
+            },
+            roster=rest["roster"],
+            history=rest["history"],
+        )
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); delete it to use the one before")
+    if checkpoint.config_digest != config_digest:
+        raise CheckpointError(
+            f"{path} belongs to a run with another configuration; resume with the same settings"
+        )
+    return checkpoint
+
+
+def save_model(path: Path, weights: Weights) -> None:
+    """Write bare weights, loadable by anything that reads safetensors."""
+    write_atomically(path, save(weights))

@@ -1,0 +1,171 @@
+"""Reading a `Config`: TOML text, ``key=value`` settings and Flower's flat run config.
+
+All three give the same object, and all report every fault at once as `ConfigError`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel, ValidationError
+
+from shared.config.schema import Config
+from shared.errors import ConfigError, Fault
+
+Scalar = str | int | float | bool
+
+
+def from_toml(text: str, *, where: str = "configuration") -> dict[str, Any]:
+    """Parse TOML into a nested mapping; a syntax fault names the place."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where} is not valid TOML: {error}") from error
+
+
+def from_settings(settings: Iterable[str]) -> dict[str, Any]:
+    """Parse ``key=value`` settings; a value is TOML, and what is not TOML is a string.
+
+    >>> from_settings(["privacy.epsilon=3", "data.partition=iid"])
+    {'privacy': {'epsilon': 3}, 'data': {'partition': 'iid'}}
+    """
+    flat: dict[str, Scalar] = {}
+    faults = []
+    for setting in settings:
+        key, separator, value = setting.partition("=")
+        if not separator or not key.strip():
+            faults.append(Fault(setting, "''", "write it as key=value, for example seed=1"))
+            continue
+        flat[key.strip()] = _toml_value(value.strip())
+    if faults:
+        raise ConfigError("settings cannot be read", faults)
+    return unflatten(flat)
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def flatten(nested: Mapping[str, Any]) -> dict[str, Scalar]:
+    """Turn ``{"privacy": {"epsilon": 3}}`` into ``{"privacy.epsilon": 3}``."""
+    flat: dict[str, Scalar] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            flat.update({f"{key}.{inner}": v for inner, v in flatten(value).items()})
+        else:
+            flat[key] = value
+    return flat
+
+
+def unflatten(flat: Mapping[str, Scalar]) -> dict[str, Any]:
+    """Inverse of `flatten`."""
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *parents, leaf = key.split(".")
+        node = nested
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ConfigError("settings cannot be read", [Fault(key, str(value), "no section")])
+        node[leaf] = value
+    return nested
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with the values of `over` written over it, section by section."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(old, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def build(*layers: Mapping[str, Any]) -> Config:
+    """Merge the layers, later ones winning, and validate.
+
+    Raises:
+        ConfigError: with every fault: key, value and what is allowed.
+    """
+    nested: dict[str, Any] = {}
+    for layer in layers:
+        nested = merge(nested, layer)
+    try:
+        return Config.model_validate(nested)
+    except ValidationError as error:
+        raise ConfigError("the configuration is not valid", _faults(error)) from None
+
+
+def from_run_config(run_config: Mapping[str, Scalar]) -> Config:
+    """Build the config from Flower's flat run config."""
+    return build(unflatten(run_config))
+
+
+def to_run_config(config: Config) -> dict[str, Scalar]:
+    """The whole config as Flower's flat run config; inverse of `from_run_config`."""
+    return flatten(config.model_dump())
+
+
+def to_toml(config: Config) -> str:
+    """The whole config, every default written out, as TOML."""
+    return tomli_w.dumps(config.model_dump())
+
+
+def digest(config: Config) -> str:
+    """SHA-256 over everything in the config that can change a result, as hex.
+
+    Left out are the run's name and the folder the data lies in: a data set is known by its
+    content, not by its place.
+    """
+    content = config.model_dump(exclude={"name": True, "data": {"directory"}})
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _faults(error: ValidationError) -> list[Fault]:
+    faults = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            faults.append(Fault(key, _shown(item["input"]), f"no such key{_nearest(key)}"))
+        elif item["type"] == "value_error" and "\t" in item["msg"]:
+            lines = item["msg"].removeprefix("Value error, ").splitlines()
+            faults += [Fault(*line.split("\t")) for line in lines]
+        else:
+            faults.append(Fault(key, _shown(item["input"]), _allowed(key, item["msg"])))
+    return faults
+
+
+def _shown(value: object) -> str:
+    return json.dumps(value, default=str)
+
+
+def _allowed(key: str, message: str) -> str:
+    text = message.replace("Input should be ", "must be ").replace("Input", "it")
+    return text[0].lower() + text[1:]
+
+
+def _nearest(key: str) -> str:
+    close = get_close_matches(key, all_keys(), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def all_keys(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:
+    """Every dotted key of the schema."""
+    keys = []
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            keys += all_keys(inner, f"{prefix}{name}.")
+        else:
+            keys.append(f"{prefix}{name}")
+    return keys

@@ -1,0 +1,147 @@
+"""Rules that no single key can check: combinations that are impossible or give no guarantee."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shared.errors import Fault
+
+if TYPE_CHECKING:
+    from shared.config.schema import Config
+
+
+def cross_section_faults(config: Config) -> list[Fault]:
+    """Return every contradiction between sections, empty if there is none."""
+    return [*_data(config), *_federation(config), *_privacy(config), *_model(config)]
+
+
+def _data(config: Config) -> list[Fault]:
+    data, faults = config.data, []
+    if data.source in ("idx", "npz") and not data.directory:
+        faults.append(
+            Fault("data.directory", "''", f"source {data.source} needs a folder: --data-dir DIR")
+        )
+    if data.source == "hub" and not data.hub_name:
+        faults.append(Fault("data.hub_name", "''", "source hub needs the name of a data set"))
+    if data.partition == "natural" and data.source in ("digits", "idx"):
+        faults.append(
+            Fault("data.partition", "natural", f"{data.source} has no client id; use npz or hub")
+        )
+    return faults
+
+
+def _federation(config: Config) -> list[Fault]:
+    fed, faults = config.federation, []
+    if fed.clients_per_round > fed.clients:
+        faults.append(
+            Fault(
+                "federation.clients_per_round",
+                str(fed.clients_per_round),
+                f"at most federation.clients = {fed.clients}",
+            )
+        )
+    if fed.min_replies > config.cohort_size:
+        faults.append(
+            Fault(
+                "federation.min_replies",
+                str(fed.min_replies),
+                f"at most the {config.cohort_size} clients asked each round",
+            )
+        )
+    if fed.strategy in ("krum", "multikrum"):
+        # Blanchard et al. 2017: Krum withstands f bad replies only among n >= 2f + 3.
+        needed = 2 * fed.malicious_clients + 3
+        if config.cohort_size < needed:
+            faults.append(
+                Fault(
+                    "federation.malicious_clients",
+                    str(fed.malicious_clients),
+                    f"Krum needs 2f+3 = {needed} clients a round, there are {config.cohort_size}",
+                )
+            )
+        if fed.strategy == "multikrum" and fed.selected_clients > config.cohort_size:
+            faults.append(
+                Fault(
+                    "federation.selected_clients",
+                    str(fed.selected_clients),
+                    f"at most the {config.cohort_size} clients asked each round",
+                )
+            )
+    return faults
+
+
+def _privacy(config: Config) -> list[Fault]:
+    privacy, faults = config.privacy, []
+    sealed = config.secure_aggregation.scheme != "none"
+    if privacy.record_counts == "nominal" and not privacy.nominal_records:
+        faults.append(
+            Fault("privacy.nominal_records", "0", "nominal counts need a public number above 0")
+        )
+    if config.federation.client_evaluation and config.is_private and not privacy.release_metrics:
+        faults.append(
+            Fault(
+                "federation.client_evaluation",
+                "true",
+                "exact metrics of private records are a release of their own; set it to false, "
+                "or privacy.release_metrics = true to send them without protection",
+            )
+        )
+    if privacy.unit == "record" and privacy.noise == "central":
+        faults.append(
+            Fault(
+                "privacy.noise",
+                "central",
+                "the server would have to be trusted with clean gradients of single records; "
+                "use noise = distributed (sealed) or local",
+            )
+        )
+    if privacy.noise == "distributed" and not sealed:
+        faults.append(
+            Fault(
+                "privacy.noise",
+                "distributed",
+                "a client's share of the noise hides nothing unless updates are sealed; set "
+                "secure_aggregation.scheme = bfv, or noise = local",
+            )
+        )
+    if sealed and config.federation.strategy not in ("fedavg", "fedadam", "fedyogi"):
+        faults.append(
+            Fault(
+                "federation.strategy",
+                config.federation.strategy,
+                "it needs to see single updates, which sealed aggregation hides; use fedavg, "
+                "fedadam or fedyogi",
+            )
+        )
+    if sealed and config.secure_aggregation.min_contributors > config.cohort_size:
+        faults.append(
+            Fault(
+                "secure_aggregation.min_contributors",
+                str(config.secure_aggregation.min_contributors),
+                f"at most the {config.cohort_size} clients asked each round",
+            )
+        )
+    return faults
+
+
+def _model(config: Config) -> list[Fault]:
+    model, faults = config.model, []
+    built_in = {"cnn": "image", "lstm": "sequence", "attention": "sequence"}
+    if ":" not in model.name:
+        if model.name not in built_in:
+            faults.append(
+                Fault("model.name", model.name, "cnn, lstm, attention or your own module:function")
+            )
+        elif built_in[model.name] != config.data.view:
+            faults.append(
+                Fault(
+                    "data.view",
+                    config.data.view,
+                    f"model {model.name} takes {built_in[model.name]} data",
+                )
+            )
+    if model.name == "attention" and model.hidden % model.heads:
+        faults.append(
+            Fault("model.heads", str(model.heads), f"must divide model.hidden = {model.hidden}")
+        )
+    return faults

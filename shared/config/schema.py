@@ -1,0 +1,170 @@
+"""The one configuration schema: what a run is, frozen and validated.
+
+A TOML file, ``--set key=value`` and Flower's flat run config all end in the same
+`Config` (see `shared.config.load`). Keys are written dotted, as in ``privacy.epsilon``.
+Values that change only speed (workers, engine) are not here: they must not change results.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(Section):
+    """Which records there are and how they are divided among clients."""
+
+    source: Literal["digits", "idx", "npz", "hub"] = Field(
+        "digits",
+        description="digits: ships with scikit-learn; idx: MNIST-format files; npz: NumPy "
+        "archives (x_train, y_train, x_test, y_test); hub: a Hugging Face data set",
+    )
+    view: Literal["image", "sequence"] = Field(
+        "image", description="image: (1, height, width); sequence: rows as time steps"
+    )
+    directory: str = Field("", description="folder with the files of idx or npz (--data-dir)")
+    hub_name: str = Field("", description="hub only: name of the data set, OWNER/NAME")
+    hub_features: str = Field("image", description="hub only: column with the input")
+    hub_label: str = Field("label", description="hub only: column with the class")
+    allow_download: bool = Field(False, description="hub only: fetch it if it is not cached")
+    partition: Literal["iid", "dirichlet", "shards", "natural"] = "iid"
+    dirichlet_alpha: PositiveFloat = Field(0.5, description="smaller is more uneven")
+    classes_per_client: Positive = Field(2, description="shards only: classes each client holds")
+    natural_id: str = Field("client_id", description="natural only: array or column with the id")
+    min_records: Positive = Field(1, description="a client with fewer records is an error")
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.2, description="held out for the server where the source has no test set of its own"
+    )
+    max_records: Annotated[int, Field(ge=0)] = Field(
+        0, description="use only the first so many training records (0: all)"
+    )
+
+
+class ModelConfig(Section):
+    """The model; its input and output sizes come from the data."""
+
+    name: str = Field("cnn", description="cnn, lstm, attention, or your own as module:function")
+    hidden: Positive = Field(128, description="lstm: state size; attention: embedding size")
+    layers: Positive = Field(1, description="lstm and attention: stacked layers")
+    heads: Positive = Field(4, description="attention only: must divide hidden")
+
+
+class TrainingConfig(Section):
+    """Rounds and local optimisation."""
+
+    rounds: Positive = 30
+    local_epochs: PositiveFloat = Field(1.0, description="passes over the local records a round")
+    local_steps: Annotated[int, Field(ge=0)] = Field(
+        0, description="optimiser steps a round; 0 derives it from local_epochs"
+    )
+    batch_size: Positive = Field(32, description="with DP: the expected size of a Poisson batch")
+    optimizer: Literal["sgd", "adam", "rmsprop"] = "sgd"
+    learning_rate: PositiveFloat = 0.1
+    momentum: Probability = 0.0
+    weight_decay: NonNegativeFloat = 0.0
+    device: Literal["cpu", "cuda"] = "cpu"
+
+
+class FederationConfig(Section):
+    """Who takes part in a round and how replies become one model."""
+
+    clients: Positive = 10
+    clients_per_round: Annotated[int, Field(ge=0)] = Field(0, description="0: all of them")
+    min_replies: Positive = Field(2, description="fewer usable replies: the round is skipped")
+    strategy: Literal[
+        "fedavg", "fedprox", "fedadam", "fedyogi", "fedmedian", "trimmed_mean", "krum", "multikrum"
+    ] = "fedavg"
+    server_learning_rate: PositiveFloat = Field(0.1, description="fedadam and fedyogi only")
+    proximal_mu: NonNegativeFloat = Field(0.1, description="fedprox only")
+    trim_fraction: Annotated[float, Field(ge=0, lt=0.5)] = Field(
+        0.2, description="trimmed_mean only: share cut off at each end"
+    )
+    malicious_clients: Annotated[int, Field(ge=0)] = Field(
+        1, description="krum and multikrum: how many bad replies to withstand"
+    )
+    selected_clients: Positive = Field(3, description="multikrum only: replies averaged")
+    round_timeout_s: PositiveFloat = Field(600.0, description="deadline of a round")
+    join_timeout_s: PositiveFloat = Field(
+        60.0, description="how long to wait until so many clients are there"
+    )
+    max_update_norm: PositiveFloat = Field(
+        1000.0, description="an update with a larger L2 norm is rejected"
+    )
+    client_evaluation: bool = Field(
+        False, description="also evaluate on the clients' own records after each round"
+    )
+
+
+class PrivacyConfig(Section):
+    """What is promised, to whom, by which noise. See docs and ARCHITECTURE.md."""
+
+    unit: Literal["record", "client"] = Field("record", description="whom epsilon protects")
+    noise: Literal["none", "local", "distributed", "central"] = Field(
+        "local", description="who adds the noise; none means no differential privacy"
+    )
+    epsilon: PositiveFloat = Field(8.0, description="total budget of the run, not of a round")
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    clip_norm: PositiveFloat = Field(1.0, description="L2 bound of one unit's contribution")
+    sampling: Literal["poisson", "full"] = "poisson"
+    record_counts: Literal["public", "nominal"] = Field(
+        "public",
+        description="public: each client's record count is declared public; nominal: every "
+        "client uses nominal_records and its own count never leaves it",
+    )
+    nominal_records: Annotated[int, Field(ge=0)] = Field(0, description="with nominal only")
+    release_metrics: bool = Field(
+        False, description="let clients send exact, unprotected metrics in a private run"
+    )
+
+
+class SecureAggregationConfig(Section):
+    """How single updates are hidden from the server."""
+
+    scheme: Literal["none", "bfv", "ckks"] = "none"
+    min_contributors: Annotated[int, Field(ge=2)] = Field(
+        2, description="no sum of fewer clients is ever released; the noise counts on so many"
+    )
+    bits: Annotated[int, Field(ge=2, le=24)] = Field(14, description="width of a quantised value")
+
+
+class Config(Section):
+    """A whole run. Two equal configs and equal data give bit-identical models."""
+
+    name: str = Field("", description="preset or file the run was made from")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    federation: FederationConfig = FederationConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
+    secure_aggregation: SecureAggregationConfig = SecureAggregationConfig()
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the run gives any differential privacy."""
+        return self.privacy.noise != "none"
+
+    @property
+    def cohort_size(self) -> int:
+        """Clients asked each round."""
+        return self.federation.clients_per_round or self.federation.clients
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Config:
+        from shared.config.rules import cross_section_faults
+
+        if faults := cross_section_faults(self):
+            raise ValueError("\n".join(f"{f.key}\t{f.value}\t{f.allowed}" for f in faults))
+        return self

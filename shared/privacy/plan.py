@@ -1,0 +1,225 @@
+"""One frozen object that says what is promised and how: the `PrivacyPlan`.
+
+Trainer, sealing, accountant, ledger, policy and report all read it, so they cannot disagree.
+
+>>> plan = make_plan(Config(), declared_records=144)
+>>> plan.noise_multiplier, plan.spent(rounds=plan.rounds).epsilon <= 8
+(..., True)
+
+Guarantee, by unit and noise:
+
+* *record, local*: DP-SGD (Abadi et al. 2016) inside the client. Whoever sees the client's
+  updates, the server included, learns no more than (epsilon, delta) about one record.
+  Neighbours: a record is replaced by a null record whose gradient is zero, so record counts
+  and divisors are public constants.
+* *client, local*: the whole update is clipped to C and noised on the device. Neighbours: any
+  two data sets of that client, so two clipped updates differ by up to 2C.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+from scipy.optimize import brentq
+
+from shared.config import Config
+from shared.errors import ConfigError, Fault, PrivacyError
+from shared.privacy.accounting import PrivacyEvent, Spent, Unit, spent
+
+# The calibrated multiplier is rounded up to this grid, so that it prints and hashes the same
+# everywhere and never promises more than it keeps.
+_MULTIPLIER_GRID = 1e-4
+
+
+@dataclass(frozen=True)
+class PrivacyPlan:
+    """What one client does to be private, for the whole run.
+
+    Attributes:
+        unit: whom epsilon protects.
+        noise: who adds the noise.
+        relation: the neighbouring relation in words.
+        clip_norm: L2 bound C of one unit's contribution, in gradient (record) or weight
+            (client) units.
+        noise_multiplier: noise standard deviation divided by `clip_norm`; 0 without privacy.
+        sensitivity_factor: largest change of the clipped value in units of `clip_norm`.
+        sampling: how records enter a batch.
+        sampling_rate: probability of each record in each step; 1 for full batches.
+        expected_batch_size: public divisor of noisy gradient sums.
+        steps_per_round: optimiser steps a round.
+        rounds: rounds the budget covers.
+        declared_records: the public record count the rates were made from.
+        target_epsilon: the promise at `delta` after all rounds; infinite without privacy.
+        delta: see `target_epsilon`.
+    """
+
+    unit: Unit
+    noise: Literal["none", "local", "distributed", "central"]
+    relation: str
+    clip_norm: float
+    noise_multiplier: float
+    sensitivity_factor: float
+    sampling: Literal["poisson", "full"]
+    sampling_rate: float
+    expected_batch_size: float
+    steps_per_round: int
+    rounds: int
+    declared_records: int
+    target_epsilon: float
+    delta: float
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the plan gives any differential privacy."""
+        return self.noise != "none"
+
+    @property
+    def round_event(self) -> PrivacyEvent:
+        """What one round of training costs: the event the ledger records before it starts."""
+        if not self.is_private:
+            return PrivacyEvent("none", self.unit, 0.0, "full", 1.0, 1)
+        count = self.steps_per_round if self.unit == "record" else 1
+        sampling, rate = (
+            (self.sampling, self.sampling_rate) if self.unit == "record" else ("full", 1.0)
+        )
+        effective = self.noise_multiplier / self.sensitivity_factor
+        return PrivacyEvent("gaussian", self.unit, effective, sampling, rate, count)
+
+    def spent(self, rounds: int) -> Spent:
+        """What `rounds` rounds of this plan cost, by both accountants."""
+        return spent([self.round_event] * rounds, self.delta, self.unit)
+
+    def to_json(self) -> str:
+        """Canonical JSON: equal plans have equal text."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> PrivacyPlan:
+        """Read a plan that another party sent; anything unexpected is refused."""
+        try:
+            fields: dict[str, Any] = json.loads(text)
+            plan = cls(**fields)
+            numbers = [plan.clip_norm, plan.noise_multiplier, plan.expected_batch_size, plan.delta]
+            sane = all(math.isfinite(x) and x >= 0 for x in numbers)
+            sane = sane and plan.unit in ("record", "client")
+            sane = sane and plan.noise in ("none", "local", "distributed", "central")
+            sane = sane and 0 < plan.delta < 1 and plan.clip_norm > 0
+            sane = sane and min(plan.steps_per_round, plan.rounds, plan.declared_records) >= 1
+            sane = sane and plan.expected_batch_size > 0 and plan.sensitivity_factor in (1.0, 2.0)
+            sane = sane and plan == _with_forced_factor(plan)
+            if not sane:
+                raise ValueError("a value is out of range")
+            _ = plan.round_event
+        except (TypeError, ValueError, PrivacyError) as error:
+            raise PrivacyError(f"the privacy plan received is not usable: {error}") from error
+        return plan
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of `to_json`, hex."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+def _with_forced_factor(plan: PrivacyPlan) -> PrivacyPlan:
+    """The sensitivity follows from unit and noise; a sender cannot choose it."""
+    factor = _sensitivity_factor(plan.unit, plan.noise)
+    return PrivacyPlan(**{**asdict(plan), "sensitivity_factor": factor})
+
+
+def _sensitivity_factor(unit: str, noise: str) -> float:
+    return 2.0 if (unit, noise) == ("client", "local") else 1.0
+
+
+def make_plan(config: Config, declared_records: int) -> PrivacyPlan:
+    """Derive one client's plan from the config and its public record count.
+
+    Args:
+        config: the run.
+        declared_records: the client's public record count; ignored in favour of
+            ``privacy.nominal_records`` when counts are nominal.
+
+    Raises:
+        ConfigError: the combination is not available, or epsilon cannot be reached.
+    """
+    privacy, training = config.privacy, config.training
+    if privacy.noise in ("distributed", "central"):
+        raise ConfigError(
+            "this noise is not available yet",
+            [Fault("privacy.noise", privacy.noise, "use local or none")],
+        )
+    records = privacy.nominal_records if privacy.record_counts == "nominal" else declared_records
+    if records < 1:
+        raise ConfigError("a client without records cannot have a privacy plan")
+    full = privacy.sampling == "full" and config.is_private
+    batch = records if full else min(training.batch_size, records)
+    steps = training.local_steps or max(1, round(training.local_epochs * records / batch))
+    draft = PrivacyPlan(
+        unit=privacy.unit,
+        noise=privacy.noise,
+        relation=_relation(privacy.unit, privacy.noise),
+        clip_norm=privacy.clip_norm,
+        noise_multiplier=0.0,
+        sensitivity_factor=_sensitivity_factor(privacy.unit, privacy.noise),
+        sampling="full" if full or batch == records else "poisson",
+        sampling_rate=batch / records,
+        expected_batch_size=float(batch),
+        steps_per_round=steps,
+        rounds=training.rounds,
+        declared_records=records,
+        target_epsilon=privacy.epsilon if config.is_private else math.inf,
+        delta=privacy.delta,
+    )
+    if not config.is_private:
+        return draft
+    return _calibrated(draft)
+
+
+def _relation(unit: str, noise: str) -> str:
+    if noise == "none":
+        return "none"
+    if unit == "record":
+        return "one record replaced by a null record"
+    return "all records of one client replaced by any others"
+
+
+@lru_cache(maxsize=256)
+def _calibrated(draft: PrivacyPlan) -> PrivacyPlan:
+    """Find the smallest noise, to one part in 1,000, that keeps the promise over all rounds.
+
+    The search runs on a coarse loss grid, which errs on the safe side; what it finds is then
+    checked, and if need be raised, with the accountant that the ledger uses.
+    """
+
+    def excess(log_multiplier: float) -> float:
+        plan = _with_noise(draft, math.exp(log_multiplier))
+        cost = spent([plan.round_event] * plan.rounds, plan.delta, plan.unit, coarse=True)
+        return math.log(max(cost.epsilon, 1e-12) / draft.target_epsilon)
+
+    low = high = 0.0
+    step = math.log(1.5)
+    while excess(high) > 0:
+        low, high = high, high + step
+        if high > math.log(1e6):
+            raise ConfigError(
+                "no amount of noise reaches this budget",
+                [Fault("privacy.epsilon", str(draft.target_epsilon), "raise it or lower rounds")],
+            )
+    while low == high or excess(low) <= 0:
+        low, high = low - step, low
+        if low < math.log(1e-3):
+            break
+    root = brentq(excess, low, high, xtol=3e-4) if excess(low) > 0 else low
+    plan = _with_noise(draft, math.exp(root))
+    while plan.spent(plan.rounds).epsilon > draft.target_epsilon:
+        plan = _with_noise(draft, plan.noise_multiplier * 1.0003)
+    return plan
+
+
+def _with_noise(plan: PrivacyPlan, multiplier: float) -> PrivacyPlan:
+    on_grid = math.ceil(multiplier / _MULTIPLIER_GRID) * _MULTIPLIER_GRID
+    return PrivacyPlan(**{**asdict(plan), "noise_multiplier": round(on_grid, 4)})

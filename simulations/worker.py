@@ -1,0 +1,51 @@
+"""A worker process of `simulations.pool`: ``python -m simulations.worker FD``.
+
+It first receives what to play, answers with an empty message when the app is loaded (or with one
+line of what went wrong), then answers one message at a time until the connection closes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import signal
+import sys
+from multiprocessing.connection import Connection
+
+
+def main(descriptor: int) -> None:
+    """Serve messages that arrive on an inherited socket."""
+    # Ctrl-C goes to the whole process group; the parent decides when workers end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pipe = Connection(descriptor)
+    try:
+        start = json.loads(pipe.recv_bytes())
+    except EOFError:
+        return
+    try:
+        import torch
+
+        from simulations.grid import answer, client_contexts, take_identity
+        from simulations.pool import decode, encode
+
+        torch.set_num_threads(1)
+        take_identity()
+        module, _, attribute = start["app"].partition(":")
+        app = getattr(importlib.import_module(module), attribute)
+        nodes = {int(node): settings for node, settings in start["nodes"]}
+        contexts = client_contexts(nodes, start["run_config"])
+    except Exception as error:  # must reach the parent as one line
+        pipe.send_bytes(f"{type(error).__name__}: {error}".encode())
+        return
+    pipe.send_bytes(b"")
+    while True:
+        try:
+            message = decode(pipe.recv_bytes())
+        except (EOFError, OSError):
+            return
+        reply = answer(app, message, contexts[message.metadata.dst_node_id])
+        pipe.send_bytes(encode(reply))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
