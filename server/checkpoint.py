@@ -8,7 +8,6 @@ update of any single client.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from server.durable import write_atomically
 from shared.errors import CheckpointError
 from shared.protocol.arrays import NDArray, Weights
 
@@ -41,25 +41,6 @@ class Checkpoint:
     strategy_state: dict[str, NDArray] = field(default_factory=dict)
     roster: list[dict[str, Any]] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that after a crash it holds the old or the new content, never a part."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:

@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from server.checkpoint import write_atomically
+from server.durable import write_atomically
 
 Event = dict[str, Any]
 FILE_NAME = "metrics.jsonl"

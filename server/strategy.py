@@ -15,13 +15,13 @@ from flwr.serverapp.strategy import (
     FedAdam,
     FedAvg,
     FedMedian,
-    FedOpt,
     FedProx,
     FedTrimmedAvg,
     FedYogi,
     Krum,
     MultiKrum,
 )
+from flwr.serverapp.strategy.fedopt import FedOpt
 
 from server.replies import Update
 from shared.config.schema import FederationConfig

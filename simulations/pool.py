@@ -74,7 +74,12 @@ class WorkerPool:
             verbose: let the workers' log output through.
         """
         self._start_message = json.dumps(
-            {"app": app, "nodes": list(node_configs.items()), "run_config": run_config}
+            {
+                "app": app,
+                "nodes": list(node_configs.items()),
+                "run_config": run_config,
+                "path": sys.path,
+            }
         ).encode()
         self._verbose = verbose
         self._queue: deque[Message] = deque()
@@ -85,7 +90,8 @@ class WorkerPool:
         ours, theirs = socket.socketpair()
         quiet = None if self._verbose else subprocess.DEVNULL
         process = subprocess.Popen(
-            [sys.executable, "-m", "simulations.worker", str(theirs.fileno())],
+            # -P: a folder named "client" where the user happens to be must not be imported.
+            [sys.executable, "-P", "-m", "simulations.worker", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             env={**os.environ, **ONE_THREAD},
             stdin=subprocess.DEVNULL,

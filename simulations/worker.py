@@ -1,7 +1,8 @@
 """A worker process of `simulations.pool`: ``python -m simulations.worker FD``.
 
 It first receives what to play, answers with an empty message when the app is loaded (or with one
-line of what went wrong), then answers one message at a time until the connection closes.
+line of what went wrong), then answers one message at a time until the connection closes. Its
+environment limits every numerical library to one thread.
 """
 
 from __future__ import annotations
@@ -22,13 +23,12 @@ def main(descriptor: int) -> None:
         start = json.loads(pipe.recv_bytes())
     except EOFError:
         return
+    # Places of the user's own modules come last, so that they cannot replace ours.
+    sys.path += [place for place in start["path"] if place not in sys.path]
     try:
-        import torch
-
         from simulations.grid import answer, client_contexts, take_identity
         from simulations.pool import decode, encode
 
-        torch.set_num_threads(1)
         take_identity()
         module, _, attribute = start["app"].partition(":")
         app = getattr(importlib.import_module(module), attribute)

@@ -23,8 +23,9 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
+from pydantic import ConfigDict, TypeAdapter, with_config
 from scipy.optimize import brentq
 
 from shared.config import Config
@@ -34,8 +35,10 @@ from shared.privacy.accounting import PrivacyEvent, Spent, Unit, spent
 # The calibrated multiplier is rounded up to this grid, so that it prints and hashes the same
 # everywhere and never promises more than it keeps.
 _MULTIPLIER_GRID = 1e-4
+_LARGEST_COUNT = 10**9
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class PrivacyPlan:
     """What one client does to be private, for the whole run.
@@ -102,21 +105,22 @@ class PrivacyPlan:
     def from_json(cls, text: str) -> PrivacyPlan:
         """Read a plan that another party sent; anything unexpected is refused."""
         try:
-            fields: dict[str, Any] = json.loads(text)
-            plan = cls(**fields)
+            plan: PrivacyPlan = TypeAdapter(cls).validate_json(text, strict=True)
             numbers = [plan.clip_norm, plan.noise_multiplier, plan.expected_batch_size, plan.delta]
             sane = all(math.isfinite(x) and x >= 0 for x in numbers)
             sane = sane and plan.unit in ("record", "client")
             sane = sane and plan.noise in ("none", "local", "distributed", "central")
             sane = sane and 0 < plan.delta < 1 and plan.clip_norm > 0
-            sane = sane and min(plan.steps_per_round, plan.rounds, plan.declared_records) >= 1
+            counts = (plan.steps_per_round, plan.rounds, plan.declared_records)
+            sane = sane and all(1 <= count <= _LARGEST_COUNT for count in counts)
             sane = sane and plan.expected_batch_size > 0 and plan.sensitivity_factor in (1.0, 2.0)
             sane = sane and plan == _with_forced_factor(plan)
             if not sane:
                 raise ValueError("a value is out of range")
             _ = plan.round_event
-        except (TypeError, ValueError, PrivacyError) as error:
-            raise PrivacyError(f"the privacy plan received is not usable: {error}") from error
+        except (ValueError, PrivacyError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise PrivacyError(f"the privacy plan received is not usable: {reason}") from None
         return plan
 
     @property

@@ -26,7 +26,7 @@ _HEADER_ALLOWANCE_BYTES = 1024
 
 def to_record(weights: Mapping[str, NDArray]) -> ArrayRecord:
     """Pack named arrays, keeping their order."""
-    return ArrayRecord({name: Array(np.ascontiguousarray(w)) for name, w in weights.items()})
+    return ArrayRecord({name: Array(np.asarray(w, order="C")) for name, w in weights.items()})
 
 
 def weights_of(model: torch.nn.Module) -> Weights:
@@ -76,5 +76,5 @@ def digest(weights: Mapping[str, NDArray]) -> str:
     state = hashlib.sha256()
     for name, w in weights.items():
         state.update(repr((name, w.dtype.str, w.shape)).encode())
-        state.update(np.ascontiguousarray(w).tobytes())
+        state.update(w.tobytes())
     return state.hexdigest()

@@ -1,0 +1,232 @@
+"""Set up, run and look after a key authority; the functions behind ``calyx authority``.
+
+::
+
+    DIR/                     0700
+      authority.toml         settings, commented
+      authority.pub          Ed25519 key that contributors pin
+      identity.key keys/ contributors.json releases.jsonl      see `authority.local`
+      tls/                   root.pem, authority.pem, authority-key.pem
+      for-server/            root.pem, server.pem, server-key.pem: take this folder to the server
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from authority import certificates
+from authority.certificates import Credentials
+from authority.local import LocalAuthority
+from authority.log import LogReport, verify
+from authority.roster import Roster
+from authority.secret_file import create_private, private_directory, replace_file
+from authority.service import AuthorityServer
+from shared.errors import ConfigError, Fault, UsageError
+from shared.protocol.receipts import ContributorKeys
+
+DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 9443
+CERTIFICATE_DAYS = 365
+
+
+class AuthoritySettings(BaseModel):
+    """``authority.toml``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = DEFAULT_HOST
+    port: int = Field(DEFAULT_PORT, ge=0, le=65535)
+    min_contributors: int = Field(2, ge=2)
+    accept_untagged: bool = False
+
+
+@dataclass(frozen=True)
+class AuthorityFiles:
+    """What `init` made.
+
+    Attributes:
+        directory: the authority's folder.
+        for_server: folder to take to the aggregation server.
+        verify_key: what contributors pin, 64 hex digits.
+    """
+
+    directory: Path
+    for_server: Path
+    verify_key: str
+
+
+def init(
+    directory: Path,
+    *,
+    hosts: Sequence[str] = ("localhost", "127.0.0.1"),
+    port: int = DEFAULT_PORT,
+    min_contributors: int = 2,
+    passphrase: bytes | None = None,
+) -> AuthorityFiles:
+    """Make an authority: folder, identity, certificates, settings.
+
+    Args:
+        directory: made 0700; an authority that is there already is not touched.
+        hosts: names or addresses under which the server will reach it.
+        port: written to the settings.
+        min_contributors: smallest minimum of any run.
+        passphrase: encrypts the secret keys on the disk.
+
+    Raises:
+        UsageError: there is an authority in this folder.
+    """
+    settings = directory / "authority.toml"
+    if settings.exists():
+        raise UsageError(f"there is an authority in {directory}; serve it, or choose a new folder")
+    made = certificates.make(hosts, CERTIFICATE_DAYS)
+    private_directory(directory)
+    for folder, name, own in (
+        ("tls", "authority", made.authority),
+        ("for-server", "server", made.server),
+    ):
+        private_directory(directory / folder)
+        # A set-up that was broken off before its settings were written is done over.
+        for old in (directory / folder).iterdir():
+            old.unlink()
+        create_private(directory / folder / "root.pem", made.root)
+        create_private(directory / folder / f"{name}.pem", own.certificate)
+        create_private(directory / folder / f"{name}-key.pem", own.private_key)
+    with LocalAuthority(directory, passphrase=passphrase) as authority:
+        verify_key = authority.verify_key.hex()
+    replace_file(directory / "for-server" / "authority.pub", f"{verify_key}\n".encode())
+    replace_file(settings, _settings_text(port, min_contributors).encode())
+    return AuthorityFiles(directory, directory / "for-server", verify_key)
+
+
+def serve(
+    directory: Path,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    passphrase: bytes | None = None,
+    on_ready: Callable[[int], None] | None = None,
+) -> None:
+    """Run an authority until SIGTERM or SIGINT; call it in the main thread.
+
+    Args:
+        directory: as made by `init`.
+        host, port: instead of those in its settings.
+        passphrase: as given to `init`.
+        on_ready: gets the port once calls are accepted.
+
+    Raises:
+        UsageError: no authority in this folder, or settings that are not allowed.
+        EncryptionError: wrong passphrase, or a folder open to others.
+        LedgerError: the log is altered, shortened, or in use by another process.
+    """
+    settings = read_settings(directory)
+    try:
+        root, certificate, private_key = (
+            (directory / "tls" / name).read_bytes()
+            for name in ("root.pem", "authority.pem", "authority-key.pem")
+        )
+    except OSError as error:
+        raise UsageError(
+            f"{error.filename} cannot be read; restore it, or make a new authority with init"
+        ) from error
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    with LocalAuthority(
+        directory,
+        passphrase=passphrase,
+        min_contributors=settings.min_contributors,
+        accept_untagged=settings.accept_untagged,
+    ) as authority:
+        server = AuthorityServer(
+            authority,
+            host or settings.host,
+            settings.port if port is None else port,
+            root,
+            Credentials(certificate, private_key),
+        )
+        previous = {s: signal.signal(s, on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            server.start()
+            if on_ready is not None:
+                on_ready(server.port)
+            stop.wait()
+        finally:
+            server.stop()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def approve(directory: Path, request: str) -> ContributorKeys:
+    """Enrol a contributor, also while the authority runs.
+
+    Args:
+        directory: as made by `init`.
+        request: the contributor's `ContributorKeys.to_json`.
+
+    Raises:
+        ProtocolError: the request is malformed or not signed by its own key.
+        ReleaseRefused: the name or a key is taken or was revoked.
+    """
+    read_settings(directory)
+    keys = ContributorKeys.from_json(request)
+    Roster(directory).approve([keys])
+    return keys
+
+
+def revoke(directory: Path, name: str) -> None:
+    """Take a contributor out for good, also while the authority runs.
+
+    Raises:
+        ProtocolError: nobody of that name is enrolled.
+    """
+    read_settings(directory)
+    Roster(directory).revoke(name)
+
+
+def verify_log(directory: Path) -> LogReport:
+    """Check the log of an authority, also while it runs.
+
+    Raises:
+        LedgerError: missing, altered or shortened.
+    """
+    return verify(directory / "releases.jsonl")
+
+
+def read_settings(directory: Path) -> AuthoritySettings:
+    """The settings of the authority in `directory`.
+
+    Raises:
+        UsageError: there is none, or a value is not allowed.
+    """
+    path = directory / "authority.toml"
+    try:
+        return AuthoritySettings(**tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise UsageError(f"no authority in {directory}; make one with init") from error
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        faults = [
+            Fault(".".join(map(str, e["loc"])), repr(e["input"]), e["msg"]) for e in error.errors()
+        ]
+        raise ConfigError(f"{path} is not usable", faults) from error
+
+
+def _settings_text(port: int, min_contributors: int) -> str:
+    return f"""\
+# Settings of this key authority; read when it starts.
+host = "{DEFAULT_HOST}"            # listens here; another address only behind a firewall
+port = {port}
+min_contributors = {min_contributors}          # no run with a smaller minimum is opened
+accept_untagged = false       # true: also sums that cannot be verified (CKKS); trusts the server
+"""

@@ -1,0 +1,282 @@
+"""The key authority in process: of simulations as it is, of deployments behind `authority.service`.
+
+Everything durable is in one folder::
+
+    identity.key       Ed25519 key that signs admissions           authority.pub: its public half
+    contributors.json  who is enrolled                             (authority.roster)
+    releases.jsonl     every decision, hash-chained; the state     (authority.log)
+    keys/*.key         secret keys of open runs                    (authority.keys)
+
+A grant is in the log, on the disk, before the sum is decrypted. After a crash the log is
+replayed; see rule 5 of `authority.release` for why the same request is then answered again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import reduce
+from pathlib import Path
+from types import TracebackType
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from authority.keys import KeyPair
+from authority.log import AuthorityLog, events
+from authority.release import (
+    Closed,
+    Event,
+    Failed,
+    Granted,
+    Opened,
+    Refused,
+    Repeated,
+    State,
+    apply,
+    decide,
+    open_run,
+)
+from authority.roster import Roster
+from authority.secret_file import private_directory, read_secret, replace_file, write_secret
+from shared.encryption import SealedSum, SealingParameters, context_hash, unpack_sum
+from shared.errors import EncryptionError, LedgerError
+from shared.protocol.authority_client import Opening, Refusal, Released, ReleaseRequest
+from shared.protocol.receipts import Admission, check_name
+
+
+class LocalAuthority:
+    """The key authority on one folder; implements `shared.protocol.authority_client.Authority`.
+
+    Args:
+        directory: its folder, made 0700 if missing.
+        passphrase: encrypts every secret key on the disk; the same one each time.
+        min_contributors: no run with a smaller minimum is opened.
+        accept_untagged: open runs whose sums cannot be verified (CKKS): the server is trusted.
+        clock: seconds since the epoch, for the log.
+
+    Raises:
+        EncryptionError: the folder is open to others, or the passphrase is wrong.
+        LedgerError: the log is altered, shortened or in use.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        passphrase: bytes | None = None,
+        min_contributors: int = 2,
+        accept_untagged: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        private_directory(directory)
+        private_directory(directory / "keys")
+        self.roster = Roster(directory)
+        self._directory, self._passphrase = directory, passphrase
+        self._floor, self._accept_untagged = max(2, min_contributors), accept_untagged
+        self._lock = threading.Lock()
+        self._keys: dict[str, KeyPair] = {}
+        self._log = AuthorityLog(directory / "releases.jsonl", clock)
+        try:
+            self._state = reduce(apply, events(self._log.entries), State())
+            self._identity = self._read_identity()
+            for name, run in self._state.runs.items():
+                if run.is_closed:
+                    self._key_path(name).unlink(missing_ok=True)
+        except BaseException:
+            self._log.close()
+            raise
+
+    @property
+    def verify_key(self) -> bytes:
+        """Ed25519 key, 32 bytes, that contributors pin at their enrolment."""
+        return self._identity.public_key().public_bytes_raw()
+
+    def open_run(
+        self,
+        run: str,
+        parameters: SealingParameters,
+        min_contributors: int,
+        contributors: Sequence[str],
+    ) -> Opening:
+        """See `Authority.open_run`. Repeated, it gives the same key, sealed and signed anew."""
+        check_name("run", run)
+        if parameters.scheme == "none":
+            raise Refusal.TERMS.error("plain sums need no key authority; use bfv")
+        terms = Opened(
+            run=run,
+            parameters_digest=parameters.digest,
+            min_contributors=min_contributors,
+            max_contributors=parameters.contributors,
+            contributors=tuple(sorted(contributors)),
+            is_tagged=parameters.scheme == "bfv",
+        )
+        with self._lock:
+            self._take_over_roster()
+            opened = open_run(self._state, terms, self._floor, self._accept_untagged)
+            if opened is not None:
+                keys = KeyPair.generate(parameters)
+                # A file of a run that is not in the log was left by a crash; nobody has that key.
+                self._key_path(run).unlink(missing_ok=True)
+                keys.save(self._key_path(run), self._passphrase)
+                self._keys[run] = keys
+                self._record(opened)
+            return self._opening(terms, self._key_pair(run))
+
+    def release(self, request: ReleaseRequest, chunks: Sequence[bytes]) -> Released:
+        """See `Authority.release`."""
+        with self._lock:
+            self._take_over_roster()
+            decision = decide(self._state, request)
+            if isinstance(decision, Refused):
+                self._record(decision)
+                raise decision.error()
+            keys = self._key_pair(request.run)
+            try:
+                if self._sum_hash(keys, chunks) != request.sum_hash:
+                    raise EncryptionError("the ciphertexts sent are not those of the request")
+                ciphertexts = keys.read(chunks)
+            except EncryptionError as error:
+                refused = _refused(decision, Refusal.MALFORMED, str(error))
+                self._record(refused)
+                raise refused.error() from error
+            index, head = self._record(decision)
+            try:
+                slots = keys.decrypt(ciphertexts)
+                is_tagged = self._state.runs[request.run].terms.is_tagged
+                if is_tagged:
+                    keys.check_tags(slots, request.receipts)
+                values = unpack_sum(
+                    slots,
+                    keys.parameters,
+                    request.contributors,
+                    check="caller" if is_tagged else "count",
+                )
+            except EncryptionError as error:
+                failed = Failed(request.run, request.round, request.sum_hash, str(error))
+                self._record(failed)
+                raise Refusal.PROOF.error(
+                    f"round {request.round}: what was sent is not the sum of the uploads with "
+                    "receipts; nothing is released, look at the server and go on with a new round"
+                ) from error
+            return Released(values, index, head)
+
+    def refuse_early(self, request: ReleaseRequest) -> None:
+        """Raise, and log, what `release` would refuse without looking at the ciphertexts."""
+        with self._lock:
+            self._take_over_roster()
+            decision = decide(self._state, request)
+            if isinstance(decision, Refused):
+                self._record(decision)
+                raise decision.error()
+
+    def chunk_limits(self, run: str) -> tuple[int, int]:
+        """Number of ciphertexts of a sum of this run, and the size in bytes of the largest.
+
+        Raises:
+            ReleaseRefused: no such open run.
+        """
+        with self._lock:
+            state = self._state.runs.get(run)
+            if state is None or state.is_closed:
+                raise Refusal.UNKNOWN_RUN.error(f"no run {run!r} is open here")
+            parameters = self._key_pair(run).parameters
+            return parameters.chunks, parameters.max_chunk_bytes
+
+    def close_run(self, run: str) -> None:
+        """See `Authority.close_run`. Closing again does nothing."""
+        with self._lock:
+            state = self._state.runs.get(run)
+            if state is None:
+                raise Refusal.UNKNOWN_RUN.error(f"no run {run!r} was opened here")
+            if not state.is_closed:
+                self._record(Closed(run))
+            self._keys.pop(run, None)
+            self._key_path(run).unlink(missing_ok=True)
+
+    def health(self) -> bool:
+        """See `Authority.health`."""
+        return self._log.is_usable
+
+    def close(self) -> None:
+        """Give the folder up."""
+        with self._lock:
+            self._log.close()
+            self._keys.clear()
+
+    def __enter__(self) -> LocalAuthority:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _opening(self, terms: Opened, keys: KeyPair) -> Opening:
+        context = keys.public_context()
+        tag_keys = keys.tag_keys(terms.contributors)
+        admissions = {}
+        for name in terms.contributors:
+            admission = Admission(
+                run=terms.run,
+                contributor=name,
+                parameters_digest=terms.parameters_digest,
+                context_hash=context_hash(context),
+                min_contributors=terms.min_contributors,
+                is_tagged=terms.is_tagged,
+            )
+            seal_key = bytes.fromhex(self._state.enrolled[name].seal_key)
+            admissions[name] = admission.issue(self._identity, seal_key, tag_keys[name])
+        return Opening(context, admissions)
+
+    def _record(self, *new: Event) -> tuple[int, str]:
+        position = self._log.append(new)
+        self._state = reduce(apply, new, self._state)
+        return position
+
+    def _take_over_roster(self) -> None:
+        if changes := self.roster.changes(self._state):
+            self._record(*changes)
+
+    def _sum_hash(self, keys: KeyPair, chunks: Sequence[bytes]) -> str:
+        parameters, context = keys.parameters.digest, context_hash(keys.public_context())
+        return SealedSum(tuple(chunks), parameters, context, 0).digest
+
+    def _key_pair(self, run: str) -> KeyPair:
+        if run not in self._keys:
+            self._keys[run] = KeyPair.load(self._key_path(run), self._passphrase)
+        return self._keys[run]
+
+    def _key_path(self, run: str) -> Path:
+        # Hashed, because a run's name may hold characters that mean something in a path.
+        return self._directory / "keys" / f"{hashlib.sha256(run.encode()).hexdigest()[:32]}.key"
+
+    def _read_identity(self) -> Ed25519PrivateKey:
+        path = self._directory / "identity.key"
+        if path.exists():
+            return Ed25519PrivateKey.from_private_bytes(read_secret(path, self._passphrase))
+        if self._state.runs:
+            raise LedgerError(
+                f"{path} is gone, and contributors trust no other; restore it from a copy, or "
+                "start over in a new folder and enrol everybody again"
+            )
+        identity = Ed25519PrivateKey.generate()
+        write_secret(path, identity.private_bytes_raw(), self._passphrase)
+        public = identity.public_key().public_bytes_raw().hex()
+        replace_file(self._directory / "authority.pub", f"{public}\n".encode())
+        return identity
+
+
+def _refused(decision: Granted | Repeated, reason: Refusal, detail: str) -> Refused:
+    return Refused(
+        decision.run,
+        decision.round,
+        decision.contributors,
+        decision.sum_hash,
+        reason.value,
+        detail,
+    )

@@ -1,0 +1,283 @@
+"""Append-only, hash-chained log of everything the authority decided.
+
+JSON lines. Entry i holds ``index``, ``time`` (UTC), ``event`` with its fields, ``previous`` (the
+hash of entry i-1) and ``hash``: SHA-256 over the canonical JSON of all the others. A line is
+forced to the disk before anything is done because of it.
+
+What is found, by `AuthorityLog` on opening and by `verify` at any time:
+
+* an altered, inserted, dropped or reordered entry: its hash or chain does not fit;
+* a last line cut short by a crash: reported as torn. On opening it is moved to a file of its own
+  beside the log and a `Recovered` entry says so. Nothing was done because of a torn entry;
+* a log that lost whole entries from its end: it is shorter than the ``.head`` file says. Somebody
+  who can write to both can shorten both; then the entry numbers and hashes that every release
+  carries (`Released.log_index`, kept by the server) no longer match.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from authority.release import (
+    Closed,
+    Enrolled,
+    Event,
+    Failed,
+    Granted,
+    Opened,
+    Refused,
+    Repeated,
+    Revoked,
+)
+from authority.secret_file import replace_file
+from shared.errors import LedgerError
+
+GENESIS = "0" * 64
+
+_KINDS: dict[str, type[Any]] = {
+    kind.__name__.lower(): kind
+    for kind in (Enrolled, Revoked, Opened, Granted, Repeated, Failed, Refused, Closed)
+}
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """A torn last line was found and moved away. Not part of the rules' state."""
+
+    torn_bytes: int
+    torn_hash: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the log."""
+
+    index: int
+    time: str
+    event: Event | Recovered
+    previous: str
+    hash: str
+
+
+@dataclass(frozen=True)
+class LogReport:
+    """What `verify` found.
+
+    Attributes:
+        entries: all whole entries, in order.
+        torn: bytes of an unfinished last line; empty if there is none.
+    """
+
+    entries: tuple[Entry, ...]
+    torn: bytes
+
+    @property
+    def head(self) -> str:
+        """Hash of the last entry."""
+        return self.entries[-1].hash if self.entries else GENESIS
+
+
+class AuthorityLog:
+    """The log, open for appending by one process.
+
+    Args:
+        path: file, created 0600 if missing; ``path.head`` lies beside it.
+        clock: seconds since the epoch.
+
+    Raises:
+        LedgerError: altered, shortened, or in use by another process.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+        self.path, self._clock, self._is_broken = path, clock, False
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._file = os.open(path, flags, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._file)
+            raise LedgerError(
+                f"the log {path} is in use by another authority process; stop that one first"
+            ) from error
+        try:
+            report = verify(path)
+            self.entries = report.entries
+            self._index, self._head = len(report.entries), report.head
+            if report.torn:
+                self._recover(report.torn)
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    @property
+    def head(self) -> tuple[int, str]:
+        """Index and hash of the last entry; (-1, zeros) if there is none."""
+        return self._index - 1, self._head
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether `append` can still work."""
+        return not self._is_broken
+
+    def append(self, events: Sequence[Event | Recovered]) -> tuple[int, str]:
+        """Write events; they are on the disk when this returns.
+
+        Returns:
+            Index and hash of the last entry.
+
+        Raises:
+            LedgerError: they could not be written, for example because the disk is full. Part
+                of them may be in the file, so the log takes no more until it is opened again.
+        """
+        if self._is_broken:
+            raise LedgerError(f"the log {self.path} failed before; start the authority again")
+        index, head, lines = self._index, self._head, b""
+        for event in events:
+            body = {
+                "index": index,
+                "time": datetime.fromtimestamp(self._clock(), UTC).isoformat(),
+                "event": type(event).__name__.lower(),
+                **asdict(event),
+                "previous": head,
+            }
+            head, index = _hash(body), index + 1
+            lines += _line({**body, "hash": head})
+        try:
+            view = memoryview(lines)
+            while view:
+                view = view[os.write(self._file, view) :]
+            os.fsync(self._file)
+            _write_head(self.path, index, head)
+        except OSError as error:
+            self._is_broken = True
+            raise LedgerError(
+                f"the log {self.path} cannot be written ({error.strerror}); nothing was released, "
+                "make room and start the authority again"
+            ) from error
+        self._index, self._head = index, head
+        return self.head
+
+    def close(self) -> None:
+        """Give the file up."""
+        os.close(self._file)
+
+    def __enter__(self) -> AuthorityLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _recover(self, torn: bytes) -> None:
+        aside = self.path.with_name(f"{self.path.name}.torn-{self._index}")
+        file = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.write(file, torn)
+            os.fsync(file)
+        finally:
+            os.close(file)
+        os.ftruncate(self._file, os.fstat(self._file).st_size - len(torn))
+        self.append([Recovered(len(torn), hashlib.sha256(torn).hexdigest())])
+
+
+def verify(path: Path) -> LogReport:
+    """Check a whole log and what its ``.head`` file says.
+
+    Raises:
+        LedgerError: missing, altered or shortened, with the number of the first bad entry.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise LedgerError(f"the log {path} cannot be read: {error.strerror}") from error
+    whole, newline, torn = raw.rpartition(b"\n")
+    entries = tuple(_entries(path, whole.split(b"\n") if newline else []))
+    count, head = _read_head(path)
+    if count > len(entries):
+        raise LedgerError(
+            f"the log {path} has {len(entries)} entries but had {count}: its end was cut off; "
+            "put back the file, and compare with the log positions the server recorded"
+        )
+    if count and entries[count - 1].hash != head:
+        raise LedgerError(f"the log {path} is not the one that its .head file belongs to")
+    return LogReport(entries, torn)
+
+
+def events(entries: Sequence[Entry]) -> Iterator[Event]:
+    """The events that the rules' state is made of."""
+    for entry in entries:
+        if not isinstance(entry.event, Recovered):
+            yield entry.event
+
+
+def _entries(path: Path, lines: Sequence[bytes]) -> Iterator[Entry]:
+    previous = GENESIS
+    for index, line in enumerate(lines):
+        try:
+            body = json.loads(line)
+            stated = body.pop("hash")
+            if (body["index"], body["previous"]) != (index, previous) or stated != _hash(body):
+                raise ValueError("it does not follow from the one before it")
+            entry = Entry(index, body["time"], _event(body), previous, stated)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise LedgerError(
+                f"entry {index} of the log {path} was altered: {' '.join(str(error).split())[:80]}; "
+                "keep the file as evidence and restore it from a copy"
+            ) from error
+        previous = entry.hash
+        yield entry
+
+
+def _event(body: Mapping[str, Any]) -> Event | Recovered:
+    fixed = ("index", "time", "event", "previous")
+    kind = Recovered if body["event"] == "recovered" else _KINDS[body["event"]]
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in body.items() if k not in fixed}
+    event: Event | Recovered = kind(**values)
+    return event
+
+
+def _hash(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(b"calyx/log/v1\n" + _canonical(body)).hexdigest()
+
+
+def _line(body: Mapping[str, Any]) -> bytes:
+    return _canonical(body) + b"\n"
+
+
+def _canonical(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _head_path(path: Path) -> Path:
+    return path.with_name(path.name + ".head")
+
+
+def _write_head(path: Path, count: int, head: str) -> None:
+    # Written after the log: after a crash it may lag behind the log, never lead it.
+    replace_file(_head_path(path), f"{count} {head}\n".encode())
+
+
+def _read_head(path: Path) -> tuple[int, str]:
+    try:
+        count, head = _head_path(path).read_text(encoding="ascii").split()
+        return int(count), head
+    except FileNotFoundError:
+        return 0, GENESIS
+    except (OSError, ValueError) as error:
+        raise LedgerError(
+            f"{_head_path(path)} cannot be read; put it back from a copy of the log's folder"
+        ) from error

@@ -1,0 +1,333 @@
+"""When a sum may be decrypted: the rules, as a pure state machine without input or output.
+
+A state is changed by events only (`apply`), and every event is in the authority's log before
+anything is done because of it, so the log replayed *is* the state after any crash.
+
+Rules for opening a run (`open_run`):
+
+1. A run's terms (parameters, minimum, contributors) never change. The same terms again give the
+   same key again.
+2. `min_contributors` is at least the authority's own floor, and there are at least so many
+   contributors; all of them are enrolled and none is revoked.
+3. Untagged sums (CKKS) only if the authority's owner allows them.
+
+Rules for releasing (`decide`), in the order of checking:
+
+4. The run is known, neither closed nor suspended.
+5. One release a round, rounds strictly forward. The *identical* request again is granted again:
+   its sum has the same hash, hence it is the same ciphertext, hence decrypting it a second time
+   reveals nothing new. So no plaintext is kept, and a reply lost in a crash is not lost for good.
+   Any other request for that round or an earlier one is refused.
+6. As many receipts as the server says it added, from distinct contributors, at least
+   `min_contributors` and at most what the parameters can add without overflow, with distinct
+   upload hashes and nonces.
+7. Every contributor is enrolled, not revoked, and one of the run's.
+8. Every receipt is for this run, round and parameters and signed by its contributor. With rule 5
+   this means that a receipt is used for one release at most.
+
+After a grant the sum is decrypted and its tags are checked (`shared.protocol.receipts`):
+
+9. Tags that do not fit mean that the sum is not that of the receipts' uploads. Nothing is
+   released, the round is spent, and after `MAX_FAILED_PROOFS` the run is suspended: each failure
+   tells the sender one bit that may depend on the secret key, so there must be few.
+
+What the rules do not give: they count contributors, not honest ones. The noise of a released sum
+is what its contributors added; `min_contributors` must allow for those who collude with the
+server and subtract their own share. Contributors who give their tag keys to the server take rule
+9 away from all of the run. Without tags (CKKS) the server is trusted to add correctly: a
+cheating one could have a single upload, or a crafted ciphertext that reveals the key, decrypted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from shared.errors import ReleaseRefused
+from shared.protocol.authority_client import Refusal, ReleaseRequest
+from shared.protocol.receipts import MAX_ROUND, ContributorKeys, Receipt
+
+MAX_FAILED_PROOFS = 3
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """A contributor's keys are known from now on."""
+
+    name: str
+    verify_key: str
+    seal_key: str
+
+
+@dataclass(frozen=True)
+class Revoked:
+    """A contributor no longer counts."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run and its terms."""
+
+    run: str
+    parameters_digest: str
+    min_contributors: int
+    max_contributors: int
+    contributors: tuple[str, ...]
+    is_tagged: bool
+
+
+@dataclass(frozen=True)
+class Granted:
+    """A sum will be decrypted now; written before it is."""
+
+    run: str
+    round: int
+    contributors: tuple[str, ...]
+    sum_hash: str
+    request: str
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """The same sum will be decrypted again for the same request."""
+
+    run: str
+    round: int
+    contributors: tuple[str, ...]
+    sum_hash: str
+    request: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A granted sum whose tags do not fit; nothing was released."""
+
+    run: str
+    round: int
+    sum_hash: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A request that the rules do not allow; changes nothing."""
+
+    run: str
+    round: int
+    contributors: tuple[str, ...]
+    sum_hash: str
+    reason: str
+    detail: str
+
+    def error(self) -> ReleaseRefused:
+        """What the sender gets."""
+        return Refusal(self.reason).error(self.detail)
+
+
+@dataclass(frozen=True)
+class Closed:
+    """A run whose key is destroyed."""
+
+    run: str
+
+
+Event = Enrolled | Revoked | Opened | Granted | Repeated | Failed | Refused | Closed
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Where a run stands."""
+
+    terms: Opened
+    last_round: int = 0
+    last_request: str = ""
+    last_failed: bool = False
+    failures: int = 0
+    is_closed: bool = False
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything the rules depend on."""
+
+    enrolled: Mapping[str, Enrolled] = field(default_factory=dict)
+    revoked: frozenset[str] = frozenset()
+    runs: Mapping[str, RunState] = field(default_factory=dict)
+
+
+def apply(state: State, event: Event) -> State:
+    """The state after an event. Events come from the functions below or from the log."""
+    match event:
+        case Enrolled():
+            return replace(state, enrolled={**state.enrolled, event.name: event})
+        case Revoked():
+            return replace(state, revoked=state.revoked | {event.name})
+        case Opened():
+            return replace(state, runs={**state.runs, event.run: RunState(event)})
+        case Granted():
+            run = replace(
+                state.runs[event.run],
+                last_round=event.round,
+                last_request=event.request,
+                last_failed=False,
+            )
+        case Failed():
+            before = state.runs[event.run]
+            run = replace(before, last_failed=True, failures=before.failures + 1)
+        case Closed():
+            run = replace(state.runs[event.run], is_closed=True)
+        case Repeated() | Refused():
+            return state
+    return replace(state, runs={**state.runs, event.run: run})
+
+
+def enrol(state: State, keys: ContributorKeys) -> Enrolled | None:
+    """The event that makes a contributor known; None if it already is, with the same keys.
+
+    Raises:
+        ReleaseRefused: the name or a key is taken, or was revoked.
+    """
+    event = Enrolled(keys.name, keys.verify_key.hex(), keys.seal_key.hex())
+    if keys.name in state.revoked:
+        raise Refusal.REVOKED.error(f"{keys.name!r} was revoked; enrol under another name")
+    if state.enrolled.get(keys.name) == event:
+        return None
+    for other in state.enrolled.values():
+        if other.name == keys.name:
+            raise Refusal.DUPLICATE.error(f"{keys.name!r} is enrolled with other keys; revoke it")
+        if other.verify_key == event.verify_key or other.seal_key == event.seal_key:
+            raise Refusal.DUPLICATE.error(
+                f"the keys of {keys.name!r} are enrolled as {other.name!r}; one device, one name"
+            )
+    return event
+
+
+def open_run(state: State, terms: Opened, floor: int, accept_untagged: bool) -> Opened | None:
+    """The event that opens a run (rules 1 to 3); None if it is open on the same terms.
+
+    Raises:
+        ReleaseRefused: the rules do not allow it.
+    """
+    known = state.runs.get(terms.run)
+    if known is not None:
+        if known.is_closed:
+            raise Refusal.CLOSED_RUN.error(f"run {terms.run!r} is closed; start a new one")
+        if known.terms != terms:
+            raise Refusal.TERMS.error(f"run {terms.run!r} was opened on other terms")
+        return None
+    if not terms.is_tagged and not accept_untagged:
+        raise Refusal.TERMS.error(
+            "sums of this scheme cannot be verified; use bfv, or let the authority accept them"
+        )
+    if terms.min_contributors < floor:
+        raise Refusal.TERMS.error(
+            f"min_contributors is {terms.min_contributors}, this authority asks for {floor}"
+        )
+    if len(set(terms.contributors)) != len(terms.contributors):
+        raise Refusal.DUPLICATE.error("a contributor is listed twice")
+    if len(terms.contributors) < terms.min_contributors:
+        raise Refusal.TOO_FEW.error(
+            f"{len(terms.contributors)} contributors, {terms.min_contributors} are the minimum"
+        )
+    for name in terms.contributors:
+        if refusal := _standing(state, name):
+            raise refusal[0].error(refusal[1])
+    return terms
+
+
+def decide(state: State, request: ReleaseRequest) -> Granted | Repeated | Refused:
+    """Whether a sum may be decrypted (rules 4 to 8)."""
+    names = tuple(sorted(receipt.contributor for receipt in request.receipts))
+    if refusal := _fault(state, request):
+        reason, detail = refusal
+        return Refused(request.run, request.round, names, request.sum_hash, reason.value, detail)
+    last = state.runs[request.run].last_round
+    kind = Repeated if request.round == last else Granted
+    return kind(request.run, request.round, names, request.sum_hash, request.digest)
+
+
+_Fault = tuple[Refusal, str] | None
+
+
+def _fault(state: State, request: ReleaseRequest) -> _Fault:
+    run = state.runs.get(request.run)
+    if run is None:
+        return Refusal.UNKNOWN_RUN, f"no run {request.run!r} was opened here"
+    if run.is_closed:
+        return Refusal.CLOSED_RUN, f"run {request.run!r} is closed and its key destroyed"
+    if run.failures >= MAX_FAILED_PROOFS:
+        return Refusal.SUSPENDED_RUN, (
+            f"run {request.run!r} is suspended after {run.failures} sums that were not those of "
+            "their contributors; look at the server and the clients, then start a new run"
+        )
+    if not 1 <= request.round <= MAX_ROUND:
+        return Refusal.MALFORMED, f"round {request.round} is out of range"
+    if request.round == run.last_round and request.digest == run.last_request:
+        if run.last_failed:
+            return Refusal.PROOF, f"round {request.round}: the tags of this sum did not fit"
+        return None
+    if request.round == run.last_round:
+        return Refusal.ALREADY_RELEASED, f"round {request.round} had its one release"
+    if request.round < run.last_round:
+        return Refusal.ROUND_PASSED, f"round {request.round} came after round {run.last_round}"
+    return _contributors_fault(state, run.terms, request)
+
+
+def _contributors_fault(state: State, terms: Opened, request: ReleaseRequest) -> _Fault:
+    receipts = request.receipts
+    if len(receipts) != request.contributors:
+        return Refusal.COUNT, f"{len(receipts)} receipts for {request.contributors} contributors"
+    for what, values in (
+        ("contributor", [r.contributor for r in receipts]),
+        ("upload", [r.upload_hash for r in receipts]),
+        ("nonce", [r.nonce for r in receipts]),
+    ):
+        if len(set(values)) != len(values):
+            return Refusal.DUPLICATE, f"two receipts have the same {what}"
+    if len(receipts) < terms.min_contributors:
+        return Refusal.TOO_FEW, (
+            f"{len(receipts)} contributors, run {terms.run!r} needs {terms.min_contributors}"
+        )
+    if len(receipts) > terms.max_contributors:
+        return Refusal.COUNT, (
+            f"{len(receipts)} contributors, the fields of run {terms.run!r} hold sums of "
+            f"{terms.max_contributors}"
+        )
+    members = frozenset(terms.contributors)
+    for receipt in receipts:
+        if fault := _standing(state, receipt.contributor):
+            return fault
+        if receipt.contributor not in members:
+            return Refusal.NOT_IN_RUN, f"{receipt.contributor!r} is not in run {terms.run!r}"
+        if fault := _receipt_fault(state, terms, request, receipt):
+            return fault
+    return None
+
+
+def _receipt_fault(
+    state: State, terms: Opened, request: ReleaseRequest, receipt: Receipt
+) -> _Fault:
+    bound = (receipt.run, receipt.round, receipt.parameters_digest)
+    if bound != (request.run, request.round, terms.parameters_digest):
+        return Refusal.FOREIGN_RECEIPT, (
+            f"the receipt of {receipt.contributor!r} is for another run, round or parameters"
+        )
+    key = bytes.fromhex(state.enrolled[receipt.contributor].verify_key)
+    if not receipt.verify(key):
+        return Refusal.SIGNATURE, f"the receipt of {receipt.contributor!r} is not signed by it"
+    return None
+
+
+def _standing(state: State, name: str) -> _Fault:
+    if name in state.revoked:
+        return Refusal.REVOKED, f"{name!r} was revoked"
+    if name not in state.enrolled:
+        return Refusal.NOT_ENROLLED, f"{name!r} is not enrolled here"
+    return None
+
+
+def proof_failure(request: ReleaseRequest, detail: str) -> Failed:
+    """The event for rule 9."""
+    return Failed(request.run, request.round, request.sum_hash, detail)

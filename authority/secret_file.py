@@ -1,0 +1,155 @@
+"""Files that hold a secret: made 0600, never readable by others even for an instant.
+
+::
+
+    "CALYXKEY" | version 1 | mode | salt 16 | nonce 12 | body
+    mode 0: body = payload | SHA-256(everything before)           no passphrase
+    mode 1: body = ChaCha20-Poly1305(key, nonce, payload, header)  key = scrypt(passphrase, salt)
+
+The header is authenticated, so a mode cannot be exchanged, and each file has its own salt, so the
+nonce meets each key once. scrypt with N=2^15, r=8, p=1 (32 MiB, about 0.1 s) follows RFC 7914.
+Python cannot wipe memory: whoever can read the authority's memory has its keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from shared.errors import EncryptionError
+
+_MAGIC = b"CALYXKEY\x01"
+_PLAIN, _SEALED = 0, 1
+_HEADER = len(_MAGIC) + 1 + 16 + 12
+
+
+def write_secret(path: Path, payload: bytes, passphrase: bytes | None) -> None:
+    """Create `path` with `payload`; an existing file is never replaced.
+
+    Raises:
+        EncryptionError: the file exists, or an empty passphrase.
+        OSError: it cannot be written.
+    """
+    if passphrase == b"":
+        raise EncryptionError("the passphrase is empty; give one, or none at all")
+    salt, nonce = os.urandom(16), os.urandom(12)
+    mode = _PLAIN if passphrase is None else _SEALED
+    header = _MAGIC + bytes([mode]) + salt + nonce
+    if passphrase is None:
+        content = header + payload
+        content += hashlib.sha256(content).digest()
+    else:
+        key = _stretch(passphrase, salt)
+        content = header + ChaCha20Poly1305(key).encrypt(nonce, payload, header)
+    create_private(path, content)
+
+
+def read_secret(path: Path, passphrase: bytes | None) -> bytes:
+    """The payload of a file made by `write_secret`.
+
+    Raises:
+        EncryptionError: missing, readable by others, damaged, or another passphrase.
+    """
+    content = _read_private(path)
+    header, body = content[:_HEADER], content[_HEADER:]
+    if len(header) < _HEADER or not header.startswith(_MAGIC):
+        raise EncryptionError(f"{path} is not a secret key file of this version")
+    mode, salt, nonce = header[len(_MAGIC)], header[-28:-12], header[-12:]
+    if mode == _PLAIN:
+        payload, digest = body[:-32], body[-32:]
+        if hashlib.sha256(header + payload).digest() != digest:
+            raise EncryptionError(f"the secret key file {path} is damaged; restore it from a copy")
+        return payload
+    if passphrase is None:
+        raise EncryptionError(f"the secret key file {path} needs its passphrase; give it")
+    try:
+        return ChaCha20Poly1305(_stretch(passphrase, salt)).decrypt(nonce, body, header)
+    except InvalidTag as error:
+        raise EncryptionError(
+            f"the passphrase does not open the secret key file {path}, or the file is damaged"
+        ) from error
+
+
+def create_private(path: Path, content: bytes) -> None:
+    """Create a file that only its owner can read, whole and on the disk, or not at all.
+
+    Raises:
+        EncryptionError: it exists.
+    """
+    temporary = path.with_name(path.name + ".new")
+    # What a crash left behind was never complete; nobody refers to it.
+    temporary.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    file = os.open(temporary, flags, 0o600)
+    try:
+        with os.fdopen(file, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        # A link, unlike a rename, never replaces a key that is already there.
+        os.link(temporary, path)
+    except FileExistsError as error:
+        raise EncryptionError(f"{path} exists; a secret key file is never replaced") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Atomically give a file (0600) new content, forced to the disk."""
+    temporary = path.with_name(path.name + ".new")
+    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(file, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+def sync_directory(path: Path) -> None:
+    """Force a folder's entries to the disk."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def private_directory(path: Path) -> None:
+    """Create a folder that only its owner can enter, or see that it is one.
+
+    Raises:
+        EncryptionError: others can enter it.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.stat().st_mode & 0o077:
+        raise EncryptionError(f"the folder {path} is open to others; run: chmod 700 {path}")
+
+
+def _read_private(path: Path) -> bytes:
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise EncryptionError(
+            f"the secret key file {path} cannot be opened: {error.strerror}"
+        ) from error
+    with os.fdopen(file, "rb") as stream:
+        status = os.fstat(stream.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            raise EncryptionError(f"the secret key file {path} is not a file of this user")
+        if status.st_mode & 0o077:
+            raise EncryptionError(
+                f"the secret key file {path} is open to others; run: chmod 600 {path}, and make "
+                "new keys if somebody may have read it"
+            )
+        return stream.read()
+
+
+def _stretch(passphrase: bytes, salt: bytes) -> bytes:
+    return Scrypt(salt=salt, length=32, n=2**15, r=8, p=1).derive(passphrase)

@@ -1,0 +1,75 @@
+"""How figures are written, the same everywhere."""
+
+from __future__ import annotations
+
+import math
+
+NO_PRIVACY = "no differential privacy"
+
+
+def epsilon_text(epsilon: float | None) -> str:
+    """Three or four digits, rounded up: a printed epsilon never promises too much.
+
+    None and infinity are no guarantee.
+    """
+    if epsilon is None or math.isinf(epsilon):
+        return "∞"
+    if epsilon <= 0:
+        return "0"
+    digits = 2 if epsilon < 100 else 0
+    scale = 10.0**digits
+    # Without the slack, 8.0 stored as 8.000000000000002 would read 8.01.
+    rounded = math.ceil(epsilon * scale - 1e-6) / scale
+    return f"{rounded:.{digits}f}"
+
+
+def percent_text(share: float | None) -> str:
+    """A share of one as per cent; a diverged model has none."""
+    return "-" if share is None or math.isnan(share) else f"{100 * share:.1f} %"
+
+
+def number_text(value: float | None, digits: int = 3) -> str:
+    """A plain figure with `digits` decimals."""
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def count_text(count: int, noun: str) -> str:
+    """``1 client``, ``1,437 records``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def bytes_text(size_bytes: float) -> str:
+    """Decimal units, about three digits: ``37.0 kB``."""
+    units = ["B", "kB", "MB", "GB", "TB"]
+    while size_bytes >= 999.5 and len(units) > 1:
+        size_bytes /= 1000
+        units.pop(0)
+    digits = 0 if units[0] == "B" or size_bytes >= 99.95 else 1
+    return f"{size_bytes:.{digits}f} {units[0]}"
+
+
+def duration_text(seconds: float) -> str:
+    """``0.8 s``, ``42 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def delta_warning(delta: float, records: int) -> str | None:
+    """A sentence if delta is too large for a data set of so many records, else None.
+
+    At delta = 1/n publishing one whole record at random would count as private.
+    """
+    if delta * records < 1:
+        return None
+    return (
+        f"delta = {delta:g} is not below 1/n = {1 / records:.2g} for {records:,} records: a "
+        f"mechanism that gives away a whole record could pass; set privacy.delta below it"
+    )

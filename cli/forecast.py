@@ -1,0 +1,156 @@
+"""What a run will cost in privacy and traffic, worked out before anything is trained."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from cli.chart import thinned
+from cli.figures import NO_PRIVACY, delta_warning
+from shared.config import Config
+from shared.privacy.accounting import Spent
+from shared.privacy.plan import PrivacyPlan
+
+_BYTES_PER_PARAMETER = 4
+_CURVE_POINTS = 16
+
+
+@dataclass(frozen=True)
+class ClientPlan:
+    """The plan of all clients with the same record count.
+
+    Attributes:
+        plan: what each of them does.
+        clients: how many they are.
+        round_cost: epsilon of one round.
+        total_cost: epsilon of the whole run for a client that is asked every round.
+    """
+
+    plan: PrivacyPlan
+    clients: int
+    round_cost: Spent
+    total_cost: Spent
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "records": self.plan.declared_records,
+            "clients": self.clients,
+            "sampling": self.plan.sampling,
+            "sampling_rate": self.plan.sampling_rate,
+            "expected_batch_size": self.plan.expected_batch_size,
+            "steps_per_round": self.plan.steps_per_round,
+            "steps": self.plan.steps_per_round * self.plan.rounds,
+            "noise_multiplier": self.plan.noise_multiplier,
+            "epsilon_round_pld": self.round_cost.pld,
+            "epsilon_round_rdp": self.round_cost.rdp,
+            "epsilon_pld": self.total_cost.pld,
+            "epsilon_rdp": self.total_cost.rdp,
+        }
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Privacy and traffic of a run.
+
+    Attributes:
+        config: the run.
+        parameters: values in one model.
+        train_records: over all clients.
+        plans: one entry for each record count, smallest first.
+        curve: (round, cost so far) of the client that pays most.
+    """
+
+    config: Config
+    parameters: int
+    train_records: int
+    plans: tuple[ClientPlan, ...]
+    curve: tuple[tuple[int, Spent], ...]
+
+    @property
+    def update_bytes(self) -> int:
+        """One model or update as float32, without framing: each way, a client and round."""
+        return self.parameters * _BYTES_PER_PARAMETER
+
+    @property
+    def round_bytes(self) -> int:
+        """Each way through the server in one round."""
+        return self.update_bytes * self.config.cohort_size
+
+    @property
+    def warnings(self) -> list[str]:
+        """What to think about before running this."""
+        if not self.config.is_private:
+            return []
+        by_record = self.config.privacy.unit == "record"
+        units = self.plans[-1].plan.declared_records if by_record else self.config.cohort_size
+        warning = delta_warning(self.config.privacy.delta, units)
+        return [warning] if warning else []
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready; infinite epsilon is null."""
+        privacy, config = self.config.privacy, self.config
+        return {
+            "preset": config.name,
+            "guarantee": self.guarantee,
+            "unit": privacy.unit,
+            "noise": privacy.noise,
+            "relation": self.plans[0].plan.relation,
+            "epsilon_target": privacy.epsilon if config.is_private else None,
+            "delta": privacy.delta,
+            "clip_norm": privacy.clip_norm if config.is_private else None,
+            "noise_multiplier": max(entry.plan.noise_multiplier for entry in self.plans),
+            "epsilon_max": max(entry.total_cost.epsilon for entry in self.plans),
+            "rounds": config.training.rounds,
+            "clients": config.federation.clients,
+            "clients_per_round": config.cohort_size,
+            "train_records": self.train_records,
+            "parameters": self.parameters,
+            "plans": [entry.as_dict() for entry in self.plans],
+            "epsilon_by_round": [
+                {"round": number, "pld": cost.pld, "rdp": cost.rdp} for number, cost in self.curve
+            ],
+            "bytes_down_per_client_round": self.update_bytes,
+            "bytes_up_per_client_round": self.update_bytes,
+            "bytes_down_per_round": self.round_bytes,
+            "bytes_up_per_round": self.round_bytes,
+            "warnings": self.warnings,
+        }
+
+    @property
+    def guarantee(self) -> str:
+        """The promise in words."""
+        privacy = self.config.privacy
+        if not self.config.is_private:
+            return NO_PRIVACY
+        return f"({privacy.epsilon:g}, {privacy.delta:g})-DP for each {privacy.unit}"
+
+
+def forecast(config: Config) -> Forecast:
+    """Load the data, divide it as the run would, and make every client's plan.
+
+    Raises:
+        CalyxError: whatever would stop the run before its first round.
+    """
+    from shared.data import load_split, partition
+    from shared.models import build_model
+    from shared.privacy.plan import make_plan
+
+    train = load_split(config.data, config.seed).train
+    parts = partition(train, config.data, config.federation.clients, config.seed)
+    model = build_model(config.model, train.input_shape, train.classes, config.seed)
+    counts = Counter(make_plan(config, len(part)) for part in parts)
+    plans = tuple(
+        ClientPlan(plan, clients, plan.spent(1), plan.spent(plan.rounds))
+        for plan, clients in sorted(counts.items(), key=lambda item: item[0].declared_records)
+    )
+    dearest = max(plans, key=lambda entry: entry.total_cost.epsilon).plan
+    rounds = thinned(range(1, dearest.rounds + 1), _CURVE_POINTS) if config.is_private else []
+    return Forecast(
+        config=config,
+        parameters=sum(int(value.numel()) for value in model.state_dict().values()),
+        train_records=sum(len(part) for part in parts),
+        plans=plans,
+        curve=tuple((int(number), dearest.spent(int(number))) for number in rounds),
+    )

@@ -1,0 +1,88 @@
+"""The `calyx` command: its sub-commands and how any failure becomes one line.
+
+Exit codes: 0 done, 1 the run failed, 2 wrong usage or configuration, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import click
+import typer
+
+from cli.client import app as client_app
+from cli.doctor import doctor
+from cli.failure import FAILED, INTERRUPTED, USAGE, explain
+from cli.help_text import help_text
+from cli.plan import plan
+from cli.presets import presets
+from cli.quiet import flush, set_environment
+from cli.simulate import simulate
+
+app = typer.Typer(
+    name="calyx",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (simulate, presets, plan, doctor):
+    app.command(help=help_text(command))(command)
+app.add_typer(client_app, name="client")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from shared.protocol.identity import software_version
+
+        typer.echo(f"calyx {software_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def calyx(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Private federated learning: data stays where it is, and epsilon is accounted for.
+
+    Start with [bold]calyx simulate[/bold]: it trains on real data that is already there.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code; no exception leaves, no traceback is shown."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    verbose = "--verbose" in words
+    set_environment(verbose=verbose)
+    try:
+        code = app(words, prog_name="calyx", standalone_mode=False)
+        flush()
+        return int(code or 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        if text := error.format_message():
+            typer.echo(text, err=True)
+        return USAGE
+    except BrokenPipeError:
+        return FAILED  # whoever read the output has gone; there is nobody to tell
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except Exception as error:
+        from cli.console import report_error
+
+        if verbose:
+            traceback.print_exc()
+        failure = explain(error)
+        report_error(failure.message)
+        return failure.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

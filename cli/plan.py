@@ -1,0 +1,164 @@
+"""``calyx plan``: noise, epsilon and traffic of a run before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cli.options import AsJson, DataDir, Preset, Settings, Verbose
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+    from cli.console import Terminal
+    from cli.forecast import ClientPlan, Forecast
+
+_ROWS_SHOWN = 12
+_CHART_HEIGHT = 6
+
+
+def plan(
+    preset: Preset = "digits-cnn",
+    settings: Settings = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show what a run will cost in privacy and traffic, without training anything.
+
+    Takes a preset's name or a TOML file. The data are loaded and divided as the run would; for
+    each client's record count the noise is found that keeps the promised epsilon over all
+    rounds. Two accountants are asked: privacy loss distributions (PLD) and Rényi DP (RDP). Both
+    are upper bounds, the smaller one counts.
+
+    [bold]Examples[/bold]
+    calyx plan
+    calyx plan digits-cnn --set privacy.epsilon=3 --set training.rounds=100
+    calyx plan my-run.toml --data-dir ~/mnist --json
+    """
+    from cli.console import terminal
+
+    with terminal(as_json=as_json, verbose=verbose) as screen:
+        with screen.busy("finding the noise"):
+            from cli.forecast import forecast
+            from simulations.presets import resolve
+
+            found = forecast(resolve(preset, settings or (), data_dir))
+        _show(screen, found)
+        screen.emit(found.as_dict())
+
+
+def _show(screen: Terminal, found: Forecast) -> None:
+    from cli.console import facts
+
+    screen.line(found.config.name, style="bold")
+    screen.show(facts(_promise(found)))
+    for warning in found.warnings:
+        screen.warn(warning)
+    screen.line()
+    screen.show(_plan_table(found))
+    if len(found.plans) > _ROWS_SHOWN:
+        screen.line(f"{_ROWS_SHOWN} of {len(found.plans)} record counts; --json lists all")
+    if found.curve:
+        screen.line()
+        for line in _curve(found, screen.human.width):
+            screen.line(line)
+    screen.line()
+    screen.show(facts(_traffic(found)))
+
+
+def _promise(found: Forecast) -> dict[str, str | Text]:
+    from rich.text import Text
+
+    from cli.figures import NO_PRIVACY, count_text
+
+    config, first = found.config, found.plans[0].plan
+    federation = config.federation
+    per_round = f", {config.cohort_size} asked each round" if federation.clients_per_round else ""
+    run = (
+        f"{count_text(federation.clients, 'client')}{per_round}, "
+        f"{count_text(config.training.rounds, 'round')}, "
+        f"{count_text(found.train_records, 'training record')}"
+    )
+    if not config.is_private:
+        return {"privacy": Text(f"{NO_PRIVACY} (ε = ∞)", style="bold"), "run": run}
+    privacy = config.privacy
+    promise = Text.assemble(
+        (f"ε ≤ {privacy.epsilon:g}", "bold"), f" at δ = {privacy.delta:g} for each {privacy.unit}"
+    )
+    counts = {
+        "public": "each client's record count is public",
+        "nominal": f"all clients declare {privacy.nominal_records:,} records",
+    }
+    return {
+        "privacy": promise,
+        "neighbours": first.relation,
+        "noise": f"{privacy.noise}, clip norm {privacy.clip_norm:g}",
+        "counts": counts[privacy.record_counts],
+        "run": run,
+    }
+
+
+def _plan_table(found: Forecast) -> Table:
+    from cli.console import table
+    from cli.figures import epsilon_text, number_text
+
+    names = ("records", "clients", "batch", "q", "steps\na round", "steps\nin all")
+    private = (
+        "noise\nmultiplier σ",
+        "ε of\none round",
+        "ε at the\nend (PLD)",
+        "ε at the\nend (RDP)",
+    )
+    made = table(*names, *private, right=(*names, *private))
+    for entry in _chosen(found.plans):
+        own, once, total = entry.plan, entry.round_cost, entry.total_cost
+        made.add_row(
+            f"{own.declared_records:,}",
+            f"{entry.clients:,}",
+            f"{own.expected_batch_size:g}",
+            f"{own.sampling_rate:.3g}",
+            f"{own.steps_per_round:,}",
+            f"{own.steps_per_round * own.rounds:,}",
+            number_text(own.noise_multiplier) if own.is_private else "none",
+            *(epsilon_text(value) for value in (once.epsilon, total.pld, total.rdp)),
+        )
+    return made
+
+
+def _chosen(plans: Sequence[ClientPlan]) -> list[ClientPlan]:
+    """Rows for the terminal: all, or so many from smallest to largest."""
+    last, shown = len(plans) - 1, min(len(plans), _ROWS_SHOWN)
+    return [plans[round(i * last / max(shown - 1, 1))] for i in range(shown)]
+
+
+def _curve(found: Forecast, width: int) -> list[str]:
+    """Epsilon over rounds as columns, as many as fit."""
+    from cli.chart import columns, thinned
+    from cli.figures import epsilon_text
+
+    cell = max(4, len(str(found.config.training.rounds)) + 1)
+    curve = thinned(found.curve, max((min(width, 100) - 9) // cell, 2))
+    values = [cost.epsilon for _, cost in curve]
+    top = max(values)
+    rows = columns(values, _CHART_HEIGHT, top)
+    labels = [epsilon_text(top), *[""] * (_CHART_HEIGHT - 2), "0"]
+    lines = ["ε spent after so many rounds"]
+    for label, row in zip(labels, rows, strict=True):
+        lines.append(f"{label:>7} │" + "".join(" " + level * (cell - 1) for level in row).rstrip())
+    lines.append(" " * 8 + "└" + "─" * (cell * len(values)))
+    lines.append(" " * 9 + "".join(f"{number:>{cell}}" for number, _ in curve))
+    return lines
+
+
+def _traffic(found: Forecast) -> dict[str, str | Text]:
+    from cli.figures import bytes_text
+
+    each, whole = bytes_text(found.update_bytes), bytes_text(found.round_bytes)
+    run = bytes_text(found.round_bytes * found.config.training.rounds)
+    return {
+        "model": f"{found.parameters:,} parameters, sent as float32, not sealed",
+        "a client, a round": f"{each} down, {each} up",
+        "the server": f"{whole} down and {whole} up a round, {run} each way in all",
+    }

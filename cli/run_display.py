@@ -1,0 +1,275 @@
+"""What a run looks like while it goes on, made from its events.
+
+On a terminal one line is redrawn; elsewhere each round is a line of its own. The events come from
+the thread that follows the run's journal. Rounds before the ``start`` event are the history of a
+resumed run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from statistics import median
+from types import TracebackType
+from typing import Any, Protocol
+
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.text import Text
+
+from cli.console import Terminal, facts, plain
+from cli.figures import (
+    NO_PRIVACY,
+    count_text,
+    delta_warning,
+    duration_text,
+    epsilon_text,
+    number_text,
+    percent_text,
+)
+
+Event = Mapping[str, Any]
+_NOTES_SHOWN = 5
+_KINDS = {
+    "rejected": "reply rejected, not asked again",
+    "declined": "takes no further part",
+    "failed": "failed, will be asked again",
+}
+
+
+class RunDisplay:
+    """Shows the events of one run; use as a context manager around it."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self.rounds: list[Event] = []
+        self.start: Event | None = None
+        self._terminal = terminal
+        self._lines: _Lines = _Redrawn(terminal) if terminal.is_live else _Written(terminal)
+
+    def __enter__(self) -> RunDisplay:
+        self._lines.begin()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lines.end()
+
+    def on_event(self, event: Event) -> None:
+        """Show one event; kinds that mean nothing to people are passed over."""
+        match event["event"]:
+            case "start":
+                self.start = event
+                self._show_start(event)
+            case "reply" if self.start is not None:
+                self._lines.reply(event, self.start, self.rounds)
+            case "round":
+                self.rounds.append(event)
+                if self.start is not None:
+                    self._show_notes(event)
+                    self._lines.round(event, self.start, self.rounds)
+
+    def _show_start(self, start: Event) -> None:
+        for line in start_lines(start):
+            self._terminal.say(line)
+        # The mean is at most the largest client's count, so this never warns without cause.
+        records = -(-start["train_records"] // max(start["clients"], 1))
+        records = records if start["unit"] == "record" else start["clients"]
+        warning = delta_warning(start["delta"], records)
+        if start["noise"] != "none" and warning:
+            self._terminal.warn(warning)
+        if start["first_round"] > 1:
+            self._terminal.line(f"going on at round {start['first_round']} of {start['rounds']}")
+        self._lines.started(start, self.rounds)
+
+    def _show_notes(self, event: Event) -> None:
+        for kind, consequence in _KINDS.items():
+            notes = event[kind]
+            for note in notes[:_NOTES_SHOWN]:
+                who = f"round {event['round']}: client {note['client']} {consequence}: "
+                self._terminal.say(who + note["reason"], "yellow")
+            if len(notes) > _NOTES_SHOWN:
+                more = len(notes) - _NOTES_SHOWN
+                self._terminal.say(f"round {event['round']}: {more} more {kind}", "yellow")
+        if event["skipped"]:
+            text = f"round {event['round']} skipped: {event['ok']} usable replies are too few"
+            self._terminal.say(f"{text}; the model stays as it was", "yellow")
+
+
+def start_lines(start: Event) -> list[Text]:
+    """What is about to be run, and what it promises."""
+    what = ", ".join(
+        [
+            count_text(start["clients"], "client"),
+            count_text(start["train_records"], "training record"),
+            f"{start['test_records']:,} for testing",
+            count_text(start["parameters"], "parameter"),
+        ]
+    )
+    engine = f"{start['engine']} engine, {count_text(start['workers'], 'worker')}"
+    return [
+        Text(plain(start["preset"]) or "run", style="bold"),
+        Text(what),
+        _promise(start),
+        Text(f"{count_text(start['rounds'], 'round')}, {engine}"),
+    ]
+
+
+def _promise(start: Event) -> Text:
+    if start["noise"] == "none":
+        return Text(NO_PRIVACY, style="bold")
+    return Text.assemble(
+        (f"ε ≤ {start['epsilon_target']:g}", "bold"),
+        f" at δ = {start['delta']:g} for each {start['unit']}, {start['noise']} noise, "
+        f"noise multiplier {number_text(start['noise_multiplier'])}",
+    )
+
+
+class _Lines(Protocol):
+    """How the rounds are shown."""
+
+    def begin(self) -> None: ...
+    def started(self, start: Event, history: list[Event]) -> None: ...
+    def reply(self, event: Event, start: Event, rounds: list[Event]) -> None: ...
+    def round(self, event: Event, start: Event, rounds: list[Event]) -> None: ...
+    def end(self) -> None: ...
+
+
+class _Written:
+    """One line a round, for pipes and files."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+
+    def begin(self) -> None:
+        """Nothing to say yet."""
+
+    def started(self, start: Event, history: list[Event]) -> None:
+        """All has been said."""
+
+    def reply(self, event: Event, start: Event, rounds: list[Event]) -> None:
+        """Too much for a file."""
+
+    def round(self, event: Event, start: Event, rounds: list[Event]) -> None:
+        """Write the line."""
+        number = f"{event['round']:>{len(str(start['rounds']))}}"
+        parts = [
+            f"round {number}/{start['rounds']}",
+            f"accuracy {percent_text(event['accuracy']):>6}",
+            f"loss {number_text(event['loss'])}",
+            f"ε {epsilon_text(event['epsilon_max'])}",
+            _replies(event),
+            duration_text(event["seconds"]),
+        ]
+        self._terminal.line(Text("  ".join(parts)))
+
+    def end(self) -> None:
+        """Nothing is open."""
+
+
+class _Redrawn:
+    """A bar with the latest figures, for terminals."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[figures]}"),
+            console=terminal.human,
+            expand=True,
+            transient=True,
+        )
+        self._task = self._progress.add_task("loading", total=None, figures="")
+        self._round_began = time.monotonic()
+
+    def begin(self) -> None:
+        """Turn the spinner on."""
+        self._progress.start()
+
+    def started(self, start: Event, history: list[Event]) -> None:
+        """From here on the bar counts rounds."""
+        self._round_began = time.monotonic()
+        self._update(len(history), start, history)
+
+    def reply(self, event: Event, start: Event, rounds: list[Event]) -> None:
+        """Move the bar within the round."""
+        self._update(len(rounds) + event["arrived"] / max(event["asked"], 1), start, rounds)
+
+    def round(self, event: Event, start: Event, rounds: list[Event]) -> None:
+        """Move the bar to the end of the round."""
+        self._round_began = time.monotonic()
+        self._update(len(rounds), start, rounds)
+
+    def end(self) -> None:
+        """Take the bar away."""
+        self._progress.stop()
+
+    def _update(self, done: float, start: Event, rounds: list[Event]) -> None:
+        current = min(int(done) + 1, start["rounds"])
+        self._progress.update(
+            self._task,
+            description=f"round {current}/{start['rounds']}",
+            completed=done,
+            total=start["rounds"],
+            figures=self._figures(start, rounds),
+        )
+
+    def _figures(self, start: Event, rounds: list[Event]) -> str:
+        if not rounds:
+            return "first round"
+        last = rounds[-1]
+        privacy = f"ε {epsilon_text(last['epsilon_max'])}"
+        if start["noise"] != "none":
+            privacy += f" of {start['epsilon_target']:g}"
+        each = median(event["seconds"] for event in rounds[-5:])
+        spent = time.monotonic() - self._round_began
+        left = max(each * (start["rounds"] - len(rounds)) - min(spent, each), 0.0)
+        return "  ".join(
+            [percent_text(last["accuracy"]), privacy, _replies(last), f"{duration_text(left)} left"]
+        )
+
+
+def _replies(event: Event) -> str:
+    text = f"{event['ok']}/{event['asked']} ok"
+    lost = event["asked"] - event["ok"]
+    return f"{text}, {lost} failed" if lost else text
+
+
+def closing_facts(result: Event, start: Event | None, rounds: list[Event]) -> Any:
+    """The table at the end of a run."""
+    from cli.chart import sparkline
+
+    accuracies = [e["accuracy"] for e in rounds if e["accuracy"] is not None]
+    epsilons = [e["epsilon_max"] for e in rounds if e["epsilon_max"] is not None]
+    accuracy = Text.assemble((percent_text(result["accuracy"]), "bold green"))
+    if len(accuracies) > 1:
+        accuracy.append(f"   {sparkline(accuracies)}", style="cyan")
+    if result["epsilon_max"] is None:
+        privacy = Text(f"{NO_PRIVACY} (ε = ∞)", style="bold")
+    else:
+        unit = f" for each {start['unit']}" if start is not None else ""
+        privacy = Text.assemble(
+            (f"ε = {epsilon_text(result['epsilon_max'])}", "bold"),
+            f" at δ = {result['delta']:g}{unit}",
+        )
+    rows: dict[str, str | Text] = {
+        "test accuracy": accuracy,
+        "test loss": number_text(result["loss"]),
+    }
+    rows["privacy"] = privacy
+    if len(epsilons) > 1:
+        spending = Text(epsilon_text(epsilons[0]))
+        spending.append(f" {sparkline(epsilons)} ", style="cyan").append(epsilon_text(epsilons[-1]))
+        rows["ε by round"] = spending
+    if result["epsilon_max"] is not None:
+        rows["noise multiplier"] = number_text(result["noise_multiplier"])
+    each, whole = duration_text(result["seconds_per_round"]), duration_text(result["seconds"])
+    rows["rounds"] = f"{result['rounds']} ({each} each, {whole} in all)"
+    rejected = result["rejected"]
+    rows["clients"] = f"{result['clients']}" + (
+        f", {rejected} {'reply' if rejected == 1 else 'replies'} rejected" if rejected else ""
+    )
+    return facts(rows)

@@ -1,0 +1,105 @@
+"""``calyx simulate``: a whole federation on this machine."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.options import AsJson, DataDir, Settings, Verbose
+
+
+class Engine(StrEnum):
+    """Runtimes of a simulation."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+def simulate(
+    preset: Annotated[
+        str | None,
+        typer.Argument(metavar="[PRESET|FILE.toml]", show_default="digits-cnn"),
+    ] = None,
+    settings: Settings = None,
+    engine: Annotated[
+        Engine, typer.Option(help="local: on this machine; ray: Flower's Ray runtime.")
+    ] = Engine.LOCAL,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Client processes; the result does not depend on it.",
+            show_default="one a core",
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The run folder.", show_default="runs/PRESET-TIME"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run where it stopped.")
+    ] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train a model over simulated clients, with the privacy that the preset promises.
+
+    Give a preset's name (calyx presets lists them) or a TOML file of your own; without either it
+    is digits-cnn, whose data come with Calyx. The clients, the server and the accounting are the
+    real ones; only the network is left out. Everything about the run (settings, metrics, privacy
+    ledgers, checkpoints, the final model) is kept in the run folder, so a run that was stopped
+    can go on with --resume.
+
+    [bold]Examples[/bold]
+    calyx simulate
+    calyx simulate digits-cnn --set privacy.epsilon=3 --set seed=1
+    calyx simulate --set privacy.noise=none
+    calyx simulate my-run.toml --data-dir ~/mnist --workers 4
+    calyx simulate --out runs/first --resume
+    """
+    from cli.console import terminal
+    from cli.run_display import RunDisplay, closing_facts
+
+    with terminal(as_json=as_json, verbose=verbose) as screen:
+        display = RunDisplay(screen)
+        try:
+            with display:
+                from simulations import run
+
+                result = run(
+                    preset,
+                    settings=settings or (),
+                    data_dir=data_dir,
+                    out=out,
+                    engine=engine.value,
+                    workers=workers,
+                    resume=resume,
+                    verbose=verbose,
+                    on_event=display.on_event,
+                ).as_dict()
+        except KeyboardInterrupt:
+            folder = display.start["run_dir"] if display.start else out
+            again = f"calyx simulate --resume --out {_short(folder)}" if folder else ""
+            screen.line(
+                f"stopped; go on with: {again}"
+                if again
+                else "stopped; the same command with --resume goes on"
+            )
+            raise typer.Exit(130) from None
+        screen.line()
+        screen.show(closing_facts(result, display.start, display.rounds))
+        screen.line()
+        screen.line(f"run folder: {_short(result['run_dir'])}")
+        screen.emit(result)
+
+
+def _short(path: str | Path) -> str:
+    """Relative to where the user is, if it lies there."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative

@@ -1,0 +1,155 @@
+"""DP-SGD inside one client (Abadi et al. 2016), on Opacus' optimiser.
+
+One step releases, for a batch B into which each record came by an independent coin,
+
+    (1/b) ( Σ_{i∈B} g_i min(1, C/‖g_i‖) + N(0, σ²C² I) )
+
+What the accounting in `shared.privacy` rests on, and where it is kept:
+
+* every record is in the batch with the plan's sampling rate, independently of the others and
+  of earlier steps; an empty batch takes its step too, with noise only;
+* a record's gradient, over all parameters jointly, has norm at most C, and a gradient that is
+  not finite counts as zero: `shared.models.record_gradients`;
+* the noise has standard deviation σC whatever the batch is, and comes from a `NoiseSource`;
+* the divisor b is the plan's public constant and not the number of records, which is secret;
+* what is added afterwards (FedProx's term, momentum, weight decay) depends on weights only.
+
+This module imports Opacus; import it only where private training starts.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from client.training import TrainingLog, add_proximal_gradient, batch_tensors
+from shared.config.schema import TrainingConfig
+from shared.data import Dataset
+from shared.errors import PrivacyError
+from shared.models.opacus_bridge import DPOptimizerFastGradientClipping
+from shared.models.optimizer import make_optimizer
+from shared.models.private import check_private, try_private
+from shared.models.record_gradients import RecordGradients, watched
+from shared.privacy.noise import NoiseSource
+from shared.privacy.plan import PrivacyPlan
+
+# A large batch goes through the model in parts of this many records, which bounds memory and
+# changes nothing else: clipping is by record, and noise is added once.
+_RECORDS_AT_ONCE = 256
+
+
+class NoisyOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
+    """Opacus' DP optimiser with its noise from a `NoiseSource`.
+
+    ``step`` expects the clipped sum in each parameter's ``grad``; it adds noise, divides by
+    the expected batch size, calls the step hook, and steps the optimiser it wraps.
+
+    Args:
+        optimizer: what takes the noisy gradient.
+        plan: clip norm, noise multiplier and divisor.
+        noise: where the noise comes from.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, plan: PrivacyPlan, noise: NoiseSource
+    ) -> None:
+        super().__init__(
+            optimizer,
+            noise_multiplier=plan.noise_multiplier,
+            max_grad_norm=plan.clip_norm,
+            expected_batch_size=plan.expected_batch_size,
+            loss_reduction="mean",
+        )
+        self._noise = noise
+
+    def accumulate(self) -> None:
+        """Move each ``grad``, which is not needed any more, to where Opacus wants the sum."""
+        for parameter in self.params:
+            parameter.summed_grad, parameter.grad = parameter.grad, None
+
+    def add_noise(self) -> None:
+        """Put clipped sum plus noise into each ``grad``; the sum itself is dropped."""
+        std = self.noise_multiplier * self.max_grad_norm
+        for parameter in self.params:
+            drawn = self._noise.gaussian(tuple(parameter.shape), std)
+            parameter.grad = parameter.summed_grad + drawn.to(parameter)
+            parameter.summed_grad = None
+
+    def detach(self) -> None:
+        """Take off the parameters what Opacus and training put on them."""
+        for parameter in self.params:
+            parameter.grad = None
+            del parameter.summed_grad
+
+
+def train_privately(
+    model: nn.Module,
+    data: Dataset,
+    config: TrainingConfig,
+    plan: PrivacyPlan,
+    *,
+    proximal_mu: float,
+    noise: NoiseSource,
+) -> TrainingLog:
+    """Train `model` in place with record-level DP-SGD for one round of `plan`.
+
+    Nothing in the plan is taken from `data`; a client without records takes its noisy steps
+    like any other. Arguments and errors are those of `client.training.train_locally`.
+    """
+    if plan.unit != "record" or plan.noise != "local" or not plan.noise_multiplier > 0:
+        raise PrivacyError(
+            f"DP-SGD needs a plan with unit record, local noise and a noise multiplier above 0, "
+            f"this one has {plan.unit}, {plan.noise}, {plan.noise_multiplier}"
+        )
+    check_private(model)
+    try_private(model, data.input_shape)
+    device = next(model.parameters()).device
+    optimizer = NoisyOptimizer(make_optimizer(config, model.parameters()), plan, noise)
+    start = [p.detach().clone() for p in model.parameters()]
+    optimizer.attach_step_hook(lambda _: add_proximal_gradient(model, start, proximal_mu))
+    batch_sizes: list[int] = []
+    last_loss = math.nan
+    try:
+        with watched(model) as gradients:
+            for _ in range(plan.steps_per_round):
+                indices = _batch(len(data), plan, noise)
+                batch_sizes.append(len(indices))
+                total = _clipped_sum(model, gradients, data, indices, plan.clip_norm, device)
+                last_loss = total / len(indices) if len(indices) else last_loss
+                optimizer.step()
+    finally:
+        optimizer.detach()
+    return TrainingLog(len(batch_sizes), tuple(batch_sizes), last_loss)
+
+
+def _batch(records: int, plan: PrivacyPlan, noise: NoiseSource) -> NDArray[np.int64]:
+    """Indices of one step's records: all of them, or by one coin each."""
+    if plan.sampling == "full":
+        return np.arange(records, dtype=np.int64)
+    return np.flatnonzero(noise.coins(records, plan.sampling_rate)).astype(np.int64, copy=False)
+
+
+def _clipped_sum(
+    model: nn.Module,
+    gradients: RecordGradients,
+    data: Dataset,
+    indices: NDArray[np.int64],
+    clip_norm: float,
+    device: torch.device,
+) -> float:
+    """Put the batch's clipped sum into each ``grad``; return the summed loss."""
+    sums = {p: torch.zeros_like(p) for p in model.parameters() if p.requires_grad}
+    total = 0.0
+    for first in range(0, len(indices), _RECORDS_AT_ONCE):
+        features, labels = batch_tensors(data, indices[first : first + _RECORDS_AT_ONCE], device)
+        losses = nn.functional.cross_entropy(model(features), labels, reduction="none")
+        for parameter, gradient in gradients.clipped_sum(losses, clip_norm).items():
+            sums[parameter] += gradient
+        total += float(losses.detach().sum())
+    for parameter, clipped in sums.items():
+        parameter.grad = clipped
+    return total

@@ -1,0 +1,107 @@
+"""One line of the privacy ledger and the hash chain that ties the lines together.
+
+``hash(entry) = SHA-256(canonical JSON of the entry, the hash of the entry before it included)``;
+the first entry follows the genesis hash, which covers the schema version, a random ledger id, the
+fingerprint of the data and the time of creation. Whoever changes, removes, inserts or reorders
+lines has to rewrite every hash after them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from shared.errors import PrivacyError
+from shared.privacy.accounting import PrivacyEvent
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a ledger is about, written once when it is created.
+
+    Attributes:
+        ledger_id: 128 random bits, hex, so that no two ledgers share a chain.
+        data_fingerprint: SHA-256 over the records that the ledger accounts for, hex.
+        created_at: UTC, ISO 8601.
+    """
+
+    ledger_id: str
+    data_fingerprint: str
+    created_at: str
+
+    @property
+    def genesis(self) -> str:
+        """The hash that the first entry follows, hex."""
+        return _sha256({"schema": SCHEMA_VERSION, **asdict(self)})
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One charge.
+
+    Attributes:
+        sequence: 1, 2, 3, ... without gaps.
+        run: identifier of the run.
+        round: round of that run.
+        instruction: SHA-256 of the server's instruction, hex.
+        event: what the round costs.
+        recorded_at: UTC, ISO 8601.
+        previous_hash: hash of the entry before, or the genesis hash.
+        hash: SHA-256 over all of the above, hex.
+    """
+
+    sequence: int
+    run: str
+    round: int
+    instruction: str
+    event: PrivacyEvent
+    recorded_at: str
+    previous_hash: str
+    hash: str = ""
+
+    @property
+    def sealed(self) -> Entry:
+        """The same entry with the hash that its content demands."""
+        content = asdict(self)
+        del content["hash"]
+        return replace(self, hash=_sha256(content))
+
+    @property
+    def row(self) -> tuple[Any, ...]:
+        """The stored form, fields in the order above, the event as JSON text."""
+        fields = {**asdict(self), "event": _canonical(self.event.as_dict())}
+        return tuple(fields.values())
+
+    @classmethod
+    def from_row(cls, row: tuple[Any, ...], sequence: int, previous_hash: str) -> Entry:
+        """Read the stored entry that must be number `sequence` and follow `previous_hash`.
+
+        Raises:
+            ValueError: it is not that entry, or it was altered; the text says what does not fit.
+        """
+        number, run, server_round, instruction, event_text, *rest = row
+        if type(number) is not int or number != sequence:
+            raise ValueError(f"number {number!r} stands in its place")
+        try:
+            event = PrivacyEvent.from_dict(json.loads(event_text))
+            entry = cls(sequence, run, server_round, instruction, event, *rest)
+            intact = entry.hash == entry.sealed.hash
+        except (TypeError, ValueError, RecursionError, PrivacyError):
+            raise ValueError("its content cannot be read") from None
+        if not intact:
+            raise ValueError("its content does not match its hash")
+        if entry.previous_hash != previous_hash:
+            raise ValueError("it does not follow the entry before it")
+        return entry
+
+
+def _sha256(content: dict[str, Any]) -> str:
+    return hashlib.sha256(_canonical(content).encode()).hexdigest()
+
+
+def _canonical(content: dict[str, Any]) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)

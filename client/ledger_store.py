@@ -1,0 +1,305 @@
+"""The ledger's file: SQLite made durable, append-only and private to its owner.
+
+* ``synchronous = EXTRA`` with a rollback journal: COMMIT returns after the data *and* the removal
+  of the journal are on disk, so that not even a power cut takes back an acknowledged charge, and
+  a closed ledger is one single file.
+* Triggers abort every UPDATE or DELETE of entries. They are a seat belt against our own mistakes;
+  what finds foreign hands is the hash chain of `client.ledger_entry`.
+* Every SQLite error becomes a `LedgerError` of one line.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from client.ledger_entry import SCHEMA_VERSION, Entry, Identity
+from shared.errors import LedgerError
+
+_APPLICATION_ID = 0x63616C79  # "caly", so that another program's database is not taken for ours
+
+_SCHEMA = """
+BEGIN;
+CREATE TABLE identity (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+    ledger_id TEXT NOT NULL,
+    data_fingerprint TEXT NOT NULL,
+    created_at TEXT NOT NULL
+);
+CREATE TABLE entries (
+    sequence INTEGER PRIMARY KEY,
+    run TEXT NOT NULL,
+    round INTEGER NOT NULL,
+    instruction TEXT NOT NULL,
+    event TEXT NOT NULL,
+    recorded_at TEXT NOT NULL,
+    previous_hash TEXT NOT NULL,
+    hash TEXT NOT NULL
+);
+CREATE TABLE head (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+    count INTEGER NOT NULL,
+    hash TEXT NOT NULL
+);
+CREATE TRIGGER identity_is_fixed BEFORE UPDATE ON identity
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER identity_stays BEFORE DELETE ON identity
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER entries_are_fixed BEFORE UPDATE ON entries
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER entries_stay BEFORE DELETE ON entries
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER entries_follow BEFORE INSERT ON entries
+    WHEN NEW.sequence IS NOT (SELECT count + 1 FROM head)
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER head_only_grows BEFORE UPDATE ON head WHEN NEW.count != OLD.count + 1
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER head_stays BEFORE DELETE ON head
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+"""
+
+_IN_USE = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_NO_SPACE = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
+_READ_ONLY = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM})
+
+
+class LedgerStore:
+    """One open ledger file.
+
+    Args:
+        path: an existing ledger.
+        busy_timeout_s: how long to wait for another process.
+        writable: whether charges will be written.
+
+    Raises:
+        LedgerError: the file is missing, no ledger, damaged, or of a newer schema.
+    """
+
+    def __init__(self, path: Path, *, busy_timeout_s: float, writable: bool) -> None:
+        _check_file(path)
+        self.path = path
+        self._busy_timeout_s = busy_timeout_s
+        with self._errors():
+            # rw also for reading: a charge that a killed process left half done is rolled back.
+            self._database = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode=rw",
+                uri=True,
+                isolation_level=None,
+                timeout=busy_timeout_s,
+            )
+        try:
+            with self._errors():
+                self._prepare(writable)
+                self.identity = self._read_identity()
+        except BaseException:
+            self._database.close()
+            raise
+
+    @classmethod
+    def create_if_missing(cls, path: Path, data_fingerprint: str) -> None:
+        """Create an empty ledger, readable by its owner alone, unless something is at `path`.
+
+        It is made under another name and appears whole or not at all.
+
+        Raises:
+            LedgerError: the folder or file cannot be written.
+        """
+        draft: Path | None = None
+        try:
+            if path.exists():
+                return
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            os.close(descriptor)
+            draft = Path(name)
+            _write_empty(draft, data_fingerprint)
+            with suppress(FileExistsError):  # another process was faster; its ledger counts
+                path.hardlink_to(draft)
+            draft.unlink()
+            _sync_folder(path.parent)
+        except (OSError, sqlite3.Error) as error:
+            if draft is not None:
+                draft.unlink(missing_ok=True)
+            raise LedgerError(
+                f"the ledger {path} cannot be created ({error}); check the folder and free space"
+            ) from None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._database.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the write lock; commit durably at the end, or leave no trace on any error."""
+        with self._errors():
+            self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            with self._errors():
+                self._database.execute("COMMIT")
+        except BaseException:
+            # SQLite may have rolled back by itself; what counts is the first error.
+            with suppress(sqlite3.Error):
+                self._database.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """See one state of the ledger, whatever other processes write meanwhile."""
+        with self._errors():
+            self._database.execute("BEGIN")
+        try:
+            yield
+        finally:
+            with suppress(sqlite3.Error):
+                self._database.execute("ROLLBACK")
+
+    def entries_after(self, sequence: int, previous_hash: str) -> list[Entry]:
+        """Read and check all entries after number `sequence`, up to the recorded head.
+
+        Raises:
+            LedgerError: naming the first entry that was altered, added or removed.
+        """
+        with self._errors():
+            rows = self._database.execute(
+                "SELECT sequence, run, round, instruction, event, recorded_at, previous_hash, hash"
+                " FROM entries WHERE sequence > ? ORDER BY sequence",
+                (sequence,),
+            ).fetchall()
+            head = self._database.execute("SELECT count, hash FROM head").fetchall()
+        entries: list[Entry] = []
+        for row in rows:
+            sequence += 1
+            try:
+                entries.append(Entry.from_row(row, sequence, previous_hash))
+            except ValueError as error:
+                raise self._altered(f"entry {sequence}: {error}") from None
+            previous_hash = entries[-1].hash
+        if head != [(sequence, previous_hash)]:
+            recorded = head[0][0] if len(head) == 1 else "no"
+            raise self._altered(
+                f"entry {sequence + 1}: {recorded} entries were recorded, {sequence} are there"
+            )
+        return entries
+
+    def append(self, entry: Entry) -> None:
+        """Write an entry and the new head; only inside `writing`."""
+        with self._errors():
+            self._database.execute("INSERT INTO entries VALUES (?,?,?,?,?,?,?,?)", entry.row)
+            self._database.execute(
+                "UPDATE head SET count = ?, hash = ?", (entry.sequence, entry.hash)
+            )
+
+    def check_pages(self) -> None:
+        """Let SQLite look for damage in the whole file.
+
+        Raises:
+            LedgerError: there is some.
+        """
+        with self._errors():
+            found = self._database.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        if found != "ok":
+            raise self._altered(" ".join(str(found).split()))
+
+    def _prepare(self, writable: bool) -> None:
+        if not writable:
+            self._database.execute("PRAGMA query_only = ON")
+        self._database.execute("PRAGMA synchronous = EXTRA")
+        self._database.execute("PRAGMA fullfsync = ON")  # macOS: flush the drive's cache as well
+        application = self._database.execute("PRAGMA application_id").fetchone()[0]
+        version = self._database.execute("PRAGMA user_version").fetchone()[0]
+        if application != _APPLICATION_ID:
+            raise LedgerError(f"{self.path} is a database but no privacy ledger; check the path")
+        if version != SCHEMA_VERSION:
+            raise LedgerError(
+                f"ledger {self.path} has schema version {version}, this program knows "
+                f"{SCHEMA_VERSION}; use the program version that wrote it"
+            )
+
+    def _read_identity(self) -> Identity:
+        rows = self._database.execute(
+            "SELECT ledger_id, data_fingerprint, created_at FROM identity"
+        ).fetchall()
+        if len(rows) != 1 or not all(isinstance(value, str) for value in rows[0]):
+            raise self._altered("its identity is missing or damaged")
+        return Identity(*rows[0])
+
+    def _altered(self, what: str) -> LedgerError:
+        return LedgerError(
+            f"ledger {self.path} was altered or damaged at {what}; restore it from a backup, "
+            "nothing may train on its account until then"
+        )
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise LedgerError(self._explained(error)) from None
+
+    def _explained(self, error: sqlite3.Error) -> str:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code, see sqlite.org
+        if code in _IN_USE:
+            return (
+                f"ledger {self.path} is in use by another process and stayed so for "
+                f"{self._busy_timeout_s:g} s; end that process or try again"
+            )
+        if code in _NO_SPACE:
+            return (
+                f"ledger {self.path} could not be read or written ({error}); nothing was "
+                "recorded; free space on the disk and check it"
+            )
+        if code in _READ_ONLY:
+            return f"ledger {self.path} cannot be written ({error}); check its permissions"
+        return (
+            f"ledger {self.path} cannot be read ({error}); check the path or restore it from a "
+            "backup"
+        )
+
+
+def _check_file(path: Path) -> None:
+    try:
+        is_file, size = path.is_file(), path.stat().st_size
+    except FileNotFoundError:
+        raise LedgerError(f"there is no ledger at {path}; check the path") from None
+    except OSError as error:
+        raise LedgerError(f"ledger {path} cannot be read ({error}); check the path") from None
+    if not is_file:
+        raise LedgerError(f"{path} is no file and so no ledger; check the path")
+    if not size:
+        raise LedgerError(
+            f"ledger {path} is empty, which no ledger ever is; restore it from a backup"
+        )
+
+
+def _write_empty(path: Path, data_fingerprint: str) -> None:
+    created_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    identity = Identity(secrets.token_hex(16), data_fingerprint, created_at)
+    database = sqlite3.connect(path, isolation_level=None)
+    try:
+        database.execute("PRAGMA synchronous = EXTRA")
+        database.executescript(_SCHEMA)
+        database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        database.execute(
+            "INSERT INTO identity VALUES (1, ?, ?, ?)",
+            (identity.ledger_id, identity.data_fingerprint, identity.created_at),
+        )
+        database.execute("INSERT INTO head VALUES (1, 0, ?)", (identity.genesis,))
+        database.execute("COMMIT")
+    finally:
+        database.close()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

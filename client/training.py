@@ -1,0 +1,167 @@
+"""Local training: the one entry `train_locally`, and its plain branch.
+
+Which branch runs follows from the privacy plan alone:
+
+* no differential privacy, or ``unit = client``: plain minibatch training. For ``client`` the
+  whole update is protected afterwards, see `client.update`;
+* ``unit = record`` with local noise: DP-SGD, see `client.dp_sgd`.
+
+Equal inputs give bit-identical weights. With seeded noise that also holds for private runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from shared.config.schema import TrainingConfig
+from shared.data import Dataset
+from shared.errors import ConfigError, DataError, Fault, PrivacyError
+from shared.models.optimizer import make_optimizer
+from shared.models.seeding import torch_seeded
+from shared.privacy.noise import NoiseSource
+from shared.privacy.plan import PrivacyPlan
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    """What happened in one round of local training. In private runs it stays on the device.
+
+    Attributes:
+        steps: optimiser steps taken.
+        batch_sizes: records in each step's batch.
+        last_loss: mean cross-entropy of the last batch that was not empty, before its step;
+            NaN if there was none.
+    """
+
+    steps: int
+    batch_sizes: tuple[int, ...]
+    last_loss: float
+
+
+def train_locally(
+    model: nn.Module,
+    data: Dataset,
+    config: TrainingConfig,
+    plan: PrivacyPlan,
+    *,
+    proximal_mu: float,
+    noise: NoiseSource,
+    order_seed: int,
+) -> TrainingLog:
+    """Train `model` in place on one client's records for one round.
+
+    Args:
+        model: starts from the global weights; ends with the local ones, on the CPU.
+        data: the client's training records.
+        config: optimiser and device.
+        plan: steps, batch size and, for record-level privacy, sampling, clipping and noise.
+        proximal_mu: weight of FedProx's term (mu/2) ||w - w_global||^2 (Li et al. 2020); 0 is
+            FedAvg.
+        noise: randomness of DP-SGD; not used by the plain branch.
+        order_seed: seed of the record order and of the model's own randomness (dropout).
+
+    Raises:
+        ConfigError: the device is not available.
+        DataError: no records, in the plain branch.
+        ModelError: the model cannot be trained privately.
+        PrivacyError: the plan asks for what this function does not do.
+    """
+    device = _device(config.device)
+    private = plan.is_private and plan.unit == "record"
+    if private and plan.noise != "local":
+        raise PrivacyError(
+            f"local training cannot give {plan.noise} noise for records; it gives local noise"
+        )
+    model.to(device)
+    was_training = model.training
+    model.train()
+    try:
+        with torch_seeded(order_seed, device):
+            if not private:
+                return _train_plainly(model, data, config, plan, proximal_mu, order_seed)
+            # Opacus takes more than a second to load; plain training does without.
+            from client.dp_sgd import train_privately
+
+            return train_privately(model, data, config, plan, proximal_mu=proximal_mu, noise=noise)
+    finally:
+        model.train(was_training)
+        model.to("cpu")
+
+
+def _train_plainly(
+    model: nn.Module,
+    data: Dataset,
+    config: TrainingConfig,
+    plan: PrivacyPlan,
+    proximal_mu: float,
+    order_seed: int,
+) -> TrainingLog:
+    if len(data) == 0:
+        raise DataError("this client has no training records; leave it out of the federation")
+    device = next(model.parameters()).device
+    optimizer = make_optimizer(config, model.parameters())
+    start = [p.detach().clone() for p in model.parameters()]
+    batch_size = min(int(plan.expected_batch_size), len(data))
+    batch_sizes: list[int] = []
+    last_loss = float("nan")
+    for indices in _batches(len(data), batch_size, plan.steps_per_round, order_seed):
+        features, labels = batch_tensors(data, indices, device)
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(features), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        add_proximal_gradient(model, start, proximal_mu)
+        optimizer.step()
+        batch_sizes.append(len(indices))
+        last_loss = float(loss.detach())
+    optimizer.zero_grad()
+    return TrainingLog(len(batch_sizes), tuple(batch_sizes), last_loss)
+
+
+def add_proximal_gradient(model: nn.Module, start: list[torch.Tensor], proximal_mu: float) -> None:
+    """Add mu (w - w_global), the gradient of FedProx's term, to the parameters' gradients.
+
+    It depends on weights only, so in private training it comes after the noise: it needs no
+    clipping and spends no budget.
+    """
+    if proximal_mu == 0:
+        return
+    for parameter, global_weight in zip(model.parameters(), start, strict=True):
+        if parameter.grad is not None:
+            parameter.grad.add_(parameter.detach() - global_weight, alpha=proximal_mu)
+
+
+def batch_tensors(
+    data: Dataset, indices: NDArray[np.int64], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features float32 (n, *input_shape) and labels int64 (n,) of these records."""
+    features = torch.from_numpy(data.features[indices])
+    labels = torch.from_numpy(data.labels[indices])
+    return features.to(device), labels.to(device)
+
+
+def _batches(
+    records: int, batch_size: int, steps: int, order_seed: int
+) -> Iterator[NDArray[np.int64]]:
+    """`steps` batches from one shuffled pass after the other; a batch may span two passes."""
+    generator = np.random.default_rng(order_seed)
+    queue = generator.permutation(records)
+    for _ in range(steps):
+        if len(queue) < batch_size:
+            queue = np.concatenate([queue, generator.permutation(records)])
+        yield queue[:batch_size]
+        queue = queue[batch_size:]
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "no CUDA device is available here",
+            [Fault("training.device", name, "set training.device=cpu")],
+        )
+    return torch.device(name)

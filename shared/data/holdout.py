@@ -1,0 +1,47 @@
+"""Holding out test records where a source has no test set of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from shared.data.dataset import Dataset, Split
+from shared.errors import DataError
+
+# Keeps this stream of random numbers apart from others drawn from the same seed.
+_STREAM = 0x401D
+
+
+def hold_out(dataset: Dataset, fraction: float, seed: int) -> Split:
+    """Set a share of every class aside for testing.
+
+    Each class gives the same share to within one record, and keeps at least one record for
+    training. Both parts keep the order of `dataset`.
+
+    Args:
+        dataset: all records.
+        fraction: share to hold out, in (0, 1).
+        seed: the same seed gives the same split.
+
+    Raises:
+        DataError: too few records for a test set.
+    """
+    rng = np.random.default_rng((_STREAM, seed))
+    counts = np.bincount(dataset.labels, minlength=dataset.classes)
+    wanted = counts * fraction
+    held = np.minimum(np.floor(wanted).astype(np.int64), np.maximum(counts - 1, 0))
+    spare = np.maximum(counts - 1, 0) - held
+    # The largest remainders first, so that the total is right too.
+    by_remainder = np.argsort(held - wanted, kind="stable")
+    missing = round(len(dataset) * fraction) - int(held.sum())
+    for label in [c for c in by_remainder if spare[c] > 0][: max(missing, 0)]:
+        held[label] += 1
+    if not held.sum():
+        raise DataError(
+            f"{len(dataset)} records are too few to hold out {fraction:g} of them for testing: "
+            "set data.test_fraction higher or give a test set"
+        )
+    is_test = np.zeros(len(dataset), dtype=np.bool_)
+    for label, number in enumerate(held):
+        members = np.flatnonzero(dataset.labels == label)
+        is_test[rng.permutation(members)[:number]] = True
+    return Split(dataset.subset(np.flatnonzero(~is_test)), dataset.subset(np.flatnonzero(is_test)))

@@ -1,0 +1,255 @@
+"""Data sets of the Hugging Face Hub, or a local folder of theirs, through Flower Datasets.
+
+The network is used only if the caller allows it; otherwise a set must already be in the local
+cache. A local folder of Parquet files or of images (one folder a class) goes the same way, never
+needs the network, and leaves no copy of its records in the cache.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.data.dataset import Dataset
+from shared.data.silence import silenced
+from shared.errors import DataError
+
+if TYPE_CHECKING:
+    from shared.config.schema import DataConfig
+
+_HUB_NAME = re.compile(r"(?!buckets/)[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_TEST_SPLITS = ("test", "validation")
+
+
+def read_hub(config: DataConfig) -> tuple[Dataset, Dataset | None]:
+    """Read the training split and, where there is one, the test (or else validation) split.
+
+    Args:
+        config: ``hub_name``, OWNER/NAME or a local folder (an existing folder wins; so does
+            ``directory`` if it is set), the columns ``hub_features`` and ``hub_label``, for the
+            natural partition ``natural_id``, and ``allow_download``.
+
+    Returns:
+        Training records and test records or None. Images become (n, channels, height, width) in
+        [0, 1] with 1 or 3 channels; other columns keep their shape, unsigned bytes are scaled.
+
+    Raises:
+        DataError: the set is not there and may not be downloaded, cannot be loaded, or a column
+            is missing or does not hold what it must.
+    """
+    where = config.directory or config.hub_name
+    is_local = Path(where).is_dir()
+    if config.directory and not is_local:
+        raise DataError(f"data.directory = {where}: no such folder; leave it empty to use the hub")
+    if not is_local and not _HUB_NAME.fullmatch(where):
+        raise DataError(
+            f"data.hub_name = {where}: neither a folder nor the name of a hub data set; "
+            "write it OWNER/NAME, for example ylecun/mnist"
+        )
+    with silenced():
+        if is_local:
+            return _read_folder(Path(where), config)
+        with nullcontext() if config.allow_download else offline():
+            splits = _load(where, where, {})
+            return _convert(splits, where, config)
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Make the Hugging Face libraries refuse network connections, and only here.
+
+    The same as their ``HF_HUB_OFFLINE`` variable, which they read once when they are imported.
+    """
+    import datasets
+    import huggingface_hub
+
+    modules: tuple[Any, ...] = (datasets.config, huggingface_hub.constants)
+    before = [module.HF_HUB_OFFLINE for module in modules]
+    for module in modules:
+        module.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        for module, value in zip(modules, before, strict=True):
+            module.HF_HUB_OFFLINE = value
+
+
+def _read_folder(folder: Path, config: DataConfig) -> tuple[Dataset, Dataset | None]:
+    # Building by the kind of file, not by the folder's own description: a README there may name
+    # remote files.
+    builder = _builder(folder)
+    with offline(), tempfile.TemporaryDirectory(prefix="calyx-") as cache:
+        options = {"data_dir": str(folder.absolute()), "cache_dir": cache}
+        splits = _load(builder, str(folder), options)
+        return _convert(splits, str(folder), config)
+
+
+def _builder(folder: Path) -> str:
+    from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+
+    suffixes = {path.suffix.lower() for path in folder.rglob("*")}
+    if ".parquet" in suffixes:
+        return "parquet"
+    if suffixes & set(ImageFolder.EXTENSIONS):
+        return "imagefolder"
+    raise DataError(
+        f"{folder} holds neither Parquet files nor images: give a folder with train.parquet and "
+        "test.parquet, or with images in train/CLASS/ and test/CLASS/"
+    )
+
+
+def _load(path: str, shown: str, options: dict[str, str]) -> Any:
+    """The splits ``train`` and ``test`` of the set; ``test`` is empty if it has none."""
+    from flwr_datasets import FederatedDataset
+    from flwr_datasets.partitioner import IidPartitioner
+
+    # The partitioners' own data sets are asked for because `load_split` and `load_partition`
+    # report each use to Flower's telemetry service.
+    federated = FederatedDataset(
+        dataset=path,
+        partitioners={"train": IidPartitioner(1), "test": IidPartitioner(1)},
+        preprocessor=lambda splits: _train_and_test(splits, shown),
+        shuffle=False,
+        **options,
+    )
+    try:
+        return federated.partitioners
+    except DataError:
+        raise
+    except ConnectionError as error:
+        raise DataError(
+            f"hub data set {shown} is not in the local cache, and the hub was not reached: set "
+            "data.allow_download=true to fetch it, with the network up"
+        ) from error
+    except Exception as error:
+        raise DataError(f"data set {shown} cannot be loaded: {_first_line(error)}") from error
+
+
+def _train_and_test(splits: Any, shown: str) -> Any:
+    import datasets
+
+    if "train" not in splits:
+        raise DataError(
+            f"data set {shown} has no split named train but {', '.join(splits)}: "
+            "use a set that has one"
+        )
+    name = next((name for name in _TEST_SPLITS if name in splits), None)
+    test = splits[name] if name else splits["train"].select([])
+    return datasets.DatasetDict({"train": splits["train"], "test": test})
+
+
+def _convert(splits: Any, shown: str, config: DataConfig) -> tuple[Dataset, Dataset | None]:
+    import datasets
+
+    train, test = splits["train"].dataset, splits["test"].dataset
+    try:
+        train_x, train_y = _records(train, config)
+        test_x, test_y = _records(test, config) if len(test) else (None, None)
+        label = train.features[config.hub_label]
+        if isinstance(label, datasets.ClassLabel):
+            classes = int(label.num_classes)
+        else:
+            labels = train_y if test_y is None else np.concatenate([train_y, test_y])
+            classes = int(labels.max(initial=0)) + 1
+        ids = _natural_ids(train, config) if config.partition == "natural" else None
+        return (
+            Dataset(train_x, train_y, classes, ids),
+            None if test_x is None or test_y is None else Dataset(test_x, test_y, classes),
+        )
+    except DataError as error:
+        raise DataError(f"data set {shown}: {error}") from None
+    except Exception as error:
+        raise DataError(f"data set {shown} cannot be decoded: {_first_line(error)}") from error
+
+
+def _records(table: Any, config: DataConfig) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    return _features(table, config.hub_features), _labels(table, config.hub_label)
+
+
+def _column(table: Any, name: str, key: str) -> NDArray[Any]:
+    if name not in table.column_names:
+        raise DataError(
+            f"there is no column {name}, the columns are {', '.join(table.column_names)}: set {key}"
+        )
+    return np.asarray(table.select_columns([name]).with_format("numpy")[:][name])
+
+
+def _features(table: Any, name: str) -> NDArray[np.float32]:
+    import datasets
+
+    if isinstance(table.features.get(name), datasets.Image):
+        return _images(table.select_columns([name]), name)
+    array = _column(table, name, "data.hub_features")
+    if array.dtype.kind not in "fiub" or array.ndim < 2:
+        raise DataError(
+            f"column {name} holds {array.dtype} {array.shape}: it must hold images, or arrays of "
+            "numbers that all have the same shape"
+        )
+    with np.errstate(over="ignore"):  # what overflows becomes infinite and is refused later
+        features = array.astype(np.float32)
+    if array.dtype == np.uint8:
+        features /= 255
+    return features
+
+
+def _images(table: Any, name: str) -> NDArray[np.float32]:
+    features: NDArray[np.float32] | None = None
+    for record, row in enumerate(table):
+        if row[name] is None:
+            raise DataError(f"record {record} has no image in column {name}: leave it out")
+        pixels = _pixels(row[name])
+        if features is None:
+            features = np.empty((len(table), *pixels.shape), np.float32)
+        if pixels.shape != features.shape[1:]:
+            raise DataError(
+                f"image {record} has shape {pixels.shape} but the first {features.shape[1:]}: "
+                "all must have the same size and number of channels"
+            )
+        features[record] = pixels
+    if features is None:
+        raise DataError(f"column {name} holds no images: use a set with records")
+    return features
+
+
+def _pixels(image: Any) -> NDArray[np.float32]:
+    """A Pillow image as float32 (1 or 3, height, width) in [0, 1]."""
+    if image.mode.startswith("I;16"):
+        deep = np.array(image, dtype=np.float32)
+        deep /= 65535
+        return deep[np.newaxis]
+    if image.mode in ("I", "F"):
+        raise DataError(
+            f"images of mode {image.mode} have no known range: store them with 8 or 16 bits"
+        )
+    grey = image.mode in ("1", "L", "LA")
+    pixels = np.array(image.convert("L" if grey else "RGB"), dtype=np.float32)
+    pixels /= 255
+    return pixels[np.newaxis] if grey else np.moveaxis(pixels, 2, 0)
+
+
+def _labels(table: Any, name: str) -> NDArray[np.int64]:
+    array = _column(table, name, "data.hub_label")
+    if array.dtype.kind not in "iub" or array.ndim != 1:
+        raise DataError(
+            f"column {name} holds {array.dtype} {array.shape}: labels must be whole numbers, one "
+            "for each record, none missing"
+        )
+    return array.astype(np.int64)
+
+
+def _natural_ids(table: Any, config: DataConfig) -> NDArray[Any]:
+    ids = _column(table, config.natural_id, "data.natural_id")
+    return ids.astype(np.int64) if ids.dtype.kind in "iu" else ids
+
+
+def _first_line(error: BaseException) -> str:
+    # A generic wrapper says less than what it wraps.
+    cause = error.__cause__ or error
+    return (str(cause).strip() or type(cause).__name__).splitlines()[0]

@@ -1,0 +1,173 @@
+"""MNIST-format IDX files: MNIST, Fashion-MNIST, Kuzushiji-MNIST, EMNIST and their like.
+
+A file is a magic number (two zero bytes, the type of a value, the number of dimensions), each
+dimension as a big-endian 32-bit number, then the values, the last dimension changing fastest.
+The header is checked against the file before memory is taken for what it promises.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+from typing import BinaryIO, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.data.dataset import Dataset
+from shared.errors import DataError
+
+_UNSIGNED_BYTE = 0x08
+_GZIP_MAGIC = b"\x1f\x8b"
+# Deflate cannot shrink anything further: at best 258 bytes for 2 bits.
+_MAX_GZIP_RATIO = 1032
+_CHUNK_BYTES = 1 << 20
+# Sets of the MNIST family have ten classes or more; one device may hold records of fewer.
+_LEAST_CLASSES = 10
+
+
+def read_idx(directory: str, part: Literal["train", "t10k"]) -> Dataset:
+    """Read the images and labels of one part of an IDX data set.
+
+    The files are ``PART-images-idx3-ubyte`` and ``PART-labels-idx1-ubyte``, or with a dot before
+    ``idx``, each also as ``.gz``.
+
+    Args:
+        directory: folder with the files.
+        part: ``train`` or ``t10k``, as the files are named.
+
+    Returns:
+        Features (n, height, width) in [0, 1]; ten classes, or more if a training label says so.
+
+    Raises:
+        DataError: a file is missing, unreadable, truncated, too long or of another format, images
+            and labels are not equally many, or a test label has no training class.
+    """
+    folder = Path(directory)
+    if not folder.is_dir():
+        raise DataError(
+            f"data.directory = {directory}: no such folder; "
+            "give the one with the IDX files (--data-dir DIR)"
+        )
+    images_path = _find(folder, f"{part}-images", "idx3-ubyte")
+    labels_path = _find(folder, f"{part}-labels", "idx1-ubyte")
+    labels = read_idx_file(labels_path, dimensions=1)
+    images = read_idx_file(images_path, dimensions=3)
+    if len(images) != len(labels):
+        raise DataError(
+            f"{images_path} holds {len(images)} images but {labels_path.name} {len(labels)} "
+            "labels: they are of different sets; fetch both again"
+        )
+    classes = _classes(folder, labels, part)
+    if labels.max() >= classes:
+        raise DataError(
+            f"{labels_path}: label {labels.max()} is out of range, the training labels are "
+            f"0 to {classes - 1}; fetch both label files from the same data set"
+        )
+    features = images.astype(np.float32)
+    features /= 255
+    return Dataset(features, labels.astype(np.int64), classes)
+
+
+def _classes(folder: Path, labels: NDArray[np.uint8], part: str) -> int:
+    if part != "train":
+        labels = read_idx_file(_find(folder, "train-labels", "idx1-ubyte"), dimensions=1)
+    return max(_LEAST_CLASSES, int(labels.max()) + 1)
+
+
+def _find(folder: Path, stem: str, suffix: str) -> Path:
+    for name in (f"{stem}-{suffix}", f"{stem}.{suffix}"):
+        for path in (folder / name, folder / f"{name}.gz"):
+            if path.is_file():
+                return path
+    raise DataError(
+        f"{folder} holds no {stem}-{suffix} and no {stem}-{suffix}.gz: put the MNIST-format files "
+        "there, or set data.directory to the folder that has them"
+    )
+
+
+def read_idx_file(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
+    """Read one IDX file of unsigned bytes; a name that ends in ``.gz`` is unpacked.
+
+    Args:
+        path: the file.
+        dimensions: how many it must have, 3 for images and 1 for labels.
+
+    Returns:
+        uint8 array of that many dimensions, none of them empty.
+
+    Raises:
+        DataError: see `read_idx`.
+    """
+    compressed = path.suffix == ".gz"
+    try:
+        file_bytes = path.stat().st_size
+        if compressed:
+            # GzipFile is a binary file, though typeshed does not say so.
+            with gzip.open(path) as packed:
+                return _read(cast(BinaryIO, packed), path, dimensions, file_bytes * _MAX_GZIP_RATIO)
+        with path.open("rb") as plain:
+            return _read(plain, path, dimensions, file_bytes)
+    except EOFError:
+        raise DataError(
+            f"{path} is truncated: the gzip data end early; fetch the file again"
+        ) from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path} is not intact gzip data ({error}): fetch it again") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _read(file: BinaryIO, path: Path, dimensions: int, most_bytes: int) -> NDArray[np.uint8]:
+    """`most_bytes`: no honest file of this length holds more, header included."""
+    shape = _header(file, path, dimensions)
+    expected = math.prod(shape)
+    header_bytes = 4 + 4 * dimensions
+    if header_bytes + expected > most_bytes:
+        found = "at most " if path.suffix == ".gz" else ""
+        raise DataError(
+            f"{path} is truncated: its header promises {expected} values of one byte, the file "
+            f"holds {found}{most_bytes - header_bytes}; fetch it again"
+        )
+    values = bytearray()
+    # In pieces, so that memory follows what is really there.
+    while piece := file.read(min(_CHUNK_BYTES, expected - len(values))):
+        values += piece
+    if len(values) < expected:
+        raise DataError(
+            f"{path} is truncated: its header promises {expected} values of one byte, the file "
+            f"holds {len(values)}; fetch it again"
+        )
+    if file.read(1):
+        raise DataError(
+            f"{path} goes on after the {expected} values its header promises: fetch it again"
+        )
+    return np.frombuffer(values, dtype=np.uint8).reshape(shape)
+
+
+def _header(file: BinaryIO, path: Path, dimensions: int) -> tuple[int, ...]:
+    magic = file.read(4)
+    if magic[:2] == _GZIP_MAGIC:
+        raise DataError(f"{path} is gzip data: rename it to {path.name}.gz or unpack it")
+    if len(magic) < 4:
+        raise DataError(
+            f"{path} is truncated: it has {len(magic)} bytes, not even a magic number; "
+            "fetch it again"
+        )
+    expected = bytes((0, 0, _UNSIGNED_BYTE, dimensions))
+    if magic != expected:
+        raise DataError(
+            f"{path} has the wrong magic number {int.from_bytes(magic, 'big')}: expected "
+            f"{int.from_bytes(expected, 'big')} (unsigned bytes, dimensions: {dimensions}); "
+            "check that it is the file its name says"
+        )
+    sizes = file.read(4 * dimensions)
+    if len(sizes) < 4 * dimensions:
+        raise DataError(f"{path} is truncated within its header: fetch it again")
+    shape: tuple[int, ...] = struct.unpack(f">{dimensions}I", sizes)
+    if 0 in shape:
+        raise DataError(f"{path} holds no records (dimensions {shape}): give at least one")
+    return shape

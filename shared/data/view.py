@@ -1,0 +1,66 @@
+"""The two views of a record: an image, or a sequence of its rows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.data.dataset import Dataset
+from shared.errors import DataError
+
+_CHANNELS = (1, 3)
+
+
+def as_view(dataset: Dataset, view: Literal["image", "sequence"]) -> Dataset:
+    """Give the records the shape that image or sequence models take.
+
+    ===================  =====================  ==========================================
+    record               image                  sequence (steps, features)
+    ===================  =====================  ==========================================
+    (F,) single numbers  refused                (F, 1): one number a step
+    (H, W)               (1, H, W)              (H, W): rows as steps
+    (C, H, W)            (C, H, W)              (H, C * W): a row of all channels a step
+    (H, W, C)            (C, H, W)              as above
+    ===================  =====================  ==========================================
+
+    Channels are recognised by their number, 1 or 3, first in the record if both would do.
+
+    Raises:
+        DataError: records of another shape.
+    """
+    features = dataset.features
+    if features.ndim == 4:
+        features = _channels_first(features)
+    n, shape = len(dataset), features.shape[1:]
+    if view == "image":
+        if len(shape) == 1:
+            raise DataError(
+                f"a record is {shape[0]} single numbers, which is no image: set "
+                "data.view=sequence, or store records as (height, width)"
+            )
+        features = features[:, np.newaxis] if len(shape) == 2 else features
+    elif len(shape) == 1:
+        features = features[:, :, np.newaxis]
+    elif len(shape) == 3:
+        features = features.swapaxes(1, 2).reshape(n, shape[1], shape[0] * shape[2])
+    if features.ndim != (4 if view == "image" else 3):
+        raise _unknown(dataset.input_shape)
+    return replace(dataset, features=np.ascontiguousarray(features))
+
+
+def _channels_first(features: NDArray[Any]) -> NDArray[Any]:
+    if features.shape[1] in _CHANNELS:
+        return features
+    if features.shape[3] in _CHANNELS:
+        return np.moveaxis(features, 3, 1)
+    raise _unknown(features.shape[1:])
+
+
+def _unknown(shape: tuple[int, ...]) -> DataError:
+    return DataError(
+        f"a record has shape {shape}: it must be (features,), (height, width) or (steps, "
+        "features), (channels, height, width) or (height, width, channels) with 1 or 3 channels"
+    )

@@ -1,0 +1,116 @@
+"""From a config to a model: the built-in ones, or the user's own as ``module:function``."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from shared.config.schema import ModelConfig
+from shared.errors import ModelError
+from shared.models.attention import AttentionEncoder
+from shared.models.cnn import Cnn
+from shared.models.lstm import Lstm
+from shared.models.seeding import torch_seeded
+
+
+def build_model(
+    config: ModelConfig, input_shape: tuple[int, ...], classes: int, seed: int
+) -> nn.Module:
+    """Build the model that `config` names, with weights that depend only on `seed`.
+
+    PyTorch's global random state is left as it was.
+
+    Args:
+        config: the model; ``name`` may be ``module:function``, which is imported and called as
+            ``function(input_shape, classes)`` and returns an `nn.Module`.
+        input_shape: shape of one record without the batch dimension.
+        classes: number of classes.
+        seed: seed of the weights.
+
+    Raises:
+        ModelError: unknown name, a shape the model does not take, or a user's function that
+            cannot be imported or called or does not return a fitting module.
+    """
+    with torch_seeded(seed):
+        if ":" in config.name:
+            return _users_model(config.name, input_shape, classes)
+        if config.name == "cnn":
+            return Cnn(input_shape, classes)
+        if config.name == "lstm":
+            return Lstm(input_shape, classes, hidden=config.hidden, layers=config.layers)
+        if config.name == "attention":
+            return AttentionEncoder(
+                input_shape,
+                classes,
+                hidden=config.hidden,
+                layers=config.layers,
+                heads=config.heads,
+            )
+    raise ModelError(f"model.name = {config.name}: use cnn, lstm, attention or module:function")
+
+
+def _users_model(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    function = _imported(name)
+    try:
+        model = function(input_shape, classes)
+    except Exception as error:
+        raise ModelError(
+            f"model.name = {name}: calling it with {tuple(input_shape)} and {classes} failed "
+            f"with {_one_line(error)}"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(
+            f"model.name = {name}: it returned a {type(model).__name__}, "
+            "it must return a torch.nn.Module"
+        )
+    _try_out(name, model, input_shape, classes)
+    return model
+
+
+def _imported(name: str) -> Callable[..., Any]:
+    module_name, _, function_name = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in function_name.split("."):
+            found = getattr(found, part)
+    except Exception as error:
+        # The user's module may fail with anything while it is imported.
+        raise ModelError(
+            f"model.name = {name}: it cannot be imported: {_one_line(error)}; "
+            "write module:function and have the module on PYTHONPATH"
+        ) from error
+    if not callable(found):
+        raise ModelError(f"model.name = {name}: {function_name} is not a function")
+    function: Callable[..., Any] = found
+    return function
+
+
+def _try_out(name: str, model: nn.Module, input_shape: tuple[int, ...], classes: int) -> None:
+    """Two made-up records through the model, so that a misfit shows before the run starts."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            logits = model(torch.zeros(2, *input_shape))
+    except Exception as error:
+        raise ModelError(
+            f"model.name = {name}: it does not take records of shape {tuple(input_shape)}: "
+            f"{_one_line(error)}"
+        ) from error
+    finally:
+        model.train(was_training)
+    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if shape != (2, classes):
+        raise ModelError(
+            f"model.name = {name}: for 2 records of {classes} classes it returned {shape}, "
+            f"it must return logits of shape (2, {classes})"
+        )
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or "no message"
+    return f"{type(error).__name__}: {text[:300]}"

@@ -1,0 +1,146 @@
+"""Whether a model can be trained with record-level privacy, found out before any data is read.
+
+Per-record clipping bounds what one record does to the sum of gradients only if no record
+reaches the others inside the model. Batch norm is the usual offender. `check_private` looks
+at the layers; `try_private` runs made-up records through the model and so also finds what
+hides in a ``forward`` of the user's own.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from shared.errors import CalyxError, ModelError
+from shared.models.seeding import torch_seeded
+
+# What to write instead, by Opacus' reasons for refusing a layer.
+_REPLACEMENTS: tuple[tuple[type[nn.Module], str, str], ...] = (
+    (
+        nn.modules.batchnorm._BatchNorm,
+        "it mixes the records of a batch, so no record's influence can be bounded",
+        "use GroupNorm or LayerNorm",
+    ),
+    (
+        nn.MultiheadAttention,
+        "per-record gradients of its weights are not available",
+        "use shared.models.attention.SelfAttention",
+    ),
+    (
+        nn.LSTM,
+        "per-record gradients of its weights are not available",
+        "use shared.models.lstm.SequenceLSTM, which takes the same weights",
+    ),
+    (
+        nn.GRU,
+        "per-record gradients of its weights are not available",
+        "use opacus.layers.DPGRU or shared.models.lstm.SequenceLSTM",
+    ),
+)
+_PROBE_RECORDS = 2
+
+
+def check_private(model: nn.Module) -> None:
+    """Refuse a model with a layer that record-level differential privacy does not allow.
+
+    Raises:
+        ModelError: names the layer, why it is refused and what to use instead.
+    """
+    from shared.models.lstm import SequenceLSTM
+    from shared.models.opacus_bridge import ModuleValidator
+
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ModelError("the model has no trainable parameters, so there is nothing to train")
+    for name, layer in model.named_modules():
+        if type(layer) is SequenceLSTM:
+            continue
+        for kind, reason, replacement in _REPLACEMENTS:
+            if isinstance(layer, kind):
+                raise ModelError(f"{_named(name, layer)}: {reason}; {replacement}")
+        trainable = [p for p in layer.parameters(recurse=False) if p.requires_grad]
+        keeps = getattr(layer, "track_running_stats", False)
+        if keeps or (trainable and any(True for _ in layer.buffers(recurse=False))):
+            raise ModelError(
+                f"{_named(name, layer)}: it keeps buffers beside its weights, which would leave "
+                "the client without noise; set track_running_stats=False or drop the buffers"
+            )
+        for error in ModuleValidator.VALIDATORS.get(type(layer), lambda _: [])(layer):
+            raise ModelError(f"{_named(name, layer)}: {' '.join(str(error).split())[:200]}")
+
+
+def try_private(model: nn.Module, input_shape: tuple[int, ...]) -> None:
+    """Train nothing, but see on made-up records that per-record clipping would be right.
+
+    Three things must hold in training mode: a record's output stays the same when the other
+    records change; a forward pass changes no buffer; the per-record gradients add up to what
+    autograd says. The model and PyTorch's global random state are left as they were.
+
+    Args:
+        model: the model; `check_private` has passed.
+        input_shape: shape of one record without the batch dimension.
+
+    Raises:
+        ModelError: names what does not hold.
+    """
+    from shared.models.record_gradients import watched
+
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    device = parameters[0].device
+    generator = torch.Generator().manual_seed(0)
+    shape = (_PROBE_RECORDS, *input_shape)
+    x = torch.rand(shape, generator=generator).to(device)
+    others_changed = torch.cat([x[:1], torch.rand(shape, generator=generator).to(device)[1:]])
+    labels = torch.zeros(_PROBE_RECORDS, dtype=torch.int64, device=device)
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    was_training = model.training
+    model.train()
+    try:
+        with torch_seeded(0, device), watched(model) as gradients:
+            logits = model(x)
+            losses = nn.functional.cross_entropy(logits, labels, reduction="none")
+            expected = torch.autograd.grad(
+                losses.sum(), parameters, retain_graph=True, allow_unused=True
+            )
+            found = gradients.clipped_sum(losses, clip_norm=math.inf)
+        with torch_seeded(0, device), torch.no_grad():
+            changed_logits = model(others_changed)
+        changed = [n for n, b in model.named_buffers() if not torch.equal(b, buffers[n])]
+    except CalyxError:
+        raise
+    except Exception as error:
+        # The user's own layers may fail with anything.
+        raise ModelError(
+            "the model cannot be trained privately: on two made-up records it failed with "
+            f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        ) from error
+    finally:
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                buffer.copy_(buffers[name])
+        model.train(was_training)
+    if changed:
+        raise ModelError(
+            f"the model cannot be trained privately: buffer {changed[0]} changes with the records "
+            "it sees and would leave the client without noise; remove it"
+        )
+    if not torch.allclose(logits[0], changed_logits[0], rtol=1e-5, atol=1e-5):
+        raise ModelError(
+            "the model cannot be trained privately: one record's output changes with the other "
+            "records of the batch; compute nothing across the batch dimension"
+        )
+    names = {p: name for name, p in model.named_parameters()}
+    scale = max(float(g.abs().max()) for g in expected if g is not None)
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        wanted = torch.zeros_like(parameter) if gradient is None else gradient
+        if not torch.allclose(found[parameter], wanted, rtol=1e-3, atol=1e-4 * scale):
+            raise ModelError(
+                f"the model cannot be trained privately: {names[parameter]} is used outside its "
+                "layer's forward, where its gradient cannot be clipped; call the layer instead"
+            )
+
+
+def _named(name: str, layer: nn.Module) -> str:
+    where = name or "(the model itself)"
+    return f"layer {where} ({type(layer).__name__}) cannot be trained privately"

@@ -1,0 +1,319 @@
+"""The key authority as the aggregation server sees it.
+
+`Authority` is the interface; `authority.local.LocalAuthority` keeps it in process, `RemoteAuthority`
+over gRPC with certificates on both sides. ::
+
+    with RemoteAuthority("authority.example:9443", ca, certificate, key) as authority:
+        opening = authority.open_run(run, parameters, min_contributors, names)
+        ...                                   # hand out opening.public_context and admissions
+        released = authority.release(request, sum_chunks)
+
+All three calls may be repeated after a lost reply: the same terms give the same key, the same
+request gives the same values. A *different* request for a released round is refused, so a server
+keeps the sum and the receipts until it has used the values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from types import TracebackType
+from typing import Protocol, TypeVar
+
+import grpc
+import numpy as np
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from numpy.typing import NDArray
+
+from shared.encryption import SealedSum, SealingParameters
+from shared.errors import CalyxError, ProtocolError, ReleaseRefused, RunError
+from shared.protocol import authority_pb2 as pb
+from shared.protocol import authority_pb2_grpc
+from shared.protocol.receipts import Admission, Receipt, canonical
+
+REFUSAL_KEY = "calyx-refusal"
+MAX_MESSAGE_BYTES = 4 * 2**20
+RECONNECT_MS = 2000
+
+_R = TypeVar("_R")
+
+
+class Refusal(StrEnum):
+    """Why the authority did not do what it was asked; the first word of the error's text."""
+
+    MALFORMED = "malformed"
+    UNKNOWN_RUN = "unknown-run"
+    CLOSED_RUN = "closed-run"
+    SUSPENDED_RUN = "suspended-run"
+    TERMS = "terms"
+    ROUND_PASSED = "round-passed"
+    ALREADY_RELEASED = "already-released"
+    COUNT = "count"
+    TOO_FEW = "too-few"
+    DUPLICATE = "duplicate"
+    NOT_ENROLLED = "not-enrolled"
+    REVOKED = "revoked"
+    NOT_IN_RUN = "not-in-run"
+    FOREIGN_RECEIPT = "foreign-receipt"
+    SIGNATURE = "signature"
+    PROOF = "proof"
+
+    def error(self, detail: str) -> ReleaseRefused:
+        """The refusal as an error."""
+        return ReleaseRefused(f"{self.value}: {detail}")
+
+    @classmethod
+    def of(cls, error: ReleaseRefused) -> Refusal:
+        """The reason in an error made by `error`."""
+        return cls(str(error).partition(":")[0])
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What opening a run gives.
+
+    Attributes:
+        public_context: TenSEAL context without a secret key; for every contributor.
+        admissions: by contributor; each is for that contributor only.
+    """
+
+    public_context: bytes
+    admissions: Mapping[str, Admission]
+
+
+@dataclass(frozen=True)
+class ReleaseRequest:
+    """What the authority decides about: everything but the ciphertexts themselves.
+
+    Attributes:
+        run, round: whose sum it is.
+        contributors: how many uploads the server says it added.
+        receipts: one for each of them, in any order.
+        sum_hash: `SealedSum.digest`.
+    """
+
+    run: str
+    round: int
+    contributors: int
+    receipts: tuple[Receipt, ...]
+    sum_hash: str
+
+    @classmethod
+    def of(
+        cls, run: str, round: int, receipts: Sequence[Receipt], sealed: SealedSum
+    ) -> ReleaseRequest:
+        """The request for `sealed`, a sum of the uploads that `receipts` are for."""
+        return cls(run, round, sealed.contributors, tuple(receipts), sealed.digest)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, hex; equal for requests that differ in the order of receipts only."""
+        signed = sorted(canonical("r", r.signed_bytes(), r.signature) for r in self.receipts)
+        head = (self.run, self.round, self.contributors, self.sum_hash)
+        return hashlib.sha256(canonical("release", *head, *signed)).hexdigest()
+
+
+@dataclass(frozen=True)
+class Released:
+    """A released sum.
+
+    Attributes:
+        values: the sums of the contributors' values; int64, float64 for CKKS.
+        log_index, log_hash: where the release stands in the authority's log. Kept by the
+            server they are a witness: a log that was shortened later no longer has that entry.
+    """
+
+    values: NDArray[np.int64] | NDArray[np.float64]
+    log_index: int
+    log_hash: str
+
+
+class Authority(Protocol):
+    """The party that holds the secret key and releases only sums."""
+
+    def open_run(
+        self,
+        run: str,
+        parameters: SealingParameters,
+        min_contributors: int,
+        contributors: Sequence[str],
+    ) -> Opening:
+        """Make the key of a run, or give it again for the same terms.
+
+        Raises:
+            ReleaseRefused: other terms than before, unknown contributors, a closed run.
+        """
+        ...
+
+    def release(self, request: ReleaseRequest, chunks: Sequence[bytes]) -> Released:
+        """Decrypt one sum, if the rules allow it.
+
+        Raises:
+            ReleaseRefused: they do not; `Refusal.of` says why.
+        """
+        ...
+
+    def close_run(self, run: str) -> None:
+        """Destroy the key of a run.
+
+        Raises:
+            ReleaseRefused: no such run.
+        """
+        ...
+
+    def health(self) -> bool:
+        """Whether it can answer requests now."""
+        ...
+
+
+class RemoteAuthority:
+    """The authority behind gRPC.
+
+    Args:
+        target: host:port.
+        root_certificate, certificate, private_key: PEM; as made by ``calyx authority init``.
+        timeout_s: how long each call may take, waiting for a restarted authority included.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        root_certificate: bytes,
+        certificate: bytes,
+        private_key: bytes,
+        timeout_s: float = 60.0,
+    ) -> None:
+        credentials = grpc.ssl_channel_credentials(root_certificate, private_key, certificate)
+        options = [
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", RECONNECT_MS),
+        ]
+        self._channel = grpc.secure_channel(target, credentials, options)
+        self._stub = authority_pb2_grpc.KeyAuthorityStub(self._channel)
+        self._target, self._timeout_s = target, timeout_s
+
+    def open_run(
+        self,
+        run: str,
+        parameters: SealingParameters,
+        min_contributors: int,
+        contributors: Sequence[str],
+    ) -> Opening:
+        """See `Authority.open_run`."""
+        terms = pb.RunTerms(
+            run=run,
+            parameters=parameters.to_json(),
+            min_contributors=min_contributors,
+            contributors=contributors,
+        )
+
+        def call(timeout_s: float) -> Opening:
+            context, admissions = bytearray(), {}
+            for part in self._stub.OpenRun(terms, timeout=timeout_s, wait_for_ready=True):
+                if part.WhichOneof("part") == "admission":
+                    admission = Admission.from_json(part.admission)
+                    admissions[admission.contributor] = admission
+                else:
+                    context += part.public_context
+            if set(admissions) != set(contributors):
+                raise ProtocolError(f"the key authority at {self._target} admits other clients")
+            return Opening(bytes(context), admissions)
+
+        return self._until_answered(call)
+
+    def release(self, request: ReleaseRequest, chunks: Sequence[bytes]) -> Released:
+        """See `Authority.release`."""
+
+        def call(timeout_s: float) -> Released:
+            parts = self._stub.Release(
+                _release_parts(request, chunks), timeout=timeout_s, wait_for_ready=True
+            )
+            header, pieces = None, bytearray()
+            for part in parts:
+                if part.WhichOneof("part") == "header":
+                    header = part.header
+                else:
+                    pieces += part.values
+            if header is None or header.dtype not in ("int64", "float64"):
+                raise ProtocolError(f"the key authority at {self._target} answered without values")
+            values = np.frombuffer(bytes(pieces), dtype=np.dtype(header.dtype).newbyteorder("<"))
+            if len(values) != header.count:
+                raise ProtocolError(f"the key authority at {self._target} answered in part only")
+            return Released(values.astype(header.dtype), header.log_index, header.log_hash)
+
+        return self._until_answered(call)
+
+    def close_run(self, run: str) -> None:
+        """See `Authority.close_run`."""
+        self._until_answered(
+            lambda t: self._stub.CloseRun(pb.RunName(run=run), timeout=t, wait_for_ready=True)
+        )
+
+    def health(self) -> bool:
+        """See `Authority.health`; false when it cannot be reached within five seconds."""
+        stub = health_pb2_grpc.HealthStub(self._channel)
+        try:
+            reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=min(5.0, self._timeout_s))
+        except grpc.RpcError:
+            return False
+        return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def __enter__(self) -> RemoteAuthority:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _until_answered(self, call: Callable[[float], _R]) -> _R:
+        """Repeat a call that lost its connection until the deadline; see the module's text."""
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                return call(max(0.01, deadline - time.monotonic()))
+            except grpc.RpcError as error:
+                if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() > deadline:
+                    raise self._translated(error) from error
+            time.sleep(0.1)
+
+    def _translated(self, error: grpc.RpcError) -> CalyxError:
+        metadata = dict(error.trailing_metadata() or ())
+        detail = " ".join((error.details() or "").split())[:500]
+        reason = metadata.get(REFUSAL_KEY)
+        if reason in Refusal.__members__.values():
+            return Refusal(reason).error(detail)
+        code = error.code()
+        if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            return RunError(
+                f"the key authority at {self._target} did not answer within {self._timeout_s:g} s: "
+                f"see that it runs and that the certificates are its own ({detail})"
+            )
+        return RunError(f"the key authority at {self._target} failed: {code.name}: {detail}")
+
+
+def _release_parts(request: ReleaseRequest, chunks: Sequence[bytes]) -> Iterator[pb.ReleasePart]:
+    header = pb.ReleaseHeader(
+        run=request.run,
+        round=request.round,
+        contributors=request.contributors,
+        sum_hash=request.sum_hash,
+        receipts=len(request.receipts),
+        chunks=len(chunks),
+    )
+    yield pb.ReleasePart(header=header)
+    for receipt in request.receipts:
+        yield pb.ReleasePart(receipt=receipt.to_json())
+    for chunk in chunks:
+        yield pb.ReleasePart(chunk=chunk)

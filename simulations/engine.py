@@ -1,0 +1,100 @@
+"""Runtimes of a simulation: the same ServerApp and ClientApp on the `local` engine or on Ray."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from flwr.app import Context, RecordDict
+
+from shared.errors import ConfigError
+from simulations.grid import (
+    FIRST_CLIENT_NODE_ID,
+    RUN_ID,
+    SERVER_NODE_ID,
+    Executor,
+    InProcessExecutor,
+    LocalGrid,
+    Settings,
+    client_contexts,
+)
+from simulations.pool import WorkerPool
+
+CLIENT_APP = "client.app:app"
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What an engine runs.
+
+    Attributes:
+        run_config: the configuration, flat, as every party gets it.
+        server: the server machine's own settings.
+        clients: each client's own settings, by partition number.
+    """
+
+    run_config: Settings
+    server: Settings
+    clients: Mapping[int, Settings]
+
+    def nodes(self) -> dict[int, Settings]:
+        """Client settings by Flower node id."""
+        return {FIRST_CLIENT_NODE_ID + number: s for number, s in self.clients.items()}
+
+
+def default_workers(clients: int) -> int:
+    """As many processes as there are cores this process may use, at most one a client."""
+    return max(1, min(len(os.sched_getaffinity(0)), clients))
+
+
+def run_local(simulation: Simulation, workers: int, *, verbose: bool = False) -> None:
+    """Run on this machine: in this process for one worker, else in `workers` processes."""
+    import torch
+
+    from server.app import app as server_app
+
+    threads = torch.get_num_threads()
+    # Sums over threads depend on their number; one thread is the same everywhere.
+    torch.set_num_threads(1)
+    nodes = simulation.nodes()
+    executor = _executor(simulation, nodes, workers, verbose=verbose)
+    try:
+        grid = LocalGrid(executor, nodes)
+        server_app(
+            grid,
+            Context(
+                run_id=RUN_ID,
+                node_id=SERVER_NODE_ID,
+                node_config=dict(simulation.server),
+                state=RecordDict(),
+                run_config=dict(simulation.run_config),
+            ),
+        )
+    finally:
+        executor.close()
+        torch.set_num_threads(threads)
+
+
+def _executor(
+    simulation: Simulation, nodes: Mapping[int, Settings], workers: int, *, verbose: bool
+) -> Executor:
+    if workers > 1:
+        return WorkerPool(workers, CLIENT_APP, nodes, simulation.run_config, verbose=verbose)
+    from client.app import app as client_app
+
+    return InProcessExecutor(client_app, client_contexts(nodes, simulation.run_config))
+
+
+def run_ray(simulation: Simulation, workers: int, *, verbose: bool = False) -> None:
+    """Run on Flower's Ray runtime.
+
+    Raises:
+        ConfigError: Ray is not installed.
+    """
+    if find_spec("ray") is None:
+        raise ConfigError("engine ray needs Ray; install it with: pip install 'calyx-fl[ray]'")
+    from simulations.ray_engine import run_on_ray
+
+    run_on_ray(simulation, workers, verbose=verbose)

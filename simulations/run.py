@@ -1,0 +1,231 @@
+"""A whole simulation in reading order; the Python API behind ``calyx simulate``.
+
+>>> from simulations import run
+>>> result = run("digits-cnn", rounds=20)
+>>> result.accuracy, result.epsilon_max, result.run_dir
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from shared.config import Config
+from shared.config.load import to_run_config
+from shared.errors import ConfigError, RunError
+from simulations.presets import DEFAULT, resolve
+from simulations.run_folder import RunFolder, folder_to_resume, new_folder
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        accuracy: share of right classes on the server's test set.
+        loss: mean cross-entropy on the same, in nats.
+        epsilon_max: most that any client's ledger says was spent; None without privacy.
+        delta: at which `epsilon_max` holds.
+        noise_multiplier: largest among the clients' plans; 0 without privacy.
+        rounds: completed rounds.
+        clients: clients in the run.
+        rejected: replies rejected over all rounds.
+        seconds: wall time of this call.
+        seconds_per_round: mean over all rounds, training to checkpoint.
+        run_dir: the run folder.
+    """
+
+    accuracy: float
+    loss: float
+    epsilon_max: float | None
+    delta: float
+    noise_multiplier: float
+    rounds: int
+    clients: int
+    rejected: int
+    seconds: float
+    seconds_per_round: float
+    run_dir: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def run(
+    preset: str | None = None,
+    *,
+    rounds: int | None = None,
+    clients: int | None = None,
+    epsilon: float | None = None,
+    seed: int | None = None,
+    settings: Sequence[str] = (),
+    data_dir: Path | None = None,
+    out: Path | None = None,
+    engine: Literal["local", "ray"] = "local",
+    workers: int | None = None,
+    resume: bool = False,
+    verbose: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+) -> RunResult:
+    """Run a federation on this machine.
+
+    Args:
+        preset: name of a preset or path of a TOML file; ``digits-cnn`` if left out, or on resume
+            whatever the folder holds.
+        rounds, clients, epsilon, seed: shorthands for settings of the same meaning.
+        settings: further ``key=value`` settings, which win over the preset.
+        data_dir: folder of an IDX or NPZ data set.
+        out: the run folder, by default ``runs/PRESET-TIME``.
+        engine: ``local``, or ``ray`` for Flower's Ray runtime.
+        workers: client processes; by default one a core. It cannot change the result.
+        resume: go on with the run in `out` (or the newest of this preset) where it stopped.
+        verbose: let the libraries' log output through.
+        on_event: called from another thread with each event of the run as it happens.
+
+    Raises:
+        CalyxError: see `shared.errors`; `ConfigError` before anything is written.
+    """
+    started = time.monotonic()
+    shorthands = {
+        "training.rounds": rounds,
+        "federation.clients": clients,
+        "privacy.epsilon": epsilon,
+        "seed": seed,
+    }
+    settings = [*settings, *(f"{k}={v}" for k, v in shorthands.items() if v is not None)]
+    config, folder = _choose(preset, settings, data_dir, out, resume=resume)
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers = {workers}: at least 1")
+
+    # 1. Who has which records.
+    if not folder.exists:
+        folder.prepare(config, _partition(config))
+
+    # 2. What each party is told.
+    simulation, workers = _simulation(config, folder, engine, workers)
+
+    # 3. The rounds; whoever watches reads the journal.
+    journal = folder.path / "metrics.jsonl"
+    journal.unlink(missing_ok=True)
+    if on_event is None:
+        _run_engine(engine, simulation, workers, verbose=verbose)
+    else:
+        from simulations.follower import JournalFollower
+
+        with JournalFollower(journal, on_event):
+            _run_engine(engine, simulation, workers, verbose=verbose)
+
+    # 4. What came of it; what was spent is read from the ledgers.
+    result = _result(config, folder, time.monotonic() - started)
+    end = {"event": "end", **result.as_dict()}
+    with journal.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(end) + "\n")
+    if on_event is not None:
+        on_event(end)
+    return result
+
+
+def _choose(
+    preset: str | None,
+    settings: Sequence[str],
+    data_dir: Path | None,
+    out: Path | None,
+    *,
+    resume: bool,
+) -> tuple[Config, RunFolder]:
+    if not resume:
+        config = resolve(preset or DEFAULT, settings, data_dir)
+        return config, new_folder(out, config.name)
+    folder = folder_to_resume(out, Path(preset or DEFAULT).stem)
+    if not folder.exists:
+        # Killed before the folder was complete: nothing had begun, so begin.
+        return resolve(preset or DEFAULT, settings, data_dir), folder
+    stored = folder.stored_config()
+    if preset is not None or settings:
+        config = resolve(preset or stored.name, settings, data_dir)
+        folder.check_same(config)
+        stored = config.model_copy(update={"name": stored.name}) if data_dir else stored
+    elif data_dir is not None:
+        moved = stored.data.model_copy(update={"directory": str(data_dir.absolute())})
+        stored = stored.model_copy(update={"data": moved})
+    return stored, folder
+
+
+def _partition(config: Config) -> list[Any]:
+    from shared.data import load_split, partition
+
+    train = load_split(config.data, config.seed).train
+    return partition(train, config.data, config.federation.clients, config.seed)
+
+
+def _simulation(config: Config, folder: RunFolder, engine: str, workers: int | None) -> Any:
+    from simulations.engine import Simulation, default_workers
+
+    number = workers or default_workers(config.cohort_size)
+    server = {
+        "run": folder.path.name,
+        "run-dir": str(folder.path),
+        "engine": engine,
+        "workers": number,
+    }
+    clients = {
+        i: {
+            "partition-id": i,
+            "num-partitions": config.federation.clients,
+            "partition-file": str(folder.partition_path),
+            "simulation-seed": config.seed,
+            "ledger": str(folder.ledger_path(i)),
+        }
+        for i in range(config.federation.clients)
+    }
+    return Simulation(to_run_config(config), server, clients), number
+
+
+def _run_engine(engine: str, simulation: Any, workers: int, *, verbose: bool) -> None:
+    from simulations.engine import run_local, run_ray
+
+    try:
+        (run_ray if engine == "ray" else run_local)(simulation, workers, verbose=verbose)
+    except OSError as error:
+        raise RunError(f"the run stopped: {error.strerror or error}; --resume goes on") from error
+
+
+def _result(config: Config, folder: RunFolder, seconds: float) -> RunResult:
+    lines = (folder.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    events = [json.loads(line) for line in lines]
+    start = next(e for e in events if e["event"] == "start")
+    rounds = [e for e in events if e["event"] == "round"]
+    last = rounds[-1]
+    return RunResult(
+        accuracy=last["accuracy"],
+        loss=last["loss"],
+        epsilon_max=_epsilon_from_ledgers(config, folder),
+        delta=config.privacy.delta,
+        noise_multiplier=start["noise_multiplier"],
+        rounds=len(rounds),
+        clients=start["clients"],
+        rejected=sum(len(e["rejected"]) for e in rounds),
+        seconds=round(seconds, 3),
+        seconds_per_round=round(sum(e["seconds"] for e in rounds) / len(rounds), 4),
+        run_dir=str(folder.path),
+    )
+
+
+def _epsilon_from_ledgers(config: Config, folder: RunFolder) -> float | None:
+    """Largest epsilon over all ledgers; None when some access had no noise."""
+    from client.ledger import Ledger
+
+    most = 0.0
+    for path in sorted(folder.ledger_dir.glob("*.sqlite")):
+        with Ledger.read_only(path) as ledger:
+            spent = ledger.spent(config.privacy.delta, config.privacy.unit)
+        most = max(most, spent.epsilon)
+    return most if math.isfinite(most) else None

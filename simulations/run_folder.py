@@ -1,0 +1,188 @@
+"""The folder of a run: everything needed to resume, repeat, plot and audit it.
+
+::
+
+    runs/NAME/
+      config.toml         the resolved configuration, every default written out
+      environment.json    versions, git commit, randomness, command
+      partition.npz       record indices of every simulated client
+      ledgers/            one privacy ledger a client
+      checkpoints/        the server's state after the last two rounds
+      metrics.jsonl       one event a line
+      tensorboard/        the same for TensorBoard
+      model.safetensors   the final weights
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from server.durable import write_atomically
+from shared.config import Config
+from shared.config.load import build, digest, flatten, from_toml, to_toml
+from shared.errors import ConfigError, Fault, RunError
+from shared.protocol.identity import code_hash, software_version
+
+_PACKAGES = ("flwr", "torch", "opacus", "tenseal", "dp-accounting", "numpy", "flwr-datasets")
+
+
+class RunFolder:
+    """Paths and contents of one run folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+
+    @property
+    def config_path(self) -> Path:
+        """Written last when the folder is made: with it the folder is complete."""
+        return self.path / "config.toml"
+
+    @property
+    def partition_path(self) -> Path:
+        """Record indices by client."""
+        return self.path / "partition.npz"
+
+    @property
+    def ledger_dir(self) -> Path:
+        """Where the simulated clients keep their ledgers."""
+        return self.path / "ledgers"
+
+    def ledger_path(self, client: int) -> Path:
+        """Ledger of one simulated client."""
+        return self.ledger_dir / f"client-{client:04d}.sqlite"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was prepared here."""
+        return self.config_path.is_file()
+
+    def stored_config(self) -> Config:
+        """The configuration of the run in this folder."""
+        text = self.config_path.read_text(encoding="utf-8")
+        return build(from_toml(text, where=str(self.config_path)))
+
+    def check_same(self, config: Config) -> None:
+        """Refuse to resume with other settings.
+
+        Raises:
+            ConfigError: listing every setting that differs.
+        """
+        stored = self.stored_config()
+        if digest(stored) == digest(config):
+            return
+        before, now = flatten(stored.model_dump()), flatten(config.model_dump())
+        faults = [
+            Fault(key, str(now[key]), f"the run was started with {before[key]}")
+            for key in before
+            if before[key] != now[key] and key not in ("name", "data.directory")
+        ]
+        raise ConfigError("a run can only be resumed with the settings it was started with", faults)
+
+    def prepare(self, config: Config, partition: list[np.ndarray[Any, Any]]) -> None:
+        """Fill a new folder; the config comes last and marks it complete.
+
+        Raises:
+            RunError: the folder cannot be written.
+        """
+        try:
+            self.ledger_dir.mkdir(parents=True, exist_ok=True)
+            buffer = io.BytesIO()
+            arrays = {f"client-{number}": indices for number, indices in enumerate(partition)}
+            np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+            write_atomically(self.partition_path, buffer.getvalue())
+            environment = json.dumps(environment_of(config), indent=2) + "\n"
+            write_atomically(self.path / "environment.json", environment.encode())
+            write_atomically(self.config_path, to_toml(config).encode())
+        except OSError as error:
+            raise RunError(f"{self.path} cannot be written: {error.strerror}") from None
+
+
+def new_folder(out: Path | None, name: str) -> RunFolder:
+    """Choose the folder of a new run: `out`, or ``runs/NAME-TIME``.
+
+    Raises:
+        ConfigError: it already holds a run or other files.
+    """
+    if out is None:
+        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        path, number = Path("runs") / f"{name}-{stamp}", 2
+        while path.exists():
+            path, number = Path("runs") / f"{name}-{stamp}-{number}", number + 1
+        return RunFolder(path)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(
+            f"{out} already exists; go on with --resume, or name another folder with --out"
+        )
+    return RunFolder(out)
+
+
+def folder_to_resume(out: Path | None, name: str) -> RunFolder:
+    """Find the run to go on with: `out`, or the newest of this preset under ``runs``.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if out is not None:
+        return RunFolder(out)
+    candidates = [p for p in Path("runs").glob(f"{name}-*") if (p / "config.toml").is_file()]
+    if not candidates:
+        raise ConfigError(f"there is no run of {name} under runs; leave out --resume to start one")
+    return RunFolder(max(candidates, key=lambda p: p.stat().st_mtime))
+
+
+def environment_of(config: Config) -> dict[str, Any]:
+    """What the run was made with, for whoever wants to repeat it."""
+    return {
+        "calyx": software_version(),
+        "code_hash": code_hash(("server", "client", "shared", "simulations")),
+        "git_commit": _git_commit(),
+        "config_digest": digest(config),
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "randomness": {
+            "seed": config.seed,
+            "noise": "ChaCha keyed from the seed: a simulation, not for real data"
+            if config.is_private
+            else "none",
+        },
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """Commit of the source tree, None when installed without one."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

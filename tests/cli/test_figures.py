@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cli.chart import columns, sparkline, thinned
+from cli.figures import (
+    bytes_text,
+    count_text,
+    delta_warning,
+    duration_text,
+    epsilon_text,
+    number_text,
+    percent_text,
+)
+
+
+@given(st.floats(min_value=1e-6, max_value=1e6))
+def test_a_printed_epsilon_is_never_smaller_than_the_true_one(epsilon: float) -> None:
+    assert float(epsilon_text(epsilon)) >= epsilon - 1e-6
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "text"),
+    [(3.899, "3.90"), (8.0, "8.00"), (8.000000000000002, "8.00"), (0.001, "0.01"), (0.0, "0")]
+    + [(321.2, "322"), (None, "∞"), (math.inf, "∞")],
+)
+def test_epsilon_is_rounded_up_and_infinity_is_shown(epsilon: float | None, text: str) -> None:
+    assert epsilon_text(epsilon) == text
+
+
+def test_a_diverged_model_has_no_accuracy_and_no_loss() -> None:
+    assert percent_text(None) == percent_text(math.nan) == "-"
+    assert number_text(None) == number_text(math.nan) == "-"
+    assert percent_text(0.8312) == "83.1 %"
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (37_032, "37.0 kB"), (999_960, "1.0 MB")]
+    + [(168_656_800, "169 MB"), (2.5e12, "2.5 TB"), (3e16, "30000 TB")],
+)
+def test_bytes_are_written_in_decimal_units(size: float, text: str) -> None:
+    assert bytes_text(size) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.84, "0.8 s"), (9.99, "10.0 s"), (42.4, "42 s"), (59.7, "1 min 00 s"), (185, "3 min 05 s")]
+    + [(7800, "2 h 10 min")],
+)
+def test_durations_change_unit_where_the_next_begins(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text
+
+
+def test_counts_agree_with_their_noun() -> None:
+    assert count_text(1, "client") == "1 client"
+    assert count_text(1437, "record") == "1,437 records"
+
+
+@pytest.mark.parametrize(
+    ("delta", "records", "warned"), [(1e-4, 144, False), (1e-4, 10_000, True), (0.01, 144, True)]
+)
+def test_a_delta_of_one_over_n_or_more_is_warned_about(
+    delta: float, records: int, warned: bool
+) -> None:
+    assert (delta_warning(delta, records) is not None) is warned
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=200), st.integers(2, 60))
+def test_a_sparkline_keeps_to_its_width_and_shows_the_extremes(
+    values: list[float], width: int
+) -> None:
+    line = sparkline(values, width)
+    assert len(line) == min(len(values), width)
+    if len(set(values)) > 1 and len(values) <= width:
+        assert line[values.index(max(values))] == "█"
+        assert line[values.index(min(values))] == "▁"
+
+
+def test_a_sparkline_of_equal_values_is_flat() -> None:
+    assert sparkline([0.5, 0.5, 0.5]) == "▁▁▁"
+
+
+def test_columns_grow_from_the_bottom_and_the_highest_fills_the_chart() -> None:
+    assert columns([0.0, 0.01, 4.0, 8.0], height=2, top=8.0) == ["   █", " ▁██"]
+
+
+@given(st.lists(st.integers(), min_size=1, max_size=300), st.integers(2, 50))
+def test_thinning_keeps_order_and_both_ends(items: list[int], most: int) -> None:
+    kept = thinned(items, most)
+    assert len(kept) == min(len(items), most)
+    assert (kept[0], kept[-1]) == (items[0], items[-1])
+    remaining = iter(items)
+    assert all(item in remaining for item in kept)

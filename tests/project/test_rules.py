@@ -1,0 +1,62 @@
+"""What must hold for the tree as a whole."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from shared.config.load import all_keys
+from simulations.presets import preset_names, resolve
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_import_rule_holds() -> None:
+    """A folder is a trust boundary: server code cannot reach the decryptor."""
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("lint-imports")), "--config", "pyproject.toml"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_configuration_key_is_documented() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    missing = [key for key in all_keys() if f"`{key}`" not in text]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_are_valid_and_say_what_they_are_for(name: str) -> None:
+    config = resolve(name, data_dir=Path("anywhere"))
+    assert config.name == name
+    first = (ROOT / "simulations" / "presets" / f"{name}.toml").read_text().splitlines()[0]
+    assert first.startswith("# ") and len(first) > 20
+
+
+def test_bundle_for_flower_holds_only_the_parties_inside_flower() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    app = project["tool"]["flwr"]["app"]
+    assert app["fab-include"] == ["server/**/*.py", "client/**/*.py", "shared/**/*.py"]
+    assert app["components"] == {"serverapp": "server.app:app", "clientapp": "client.app:app"}
+
+
+def test_no_pickle_in_our_code() -> None:
+    sources = [
+        path
+        for package in ("authority", "client", "server", "shared", "simulations", "cli", "audit")
+        for path in (ROOT / package).rglob("*.py")
+    ]
+    assert len(sources) > 30
+    pattern = re.compile(r"\b(import (cloud)?pickle|from (cloud)?pickle|allow_pickle=True|torch\.load)")
+    offenders = [str(p) for p in sources if pattern.search(p.read_text())]
+    assert offenders == []
