@@ -137,7 +137,9 @@ class KeyPair:
             rows = [vector.decrypt() for vector in ciphertexts]
         except (RuntimeError, ValueError) as error:
             raise EncryptionError("a ciphertext of the sum cannot be decrypted") from error
-        return np.array(rows, dtype=np.int64 if self.parameters.scheme == "bfv" else np.float64)
+        if self.parameters.scheme == "bfv":
+            return np.array(rows, dtype=np.int64)
+        return np.array(rows, dtype=np.float64)
 
     def check_tags(self, slots: Slots, receipts: Sequence[Receipt]) -> None:
         """See that decrypted slots are the sum of exactly the uploads with these receipts.

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
 from types import TracebackType
+from typing import NoReturn
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -41,7 +42,7 @@ from authority.release import (
 from authority.roster import Roster
 from authority.secret_file import private_directory, read_secret, replace_file, write_secret
 from shared.encryption import SealedSum, SealingParameters, context_hash, unpack_sum
-from shared.errors import EncryptionError, LedgerError
+from shared.errors import EncryptionError, LedgerError, ReleaseRefused
 from shared.protocol.authority_client import Opening, Refusal, Released, ReleaseRequest
 from shared.protocol.receipts import Admission, check_name
 
@@ -102,6 +103,8 @@ class LocalAuthority:
     ) -> Opening:
         """See `Authority.open_run`. Repeated, it gives the same key, sealed and signed anew."""
         check_name("run", run)
+        for name in contributors:
+            check_name("contributor", name)
         if parameters.scheme == "none":
             raise Refusal.TERMS.error("plain sums need no key authority; use bfv")
         terms = Opened(
@@ -114,7 +117,10 @@ class LocalAuthority:
         )
         with self._lock:
             self._take_over_roster()
-            opened = open_run(self._state, terms, self._floor, self._accept_untagged)
+            try:
+                opened = open_run(self._state, terms, self._floor, self._accept_untagged)
+            except ReleaseRefused as error:
+                self._refuse(run, 0, terms.contributors, error)
             if opened is not None:
                 keys = KeyPair.generate(parameters)
                 # A file of a run that is not in the log was left by a crash; nobody has that key.
@@ -162,7 +168,7 @@ class LocalAuthority:
                 ) from error
             return Released(values, index, head)
 
-    def refuse_early(self, request: ReleaseRequest) -> None:
+    def check(self, request: ReleaseRequest) -> None:
         """Raise, and log, what `release` would refuse without looking at the ciphertexts."""
         with self._lock:
             self._take_over_roster()
@@ -170,6 +176,11 @@ class LocalAuthority:
             if isinstance(decision, Refused):
                 self._record(decision)
                 raise decision.error()
+
+    def refuse_malformed(self, run: str, round: int, detail: str) -> NoReturn:
+        """Log, and raise, that a request could not even be read."""
+        with self._lock:
+            self._refuse(run, round, (), Refusal.MALFORMED.error(detail))
 
     def chunk_limits(self, run: str) -> tuple[int, int]:
         """Number of ciphertexts of a sum of this run, and the size in bytes of the largest.
@@ -186,10 +197,12 @@ class LocalAuthority:
 
     def close_run(self, run: str) -> None:
         """See `Authority.close_run`. Closing again does nothing."""
+        check_name("run", run)
         with self._lock:
             state = self._state.runs.get(run)
             if state is None:
-                raise Refusal.UNKNOWN_RUN.error(f"no run {run!r} was opened here")
+                error = Refusal.UNKNOWN_RUN.error(f"no run {run!r} was opened here")
+                self._refuse(run, 0, (), error)
             if not state.is_closed:
                 self._record(Closed(run))
             self._keys.pop(run, None)
@@ -237,6 +250,13 @@ class LocalAuthority:
         position = self._log.append(new)
         self._state = reduce(apply, new, self._state)
         return position
+
+    def _refuse(
+        self, run: str, round: int, names: tuple[str, ...], error: ReleaseRefused
+    ) -> NoReturn:
+        reason, _, detail = str(error).partition(": ")
+        self._record(Refused(run, round, names, "", reason, detail))
+        raise error
 
     def _take_over_roster(self) -> None:
         if changes := self.roster.changes(self._state):

@@ -44,11 +44,6 @@ from shared.errors import LedgerError
 
 GENESIS = "0" * 64
 
-_KINDS: dict[str, type[Any]] = {
-    kind.__name__.lower(): kind
-    for kind in (Enrolled, Revoked, Opened, Granted, Repeated, Failed, Refused, Closed)
-}
-
 
 @dataclass(frozen=True)
 class Recovered:
@@ -56,6 +51,12 @@ class Recovered:
 
     torn_bytes: int
     torn_hash: str
+
+
+_KINDS: dict[str, type[Any]] = {
+    kind.__name__.lower(): kind
+    for kind in (Enrolled, Revoked, Opened, Granted, Repeated, Failed, Refused, Closed, Recovered)
+}
 
 
 @dataclass(frozen=True)
@@ -234,9 +235,10 @@ def _entries(path: Path, lines: Sequence[bytes]) -> Iterator[Entry]:
                 raise ValueError("it does not follow from the one before it")
             entry = Entry(index, body["time"], _event(body), previous, stated)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            reason = " ".join(str(error).split())[:80]
             raise LedgerError(
-                f"entry {index} of the log {path} was altered: {' '.join(str(error).split())[:80]}; "
-                "keep the file as evidence and restore it from a copy"
+                f"entry {index} of the log {path} was altered: {reason}; keep the file as "
+                "evidence and restore it from a copy"
             ) from error
         previous = entry.hash
         yield entry
@@ -244,9 +246,8 @@ def _entries(path: Path, lines: Sequence[bytes]) -> Iterator[Entry]:
 
 def _event(body: Mapping[str, Any]) -> Event | Recovered:
     fixed = ("index", "time", "event", "previous")
-    kind = Recovered if body["event"] == "recovered" else _KINDS[body["event"]]
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in body.items() if k not in fixed}
-    event: Event | Recovered = kind(**values)
+    event: Event | Recovered = _KINDS[body["event"]](**values)
     return event
 
 

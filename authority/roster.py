@@ -77,8 +77,8 @@ class Roster:
             for event in _changes(state, members):
                 state = apply(state, event)
             for keys in requests:
-                if event := enrol(state, keys):
-                    state = apply(state, event)
+                if enrolled := enrol(state, keys):
+                    state = apply(state, enrolled)
                     members[keys.name] = Member(keys)
 
         self._update(change)

@@ -68,7 +68,7 @@ class KeyAuthorityServicer(authority_pb2_grpc.KeyAuthorityServicer):
         try:
             opening = self._authority.open_run(
                 request.run,
-                SealingParameters.from_json(request.parameters),
+                _read_parameters(request.parameters),
                 request.min_contributors,
                 list(request.contributors),
             )
@@ -85,9 +85,7 @@ class KeyAuthorityServicer(authority_pb2_grpc.KeyAuthorityServicer):
         """See ``authority.proto``."""
         _check_deadline(context)
         try:
-            request, chunk_count = _read_request(request_iterator)
-            self._authority.refuse_early(request)
-            chunks = self._read_chunks(request_iterator, request.run, chunk_count)
+            request, chunks = self._read(request_iterator)
             released = self._authority.release(request, chunks)
         except Exception as error:
             _answer(error, context)
@@ -113,22 +111,18 @@ class KeyAuthorityServicer(authority_pb2_grpc.KeyAuthorityServicer):
             _answer(error, context)
         return pb.Closed()
 
-    def _read_chunks(self, parts: Iterator[pb.ReleasePart], run: str, stated: int) -> list[bytes]:
-        count, size = self._authority.chunk_limits(run)
-        if stated != count:
-            raise Refusal.MALFORMED.error(f"a sum of run {run!r} has {count} ciphertexts")
-        chunks: list[bytes] = []
-        for part in parts:
-            if part.WhichOneof("part") != "chunk" or len(chunks) == count:
-                raise Refusal.MALFORMED.error("something follows that was not announced")
-            if len(part.chunk) > size:
-                raise Refusal.MALFORMED.error(
-                    f"a ciphertext of run {run!r} has {size} bytes at most"
-                )
-            chunks.append(part.chunk)
-        if len(chunks) < count:
-            raise Refusal.MALFORMED.error(f"{len(chunks)} ciphertexts came of {count}")
-        return chunks
+    def _read(self, parts: Iterator[pb.ReleasePart]) -> tuple[ReleaseRequest, list[bytes]]:
+        """The whole request; the rules are checked before its ciphertexts are taken in."""
+        run, round = "?", 0
+        try:
+            header = _read_header(parts)
+            run, round = header.run, header.round
+            request = _read_request(header, parts)
+            self._authority.check(request)
+            count, size = self._authority.chunk_limits(run)
+            return request, _read_chunks(header, parts, count, size)
+        except ProtocolError as error:
+            self._authority.refuse_malformed(run, round, str(error))
 
 
 class AuthorityServer:
@@ -192,13 +186,15 @@ class AuthorityServer:
         self._pool.shutdown()
 
 
-def _read_request(parts: Iterator[pb.ReleasePart]) -> tuple[ReleaseRequest, int]:
-    """Header and receipts; the ciphertexts stay unread."""
+def _read_header(parts: Iterator[pb.ReleasePart]) -> pb.ReleaseHeader:
     first = next(parts, None)
     if first is None or first.WhichOneof("part") != "header":
         raise ProtocolError("a release starts with its header")
-    header = first.header
-    check_name("run", header.run)
+    check_name("run", first.header.run)
+    return first.header
+
+
+def _read_request(header: pb.ReleaseHeader, parts: Iterator[pb.ReleasePart]) -> ReleaseRequest:
     if not is_hex(header.sum_hash, 64):
         raise ProtocolError("the hash of the sum is not one")
     if header.receipts > MAX_RECEIPTS:
@@ -209,10 +205,26 @@ def _read_request(parts: Iterator[pb.ReleasePart]) -> tuple[ReleaseRequest, int]
         if part is None or part.WhichOneof("part") != "receipt":
             raise ProtocolError(f"{len(receipts)} receipts came of {header.receipts}")
         receipts.append(Receipt.from_json(part.receipt))
-    request = ReleaseRequest(
+    return ReleaseRequest(
         header.run, header.round, header.contributors, tuple(receipts), header.sum_hash
     )
-    return request, header.chunks
+
+
+def _read_chunks(
+    header: pb.ReleaseHeader, parts: Iterator[pb.ReleasePart], count: int, size: int
+) -> list[bytes]:
+    if header.chunks != count:
+        raise ProtocolError(f"a sum of run {header.run!r} has {count} ciphertexts")
+    chunks: list[bytes] = []
+    for part in parts:
+        if part.WhichOneof("part") != "chunk" or len(chunks) == count:
+            raise ProtocolError("something follows that was not announced")
+        if len(part.chunk) > size:
+            raise ProtocolError(f"a ciphertext of run {header.run!r} has {size} bytes at most")
+        chunks.append(part.chunk)
+    if len(chunks) < count:
+        raise ProtocolError(f"{len(chunks)} ciphertexts came of {count}")
+    return chunks
 
 
 def _pieces(content: bytes) -> Iterator[bytes]:
@@ -228,17 +240,21 @@ def _check_deadline(context: grpc.ServicerContext) -> None:
         )
 
 
+def _read_parameters(text: str) -> SealingParameters:
+    try:
+        return SealingParameters.from_json(text)
+    except EncryptionError as error:
+        raise ProtocolError(str(error)) from error
+
+
 def _answer(error: Exception, context: grpc.ServicerContext) -> NoReturn:
     """End the call with what the other side may know about `error`."""
-    if isinstance(error, ReleaseRefused):
-        reason, detail = Refusal.of(error), str(error).partition(": ")[2]
-    elif isinstance(error, ProtocolError):
-        reason, detail = Refusal.MALFORMED, str(error)
-    else:
-        reason, detail = None, ""
-    if reason is None:
+    if not isinstance(error, ReleaseRefused | ProtocolError):
         _log.error("a call failed", exc_info=error)
         context.abort(grpc.StatusCode.INTERNAL, "internal fault of the key authority, see its log")
+    if isinstance(error, ReleaseRefused):
+        reason, detail = Refusal.of(error), str(error).partition(": ")[2]
+    else:
+        reason, detail = Refusal.MALFORMED, str(error)
     context.set_trailing_metadata(((REFUSAL_KEY, reason.value),))
     context.abort(_STATUS.get(reason, grpc.StatusCode.FAILED_PRECONDITION), detail)
-    raise AssertionError("abort raises")

@@ -2,11 +2,151 @@
 
 from __future__ import annotations
 
+import math
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="For the owner of a device: what was spent on it.")
+from cli.figures import NO_PRIVACY, count_text, epsilon_text
+from cli.help_text import help_text
+from cli.options import AsJson, Verbose
+
+if TYPE_CHECKING:
+    from cli.console import Terminal
+    from client.ledger import Entry, Ledger
+
+app = typer.Typer(
+    no_args_is_help=True, help="For the owner of a device: what was spent on its records."
+)
+
+
+class Unit(StrEnum):
+    """Whom epsilon protects."""
+
+    RECORD = "record"
+    CLIENT = "client"
+
+
+def budget(
+    ledger: Annotated[Path, typer.Argument(metavar="LEDGER")],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Also check every page of the file for damage.")
+    ] = False,
+    delta: Annotated[
+        float, typer.Option(metavar="D", help="At which delta epsilon is told.")
+    ] = 1e-4,
+    unit: Annotated[
+        Unit, typer.Option(help="Whom epsilon protects: a record or the whole client.")
+    ] = Unit.RECORD,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show what training has cost the records of a ledger, over all runs together.
+
+    LEDGER is the file in which a client records each round before it trains; those of a
+    simulation lie in the folder ledgers of its run folder. The hash chain is checked each time:
+    a ledger that was altered or shortened is an error with exit code 1. Epsilon is worked out
+    from the recorded events, by privacy loss distributions (PLD) and by Rényi DP (RDP).
+
+    [bold]Examples[/bold]
+    calyx client budget runs/first/ledgers/client-0000.sqlite
+    calyx client budget my.sqlite --verify --delta 1e-5
+    calyx client budget my.sqlite --unit client --json
+    """
+    from cli.console import terminal
+    from client.ledger import Ledger
+
+    if not 0 < delta < 1:
+        raise typer.BadParameter(f"{delta:g} is not between 0 and 1", param_hint="'--delta'")
+    with terminal(as_json=as_json, verbose=verbose) as screen:
+        with screen.busy("reading the ledger"), Ledger.read_only(ledger) as opened:
+            if verify:
+                opened.verify()
+            found = _account(opened, delta, unit.value)
+        found = {"ledger": str(ledger), **found, "file_verified": verify}
+        _show(screen, found)
+        screen.emit(found)
+
+
+app.command(help=help_text(budget))(budget)
 
 
 @app.callback()
 def client() -> None:
-    """For the owner of a device."""
+    """Makes ``budget`` a sub-command even while it is the only one."""
+
+
+def _account(ledger: Ledger, delta: float, unit: Any) -> dict[str, Any]:
+    entries = ledger.entries()
+    total, by_run = ledger.spent(delta, unit), ledger.spent_by_run(delta, unit)
+    unprotected = any(entry.event.mechanism == "none" for entry in entries)
+    guarantee = f"({epsilon_text(total.epsilon)}, {delta:g})-DP for each {unit}"
+    if math.isinf(total.epsilon):
+        guarantee = NO_PRIVACY if unprotected else f"{NO_PRIVACY} for a whole client"
+    return {
+        "guarantee": guarantee,
+        "unit": unit,
+        "delta": delta,
+        "epsilon": total.epsilon,
+        "epsilon_pld": total.pld,
+        "epsilon_rdp": total.rdp,
+        "entries": len(entries),
+        "last_entry": entries[-1].recorded_at if entries else None,
+        "runs": [
+            {
+                "run": run,
+                **_rounds([entry for entry in entries if entry.run == run]),
+                "epsilon_pld": cost.pld,
+                "epsilon_rdp": cost.rdp,
+            }
+            for run, cost in by_run.items()
+        ],
+        "chain_ok": True,
+        "head_hash": ledger.head_hash,
+        "data_fingerprint": ledger.data_fingerprint,
+    }
+
+
+def _rounds(entries: list[Entry]) -> dict[str, int]:
+    numbers = [entry.round for entry in entries]
+    return {"entries": len(numbers), "first_round": min(numbers), "last_round": max(numbers)}
+
+
+def _show(screen: Terminal, found: dict[str, Any]) -> None:
+    from rich.text import Text
+
+    from cli.console import facts, plain, table
+
+    total = found["epsilon"]
+    cost = Text.assemble(
+        (f"ε = {epsilon_text(total)}", "bold"),
+        f" at δ = {found['delta']:g} for each {found['unit']}",
+    )
+    if math.isinf(total):
+        cost = Text(f"{found['guarantee']} (ε = ∞)", style="bold")
+    pld, rdp = epsilon_text(found["epsilon_pld"]), epsilon_text(found["epsilon_rdp"])
+    last = f", the last at {found['last_entry']}" if found["last_entry"] else ""
+    checked = "file and chain ok" if found["file_verified"] else "chain ok"
+    rows: dict[str, str | Text] = {
+        "spent": cost,
+        "by accountant": f"PLD {pld}, RDP {rdp}",
+        "rounds": f"{count_text(found['entries'], 'round')} charged{last}",
+        "check": f"{checked}, last hash {found['head_hash'][:16]}",
+    }
+    screen.show(facts(rows))
+    if not found["runs"]:
+        return
+    numbers = ("charged", "rounds", "ε (PLD)", "ε (RDP)")
+    by_run = table("run", *numbers, right=numbers)
+    for run in found["runs"]:
+        by_run.add_row(
+            plain(run["run"]),
+            f"{run['entries']:,}",
+            f"{run['first_round']}-{run['last_round']}",
+            epsilon_text(run["epsilon_pld"]),
+            epsilon_text(run["epsilon_rdp"]),
+        )
+    screen.line()
+    screen.show(by_run)

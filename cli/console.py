@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -49,8 +50,7 @@ class Terminal:
 
     def say(self, sentence: str | Text, style: str = "") -> None:
         """A sentence: wrapped between words on a terminal, one line elsewhere."""
-        own = isinstance(sentence, Text)
-        shown = sentence if own else Text(plain(sentence), style=style)
+        shown = sentence if isinstance(sentence, Text) else Text(plain(sentence), style=style)
         self.human.print(shown, soft_wrap=not self.human.is_terminal)
 
     def warn(self, message: str) -> None:
@@ -86,8 +86,8 @@ def table(*headings: str, right: tuple[str, ...] = ()) -> Table:
     """A table without lines, that reads the same in a pipe; headings in `right` align right."""
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in headings:
-        side = "right" if heading in right else "left"
-        made.add_column(heading, justify=side, vertical="top")  # type: ignore[arg-type]
+        is_right = heading in right
+        made.add_column(heading, justify="right" if is_right else "left", no_wrap=is_right)
     return made
 
 
@@ -103,7 +103,7 @@ def facts(rows: Mapping[str, str | Text]) -> Table:
 
 def plain(text: str) -> str:
     """One line without control characters, whatever the text was."""
-    joined = " ".join(text.split())
+    joined = re.sub(r"\s*[\n\r\t\v\f]+\s*", " ", text.strip("\n\r\t\v\f"))
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in joined)
 
 

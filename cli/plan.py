@@ -104,26 +104,23 @@ def _plan_table(found: Forecast) -> Table:
     from cli.console import table
     from cli.figures import epsilon_text, number_text
 
-    names = ("records", "clients", "batch", "q", "steps\na round", "steps\nin all")
-    private = (
-        "noise\nmultiplier σ",
-        "ε of\none round",
-        "ε at the\nend (PLD)",
-        "ε at the\nend (RDP)",
-    )
-    made = table(*names, *private, right=(*names, *private))
+    steps = ("records", "clients", "batch", "steps/\nround", "steps")
+    privacy = ("q", "σ", "ε one\nround", "ε end\nPLD", "ε end\nRDP")
+    headings = (*steps, *privacy) if found.config.is_private else steps
+    made = table(*headings, right=headings)
     for entry in _chosen(found.plans):
         own, once, total = entry.plan, entry.round_cost, entry.total_cost
-        made.add_row(
+        cells = [
             f"{own.declared_records:,}",
             f"{entry.clients:,}",
             f"{own.expected_batch_size:g}",
-            f"{own.sampling_rate:.3g}",
             f"{own.steps_per_round:,}",
             f"{own.steps_per_round * own.rounds:,}",
-            number_text(own.noise_multiplier) if own.is_private else "none",
-            *(epsilon_text(value) for value in (once.epsilon, total.pld, total.rdp)),
-        )
+        ]
+        if found.config.is_private:
+            cells += [f"{own.sampling_rate:.3f}", number_text(own.noise_multiplier)]
+            cells += [epsilon_text(value) for value in (once.epsilon, total.pld, total.rdp)]
+        made.add_row(*cells)
     return made
 
 

@@ -33,6 +33,7 @@ from types import TracebackType
 from typing import Self
 
 from client.ledger_entry import Entry
+from client.ledger_schema import create_if_missing
 from client.ledger_store import LedgerStore
 from shared.errors import BudgetExceeded, LedgerError, PrivacyError
 from shared.privacy.accounting import PrivacyEvent, Spent, Unit, spent, within
@@ -96,7 +97,7 @@ class Ledger:
         """
         if not data_fingerprint:
             raise LedgerError(f"ledger {path} needs the fingerprint of its data; none was given")
-        LedgerStore.create_if_missing(path, data_fingerprint)
+        create_if_missing(path, data_fingerprint)
         ledger = cls(LedgerStore(path, busy_timeout_s=busy_timeout_s, writable=True), writable=True)
         try:
             if ledger.data_fingerprint != data_fingerprint:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -51,6 +53,23 @@ def default_workers(clients: int) -> int:
 
 def run_local(simulation: Simulation, workers: int, *, verbose: bool = False) -> None:
     """Run on this machine: in this process for one worker, else in `workers` processes."""
+    with _flower_log(verbose=verbose):
+        _run_here(simulation, workers, verbose=verbose)
+
+
+@contextmanager
+def _flower_log(*, verbose: bool) -> Iterator[None]:
+    """Keep Flower's progress lines from the user for a block, unless they were asked for."""
+    logger = logging.getLogger("flwr")
+    level = logger.level
+    logger.setLevel(logging.INFO if verbose else logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _run_here(simulation: Simulation, workers: int, *, verbose: bool) -> None:
     import torch
 
     from server.app import app as server_app

@@ -112,9 +112,9 @@ def _dirichlet(
         parts = _parts(partitioner, clients, order, train.labels)
     except ValueError:
         raise DataError(
-            f"data.dirichlet_alpha = {alpha:g} leaves one of {clients} clients with fewer than "
-            f"data.min_records = {config.min_records} records, whatever is drawn: raise alpha, "
-            "or lower data.min_records or federation.clients"
+            f"data.dirichlet_alpha = {alpha:g} did not give each of {clients} clients "
+            f"data.min_records = {config.min_records} records, also when drawn again: use another alpha "
+            "(0.1 is very uneven, 100 nearly even), fewer clients or a lower data.min_records"
         ) from None
     if not np.array_equal(np.sort(np.concatenate(parts)), np.arange(len(train))):
         # Shares that are not numbers, for alpha beyond what floating point can do.
@@ -201,8 +201,9 @@ def _parts(
     import datasets
 
     columns = {"row": rows} if keys is None else {"row": rows, "key": keys[rows]}
-    partitioner.dataset = datasets.Dataset.from_dict(columns).with_format("numpy")
+    # In Arrow's own format a column becomes an array at once, not value by value.
+    partitioner.dataset = datasets.Dataset.from_dict(columns).with_format("arrow")
     return [
-        np.asarray(partitioner.load_partition(client)[:]["row"], dtype=np.int64)
+        partitioner.load_partition(client)[:]["row"].to_numpy().astype(np.int64)
         for client in range(clients)
     ]

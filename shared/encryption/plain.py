@@ -60,9 +60,7 @@ class PlainScheme:
         return PlainChunk(slots)
 
 
-def read_plain_sum(
-    chunks: Sequence[bytes], parameters: SealingParameters
-) -> NDArray[np.int64]:
+def read_plain_sum(chunks: Sequence[bytes], parameters: SealingParameters) -> NDArray[np.int64]:
     """What decryption is for the others: int64 (chunks, slots_per_chunk) for `unpack_sum`."""
     scheme = PlainScheme(parameters, b"")
     return np.stack([scheme.read(chunk).slots for chunk in chunks])

@@ -100,7 +100,11 @@ def opacus_gradients(
     """
     sampler = GradSampleModule.GRAD_SAMPLERS.get(type(layer), ft_compute_per_sample_gradient)
     try:
-        samples: dict[nn.Parameter, torch.Tensor] = sampler(layer, [inputs], grad_output)
+        # Opacus 1.6 reads convolution inputs as if they were contiguous: channels-last ones
+        # give wrong gradients, and with them wrong norms, without any error.
+        samples: dict[nn.Parameter, torch.Tensor] = sampler(
+            layer, [inputs.contiguous()], grad_output.contiguous()
+        )
     finally:
         # functorch leaves its compiled function on the layer.
         if hasattr(layer, "ft_compute_sample_grad"):

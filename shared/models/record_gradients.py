@@ -158,11 +158,13 @@ def watched(model: nn.Module) -> Iterator[RecordGradients]:
 
 
 def _layers_with_parameters(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Layers to hook: those with trainable parameters of their own.
+    """Layers to hook: those with trainable parameters of their own, and not just a second name
+    for a parameter of a layer below (Opacus' DPLSTM).
 
     functorch computes a layer as a whole, so nothing below such a layer is hooked.
     """
-    own = any(p.requires_grad for p in model.parameters(recurse=False))
+    below = {p for child in model.children() for p in child.parameters()}
+    own = any(p.requires_grad and p not in below for p in model.parameters(recurse=False))
     if own:
         yield name or "(the model itself)", model
     if own and not isinstance(model, (nn.Linear, nn.Conv2d)) and not has_grad_sampler(model):

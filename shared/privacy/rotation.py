@@ -70,7 +70,7 @@ def _signs(seed: bytes, number: int, size: int) -> NDArray[np.float64]:
     """+1 or -1 each, from SHAKE-256: the same whatever the version of NumPy."""
     stream = hashlib.shake_256(b"calyx rotation v1" + bytes([number]) + seed)
     bits = np.unpackbits(np.frombuffer(stream.digest(-(-size // 8)), dtype=np.uint8), count=size)
-    return 1.0 - 2.0 * bits
+    return 1 - 2 * bits.astype(np.float64)
 
 
 def _walsh_hadamard(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
 """The key authority as the aggregation server sees it.
 
-`Authority` is the interface; `authority.local.LocalAuthority` keeps it in process, `RemoteAuthority`
-over gRPC with certificates on both sides. ::
+`Authority` is the interface. `authority.local.LocalAuthority` is the one in process,
+`RemoteAuthority` reaches it over gRPC, with certificates on both sides. ::
 
     with RemoteAuthority("authority.example:9443", ca, certificate, key) as authority:
         opening = authority.open_run(run, parameters, min_contributors, names)
@@ -289,11 +289,10 @@ class RemoteAuthority:
             time.sleep(0.1)
 
     def _translated(self, error: grpc.RpcError) -> CalyxError:
-        metadata = dict(error.trailing_metadata() or ())
         detail = " ".join((error.details() or "").split())[:500]
-        reason = metadata.get(REFUSAL_KEY)
-        if reason in Refusal.__members__.values():
-            return Refusal(reason).error(detail)
+        for item in error.trailing_metadata() or ():
+            if item.key == REFUSAL_KEY and item.value in Refusal.__members__.values():
+                return Refusal(item.value).error(detail)
         code = error.code()
         if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
             return RunError(

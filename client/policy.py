@@ -1,0 +1,281 @@
+"""What the owner of a device allows, checked against every instruction before anything else.
+
+A policy is a TOML file on the device; only ``[privacy]`` and its first three keys must be there::
+
+    [privacy]
+    max_epsilon = 8.0          # in all, over every round and run; inf: no limit
+    max_delta = 1e-5
+    unit = "record"            # whom the guarantee must protect: record, client or any
+    noise = ["local"]          # who may add it: local, distributed, central
+    allow_unprotected = false  # training without noise; only with max_epsilon = inf
+
+    [secure_aggregation]
+    required = false           # only sealed updates may leave
+    min_contributors = 2       # in sealed runs: no sum of fewer clients
+
+    [training]
+    models = []                # empty: those built in; "*": any; your own must be named
+    max_local_steps = 500      # a round
+    max_rounds = 1000          # a run
+
+    [release]
+    metrics = false            # exact loss and accuracy may leave
+
+Nothing that a server claims is believed: epsilon is computed from what the plan will do, and the
+plan must be the one that the run's configuration leads to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic.types import Strict
+
+from client.ledger import Budget
+from shared.config import Config
+from shared.config.load import all_keys, from_toml
+from shared.config.schema import Positive, Section
+from shared.errors import ConfigError, Fault, PolicyViolation
+from shared.privacy.accounting import spent, within
+from shared.privacy.plan import PrivacyPlan
+
+_ANY_MODEL = "*"
+
+
+class _Limits(Section):
+    """A section of the policy; values are taken as they stand, never converted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class PrivacyLimits(_Limits):
+    """``[privacy]``: what may be lost, and how it must be protected."""
+
+    max_epsilon: Annotated[float, Field(gt=0, allow_inf_nan=True)]
+    max_delta: Annotated[float, Field(gt=0, lt=1)]
+    unit: Literal["record", "client", "any"]
+    noise: Annotated[tuple[Literal["local", "distributed", "central"], ...], Strict(False)] = (
+        "local",
+        "distributed",
+    )
+    allow_unprotected: bool = False
+
+    @model_validator(mode="after")
+    def _unprotected_has_no_limit(self) -> PrivacyLimits:
+        if self.allow_unprotected and not math.isinf(self.max_epsilon):
+            raise ValueError(
+                "allow_unprotected = true needs max_epsilon = inf: training without noise has no "
+                "finite epsilon; set that, or allow_unprotected = false"
+            )
+        return self
+
+
+class SealingLimits(_Limits):
+    """``[secure_aggregation]``: how single updates must be hidden from the server."""
+
+    required: bool = False
+    min_contributors: Annotated[int, Field(ge=2)] = 2
+
+
+class TrainingLimits(_Limits):
+    """``[training]``: what may run here, and for how long."""
+
+    models: Annotated[tuple[str, ...], Strict(False)] = ()
+    max_local_steps: Positive | None = None
+    max_rounds: Positive | None = None
+
+
+class ReleaseLimits(_Limits):
+    """``[release]``: what may leave beside the protected update."""
+
+    metrics: bool = False
+
+
+class Policy(_Limits):
+    """The owner's limits; see the module docstring for the file."""
+
+    privacy: PrivacyLimits
+    secure_aggregation: SealingLimits = SealingLimits()
+    training: TrainingLimits = TrainingLimits()
+    release: ReleaseLimits = ReleaseLimits()
+
+    @classmethod
+    def load(cls, path: Path) -> Policy:
+        """Read a policy file.
+
+        Raises:
+            ConfigError: it cannot be read, is not TOML, or holds values that are no policy; all
+                faults are listed.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"the policy {path} cannot be read: {error}") from None
+        try:
+            return cls.model_validate(from_toml(text, where=f"the policy {path}"))
+        except ValidationError as error:
+            faults = [_fault(item) for item in error.errors()]
+            raise ConfigError(f"the policy {path} is not valid", faults) from None
+
+    @classmethod
+    def simulation(cls, plan: PrivacyPlan) -> Policy:
+        """What a simulated client without a policy allows: exactly what the run promises.
+
+        Raises:
+            PolicyViolation: the plan promises nothing that could be a limit.
+        """
+        try:
+            limits = PrivacyLimits(
+                max_epsilon=plan.target_epsilon,
+                max_delta=plan.delta,
+                unit=plan.unit,
+                noise=("local", "distributed", "central"),
+                allow_unprotected=not plan.is_private,
+            )
+        except ValidationError:
+            raise PolicyViolation(
+                f"the plan promises epsilon {plan.target_epsilon} at delta {plan.delta} with noise "
+                f"{plan.noise}, which is no limit; make a new plan"
+            ) from None
+        return cls(
+            privacy=limits,
+            training=TrainingLimits(models=(_ANY_MODEL,)),
+            release=ReleaseLimits(metrics=True),
+        )
+
+    @property
+    def budget(self) -> Budget:
+        """What the ledger may reach; where any unit will do, that of the weaker one."""
+        unit = self.privacy.unit
+        return Budget(
+            self.privacy.max_epsilon,
+            self.privacy.max_delta,
+            "record" if unit == "any" else unit,
+        )
+
+    def check(self, config: Config, plan: PrivacyPlan) -> None:
+        """Let an instruction pass only if it keeps every limit.
+
+        Args:
+            config: the run as the server describes it.
+            plan: what this client is told to do.
+
+        Raises:
+            PolicyViolation: naming every limit that is not kept, what was asked and what is
+                allowed.
+        """
+        lies = list(_contradictions(config, plan))
+        faults = [*self._privacy(plan), *self._sealing(config), *self._training(config, plan)]
+        if not self.release.metrics:
+            faults += _metrics(config)
+        if faults or lies:
+            raise PolicyViolation(
+                "; ".join(["the owner's policy does not allow this run", *faults, *lies])
+                + "; change the run, or ask the owner to change the policy"
+            )
+
+    def _privacy(self, plan: PrivacyPlan) -> Iterator[str]:
+        limits = self.privacy
+        if limits.unit not in (plan.unit, "any"):
+            yield _fault_text("privacy.unit", plan.unit, limits.unit)
+        if plan.delta > limits.max_delta:
+            yield _fault_text("privacy.delta", plan.delta, f"at most {limits.max_delta:g}")
+        if not plan.is_private:
+            if not limits.allow_unprotected:
+                yield _fault_text("privacy.noise", "none", " or ".join(limits.noise))
+            return
+        if plan.noise not in limits.noise:
+            yield _fault_text("privacy.noise", plan.noise, " or ".join(limits.noise) or "nothing")
+        # One use of n times the count costs what n uses cost, without a list of n events.
+        round_event = plan.round_event
+        whole_run = [replace(round_event, count=round_event.count * plan.rounds)]
+        allowed = min(limits.max_epsilon, plan.target_epsilon)
+        if not within(whole_run, allowed, plan.delta, plan.unit):
+            epsilon = spent(whole_run, plan.delta, plan.unit).epsilon
+            if epsilon > limits.max_epsilon:
+                yield _fault_text("epsilon", f"{epsilon:.4g}", f"at most {limits.max_epsilon:g}")
+            if epsilon > plan.target_epsilon:
+                yield f"the plan promises epsilon {plan.target_epsilon:g} but spends {epsilon:.4g}"
+
+    def _sealing(self, config: Config) -> Iterator[str]:
+        limits, asked = self.secure_aggregation, config.secure_aggregation
+        if asked.scheme == "none":
+            if limits.required:
+                yield _fault_text("secure_aggregation.scheme", "none", "bfv or ckks")
+        elif asked.min_contributors < limits.min_contributors:
+            yield _fault_text(
+                "secure_aggregation.min_contributors",
+                asked.min_contributors,
+                f"at least {limits.min_contributors}",
+            )
+
+    def _training(self, config: Config, plan: PrivacyPlan) -> Iterator[str]:
+        limits, model = self.training, config.model.name
+        named = model in limits.models or _ANY_MODEL in limits.models
+        # A name with a colon is code of the server's choice: it needs the owner's explicit yes.
+        if not named and (limits.models or ":" in model):
+            yield _fault_text(
+                "model.name", model, " or ".join(limits.models) or "the models built in"
+            )
+        if limits.max_local_steps is not None and plan.steps_per_round > limits.max_local_steps:
+            yield _fault_text(
+                "steps a round", plan.steps_per_round, f"at most {limits.max_local_steps}"
+            )
+        if limits.max_rounds is not None and plan.rounds > limits.max_rounds:
+            yield _fault_text("training.rounds", plan.rounds, f"at most {limits.max_rounds}")
+
+
+def _metrics(config: Config) -> Iterator[str]:
+    if config.is_private and config.privacy.release_metrics:
+        yield _fault_text("privacy.release_metrics", "true", "false")
+    if config.federation.client_evaluation:
+        yield _fault_text("federation.client_evaluation", "true", "false")
+
+
+def _contradictions(config: Config, plan: PrivacyPlan) -> Iterator[str]:
+    """Where the plan is not the one that the configuration leads to."""
+    privacy, training, records = config.privacy, config.training, plan.declared_records
+    full = privacy.sampling == "full" and config.is_private
+    batch = records if full else min(training.batch_size, records)
+    steps = training.local_steps or max(1, round(training.local_epochs * records / batch))
+    claims: list[tuple[str, Any, Any]] = [
+        ("unit", plan.unit, privacy.unit),
+        ("noise", plan.noise, privacy.noise),
+        ("clip_norm", plan.clip_norm, privacy.clip_norm),
+        ("delta", plan.delta, privacy.delta),
+        ("epsilon", plan.target_epsilon, privacy.epsilon if config.is_private else math.inf),
+        ("rounds", plan.rounds, training.rounds),
+        ("steps a round", plan.steps_per_round, steps),
+        ("sampling", plan.sampling, "full" if batch == records else "poisson"),
+        ("sampling rate", plan.sampling_rate, batch / records),
+        ("batch size", plan.expected_batch_size, float(batch)),
+    ]
+    if privacy.record_counts == "nominal":
+        claims.append(("record count", records, privacy.nominal_records))
+    for name, planned, configured in claims:
+        if planned != configured:
+            yield f"the plan says {name} {planned} but the configuration gives {configured}"
+
+
+def _fault_text(key: str, asked: object, allowed: object) -> str:
+    return f"{key} = {asked} was asked, allowed is {allowed}"
+
+
+def _fault(item: Any) -> Fault:
+    key = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        sections = list(Policy.model_fields)
+        close = get_close_matches(key, [*all_keys(Policy), *sections], n=1)
+        return Fault(
+            key, str(item["input"]), "no such key" + f"; did you mean {close[0]}?" * len(close)
+        )
+    if item["type"] == "missing":
+        return Fault(key, "''", "must be given; only the owner can decide it")
+    message = item["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return Fault(key, str(item["input"]), message)

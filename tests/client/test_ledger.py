@@ -1,0 +1,379 @@
+"""What the ledger records, what it refuses, and what it says was spent."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import stat
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from client.ledger import Budget, Entry, Ledger
+from shared.errors import BudgetExceeded, LedgerError, PrivacyError
+from shared.privacy.accounting import PrivacyEvent, spent
+
+DELTA = 1e-5
+FINGERPRINT = hashlib.sha256(b"these records").hexdigest()
+EVENT = PrivacyEvent("gaussian", "record", 2.0, "full", 1.0, 1)
+CLIENT_EVENT = PrivacyEvent("gaussian", "client", 2.0, "full", 1.0, 1)
+UNPROTECTED = PrivacyEvent("none", "record", 0.0, "full", 1.0, 1)
+ROOMY = Budget(1000.0, DELTA, "record")
+
+
+def instruction(number: int) -> str:
+    return hashlib.sha256(str(number).encode()).hexdigest()
+
+
+def charge(
+    ledger: Ledger,
+    round: int,
+    *,
+    run: str = "run",
+    event: PrivacyEvent = EVENT,
+    budget: Budget = ROOMY,
+    repeatable: bool = False,
+) -> Entry:
+    return ledger.charge(
+        run=run,
+        round=round,
+        instruction=instruction(round),
+        event=event,
+        budget=budget,
+        repeatable=repeatable,
+    )
+
+
+def budget_for(events: list[PrivacyEvent]) -> Budget:
+    """The budget that these events use up to the last digit."""
+    return Budget(spent(events, DELTA, "record").epsilon, DELTA, "record")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "ledger.sqlite"
+
+
+@pytest.fixture
+def ledger(path: Path) -> Iterator[Ledger]:
+    with Ledger.open(path, data_fingerprint=FINGERPRINT) as opened:
+        yield opened
+
+
+class TestCreating:
+    def test_only_the_owner_may_read_or_write_a_new_ledger_and_its_folder(self, path: Path) -> None:
+        previous = os.umask(0)
+        try:
+            Ledger.open(path, data_fingerprint=FINGERPRINT).close()
+        finally:
+            os.umask(previous)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+    def test_creating_leaves_nothing_but_the_ledger(self, ledger: Ledger, path: Path) -> None:
+        charge(ledger, 1)
+        ledger.close()
+        assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+    def test_the_mode_of_a_folder_that_was_there_is_left_alone(self, tmp_path: Path) -> None:
+        tmp_path.chmod(0o755)
+        Ledger.open(tmp_path / "ledger", data_fingerprint=FINGERPRINT).close()
+        assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+
+    def test_a_new_ledger_has_spent_nothing(self, ledger: Ledger) -> None:
+        assert ledger.entries() == ()
+        assert ledger.verify() == 0
+        assert ledger.spent(DELTA, "record").epsilon == 0.0
+
+    def test_two_ledgers_never_share_a_chain(self, tmp_path: Path) -> None:
+        heads = set()
+        for name in ("a", "b"):
+            with Ledger.open(tmp_path / name, data_fingerprint=FINGERPRINT) as one:
+                heads.add(one.head_hash)
+        assert len(heads) == 2
+
+    def test_a_folder_that_cannot_be_made_is_one_clear_error(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("in the way")
+        with pytest.raises(LedgerError, match="cannot be created") as caught:
+            Ledger.open(tmp_path / "file" / "ledger", data_fingerprint=FINGERPRINT)
+        assert "\n" not in str(caught.value)
+
+    def test_a_ledger_needs_to_know_its_data(self, path: Path) -> None:
+        with pytest.raises(LedgerError, match="fingerprint"):
+            Ledger.open(path, data_fingerprint="")
+        assert not path.exists()
+
+
+class TestCharging:
+    def test_a_charge_is_in_the_file_when_it_returns(self, ledger: Ledger, path: Path) -> None:
+        entry = charge(ledger, 3)
+        with Ledger.read_only(path) as other:
+            assert other.entries() == (entry,)
+
+    def test_an_entry_says_what_was_charged_when_and_after_which_other(
+        self, ledger: Ledger
+    ) -> None:
+        genesis = ledger.head_hash
+        first, second = charge(ledger, 1), charge(ledger, 2, event=CLIENT_EVENT)
+        assert (first.sequence, first.run, first.round) == (1, "run", 1)
+        assert (first.instruction, first.event) == (instruction(1), EVENT)
+        assert first.previous_hash == genesis
+        assert (second.sequence, second.previous_hash) == (2, first.hash)
+        assert ledger.head_hash == second.hash
+        recorded = datetime.fromisoformat(second.recorded_at)
+        assert recorded.utcoffset() == timedelta(0)
+        assert abs(datetime.now(UTC) - recorded) < timedelta(minutes=1)
+
+    def test_a_round_that_exactly_uses_up_the_budget_is_allowed_and_the_next_is_not(
+        self, ledger: Ledger
+    ) -> None:
+        budget = budget_for([EVENT] * 3)
+        for number in range(3):
+            charge(ledger, number, budget=budget)
+        with pytest.raises(BudgetExceeded):
+            charge(ledger, 4, budget=budget)
+
+    def test_a_refused_round_leaves_no_trace(self, ledger: Ledger, path: Path) -> None:
+        charge(ledger, 1)
+        before, head = path.read_bytes(), ledger.head_hash
+        with pytest.raises(BudgetExceeded):
+            charge(ledger, 2, budget=budget_for([EVENT]))
+        assert (path.read_bytes(), ledger.head_hash) == (before, head)
+        assert charge(ledger, 2).sequence == 2
+
+    def test_the_refusal_says_what_is_spent_what_it_would_be_and_what_to_do(
+        self, ledger: Ledger
+    ) -> None:
+        charge(ledger, 1)
+        now, then = (spent([EVENT] * n, DELTA, "record").epsilon for n in (1, 2))
+        with pytest.raises(BudgetExceeded) as caught:
+            charge(ledger, 2, budget=Budget(now, DELTA, "record"))
+        text = str(caught.value)
+        assert "\n" not in text
+        assert f"from epsilon {now:.4g} to {then:.4g}" in text
+        assert f"epsilon {now:.4g} at delta 1e-05 for each record" in text
+        assert "owner" in text
+
+    def test_spending_adds_up_over_reopening_and_over_runs(self, path: Path) -> None:
+        budget = budget_for([EVENT] * 3)
+        for number in range(3):
+            with Ledger.open(path, data_fingerprint=FINGERPRINT) as reopened:
+                charge(reopened, 1, run=f"run {number}", budget=budget)
+        with (
+            Ledger.open(path, data_fingerprint=FINGERPRINT) as reopened,
+            pytest.raises(BudgetExceeded),
+        ):
+            charge(reopened, 1, run="yet another run", budget=budget)
+
+    def test_a_budget_that_was_lowered_counts_at_once(self, ledger: Ledger) -> None:
+        charge(ledger, 1)
+        charge(ledger, 2)
+        with pytest.raises(BudgetExceeded):
+            charge(ledger, 3, budget=budget_for([EVENT] * 2))
+
+    def test_unprotected_training_fits_no_finite_budget(self, ledger: Ledger) -> None:
+        with pytest.raises(BudgetExceeded, match="∞"):
+            charge(ledger, 1, event=UNPROTECTED, budget=Budget(1e300, DELTA, "record"))
+
+    def test_after_unprotected_training_no_finite_budget_is_left(self, ledger: Ledger) -> None:
+        charge(ledger, 1, event=UNPROTECTED, budget=Budget(math.inf, DELTA, "record"))
+        assert math.isinf(ledger.spent(DELTA, "record").epsilon)
+        with pytest.raises(BudgetExceeded):
+            charge(ledger, 2)
+
+    def test_record_level_noise_fits_no_client_level_budget(self, ledger: Ledger) -> None:
+        budget = Budget(1000.0, DELTA, "client")
+        charge(ledger, 1, event=CLIENT_EVENT, budget=budget)
+        with pytest.raises(BudgetExceeded, match="∞"):
+            charge(ledger, 2, event=EVENT, budget=budget)
+
+    @pytest.mark.parametrize(
+        ("run", "round", "digest"),
+        [
+            ("", 1, instruction(1)),
+            ("r" * 201, 1, instruction(1)),
+            ("two\nlines", 1, instruction(1)),
+            ("run", -1, instruction(1)),
+            ("run", 2**63, instruction(1)),
+            ("run", 1, "abc"),
+            ("run", 1, "Z" * 64),
+        ],
+    )
+    def test_names_that_cannot_be_recorded_are_refused(
+        self, ledger: Ledger, run: str, round: int, digest: str
+    ) -> None:
+        with pytest.raises(LedgerError, match="cannot be recorded") as caught:
+            ledger.charge(
+                run=run,
+                round=round,
+                instruction=digest,
+                event=EVENT,
+                budget=ROOMY,
+                repeatable=False,
+            )
+        assert "\n" not in str(caught.value)
+        assert ledger.entries() == ()
+
+    def test_a_closed_ledger_charges_nothing(self, ledger: Ledger) -> None:
+        ledger.close()
+        with pytest.raises(LedgerError):
+            charge(ledger, 1)
+
+    def test_a_charge_on_a_hundred_entries_takes_milliseconds(self, ledger: Ledger) -> None:
+        for number in range(100):
+            charge(ledger, number)
+        seconds = []
+        for number in range(100, 120):
+            start = time.perf_counter()
+            charge(ledger, number)
+            seconds.append(time.perf_counter() - start)
+        assert statistics.median(seconds) < 0.05
+
+
+# Rare settings only, so that the accountant's cache keeps the examples cheap.
+_EVENTS = st.sampled_from(
+    [
+        PrivacyEvent("gaussian", "record", 1.0, "full", 1.0, 1),
+        PrivacyEvent("gaussian", "record", 4.0, "full", 1.0, 2),
+        PrivacyEvent("gaussian", "client", 4.0, "full", 1.0, 1),
+        UNPROTECTED,
+    ]
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(events=st.lists(_EVENTS, max_size=8), epsilon=st.sampled_from([0.5, 2.0, 5.0, 9.0]))
+def test_whatever_is_asked_no_more_than_the_budget_is_ever_spent(
+    events: list[PrivacyEvent], epsilon: float
+) -> None:
+    budget = Budget(epsilon, DELTA, "record")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Ledger.open(Path(folder) / "ledger", data_fingerprint=FINGERPRINT) as ledger,
+    ):
+        accepted: list[PrivacyEvent] = []
+        for number, event in enumerate(events):
+            would_cost = spent([*accepted, event], DELTA, "record").epsilon
+            try:
+                charge(ledger, number, event=event, budget=budget)
+            except BudgetExceeded:
+                assert would_cost > epsilon
+            else:
+                accepted.append(event)
+        assert ledger.events() == tuple(accepted)
+        assert ledger.spent(DELTA, "record").epsilon <= epsilon
+
+
+class TestRepeating:
+    def test_repeating_a_seeded_instruction_returns_the_entry_and_charges_nothing(
+        self, ledger: Ledger
+    ) -> None:
+        first = charge(ledger, 1, repeatable=True)
+        assert charge(ledger, 1, repeatable=True) == first
+        assert ledger.entries() == (first,)
+
+    def test_it_does_so_after_reopening_and_with_nothing_left_to_spend(self, path: Path) -> None:
+        budget = budget_for([EVENT])
+        with Ledger.open(path, data_fingerprint=FINGERPRINT) as ledger:
+            first = charge(ledger, 1, repeatable=True, budget=budget)
+        with Ledger.open(path, data_fingerprint=FINGERPRINT) as ledger:
+            assert charge(ledger, 1, repeatable=True, budget=budget) == first
+            with pytest.raises(BudgetExceeded):
+                charge(ledger, 2, repeatable=True, budget=budget)
+
+    def test_with_fresh_noise_every_repetition_is_charged(self, ledger: Ledger) -> None:
+        charge(ledger, 1, repeatable=True)
+        assert charge(ledger, 1, repeatable=False).sequence == 2
+        assert charge(ledger, 1, repeatable=False).sequence == 3
+
+    @pytest.mark.parametrize("changed", ["run", "round", "instruction", "event"])
+    def test_whatever_differs_is_charged(self, ledger: Ledger, changed: str) -> None:
+        first = charge(ledger, 1, repeatable=True)
+        second = ledger.charge(
+            run="other" if changed == "run" else first.run,
+            round=2 if changed == "round" else first.round,
+            instruction=instruction(9) if changed == "instruction" else first.instruction,
+            event=replace(EVENT, count=2) if changed == "event" else first.event,
+            budget=ROOMY,
+            repeatable=True,
+        )
+        assert second.sequence == 2
+
+
+class TestAsking:
+    def test_spent_is_the_composition_of_all_events(self, ledger: Ledger) -> None:
+        events = [EVENT, replace(EVENT, count=4), CLIENT_EVENT]
+        for number, event in enumerate(events):
+            charge(ledger, number, event=event)
+        assert ledger.events() == tuple(events)
+        assert ledger.spent(DELTA, "record") == spent(events, DELTA, "record")
+        assert math.isinf(ledger.spent(DELTA, "client").epsilon)
+
+    def test_each_run_can_be_asked_for_alone(self, ledger: Ledger) -> None:
+        for number, run in enumerate(["a", "b", "a"]):
+            charge(ledger, number, run=run)
+        by_run = ledger.spent_by_run(DELTA, "record")
+        assert by_run == {
+            "a": spent([EVENT] * 2, DELTA, "record"),
+            "b": spent([EVENT], DELTA, "record"),
+        }
+        total = ledger.spent(DELTA, "record").epsilon
+        assert max(s.epsilon for s in by_run.values()) < total
+        assert total < sum(s.epsilon for s in by_run.values())
+
+    def test_a_ledger_of_other_data_is_refused_and_both_are_named(self, path: Path) -> None:
+        other = hashlib.sha256(b"other records").hexdigest()
+        Ledger.open(path, data_fingerprint=FINGERPRINT).close()
+        with pytest.raises(LedgerError) as caught:
+            Ledger.open(path, data_fingerprint=other)
+        assert FINGERPRINT[:12] in str(caught.value)
+        assert other[:12] in str(caught.value)
+
+    def test_looking_needs_no_fingerprint_and_charges_nothing(
+        self, ledger: Ledger, path: Path
+    ) -> None:
+        entry = charge(ledger, 1)
+        with Ledger.read_only(path) as view:
+            assert view.data_fingerprint == FINGERPRINT
+            assert view.entries() == (entry,)
+            assert view.verify() == 1
+            with pytest.raises(LedgerError, match="reading only"):
+                charge(view, 2)
+
+    def test_looking_never_creates(self, tmp_path: Path) -> None:
+        with pytest.raises(LedgerError, match="there is no ledger"):
+            Ledger.read_only(tmp_path / "ledger")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_an_open_ledger_sees_what_another_one_charged(self, ledger: Ledger, path: Path) -> None:
+        assert ledger.entries() == ()
+        with Ledger.open(path, data_fingerprint=FINGERPRINT) as other:
+            theirs = charge(other, 1)
+        ours = charge(ledger, 2)
+        assert ledger.entries() == (theirs, ours)
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "delta", "unit"),
+    [
+        (0.0, DELTA, "record"),
+        (-1.0, DELTA, "record"),
+        (math.nan, DELTA, "record"),
+        (1.0, 0.0, "record"),
+        (1.0, 1.0, "record"),
+        (1.0, math.nan, "record"),
+        (1.0, DELTA, "household"),
+    ],
+)
+def test_what_is_no_budget_is_refused(epsilon: float, delta: float, unit: str) -> None:
+    with pytest.raises(PrivacyError, match="is no budget"):
+        Budget(epsilon, delta, unit)  # type: ignore[arg-type]
