@@ -34,10 +34,17 @@ class KeyPair:
         parameters: what it encrypts.
     """
 
-    __slots__ = ("_context", "_tag_secret", "parameters")
+    __slots__ = ("_context", "_public_context", "_tag_secret", "parameters")
 
-    def __init__(self, parameters: SealingParameters, context: ts.Context, secret: bytes) -> None:
-        self.parameters, self._context, self._tag_secret = parameters, context, secret
+    def __init__(
+        self,
+        parameters: SealingParameters,
+        context: ts.Context,
+        public_context: bytes,
+        tag_secret: bytes,
+    ) -> None:
+        self.parameters, self._context = parameters, context
+        self._public_context, self._tag_secret = public_context, tag_secret
 
     @classmethod
     def generate(cls, parameters: SealingParameters) -> KeyPair:
@@ -61,7 +68,10 @@ class KeyPair:
             raise EncryptionError(f"no key can be made for these parameters: {error}") from error
         if not is_bfv:
             context.global_scale = 2.0**parameters.scale_bits
-        return cls(parameters, context, os.urandom(_TAG_SECRET_BYTES))
+        # Exported once: reading a ciphertext changes flags of TenSEAL's context and so its bytes,
+        # and the hash of the public context is its name.
+        public_context = export_public_context(context)
+        return cls(parameters, context, public_context, os.urandom(_TAG_SECRET_BYTES))
 
     @classmethod
     def load(cls, path: Path, passphrase: bytes | None) -> KeyPair:
@@ -70,19 +80,17 @@ class KeyPair:
         Raises:
             EncryptionError: missing, open to others, damaged, or another passphrase.
         """
-        payload = read_secret(path, passphrase)
-        size = int.from_bytes(payload[:4])
-        text, rest = payload[4 : 4 + size], payload[4 + size :]
         try:
+            text, tag_secret, public_context, private = _split(read_secret(path, passphrase))
             parameters = SealingParameters.from_json(text.decode())
-            context = ts.Context.load(rest[_TAG_SECRET_BYTES:], n_threads=1)
+            context = ts.Context.load(private, n_threads=1)
         except (RuntimeError, ValueError) as error:
             raise EncryptionError(
                 f"the secret key file {path} holds no key that can be read; restore it"
             ) from error
         if not context.is_private():
             raise EncryptionError(f"the secret key file {path} holds no secret key; restore it")
-        return cls(parameters, context, rest[:_TAG_SECRET_BYTES])
+        return cls(parameters, context, public_context, tag_secret)
 
     def save(self, path: Path, passphrase: bytes | None) -> None:
         """Write everything to a new file, 0600; see `authority.secret_file`.
@@ -97,12 +105,13 @@ class KeyPair:
             save_relin_keys=False,
         )
         text = self.parameters.to_json().encode()
-        payload = len(text).to_bytes(4, "big") + text + self._tag_secret + context
+        parts = (text, self._tag_secret, self._public_context, context)
+        payload = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
         write_secret(path, payload, passphrase)
 
     def public_context(self) -> bytes:
-        """Parameters and public key, for everybody."""
-        return export_public_context(self._context)
+        """Parameters and public key, for everybody; always the same bytes."""
+        return self._public_context
 
     def tag_keys(self, contributors: Iterable[str]) -> dict[str, TagKeys]:
         """The keys of each contributor's tags; each is sealed to its contributor only."""
@@ -173,3 +182,12 @@ class KeyPair:
 
     def __getstate__(self) -> NoReturn:
         raise EncryptionError("a secret key is neither pickled nor copied; save it to a file")
+
+
+def _split(payload: bytes) -> list[bytes]:
+    parts, at = [], 0
+    while at < len(payload):
+        size = int.from_bytes(payload[at : at + 4])
+        parts.append(payload[at + 4 : at + 4 + size])
+        at += 4 + size
+    return parts

@@ -20,31 +20,30 @@ from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
 
+from authority.events import Closed, Event, Failed, Granted, Opened, Refused, Repeated
 from authority.keys import KeyPair
-from authority.log import AuthorityLog, events
-from authority.release import (
-    Closed,
-    Event,
-    Failed,
-    Granted,
-    Opened,
-    Refused,
-    Repeated,
-    State,
-    apply,
-    decide,
-    open_run,
-)
+from authority.log import AuthorityLog
+from authority.release import State, apply, decide, open_run
 from authority.roster import Roster
 from authority.secret_file import private_directory, read_secret, replace_file, write_secret
 from shared.encryption import SealedSum, SealingParameters, context_hash, unpack_sum
 from shared.errors import EncryptionError, LedgerError, ReleaseRefused
 from shared.protocol.authority_client import Opening, Refusal, Released, ReleaseRequest
 from shared.protocol.receipts import Admission, check_name
+
+# Said to the server instead of what was found, which may depend on the secret key.
+_FAILURES = {
+    Refusal.PROOF: "what was sent is not the sum of the uploads with these receipts; nothing is "
+    "released, look at the server, and go on with a new round",
+    Refusal.RANGE: "a contributor's values are out of bounds; nothing is released, look at the "
+    "clients, and go on with a new round",
+}
 
 
 class LocalAuthority:
@@ -80,7 +79,7 @@ class LocalAuthority:
         self._keys: dict[str, KeyPair] = {}
         self._log = AuthorityLog(directory / "releases.jsonl", clock)
         try:
-            self._state = reduce(apply, events(self._log.entries), State())
+            self._state = reduce(apply, self._log.take_past(), State())
             self._identity = self._read_identity()
             for name, run in self._state.runs.items():
                 if run.is_closed:
@@ -148,24 +147,7 @@ class LocalAuthority:
                 self._record(refused)
                 raise refused.error() from error
             index, head = self._record(decision)
-            try:
-                slots = keys.decrypt(ciphertexts)
-                is_tagged = self._state.runs[request.run].terms.is_tagged
-                if is_tagged:
-                    keys.check_tags(slots, request.receipts)
-                values = unpack_sum(
-                    slots,
-                    keys.parameters,
-                    request.contributors,
-                    check="caller" if is_tagged else "count",
-                )
-            except EncryptionError as error:
-                failed = Failed(request.run, request.round, request.sum_hash, str(error))
-                self._record(failed)
-                raise Refusal.PROOF.error(
-                    f"round {request.round}: what was sent is not the sum of the uploads with "
-                    "receipts; nothing is released, look at the server and go on with a new round"
-                ) from error
+            values = self._values(decision, request, keys, ciphertexts)
             return Released(values, index, head)
 
     def check(self, request: ReleaseRequest) -> None:
@@ -250,6 +232,32 @@ class LocalAuthority:
         position = self._log.append(new)
         self._state = reduce(apply, new, self._state)
         return position
+
+    def _values(
+        self,
+        decision: Granted | Repeated,
+        request: ReleaseRequest,
+        keys: KeyPair,
+        ciphertexts: Sequence[Any],
+    ) -> NDArray[np.int64]:
+        """Decrypt what was granted, and see that it is what it should be (rules 9 and 10)."""
+        is_tagged = self._state.runs[request.run].terms.is_tagged
+        reason = Refusal.PROOF
+        try:
+            slots = keys.decrypt(ciphertexts)
+            if is_tagged:
+                keys.check_tags(slots, request.receipts)
+                reason = Refusal.RANGE
+            return unpack_sum(
+                slots,
+                keys.parameters,
+                request.contributors,
+                check="caller" if is_tagged else "count",
+            )
+        except EncryptionError as error:
+            told = (decision.run, decision.round, decision.contributors, decision.sum_hash)
+            self._record(Failed(*told, reason.value, str(error)))
+            raise reason.error(f"round {request.round}: {_FAILURES[reason]}") from error
 
     def _refuse(
         self, run: str, round: int, names: tuple[str, ...], error: ReleaseRefused

@@ -28,13 +28,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from authority.release import (
+from authority.events import (
     Closed,
     Enrolled,
     Event,
     Failed,
     Granted,
     Opened,
+    Recovered,
     Refused,
     Repeated,
     Revoked,
@@ -43,14 +44,6 @@ from authority.secret_file import replace_file
 from shared.errors import LedgerError
 
 GENESIS = "0" * 64
-
-
-@dataclass(frozen=True)
-class Recovered:
-    """A torn last line was found and moved away. Not part of the rules' state."""
-
-    torn_bytes: int
-    torn_hash: str
 
 
 _KINDS: dict[str, type[Any]] = {
@@ -65,7 +58,7 @@ class Entry:
 
     index: int
     time: str
-    event: Event | Recovered
+    event: Event
     previous: str
     hash: str
 
@@ -101,6 +94,7 @@ class AuthorityLog:
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self.path, self._clock, self._is_broken = path, clock, False
+        self._past: tuple[Entry, ...] = ()
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         self._file = os.open(path, flags, 0o600)
         try:
@@ -112,13 +106,18 @@ class AuthorityLog:
             ) from error
         try:
             report = verify(path)
-            self.entries = report.entries
+            self._past = report.entries
             self._index, self._head = len(report.entries), report.head
             if report.torn:
                 self._recover(report.torn)
         except BaseException:
             os.close(self._file)
             raise
+
+    def take_past(self) -> Iterator[Event]:
+        """The events that were in the log when it was opened, once; they are not kept."""
+        past, self._past = self._past, ()
+        return (entry.event for entry in past)
 
     @property
     def head(self) -> tuple[int, str]:
@@ -130,7 +129,7 @@ class AuthorityLog:
         """Whether `append` can still work."""
         return not self._is_broken
 
-    def append(self, events: Sequence[Event | Recovered]) -> tuple[int, str]:
+    def append(self, events: Sequence[Event]) -> tuple[int, str]:
         """Write events; they are on the disk when this returns.
 
         Returns:
@@ -218,13 +217,6 @@ def verify(path: Path) -> LogReport:
     return LogReport(entries, torn)
 
 
-def events(entries: Sequence[Entry]) -> Iterator[Event]:
-    """The events that the rules' state is made of."""
-    for entry in entries:
-        if not isinstance(entry.event, Recovered):
-            yield entry.event
-
-
 def _entries(path: Path, lines: Sequence[bytes]) -> Iterator[Entry]:
     previous = GENESIS
     for index, line in enumerate(lines):
@@ -244,10 +236,10 @@ def _entries(path: Path, lines: Sequence[bytes]) -> Iterator[Entry]:
         yield entry
 
 
-def _event(body: Mapping[str, Any]) -> Event | Recovered:
+def _event(body: Mapping[str, Any]) -> Event:
     fixed = ("index", "time", "event", "previous")
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in body.items() if k not in fixed}
-    event: Event | Recovered = _KINDS[body["event"]](**values)
+    event: Event = _KINDS[body["event"]](**values)
     return event
 
 

@@ -30,6 +30,8 @@ After a grant the sum is decrypted and its tags are checked (`shared.protocol.re
 9. Tags that do not fit mean that the sum is not that of the receipts' uploads. Nothing is
    released, the round is spent, and after `MAX_FAILED_PROOFS` the run is suspended: each failure
    tells the sender one bit that may depend on the secret key, so there must be few.
+10. Tags that fit over sums that no honest values add up to mean that a contributor broke its
+   bound. Nothing is released and the round is spent. Untagged, this counts as rule 9.
 
 What the rules do not give: they count contributors, not honest ones. The noise of a released sum
 is what its contributors added; `min_contributors` must allow for those who collude with the
@@ -43,97 +45,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from shared.errors import ReleaseRefused
+from authority.events import (
+    Closed,
+    Enrolled,
+    Event,
+    Failed,
+    Granted,
+    Opened,
+    Recovered,
+    Refused,
+    Repeated,
+    Revoked,
+)
 from shared.protocol.authority_client import Refusal, ReleaseRequest
 from shared.protocol.receipts import MAX_ROUND, ContributorKeys, Receipt
 
 MAX_FAILED_PROOFS = 3
-
-
-@dataclass(frozen=True)
-class Enrolled:
-    """A contributor's keys are known from now on."""
-
-    name: str
-    verify_key: str
-    seal_key: str
-
-
-@dataclass(frozen=True)
-class Revoked:
-    """A contributor no longer counts."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A run and its terms."""
-
-    run: str
-    parameters_digest: str
-    min_contributors: int
-    max_contributors: int
-    contributors: tuple[str, ...]
-    is_tagged: bool
-
-
-@dataclass(frozen=True)
-class Granted:
-    """A sum will be decrypted now; written before it is."""
-
-    run: str
-    round: int
-    contributors: tuple[str, ...]
-    sum_hash: str
-    request: str
-
-
-@dataclass(frozen=True)
-class Repeated:
-    """The same sum will be decrypted again for the same request."""
-
-    run: str
-    round: int
-    contributors: tuple[str, ...]
-    sum_hash: str
-    request: str
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A granted sum whose tags do not fit; nothing was released."""
-
-    run: str
-    round: int
-    sum_hash: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A request that the rules do not allow; changes nothing."""
-
-    run: str
-    round: int
-    contributors: tuple[str, ...]
-    sum_hash: str
-    reason: str
-    detail: str
-
-    def error(self) -> ReleaseRefused:
-        """What the sender gets."""
-        return Refusal(self.reason).error(self.detail)
-
-
-@dataclass(frozen=True)
-class Closed:
-    """A run whose key is destroyed."""
-
-    run: str
-
-
-Event = Enrolled | Revoked | Opened | Granted | Repeated | Failed | Refused | Closed
 
 
 @dataclass(frozen=True)
@@ -143,7 +70,7 @@ class RunState:
     terms: Opened
     last_round: int = 0
     last_request: str = ""
-    last_failed: bool = False
+    last_failure: str = ""
     failures: int = 0
     is_closed: bool = False
 
@@ -171,14 +98,15 @@ def apply(state: State, event: Event) -> State:
                 state.runs[event.run],
                 last_round=event.round,
                 last_request=event.request,
-                last_failed=False,
+                last_failure="",
             )
         case Failed():
             before = state.runs[event.run]
-            run = replace(before, last_failed=True, failures=before.failures + 1)
+            failures = before.failures + (event.reason == Refusal.PROOF)
+            run = replace(before, last_failure=event.reason, failures=failures)
         case Closed():
             run = replace(state.runs[event.run], is_closed=True)
-        case Repeated() | Refused():
+        case Repeated() | Refused() | Recovered():
             return state
     return replace(state, runs={**state.runs, event.run: run})
 
@@ -265,8 +193,8 @@ def _fault(state: State, request: ReleaseRequest) -> _Fault:
     if not 1 <= request.round <= MAX_ROUND:
         return Refusal.MALFORMED, f"round {request.round} is out of range"
     if request.round == run.last_round and request.digest == run.last_request:
-        if run.last_failed:
-            return Refusal.PROOF, f"round {request.round}: the tags of this sum did not fit"
+        if run.last_failure:
+            return Refusal(run.last_failure), f"round {request.round} was refused for it before"
         return None
     if request.round == run.last_round:
         return Refusal.ALREADY_RELEASED, f"round {request.round} had its one release"
@@ -326,8 +254,3 @@ def _standing(state: State, name: str) -> _Fault:
     if name not in state.enrolled:
         return Refusal.NOT_ENROLLED, f"{name!r} is not enrolled here"
     return None
-
-
-def proof_failure(request: ReleaseRequest, detail: str) -> Failed:
-    """The event for rule 9."""
-    return Failed(request.run, request.round, request.sum_hash, detail)

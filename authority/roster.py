@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from authority.release import Event, Revoked, State, apply, enrol
+from authority.events import Event, Revoked
+from authority.release import State, apply, enrol
 from authority.secret_file import replace_file
 from shared.errors import LedgerError, ProtocolError, ReleaseRefused
 from shared.protocol.receipts import ContributorKeys

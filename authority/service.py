@@ -92,12 +92,11 @@ class KeyAuthorityServicer(authority_pb2_grpc.KeyAuthorityServicer):
         values = released.values
         header = pb.ReleasedHeader(
             count=len(values),
-            dtype=values.dtype.name,
             log_index=released.log_index,
             log_hash=released.log_hash,
         )
         yield pb.ReleasedPart(header=header)
-        for piece in _pieces(values.astype(values.dtype.newbyteorder("<")).tobytes()):
+        for piece in _pieces(values.astype("<i8").tobytes()):
             yield pb.ReleasedPart(values=piece)
 
     def CloseRun(  # noqa: N802

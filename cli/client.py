@@ -133,7 +133,8 @@ def _show(screen: Terminal, found: dict[str, Any]) -> None:
         "spent": cost,
         "by accountant": f"PLD {pld}, RDP {rdp}",
         "rounds": f"{count_text(found['entries'], 'round')} charged{last}",
-        "check": f"{checked}, last hash {found['head_hash'][:16]}",
+        "check": checked,
+        "last hash": found["head_hash"],
     }
     screen.show(facts(rows))
     if not found["runs"]:

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the run failed, 2 wrong usage or configuration, 130 interr
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 from collections.abc import Sequence
@@ -62,6 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     verbose = "--verbose" in words
     set_environment(verbose=verbose)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal without Greek letters shows question marks instead of failing.
+            stream.reconfigure(errors="replace")
     try:
         code = app(words, prog_name="calyx", standalone_mode=False)
         flush()

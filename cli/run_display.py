@@ -29,6 +29,7 @@ from cli.figures import (
 
 Event = Mapping[str, Any]
 _NOTES_SHOWN = 5
+_FIGURES_WIDTH = 62
 _KINDS = {
     "rejected": "reply rejected, not asked again",
     "declined": "takes no further part",
@@ -80,7 +81,9 @@ class RunDisplay:
         warning = delta_warning(start["delta"], records)
         if start["noise"] != "none" and warning:
             self._terminal.warn(warning)
-        if start["first_round"] > 1:
+        if start["first_round"] > start["rounds"]:
+            self._terminal.line("all rounds were done already")
+        elif start["first_round"] > 1:
             self._terminal.line(f"going on at round {start['first_round']} of {start['rounds']}")
         self._lines.started(start, self.rounds)
 
@@ -173,13 +176,15 @@ class _Redrawn:
     """A bar with the latest figures, for terminals."""
 
     def __init__(self, terminal: Terminal) -> None:
+        # The line must not fill the width: the ^C of an interrupt would wrap it, and a wrapped
+        # line is not taken away cleanly.
+        bar_width = max(min(terminal.human.width - _FIGURES_WIDTH, 40), 5)
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
+            BarColumn(bar_width=bar_width),
             TextColumn("{task.fields[figures]}"),
             console=terminal.human,
-            expand=True,
             transient=True,
         )
         self._task = self._progress.add_task("loading", total=None, figures="")

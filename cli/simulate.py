@@ -85,12 +85,10 @@ def simulate(
                 ).as_dict()
         except KeyboardInterrupt:
             folder = display.start["run_dir"] if display.start else out
-            again = f"calyx simulate --resume --out {_short(folder)}" if folder else ""
-            screen.line(
-                f"stopped; go on with: {again}"
-                if again
-                else "stopped; the same command with --resume goes on"
-            )
+            if folder is None:
+                screen.line("stopped before the first round; nothing was trained")
+            else:
+                screen.line(f"stopped; go on with: calyx simulate --resume --out {_short(folder)}")
             raise typer.Exit(130) from None
         screen.line()
         screen.show(closing_facts(result, display.start, display.rounds))

@@ -17,14 +17,15 @@ def evaluate_round(content: RecordDict, config: Config, node: Node) -> RecordDic
     """Evaluate the received model on this client's records.
 
     Raises:
-        PolicyViolation: exact figures about private records were not agreed to be released.
+        PolicyViolation: exact figures about private records were not agreed to be released, or
+            the model is none the owner allows; nothing was loaded or called.
     """
     if config.is_private and not config.privacy.release_metrics:
         raise PolicyViolation(
             "exact metrics would be an unprotected release; set privacy.release_metrics = true "
             "or leave evaluation to the server's test set"
         )
-    node.owner_allows_metrics()
+    node.check_evaluation(config)
     records = node.records(config)
     model = build_model(config.model, records.input_shape, records.classes, config.seed)
     load_weights(model, read_record(read_arrays(content), like=weights_of(model)))

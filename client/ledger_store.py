@@ -94,7 +94,7 @@ class LedgerStore:
         with self._errors():
             rows = self._database.execute(
                 "SELECT sequence, run, round, instruction, event, recorded_at, previous_hash, hash"
-                " FROM entries WHERE sequence > ? ORDER BY sequence",
+                " FROM entries WHERE sequence > ? OR sequence < 1 ORDER BY sequence",
                 (sequence,),
             ).fetchall()
             head = self._database.execute("SELECT count, hash FROM head").fetchall()

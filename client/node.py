@@ -92,6 +92,12 @@ class Node:
         if self.partition_file:
             data = config.data.model_dump_json()
             return _simulated_records(data, config.seed, self.partition_file, self.partition or 0)
+        if config.data.source == "hub":
+            # The name would come from the server and could be any folder of this device.
+            raise DataError(
+                "a device trains on a folder that its owner names, not on a data set that the "
+                "server names; use data.source = idx or npz"
+            )
         own = config.data.model_copy(update={"directory": self.data_directory})
         return load_folder(own)
 
@@ -99,10 +105,14 @@ class Node:
         """The owner's limits; a simulated client without any takes those of its plan."""
         return Policy.load(Path(self.policy_path)) if self.policy_path else Policy.simulation(plan)
 
-    def owner_allows_metrics(self) -> None:
-        """Refuse the release of exact metrics unless the owner's policy allows it."""
-        if self.policy_path and not Policy.load(Path(self.policy_path)).release.metrics:
-            raise PolicyViolation("the owner's policy does not let exact metrics leave the device")
+    def check_evaluation(self, config: Config) -> None:
+        """Refuse an evaluation that the owner's policy does not allow.
+
+        Raises:
+            PolicyViolation: exact metrics may not leave, or the model may not run here.
+        """
+        if self.policy_path:
+            Policy.load(Path(self.policy_path)).check_evaluation(config)
 
     def ledger(self, records: Dataset) -> Ledger:
         """Open the ledger of these records, to be closed by the caller."""

@@ -180,6 +180,20 @@ class Policy(_Limits):
                 + "; change the run, or ask the owner to change the policy"
             )
 
+    def check_evaluation(self, config: Config) -> None:
+        """Let an evaluation pass only if metrics may leave and the model may run here.
+
+        Raises:
+            PolicyViolation: naming every limit that is not kept.
+        """
+        faults = [*self._model(config)]
+        if not self.release.metrics:
+            faults.append(_fault_text("evaluation", "exact metrics", "none"))
+        if faults:
+            raise PolicyViolation(
+                "; ".join(["the owner's policy does not allow this evaluation", *faults])
+            )
+
     def _privacy(self, plan: PrivacyPlan) -> Iterator[str]:
         limits = self.privacy
         if limits.unit not in (plan.unit, "any"):
@@ -215,7 +229,7 @@ class Policy(_Limits):
                 f"at least {limits.min_contributors}",
             )
 
-    def _training(self, config: Config, plan: PrivacyPlan) -> Iterator[str]:
+    def _model(self, config: Config) -> Iterator[str]:
         limits, model = self.training, config.model.name
         named = model in limits.models or _ANY_MODEL in limits.models
         # A name with a colon is code of the server's choice: it needs the owner's explicit yes.
@@ -223,6 +237,10 @@ class Policy(_Limits):
             yield _fault_text(
                 "model.name", model, " or ".join(limits.models) or "the models built in"
             )
+
+    def _training(self, config: Config, plan: PrivacyPlan) -> Iterator[str]:
+        limits = self.training
+        yield from self._model(config)
         if limits.max_local_steps is not None and plan.steps_per_round > limits.max_local_steps:
             yield _fault_text(
                 "steps a round", plan.steps_per_round, f"at most {limits.max_local_steps}"

@@ -30,6 +30,7 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
     policy = node.policy(plan)
     policy.check(config, plan)
     _plan_fits(config, plan, records)
+    _can_be_protected(config, plan)
 
     model = build_model(config.model, records.input_shape, records.classes, config.seed)
     received = read_record(read_arrays(content), like=weights_of(model))
@@ -64,6 +65,14 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
     may_tell = not plan.is_private or config.privacy.release_metrics
     metrics = {"train-loss": log.last_loss} if may_tell else {}
     return train_reply(to_record(weights_of(model)), plan.declared_records, metrics)
+
+
+def _can_be_protected(config: Config, plan: PrivacyPlan) -> None:
+    """Refuse what this client has no code for, before anything is charged or computed."""
+    if plan.noise not in ("none", "local"):
+        raise PolicyViolation(f"this client cannot give {plan.noise} noise; use local")
+    if config.secure_aggregation.scheme != "none":
+        raise PolicyViolation("this client cannot seal its update yet; use scheme = none")
 
 
 def _plan_fits(config: Config, plan: PrivacyPlan, records: Dataset) -> None:

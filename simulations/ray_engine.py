@@ -1,7 +1,8 @@
 """The Ray runtime that Flower brings, for simulations that outgrow the local engine.
 
 Flower gives simulated apps an empty run config and no settings of their own, so both apps are
-wrapped: the wrapper fills in the context, then calls the very apps that run everywhere else.
+wrapped: the wrapper makes a filled-in context (Flower refuses changes to its own) and calls the
+very apps that run everywhere else.
 """
 
 from __future__ import annotations
@@ -71,10 +72,15 @@ def _server_app(simulation: Simulation, failures: list[CalyxError]) -> ServerApp
     def main(grid: Grid, context: Context) -> None:
         from server.app import app as real_app
 
-        context.node_config = dict(simulation.server)
-        context.run_config = dict(simulation.run_config)
+        filled_in = Context(
+            run_id=context.run_id,
+            node_id=context.node_id,
+            node_config=dict(simulation.server),
+            state=context.state,
+            run_config=dict(simulation.run_config),
+        )
         try:
-            real_app(grid, context)
+            real_app(grid, filled_in)
         except CalyxError as error:
             failures.append(error)
             raise
@@ -92,9 +98,14 @@ def _client_app(simulation: Simulation) -> ClientApp:
         from client.app import app as real_app
 
         torch.set_num_threads(1)
-        context.run_config = dict(run_config)
-        context.node_config = dict(clients[int(context.node_config["partition-id"])])
-        return real_app(message, context)
+        own = Context(
+            run_id=context.run_id,
+            node_id=context.node_id,
+            node_config=dict(clients[int(context.node_config["partition-id"])]),
+            state=context.state,
+            run_config=dict(run_config),
+        )
+        return real_app(message, own)
 
     app = ClientApp()
     app.query()(filled_in)

@@ -155,7 +155,7 @@ def environment_of(config: Config) -> dict[str, Any]:
         "packages": {name: _version(name) for name in _PACKAGES},
         "randomness": {
             "seed": config.seed,
-            "noise": "ChaCha keyed from the seed: a simulation, not for real data"
+            "noise": "AES-128 counter mode keyed from the seed: a simulation, not for real data"
             if config.is_private
             else "none",
         },

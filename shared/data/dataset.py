@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from shared.errors import DataError
 
+# Far more than anyone has; a stray number among the labels would cost all memory.
+_MOST_CLASSES = 1 << 20
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -62,6 +65,11 @@ class Dataset:
         self._check_natural_ids()
 
     def _check_labels(self) -> None:
+        if self.classes > _MOST_CLASSES:
+            raise DataError(
+                f"labels go up to {self.classes - 1}: number the classes 0, 1, 2 and so on, "
+                f"{_MOST_CLASSES} at most"
+            )
         if self.classes < 2:
             raise DataError(
                 f"there is {self.classes} class: a classifier needs records of at least two"

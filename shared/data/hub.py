@@ -57,7 +57,7 @@ def read_hub(config: DataConfig) -> tuple[Dataset, Dataset | None]:
         if is_local:
             return _read_folder(Path(where), config)
         with nullcontext() if config.allow_download else offline():
-            splits = _load(where, where, {})
+            splits = _load(where, where, {}, allow_download=config.allow_download)
             return _convert(splits, where, config)
 
 
@@ -87,7 +87,7 @@ def _read_folder(folder: Path, config: DataConfig) -> tuple[Dataset, Dataset | N
     builder = _builder(folder)
     with offline(), tempfile.TemporaryDirectory(prefix="calyx-") as cache:
         options = {"data_dir": str(folder.absolute()), "cache_dir": cache}
-        splits = _load(builder, str(folder), options)
+        splits = _load(builder, str(folder), options, allow_download=False)
         return _convert(splits, str(folder), config)
 
 
@@ -105,7 +105,7 @@ def _builder(folder: Path) -> str:
     )
 
 
-def _load(path: str, shown: str, options: dict[str, str]) -> Any:
+def _load(path: str, shown: str, options: dict[str, str], *, allow_download: bool) -> Any:
     """The splits ``train`` and ``test`` of the set; ``test`` is empty if it has none."""
     from flwr_datasets import FederatedDataset
     from flwr_datasets.partitioner import IidPartitioner
@@ -124,12 +124,16 @@ def _load(path: str, shown: str, options: dict[str, str]) -> Any:
     except DataError:
         raise
     except ConnectionError as error:
-        raise DataError(
-            f"hub data set {shown} is not in the local cache, and the hub was not reached: set "
-            "data.allow_download=true to fetch it, with the network up"
-        ) from error
+        if allow_download:
+            reason = f"cannot be fetched ({_first_line(error)}): check the network"
+        else:
+            reason = "is not in the local cache: set data.allow_download=true to fetch it"
+        raise DataError(f"hub data set {shown} {reason}") from error
     except Exception as error:
-        raise DataError(f"data set {shown} cannot be loaded: {_first_line(error)}") from error
+        raise DataError(
+            f"data set {shown} cannot be loaded ({_first_line(error)}): "
+            "check data.hub_name and the files of the set"
+        ) from error
 
 
 def _train_and_test(splits: Any, shown: str) -> Any:
@@ -166,7 +170,10 @@ def _convert(splits: Any, shown: str, config: DataConfig) -> tuple[Dataset, Data
     except DataError as error:
         raise DataError(f"data set {shown}: {error}") from None
     except Exception as error:
-        raise DataError(f"data set {shown} cannot be decoded: {_first_line(error)}") from error
+        raise DataError(
+            f"data set {shown} cannot be decoded ({_first_line(error)}): mend the records or "
+            "leave them out"
+        ) from error
 
 
 def _records(table: Any, config: DataConfig) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -194,9 +201,16 @@ def _features(table: Any, name: str) -> NDArray[np.float32]:
         )
     with np.errstate(over="ignore"):  # what overflows becomes infinite and is refused later
         features = array.astype(np.float32)
-    if array.dtype == np.uint8:
+    if _element_dtype(table.features[name]) == "uint8":
         features /= 255
     return features
+
+
+def _element_dtype(feature: Any) -> str:
+    """Of lists within lists; NumPy sees all whole numbers as int64."""
+    while hasattr(feature, "feature"):
+        feature = feature.feature
+    return str(getattr(feature, "dtype", ""))
 
 
 def _images(table: Any, name: str) -> NDArray[np.float32]:
@@ -249,7 +263,9 @@ def _natural_ids(table: Any, config: DataConfig) -> NDArray[Any]:
     return ids.astype(np.int64) if ids.dtype.kind in "iu" else ids
 
 
-def _first_line(error: BaseException) -> str:
-    # A generic wrapper says less than what it wraps.
-    cause = error.__cause__ or error
-    return (str(cause).strip() or type(cause).__name__).splitlines()[0]
+def _first_line(error: Exception) -> str:
+    from datasets.exceptions import DatasetGenerationError
+
+    if isinstance(error, DatasetGenerationError) and isinstance(error.__cause__, Exception):
+        return _first_line(error.__cause__)  # the wrapper only says that something was wrong
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

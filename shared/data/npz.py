@@ -166,7 +166,7 @@ def _read_array(path: Path, name: str) -> NDArray[Any] | None:
             _check_header(archive, member, path, name)
             with archive.open(member) as file:
                 return np.lib.format.read_array(file, allow_pickle=False)
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(
             f"{path} is damaged or no .npz archive ({name}: {reason}): save it again with np.savez"

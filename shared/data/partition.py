@@ -113,8 +113,9 @@ def _dirichlet(
     except ValueError:
         raise DataError(
             f"data.dirichlet_alpha = {alpha:g} did not give each of {clients} clients "
-            f"data.min_records = {config.min_records} records, also when drawn again: use another alpha "
-            "(0.1 is very uneven, 100 nearly even), fewer clients or a lower data.min_records"
+            f"data.min_records = {config.min_records} records, also when drawn again: use another "
+            "alpha (0.1 is very uneven, 100 nearly even), fewer clients or a lower "
+            "data.min_records"
         ) from None
     if not np.array_equal(np.sort(np.concatenate(parts)), np.arange(len(train))):
         # Shares that are not numbers, for alpha beyond what floating point can do.

@@ -167,7 +167,7 @@ def _layers_with_parameters(model: nn.Module, name: str = "") -> Iterator[tuple[
     own = any(p.requires_grad and p not in below for p in model.parameters(recurse=False))
     if own:
         yield name or "(the model itself)", model
-    if own and not isinstance(model, (nn.Linear, nn.Conv2d)) and not has_grad_sampler(model):
+    if own and not has_grad_sampler(model):
         return
     for child_name, child in model.named_children():
         yield from _layers_with_parameters(child, f"{name}.{child_name}" if name else child_name)

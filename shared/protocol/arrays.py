@@ -62,6 +62,8 @@ def _read_array(name: str, array: Array, expected: NDArray) -> NDArray:
         value = array.numpy()  # never unpickles
     except Exception as error:
         raise ProtocolError(f"array {name} cannot be decoded: {type(error).__name__}") from None
+    if not isinstance(value, np.ndarray):  # NumPy also opens archives of arrays
+        raise ProtocolError(f"array {name} cannot be decoded: it holds no single array")
     if value.shape != expected.shape:
         raise ProtocolError(f"array {name} has shape {value.shape}, expected {expected.shape}")
     if value.dtype != expected.dtype:

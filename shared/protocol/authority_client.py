@@ -60,6 +60,7 @@ class Refusal(StrEnum):
     FOREIGN_RECEIPT = "foreign-receipt"
     SIGNATURE = "signature"
     PROOF = "proof"
+    RANGE = "range"
 
     def error(self, detail: str) -> ReleaseRefused:
         """The refusal as an error."""
@@ -121,12 +122,12 @@ class Released:
     """A released sum.
 
     Attributes:
-        values: the sums of the contributors' values; int64, float64 for CKKS.
+        values: the sums of the contributors' values; int64.
         log_index, log_hash: where the release stands in the authority's log. Kept by the
             server they are a witness: a log that was shortened later no longer has that entry.
     """
 
-    values: NDArray[np.int64] | NDArray[np.float64]
+    values: NDArray[np.int64]
     log_index: int
     log_hash: str
 
@@ -238,12 +239,10 @@ class RemoteAuthority:
                     header = part.header
                 else:
                     pieces += part.values
-            if header is None or header.dtype not in ("int64", "float64"):
-                raise ProtocolError(f"the key authority at {self._target} answered without values")
-            values = np.frombuffer(bytes(pieces), dtype=np.dtype(header.dtype).newbyteorder("<"))
-            if len(values) != header.count:
+            if header is None or len(pieces) != 8 * header.count:
                 raise ProtocolError(f"the key authority at {self._target} answered in part only")
-            return Released(values.astype(header.dtype), header.log_index, header.log_hash)
+            values = np.frombuffer(bytes(pieces), dtype="<i8").astype(np.int64)
+            return Released(values, header.log_index, header.log_hash)
 
         return self._until_answered(call)
 
@@ -291,8 +290,8 @@ class RemoteAuthority:
     def _translated(self, error: grpc.RpcError) -> CalyxError:
         detail = " ".join((error.details() or "").split())[:500]
         for item in error.trailing_metadata() or ():
-            if item.key == REFUSAL_KEY and item.value in Refusal.__members__.values():
-                return Refusal(item.value).error(detail)
+            if item.key == REFUSAL_KEY and str(item.value) in set(Refusal):
+                return Refusal(str(item.value)).error(detail)
         code = error.code()
         if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
             return RunError(

@@ -73,13 +73,11 @@ class ReleasedPart(_message.Message):
     def __init__(self, header: _Optional[_Union[ReleasedHeader, _Mapping]] = ..., values: _Optional[bytes] = ...) -> None: ...
 
 class ReleasedHeader(_message.Message):
-    __slots__ = ("count", "dtype", "log_index", "log_hash")
+    __slots__ = ("count", "log_index", "log_hash")
     COUNT_FIELD_NUMBER: _ClassVar[int]
-    DTYPE_FIELD_NUMBER: _ClassVar[int]
     LOG_INDEX_FIELD_NUMBER: _ClassVar[int]
     LOG_HASH_FIELD_NUMBER: _ClassVar[int]
     count: int
-    dtype: str
     log_index: int
     log_hash: str
-    def __init__(self, count: _Optional[int] = ..., dtype: _Optional[str] = ..., log_index: _Optional[int] = ..., log_hash: _Optional[str] = ...) -> None: ...
+    def __init__(self, count: _Optional[int] = ..., log_index: _Optional[int] = ..., log_hash: _Optional[str] = ...) -> None: ...

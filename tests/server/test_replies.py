@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -113,11 +114,22 @@ def test_undecodable_bytes_are_rejected(
         check(reply(broken), reference)
 
 
+def test_an_archive_where_an_array_belongs_is_rejected(
+    reply: Callable[..., Message], reference: Weights
+) -> None:
+    """NumPy opens ZIP archives too, and what it returns then is no array."""
+    buffer = io.BytesIO()
+    np.savez(buffer, b=reference["b"])
+    arrays = to_record(reference)
+    odd = ArrayRecord({name: arrays[name] for name in reference})
+    odd["b"] = Array(dtype="float32", shape=(2,), stype="numpy.ndarray", data=buffer.getvalue())
+    with pytest.raises(ProtocolError, match="array b cannot be decoded"):
+        check(reply(odd), reference)
+
+
 def test_pickled_objects_are_never_loaded(
     reply: Callable[..., Message], reference: Weights
 ) -> None:
-    import io
-
     buffer = io.BytesIO()
     np.save(buffer, np.array([print], dtype=object), allow_pickle=True)
     arrays = to_record(reference)

@@ -20,8 +20,9 @@ from shared.encryption import (
 )
 from shared.errors import EncryptionError
 
+# One property, three schemes: hypothesis sees one test run by three classes.
 FEW = settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.differing_executors]
 )
 
 

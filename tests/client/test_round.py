@@ -1,0 +1,179 @@
+"""What a client refuses before anything is charged, computed or sent."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import RecordDict
+
+from client.evaluation import evaluate_round
+from client.node import Node
+from client.round import train_round
+from shared.config import Config
+from shared.config.load import build, from_settings
+from shared.data import load_folder
+from shared.errors import (
+    BudgetExceeded,
+    CalyxError,
+    DataError,
+    LedgerError,
+    PolicyViolation,
+    ProtocolError,
+)
+from shared.models import build_model
+from shared.privacy.plan import PrivacyPlan, make_plan
+from shared.protocol.arrays import read_record, to_record, weights_of
+from shared.protocol.messages import TrainInstruction
+
+POLICY = """
+[privacy]
+max_epsilon = 8.0
+max_delta = 1e-4
+unit = "any"
+noise = ["local", "distributed", "central"]
+"""
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Node:
+    """A real device: system noise, a policy, a ledger."""
+    (tmp_path / "policy.toml").write_text(POLICY)
+    return Node.from_settings(
+        {
+            "client-name": "device",
+            "ledger": str(tmp_path / "ledger.sqlite"),
+            "policy": str(tmp_path / "policy.toml"),
+        }
+    )
+
+
+def config_of(*settings: str) -> Config:
+    return build(from_settings(["training.rounds=4", *settings]))
+
+
+def order(config: Config, plan: PrivacyPlan, **weights: Any) -> RecordDict:
+    model = build_model(config.model, (1, 8, 8), 10, config.seed)
+    arrays = to_record({**weights_of(model), **weights})
+    instruction = TrainInstruction("run", 1, plan, 0.0).to_record()
+    return RecordDict({"arrays": arrays, "instruction": instruction})
+
+
+def records() -> int:
+    return len(load_folder(config_of().data))
+
+
+def test_device_trains_within_its_policy_and_writes_its_ledger(device: Node) -> None:
+    config = config_of()
+    content = order(config, make_plan(config, records()))
+    reply = train_round(content, config, device)
+    model = weights_of(build_model(config.model, (1, 8, 8), 10, config.seed))
+    sent = read_record(reply["arrays"], like=model)  # type: ignore[arg-type]
+    assert any(not np.array_equal(sent[name], model[name]) for name in model)
+    with device.ledger(device.records(config)) as ledger:
+        (entry,) = ledger.entries()
+    assert entry.event == make_plan(config, records()).round_event
+
+
+def test_device_noise_cannot_be_repeated_and_each_round_is_charged(device: Node) -> None:
+    config = config_of()
+    content = order(config, make_plan(config, records()))
+    one, two = (train_round(content, config, device)["arrays"] for _ in range(2))
+    assert any(one[name].data != two[name].data for name in one)  # type: ignore[union-attr,index]
+    with device.ledger(device.records(config)) as ledger:
+        assert len(ledger.entries()) == 2
+
+
+def test_budget_ends_the_training_before_it_is_exceeded(device: Node) -> None:
+    config = config_of()
+    content = order(config, make_plan(config, records()))
+    for _ in range(4):
+        train_round(content, config, device)
+    with pytest.raises(BudgetExceeded):
+        train_round(content, config, device)
+    with device.ledger(device.records(config)) as ledger:
+        assert len(ledger.entries()) == 4
+
+
+def disguised(plan: PrivacyPlan, **changes: Any) -> PrivacyPlan:
+    return dataclasses.replace(plan, **changes)
+
+
+REFUSED: dict[str, tuple[tuple[str, ...], dict[str, Any], type[CalyxError], str]] = {
+    "no noise": (("privacy.noise=none",), {}, PolicyViolation, "noise"),
+    "more epsilon": (("privacy.epsilon=9",), {}, PolicyViolation, "epsilon"),
+    "less noise than promised": ((), {"noise_multiplier": 0.3}, PolicyViolation, "epsilon"),
+    "plan for other data": ((), {"declared_records": 5}, PolicyViolation, "the plan says"),
+    "sealing it cannot do": (("secure_aggregation.scheme=ckks",), {}, PolicyViolation, "seal"),
+    "code of the server's choice": (("model.name=platform:platform",), {}, PolicyViolation, "model"),
+    "a data set the server names": (
+        ("data.source=hub", "data.hub_name=/etc"),
+        {},
+        DataError,
+        "folder that its owner names",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_without_a_trace(name: str, device: Node) -> None:
+    settings, changes, error, reason = REFUSED[name]
+    plain = config_of()
+    config = config_of(*settings)
+    plan = disguised(make_plan(config_of(*(s for s in settings if "privacy" in s)), records()), **changes)
+    with pytest.raises(error, match=reason):
+        train_round(order(plain, plan), config, device)
+    assert not Path(device.ledger_path).exists() or not _entries(device, plain)
+
+
+def _entries(device: Node, config: Config) -> int:
+    with device.ledger(device.records(config)) as ledger:
+        return len(ledger.entries())
+
+
+def test_noise_this_client_cannot_add_is_refused_although_the_policy_lists_it(device: Node) -> None:
+    """Whoever promises noise that somebody else adds must not get a bare update."""
+    config = config_of("privacy.unit=client")
+    plan = disguised(make_plan(config, records()), noise="central", sensitivity_factor=1.0)
+    central = config_of("privacy.unit=client", "privacy.noise=central")
+    with pytest.raises(PolicyViolation):
+        train_round(order(config, plan), central, device)
+    assert not Path(device.ledger_path).exists() or not _entries(device, config)
+
+
+def test_broken_model_is_refused_before_it_costs_anything(device: Node) -> None:
+    config = config_of()
+    plan = make_plan(config, records())
+    model = weights_of(build_model(config.model, (1, 8, 8), 10, config.seed))
+    name = next(iter(model))
+    content = order(config, plan, **{name: np.full_like(model[name], np.nan)})
+    with pytest.raises(ProtocolError, match="NaN"):
+        train_round(content, config, device)
+    assert not Path(device.ledger_path).exists() or not _entries(device, config)
+
+
+def test_evaluation_lets_no_metrics_leave_and_runs_no_foreign_code(device: Node) -> None:
+    config = config_of("privacy.noise=none")
+    with pytest.raises(PolicyViolation, match="exact metrics"):
+        evaluate_round(order(config, make_plan(config, records())), config, device)
+    Path(device.policy_path).write_text(POLICY + "\n[release]\nmetrics = true\n")
+    foreign = config_of("privacy.noise=none", "model.name=platform:platform")
+    with pytest.raises(PolicyViolation, match=r"model\.name"):
+        evaluate_round(order(config, make_plan(config, records())), foreign, device)
+
+
+def test_a_real_device_needs_ledger_and_policy() -> None:
+    with pytest.raises(LedgerError, match="no ledger"):
+        Node.from_settings({"policy": "p"})
+    with pytest.raises(PolicyViolation, match="no policy"):
+        Node.from_settings({"ledger": "l"})
+
+
+def test_a_server_cannot_turn_a_device_into_a_simulation() -> None:
+    """Only the device's own settings decide; the run config is not even read."""
+    node = Node.from_settings({"ledger": "l", "policy": "p", "partition-file": "x"})
+    assert not node.is_simulated and node.partition_file == ""
+    assert node.noise("digest").kind == "system"
