@@ -140,7 +140,9 @@ class AuthorityLog:
                 of them may be in the file, so the log takes no more until it is opened again.
         """
         if self._is_broken:
-            raise LedgerError(f"the log {self.path} failed before; start the authority again")
+            raise LedgerError(
+                f"the log {self.path} failed before or is closed; start the authority again"
+            )
         index, head, lines = self._index, self._head, b""
         for event in events:
             body = {
@@ -168,8 +170,11 @@ class AuthorityLog:
         return self.head
 
     def close(self) -> None:
-        """Give the file up."""
-        os.close(self._file)
+        """Give the file up; nothing can be appended any more."""
+        if self._file >= 0:
+            os.close(self._file)
+        # The number may soon be another file's.
+        self._file, self._is_broken = -1, True
 
     def __enter__(self) -> AuthorityLog:
         return self

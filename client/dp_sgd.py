@@ -97,8 +97,8 @@ def train_privately(
 ) -> TrainingLog:
     """Train `model` in place with record-level DP-SGD for one round of `plan`.
 
-    Nothing in the plan is taken from `data`; a client without records takes its noisy steps
-    like any other. Arguments and errors are those of `client.training.train_locally`.
+    Nothing in the plan is taken from `data`, and the model is checked before a record is read.
+    Arguments and errors are those of `client.training.train_locally`.
     """
     if plan.unit != "record" or plan.noise != "local" or not plan.noise_multiplier > 0:
         raise PrivacyError(

@@ -21,7 +21,7 @@ from torch import nn
 
 from shared.config.schema import TrainingConfig
 from shared.data import Dataset
-from shared.errors import ConfigError, DataError, Fault, PrivacyError
+from shared.errors import ConfigError, Fault
 from shared.models.optimizer import make_optimizer
 from shared.models.seeding import torch_seeded
 from shared.privacy.noise import NoiseSource
@@ -68,16 +68,11 @@ def train_locally(
 
     Raises:
         ConfigError: the device is not available.
-        DataError: no records, in the plain branch.
         ModelError: the model cannot be trained privately.
-        PrivacyError: the plan asks for what this function does not do.
+        PrivacyError: the plan is for records, but its noise is not local or is missing.
     """
     device = _device(config.device)
     private = plan.is_private and plan.unit == "record"
-    if private and plan.noise != "local":
-        raise PrivacyError(
-            f"local training cannot give {plan.noise} noise for records; it gives local noise"
-        )
     model.to(device)
     was_training = model.training
     model.train()
@@ -102,8 +97,6 @@ def _train_plainly(
     proximal_mu: float,
     order_seed: int,
 ) -> TrainingLog:
-    if len(data) == 0:
-        raise DataError("this client has no training records; leave it out of the federation")
     device = next(model.parameters()).device
     optimizer = make_optimizer(config, model.parameters())
     start = [p.detach().clone() for p in model.parameters()]

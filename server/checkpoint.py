@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file a round, written so that a crash leaves the old or the new.
 
-The file holds the global weights (``model/NAME``), the strategy's state (``strategy/NAME``) and,
-in the header, everything else the server must remember: round, roster, history. It holds no
+The file holds the global weights (``model/NAME``), their running average (``average/NAME``), the
+strategy's state (``strategy/NAME``) and, in the header, everything else the server must remember: round, roster, history. It holds no
 update of any single client.
 """
 
@@ -31,6 +31,7 @@ class Checkpoint:
         config_digest: of the run it belongs to.
         weights: the global model.
         strategy_state: server-side optimiser state.
+        average: running average of the weights; empty where there is none.
         roster: see `server.rounds.Roster.to_json`.
         history: one event a completed round.
     """
@@ -39,6 +40,7 @@ class Checkpoint:
     config_digest: str
     weights: Weights
     strategy_state: dict[str, NDArray] = field(default_factory=dict)
+    average: dict[str, NDArray] = field(default_factory=dict)
     roster: list[dict[str, Any]] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -48,6 +50,7 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {f"model/{k}": v for k, v in checkpoint.weights.items()}
     tensors |= {f"strategy/{k}": v for k, v in checkpoint.strategy_state.items()}
+    tensors |= {f"average/{k}": v for k, v in checkpoint.average.items()}
     rest = {
         "round": checkpoint.round,
         "config_digest": checkpoint.config_digest,
@@ -80,11 +83,8 @@ def load_latest(directory: Path, config_digest: str) -> Checkpoint | None:
             round=int(rest["round"]),
             config_digest=str(rest["config_digest"]),
             weights={name: tensors[f"model/{name}"] for name in rest["order"]},
-            strategy_state={
-                k.removeprefix("strategy/"): v
-                for k, v in tensors.items()
-                if k.startswith("strategy/")
-            },
+            strategy_state=_under("strategy/", tensors),
+            average=_under("average/", tensors),
             roster=rest["roster"],
             history=rest["history"],
         )
@@ -95,6 +95,10 @@ def load_latest(directory: Path, config_digest: str) -> Checkpoint | None:
             f"{path} belongs to a run with another configuration; resume with the same settings"
         )
     return checkpoint
+
+
+def _under(prefix: str, tensors: dict[str, NDArray]) -> dict[str, NDArray]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def save_model(path: Path, weights: Weights) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
+from server.averaging import RunningAverage
 from server.checkpoint import Checkpoint, load_latest, save_checkpoint, save_model
 from server.exchange import exchange
 from server.gathering import Gathering, gather
@@ -68,6 +69,7 @@ class Federation:
             config.model, self._test.input_shape, self._test.classes, config.seed
         )
         self._aggregator = Aggregator(config.federation)
+        self._average = RunningAverage(config.federation.average_decay)
         self._plans: dict[int, PrivacyPlan] = {}
 
     def run(self) -> Weights:
@@ -83,24 +85,26 @@ class Federation:
                 state = self._round(state, roster, found, journal)
                 save_checkpoint(self._settings.run_dir / "checkpoints", state)
                 journal.write(state.history[-1])
-            save_model(self._settings.run_dir / "model.safetensors", state.weights)
+            final = state.average or state.weights
+            save_model(self._settings.run_dir / "model.safetensors", final)
             journal.write({"event": "finished", "seconds": time.monotonic() - started})
         finally:
             journal.close()
-        return state.weights
+        return final
 
     def _first_or_last_state(self, found: Gathering) -> Checkpoint:
         saved = load_latest(self._settings.run_dir / "checkpoints", self._digest)
         if saved is None:
             roster = Roster(found.members, self._config.seed)
             weights = weights_of(self._model)
-            return Checkpoint(0, self._digest, weights, {}, roster.to_json(), [])
+            return Checkpoint(0, self._digest, weights, roster=roster.to_json())
         if missing := {m["client"] for m in saved.roster} - set(found.node_ids):
             raise CheckpointError(f"clients {sorted(missing)} of this run are not there")
         declared = {m.client: m.declared_records for m in found.members}
         if any(declared[m["client"]] != m["declared_records"] for m in saved.roster):
             raise CheckpointError("a client declares another record count than before the restart")
         self._aggregator.restore(saved.strategy_state)
+        self._average.restore(saved.average)
         return saved
 
     def _round(
@@ -117,9 +121,10 @@ class Federation:
         weights, metrics = state.weights, {}
         if enough:
             weights, metrics = self._aggregator.aggregate(number, state.weights, updates)
-        result = self._evaluate(weights)
+        kept = self._average.update(number, weights)
+        result = self._evaluate(kept)
         if federation.client_evaluation:
-            metrics |= self._evaluate_on_clients(weights, record, found)
+            metrics |= self._evaluate_on_clients(kept, record, found)
         event = {
             "event": "round",
             "round": number,
@@ -140,6 +145,7 @@ class Federation:
             self._digest,
             weights,
             self._aggregator.state(),
+            self._average.state(),
             roster.to_json(),
             [*state.history, event],
         )

@@ -95,6 +95,9 @@ class FederationConfig(Section):
         1, description="krum and multikrum: how many bad replies to withstand"
     )
     selected_clients: Positive = Field(3, description="multikrum only: replies averaged")
+    average_decay: Probability = Field(
+        0.0, description="decay of the running average of global models that is kept; 0: none"
+    )
     round_timeout_s: PositiveFloat = Field(600.0, description="deadline of a round")
     join_timeout_s: PositiveFloat = Field(
         60.0, description="how long to wait until so many clients are there"

@@ -122,11 +122,11 @@ def unpack_sum(
 def _as_integers(slots: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.int64]:
     if slots.dtype.kind != "f":
         return slots.astype(np.int64, copy=False)
-    rounded = np.rint(slots)
-    # Written so that NaN fails it too.
-    if not (np.abs(slots - rounded) <= _MAX_ROUNDING_ERROR).all() or np.abs(rounded).max() > 2**62:
+    # Doubles count exactly to 2^53; written so that NaN fails it too.
+    is_countable = (np.abs(slots) < 2**52).all()
+    if not is_countable or (np.abs(slots - np.rint(slots)) > _MAX_ROUNDING_ERROR).any():
         raise EncryptionError(
             "the decrypted sum is not close to integers: a ciphertext was corrupted or its "
             "precision is used up; discard the round"
         )
-    return rounded.astype(np.int64)
+    return np.rint(slots).astype(np.int64)

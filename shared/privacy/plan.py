@@ -150,6 +150,15 @@ def make_plan(config: Config, declared_records: int) -> PrivacyPlan:
     Raises:
         ConfigError: the combination is not available, or epsilon cannot be reached.
     """
+    draft = draft_plan(config, declared_records)
+    return _calibrated(draft) if draft.is_private else draft
+
+
+def draft_plan(config: Config, declared_records: int) -> PrivacyPlan:
+    """The plan but for its noise multiplier, which is 0; arguments and errors as `make_plan`.
+
+    It costs nothing to make, so a client can compare it with the plan it was sent.
+    """
     privacy, training = config.privacy, config.training
     if privacy.noise in ("distributed", "central"):
         raise ConfigError(
@@ -161,8 +170,7 @@ def make_plan(config: Config, declared_records: int) -> PrivacyPlan:
         raise ConfigError("a client without records cannot have a privacy plan")
     full = privacy.sampling == "full" and config.is_private
     batch = records if full else min(training.batch_size, records)
-    steps = training.local_steps or max(1, round(training.local_epochs * records / batch))
-    draft = PrivacyPlan(
+    return PrivacyPlan(
         unit=privacy.unit,
         noise=privacy.noise,
         relation=_relation(privacy.unit, privacy.noise),
@@ -172,15 +180,13 @@ def make_plan(config: Config, declared_records: int) -> PrivacyPlan:
         sampling="full" if full or batch == records else "poisson",
         sampling_rate=batch / records,
         expected_batch_size=float(batch),
-        steps_per_round=steps,
+        steps_per_round=training.local_steps
+        or max(1, round(training.local_epochs * records / batch)),
         rounds=training.rounds,
         declared_records=records,
         target_epsilon=privacy.epsilon if config.is_private else math.inf,
         delta=privacy.delta,
     )
-    if not config.is_private:
-        return draft
-    return _calibrated(draft)
 
 
 def _relation(unit: str, noise: str) -> str:

@@ -18,7 +18,9 @@ def checkpoint(number: int, digest: str = "d") -> Checkpoint:
     weights = {"z": np.full(4, number, np.float32), "a": np.array(number, np.int64)}
     state = {"m.z": np.full(4, 0.5, np.float64)}
     roster = [{"client": "0", "declared_records": 3, "standing": "active"}]
-    return Checkpoint(number, digest, weights, state, roster, [{"event": "round", "round": number}])
+    history = [{"event": "round", "round": number}]
+    average = {"z": np.full(4, 0.25, np.float32)}
+    return Checkpoint(number, digest, weights, state, average, roster, history)
 
 
 def test_round_trip_keeps_everything_and_the_order_of_the_arrays(tmp_path: Path) -> None:
@@ -32,6 +34,7 @@ def test_round_trip_keeps_everything_and_the_order_of_the_arrays(tmp_path: Path)
         assert loaded.weights[name].dtype == value.dtype
         assert loaded.weights[name].shape == value.shape
     assert loaded.strategy_state["m.z"].tolist() == [0.5] * 4
+    assert loaded.average["z"].tolist() == [0.25] * 4
     assert (loaded.roster, loaded.history) == (saved.roster, saved.history)
 
 

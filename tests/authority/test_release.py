@@ -1,0 +1,368 @@
+"""The release rules: a table of cases, and a machine that tries sequences of calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from authority.events import (
+    Closed,
+    Event,
+    Failed,
+    Granted,
+    Opened,
+    Refused,
+    Repeated,
+    Revoked,
+)
+from authority.release import MAX_FAILED_PROOFS, State, apply, decide, enrol, open_run
+from shared.errors import ReleaseRefused
+from shared.protocol.authority_client import Refusal, ReleaseRequest
+from shared.protocol.receipts import ContributorKeys, Receipt
+
+NAMES = [f"device-{i}" for i in range(6)]
+SIGNING = {name: Ed25519PrivateKey.generate() for name in NAMES}
+KEYS = {n: ContributorKeys.of(n, k, X25519PrivateKey.generate()) for n, k in SIGNING.items()}
+PARAMETERS, SUM = "a" * 64, "5" * 64
+MINIMUM = 3
+
+
+def terms(run: str = "run", **changes: object) -> Opened:
+    plain = Opened(run, PARAMETERS, MINIMUM, 5, tuple(NAMES[:5]), True)
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def receipt(name: str, round: int = 1, run: str = "run", upload: int = 0) -> Receipt:
+    number = 1 + NAMES.index(name) + 10 * upload
+    unsigned = Receipt(run, round, name, PARAMETERS, f"{number:064x}", f"{number:032x}")
+    return unsigned.signed(SIGNING[name])
+
+
+def request(names: Sequence[str], round: int = 1, run: str = "run") -> ReleaseRequest:
+    receipts = tuple(receipt(name, round, run) for name in names)
+    return ReleaseRequest(run, round, len(receipts), receipts, SUM)
+
+
+@pytest.fixture
+def state() -> State:
+    """Everybody enrolled, one run open."""
+    return opened_state()
+
+
+def opened_state() -> State:
+    state = State()
+    for keys in KEYS.values():
+        event = enrol(state, keys)
+        assert event is not None
+        state = apply(state, event)
+    return apply(state, terms())
+
+
+def reason(state: State, asked: ReleaseRequest) -> Refusal:
+    decision = decide(state, asked)
+    assert isinstance(decision, Refused), decision
+    return Refusal(decision.reason)
+
+
+def granted(state: State, asked: ReleaseRequest) -> State:
+    decision = decide(state, asked)
+    assert isinstance(decision, Granted), decision
+    return apply(state, decision)
+
+
+def test_an_honest_request_is_granted(state: State) -> None:
+    decision = decide(state, request(NAMES[:3]))
+    assert decision == Granted("run", 1, tuple(NAMES[:3]), SUM, request(NAMES[:3]).digest)
+
+
+def with_receipt(asked: ReleaseRequest, changed: Receipt) -> ReleaseRequest:
+    return replace(asked, receipts=(*asked.receipts[:-1], changed))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A request that must be refused, and why."""
+
+    change: Callable[[ReleaseRequest], ReleaseRequest]
+    reason: Refusal
+    before: tuple[Event, ...] = ()
+
+
+OTHER = Ed25519PrivateKey.generate()
+CASES = {
+    "unknown run": Case(lambda r: replace(r, run="other"), Refusal.UNKNOWN_RUN),
+    "closed run": Case(lambda r: r, Refusal.CLOSED_RUN, (Closed("run"),)),
+    "round nought": Case(lambda r: replace(r, round=0), Refusal.MALFORMED),
+    "round too large": Case(lambda r: replace(r, round=2**31), Refusal.MALFORMED),
+    "claims more than receipts": Case(lambda r: replace(r, contributors=4), Refusal.COUNT),
+    "claims fewer than receipts": Case(lambda r: replace(r, contributors=2), Refusal.COUNT),
+    "too few": Case(lambda _: request(NAMES[:2]), Refusal.TOO_FEW),
+    "nobody": Case(lambda _: request([]), Refusal.TOO_FEW),
+    "one contributor twice": Case(
+        lambda _: request([NAMES[0], NAMES[1], NAMES[1]]), Refusal.DUPLICATE
+    ),
+    "one contributor, two uploads": Case(
+        lambda r: with_receipt(r, receipt(NAMES[0], upload=1)), Refusal.DUPLICATE
+    ),
+    "another's upload": Case(
+        lambda r: with_receipt(
+            r,
+            replace(r.receipts[2], upload_hash=r.receipts[0].upload_hash).signed(SIGNING[NAMES[2]]),
+        ),
+        Refusal.DUPLICATE,
+    ),
+    "another's nonce": Case(
+        lambda r: with_receipt(
+            r, replace(r.receipts[2], nonce=r.receipts[0].nonce).signed(SIGNING[NAMES[2]])
+        ),
+        Refusal.DUPLICATE,
+    ),
+    "not in the run": Case(
+        lambda r: with_receipt(r, receipt(NAMES[5])), Refusal.NOT_IN_RUN
+    ),
+    "not enrolled": Case(
+        lambda r: with_receipt(r, replace(r.receipts[2], contributor="x").signed(OTHER)),
+        Refusal.NOT_ENROLLED,
+    ),
+    "revoked": Case(lambda r: r, Refusal.REVOKED, (Revoked(NAMES[1]),)),
+    "receipt of another run": Case(
+        lambda r: with_receipt(r, receipt(NAMES[2], run="other")), Refusal.FOREIGN_RECEIPT
+    ),
+    "receipt of another round": Case(
+        lambda r: with_receipt(r, receipt(NAMES[2], round=2)), Refusal.FOREIGN_RECEIPT
+    ),
+    "receipt for other parameters": Case(
+        lambda r: with_receipt(
+            r, replace(r.receipts[2], parameters_digest="b" * 64).signed(SIGNING[NAMES[2]])
+        ),
+        Refusal.FOREIGN_RECEIPT,
+    ),
+    "signed by somebody else": Case(
+        lambda r: with_receipt(r, r.receipts[2].signed(OTHER)), Refusal.SIGNATURE
+    ),
+    "signed by another contributor": Case(
+        lambda r: with_receipt(r, r.receipts[2].signed(SIGNING[NAMES[3]])), Refusal.SIGNATURE
+    ),
+    "tampered after signing": Case(
+        lambda r: with_receipt(r, replace(r.receipts[2], upload_hash="9" * 64)), Refusal.SIGNATURE
+    ),
+    "not signed": Case(
+        lambda r: with_receipt(r, replace(r.receipts[2], signature=b"")), Refusal.SIGNATURE
+    ),
+    "suspended": Case(
+        lambda r: request(NAMES[:3], round=9),
+        Refusal.SUSPENDED_RUN,
+        tuple(
+            event
+            for i in range(1, MAX_FAILED_PROOFS + 1)
+            for event in (
+                Granted("run", i, (), SUM, str(i)),
+                Failed("run", i, (), SUM, "proof", ""),
+            )
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_refused(name: str, state: State) -> None:
+    case = CASES[name]
+    state = reduce(apply, case.before, state)
+    asked = case.change(request(NAMES[:3]))
+    assert reason(state, asked) == case.reason
+    decision = decide(state, asked)
+    assert apply(state, decision) == state
+    assert isinstance(decision, Refused)
+    assert Refusal.of(decision.error()) == case.reason
+
+
+def test_more_contributors_than_fields_hold_are_refused() -> None:
+    state = apply(opened_state(), terms("small", max_contributors=3))
+    assert reason(state, request(NAMES[:4], run="small")) == Refusal.COUNT
+
+
+def test_a_round_is_released_once(state: State) -> None:
+    state = granted(state, request(NAMES[:3]))
+    assert reason(state, request(NAMES[:4])) == Refusal.ALREADY_RELEASED
+    other_sum = replace(request(NAMES[:3]), sum_hash="6" * 64)
+    assert reason(state, other_sum) == Refusal.ALREADY_RELEASED
+
+
+def test_the_identical_request_is_granted_again_in_any_order(state: State) -> None:
+    state = granted(state, request(NAMES[:3]))
+    again = decide(state, request([NAMES[2], NAMES[0], NAMES[1]]))
+    assert isinstance(again, Repeated)
+    assert apply(state, again) == state
+
+
+def test_a_revocation_after_a_release_does_not_lose_its_answer(state: State) -> None:
+    state = apply(granted(state, request(NAMES[:3])), Revoked(NAMES[0]))
+    assert isinstance(decide(state, request(NAMES[:3])), Repeated)
+    assert reason(state, request(NAMES[:3], round=2)) == Refusal.REVOKED
+
+
+def test_rounds_go_forward_only_and_may_be_left_out(state: State) -> None:
+    state = granted(state, request(NAMES[:3], round=4))
+    assert reason(state, request(NAMES[:3], round=3)) == Refusal.ROUND_PASSED
+    state = granted(state, request(NAMES[:3], round=7))
+    assert reason(state, request(NAMES[:3], round=4)) == Refusal.ROUND_PASSED
+
+
+@pytest.mark.parametrize("why", [Refusal.PROOF, Refusal.RANGE])
+def test_a_failed_sum_spends_its_round(state: State, why: Refusal) -> None:
+    state = granted(state, request(NAMES[:3]))
+    state = apply(state, Failed("run", 1, (), SUM, why.value, ""))
+    assert reason(state, request(NAMES[:3])) == why
+    assert reason(state, request(NAMES[:4])) == Refusal.ALREADY_RELEASED
+    granted(state, request(NAMES[:3], round=2))
+
+
+def test_values_out_of_bounds_do_not_suspend_a_run(state: State) -> None:
+    for i in range(1, MAX_FAILED_PROOFS + 2):
+        state = granted(state, request(NAMES[:3], round=i))
+        state = apply(state, Failed("run", i, (), SUM, "range", ""))
+    granted(state, request(NAMES[:3], round=99))
+
+
+def test_runs_do_not_disturb_each_other(state: State) -> None:
+    state = apply(state, terms("second"))
+    state = granted(state, request(NAMES[:3], round=5))
+    granted(state, request(NAMES[:3], round=1, run="second"))
+
+
+OPENINGS = {
+    "below the authority's floor": (terms("new", min_contributors=2), Refusal.TERMS),
+    "too few members": (terms("new", contributors=tuple(NAMES[:2])), Refusal.TOO_FEW),
+    "a member twice": (terms("new", contributors=(NAMES[0],) * 5), Refusal.DUPLICATE),
+    "a stranger": (terms("new", contributors=(*NAMES[:3], "x")), Refusal.NOT_ENROLLED),
+    "untagged": (terms("new", is_tagged=False), Refusal.TERMS),
+    "other terms": (terms(min_contributors=4), Refusal.TERMS),
+}
+
+
+@pytest.mark.parametrize("name", OPENINGS)
+def test_opening_refused(name: str, state: State) -> None:
+    asked, why = OPENINGS[name]
+    with pytest.raises(ReleaseRefused) as caught:
+        open_run(state, asked, floor=MINIMUM, accept_untagged=False)
+    assert Refusal.of(caught.value) == why
+
+
+def test_opening_again_on_the_same_terms_changes_nothing(state: State) -> None:
+    assert open_run(state, terms(), floor=MINIMUM, accept_untagged=False) is None
+    with pytest.raises(ReleaseRefused, match="closed"):
+        open_run(apply(state, Closed("run")), terms(), floor=MINIMUM, accept_untagged=False)
+
+
+def test_a_revoked_member_cannot_be_in_a_new_run(state: State) -> None:
+    with pytest.raises(ReleaseRefused, match="revoked"):
+        open_run(apply(state, Revoked(NAMES[0])), terms("new"), MINIMUM, accept_untagged=False)
+
+
+def test_names_and_keys_are_enrolled_once(state: State) -> None:
+    assert enrol(state, KEYS[NAMES[0]]) is None
+    stolen = ContributorKeys.of("thief", SIGNING[NAMES[0]], X25519PrivateKey.generate())
+    taken = ContributorKeys.of(NAMES[0], OTHER, X25519PrivateKey.generate())
+    for keys in (stolen, taken):
+        with pytest.raises(ReleaseRefused, match="^duplicate"):
+            enrol(state, keys)
+    with pytest.raises(ReleaseRefused, match="^revoked"):
+        enrol(apply(state, Revoked(NAMES[0])), KEYS[NAMES[0]])
+
+
+class ReleaseMachine(RuleBasedStateMachine):
+    """No sequence of calls releases a round twice, or fewer than the minimum.
+
+    What was released is counted here, independently of the state that the rules keep.
+    """
+
+    @initialize()
+    def start(self) -> None:
+        self.events: list[Event] = []
+        self.state = State()
+        self.sums: dict[tuple[str, int], str] = {}
+        self.revoked: set[str] = set()
+        self.closed: set[str] = set()
+        for keys in KEYS.values():
+            self._happens(enrol(self.state, keys))
+        for run in ("run", "second"):
+            self._happens(open_run(self.state, terms(run), MINIMUM, accept_untagged=False))
+
+    def _happens(self, event: Event | None) -> None:
+        assert event is not None
+        self.events.append(event)
+        self.state = apply(self.state, event)
+
+    @rule(name=st.sampled_from(NAMES))
+    def revoke(self, name: str) -> None:
+        if len(self.revoked) < 2:
+            self.revoked.add(name)
+            self._happens(Revoked(name))
+
+    @rule(run=st.just("second"))
+    def close(self, run: str) -> None:
+        if run not in self.closed and len(self.events) > 20:
+            self.closed.add(run)
+            self._happens(Closed(run))
+
+    @rule(
+        run=st.sampled_from(["run", "second"]),
+        round=st.integers(1, 6),
+        names=st.lists(st.sampled_from(NAMES), max_size=5)
+        | st.lists(st.sampled_from(NAMES[:5]), min_size=3, max_size=5, unique=True),
+        fault=st.sampled_from(["none"] * 6 + ["count", "round", "run", "signature"]),
+        total=st.sampled_from(["5" * 64, "6" * 64]),
+        fails=st.sampled_from([False] * 9 + [True]),
+    )
+    def ask(
+        self, run: str, round: int, names: list[str], fault: str, total: str, fails: bool
+    ) -> None:
+        asked = replace(request(names, round, run), sum_hash=total)
+        if names and fault != "none":
+            first, *rest = asked.receipts
+            changed = {
+                "count": first,
+                "round": receipt(names[0], round + 1, run),
+                "run": receipt(names[0], round, "third"),
+                "signature": replace(first, signature=bytes(64)),
+            }[fault]
+            count = asked.contributors + (fault == "count")
+            asked = replace(asked, receipts=(changed, *rest), contributors=count)
+        decision = decide(self.state, asked)
+        self._happens(decision)
+        if isinstance(decision, Refused):
+            return
+        # From here on a sum would be decrypted.
+        assert fault == "none"
+        assert run not in self.closed
+        assert len(set(names)) == len(names) >= MINIMUM
+        assert set(names) <= set(NAMES[:5])
+        if isinstance(decision, Granted):
+            assert not set(names) & self.revoked
+            assert all(other < round for r, other in self.sums if r == run)
+            assert (run, round) not in self.sums
+            self.sums[run, round] = asked.digest
+        assert self.sums[run, round] == asked.digest
+        if fails:
+            self._happens(Failed(run, round, (), total, "proof", ""))
+
+    @rule()
+    def crash_and_replay(self) -> None:
+        assert reduce(apply, self.events, State()) == self.state
+
+    @invariant()
+    def the_state_knows_every_release(self) -> None:
+        for run, round in getattr(self, "sums", {}):
+            assert self.state.runs[run].last_round >= round
+
+
+TestReleaseMachine = ReleaseMachine.TestCase
+TestReleaseMachine.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)

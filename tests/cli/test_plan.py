@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from cli.console import terminal
+from cli.forecast import Forecast, forecast
+from cli.plan import _show
+from simulations.presets import resolve
+
+Calyx = Callable[..., Any]
+FEW_ROUNDS = ("--set", "training.rounds=3", "--set", "federation.clients=4")
+
+
+@pytest.fixture(scope="module")
+def uneven() -> Forecast:
+    """Four clients of different size."""
+    settings = ["training.rounds=3", "federation.clients=4", "data.partition=dirichlet"]
+    return forecast(resolve("digits-cnn", [*settings, "privacy.delta=0.1"]))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    yield
+
+
+def test_a_plan_tells_noise_epsilon_and_traffic(calyx: Calyx) -> None:
+    outcome = calyx("plan", "--json", *FEW_ROUNDS)
+    assert outcome.code == 0
+    (line,) = outcome.out.splitlines()
+    plan = json.loads(line)
+    assert plan["guarantee"] == "(8, 0.0001)-DP for each record"
+    assert sum(row["records"] * row["clients"] for row in plan["plans"]) == plan["train_records"]
+    for row in plan["plans"]:
+        assert 0 < row["epsilon_round_pld"] < row["epsilon_pld"] <= 8.0
+        assert row["sampling_rate"] == pytest.approx(32 / row["records"])
+        assert row["steps"] == 3 * row["steps_per_round"]
+    assert [point["round"] for point in plan["epsilon_by_round"]] == [1, 2, 3]
+    assert plan["epsilon_by_round"][-1]["pld"] == plan["epsilon_max"]
+    assert plan["bytes_up_per_client_round"] == 4 * plan["parameters"]
+    assert plan["bytes_up_per_round"] == 4 * 4 * plan["parameters"]
+    assert plan["warnings"] == []
+    for words in ("ε ≤ 8 at δ = 0.0001 for each record", "ε end", "sent as float32, not sealed"):
+        assert words in outcome.err
+
+
+def test_without_noise_it_says_so_and_epsilon_is_infinite(calyx: Calyx) -> None:
+    settings = ("--set", "privacy.noise=none", "--set", "privacy.delta=0.5", *FEW_ROUNDS)
+    outcome = calyx("plan", *settings)
+    assert outcome.code == 0
+    assert outcome.err == ""
+    assert "no differential privacy (ε = ∞)" in outcome.out
+    assert "warning" not in outcome.out
+    plan = json.loads(calyx("plan", "--json", *settings).out)
+    assert plan["guarantee"] == "no differential privacy"
+    assert plan["epsilon_max"] is None
+    assert plan["epsilon_target"] is None
+
+
+def test_clients_of_different_size_have_their_own_noise(uneven: Forecast) -> None:
+    sizes = [entry.plan.declared_records for entry in uneven.plans]
+    assert sizes == sorted(sizes)
+    assert len(sizes) > 1
+    assert len({entry.plan.noise_multiplier for entry in uneven.plans}) > 1
+    assert all(entry.total_cost.epsilon <= 8.0 for entry in uneven.plans)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_plan_fits_the_terminal_and_warns(
+    uneven: Forecast, width: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    with terminal() as screen:
+        _show(screen, uneven)
+    lines = capfd.readouterr().out.splitlines()
+    (warning,) = [line for line in lines if line.startswith("warning: delta = 0.1 is not below")]
+    assert max(len(line) for line in lines if line != warning) <= width
+    (heading,) = [line for line in lines if line.startswith("records")]
+    largest = lines[lines.index(heading) + len(uneven.plans)].split()
+    assert largest[0] == str(uneven.plans[-1].plan.declared_records)
+    assert len(largest) == 10
+    top = next(line for line in lines if line.startswith("   8.00 │"))
+    assert top.endswith("███")
+    assert any(line.split() == ["1", "2", "3"] for line in lines)
