@@ -32,12 +32,16 @@ class Terminal:
 
     def __init__(self, out: TextIO, err: TextIO, *, as_json: bool = False) -> None:
         self._out, self._err, self._as_json = out, err, as_json
-        self.human = Console(file=err if as_json else out, highlight=False)
+        self.human = Console(
+            file=err if as_json else out, highlight=False, markup=False, emoji=False
+        )
 
     @property
     def is_live(self) -> bool:
         """Whether lines can be redrawn; otherwise each line is written once."""
-        return self.human.is_terminal and not self.human.is_dumb_terminal
+        # FORCE_COLOR makes Rich call a file a terminal; colours there are asked for, bars are not.
+        is_one = self.human.is_terminal and self.human.file.isatty()
+        return is_one and not self.human.is_dumb_terminal
 
     def show(self, renderable: RenderableType) -> None:
         """A table or a laid-out text."""

@@ -40,6 +40,8 @@ def explain(error: BaseException) -> Failure:
         case OSError():
             place = f"{error.filename}: " if error.filename else ""
             return Failure(f"{place}{error.strerror or error}", FAILED)
+        case ImportError():
+            return Failure(f"{error}; calyx doctor tells what is missing or broken", FAILED)
         case MemoryError():
             return Failure(
                 "not enough memory; use fewer --workers or a smaller training.batch_size", FAILED

@@ -33,12 +33,13 @@ class ClientPlan:
     total_cost: Spent
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """JSON-ready; sampling is what the accounting rests on, null without privacy."""
+        event = self.plan.round_event if self.plan.is_private else None
         return {
             "records": self.plan.declared_records,
             "clients": self.clients,
-            "sampling": self.plan.sampling,
-            "sampling_rate": self.plan.sampling_rate,
+            "sampling": event.sampling if event else None,
+            "sampling_rate": event.sampling_rate if event else None,
             "expected_batch_size": self.plan.expected_batch_size,
             "steps_per_round": self.plan.steps_per_round,
             "steps": self.plan.steps_per_round * self.plan.rounds,

@@ -30,7 +30,8 @@ _REPAIR = {
 
 def processor_check() -> Check:
     """How many cores this process may use."""
-    usable, there = len(os.sched_getaffinity(0)), os.cpu_count() or 1
+    there = os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else there
     text = f"{usable}" if usable == there else f"{usable} of {there} usable"
     return Check("processor cores", "ok", text)
 

@@ -118,7 +118,7 @@ def _plan_table(found: Forecast) -> Table:
             f"{own.steps_per_round * own.rounds:,}",
         ]
         if found.config.is_private:
-            cells += [f"{own.sampling_rate:.3f}", number_text(own.noise_multiplier)]
+            cells += [f"{own.round_event.sampling_rate:.3f}", number_text(own.noise_multiplier)]
             cells += [epsilon_text(value) for value in (once.epsilon, total.pld, total.rdp)]
         made.add_row(*cells)
     return made

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
-from cli.console import Terminal, facts, plain
+from cli.console import Terminal, plain
 from cli.figures import (
     NO_PRIVACY,
     count_text,
@@ -241,40 +241,3 @@ def _replies(event: Event) -> str:
     text = f"{event['ok']}/{event['asked']} ok"
     lost = event["asked"] - event["ok"]
     return f"{text}, {lost} failed" if lost else text
-
-
-def closing_facts(result: Event, start: Event | None, rounds: list[Event]) -> Any:
-    """The table at the end of a run."""
-    from cli.chart import sparkline
-
-    accuracies = [e["accuracy"] for e in rounds if e["accuracy"] is not None]
-    epsilons = [e["epsilon_max"] for e in rounds if e["epsilon_max"] is not None]
-    accuracy = Text.assemble((percent_text(result["accuracy"]), "bold green"))
-    if len(accuracies) > 1:
-        accuracy.append(f"   {sparkline(accuracies)}", style="cyan")
-    if result["epsilon_max"] is None:
-        privacy = Text(f"{NO_PRIVACY} (ε = ∞)", style="bold")
-    else:
-        unit = f" for each {start['unit']}" if start is not None else ""
-        privacy = Text.assemble(
-            (f"ε = {epsilon_text(result['epsilon_max'])}", "bold"),
-            f" at δ = {result['delta']:g}{unit}",
-        )
-    rows: dict[str, str | Text] = {
-        "test accuracy": accuracy,
-        "test loss": number_text(result["loss"]),
-    }
-    rows["privacy"] = privacy
-    if len(epsilons) > 1:
-        spending = Text(epsilon_text(epsilons[0]))
-        spending.append(f" {sparkline(epsilons)} ", style="cyan").append(epsilon_text(epsilons[-1]))
-        rows["ε by round"] = spending
-    if result["epsilon_max"] is not None:
-        rows["noise multiplier"] = number_text(result["noise_multiplier"])
-    each, whole = duration_text(result["seconds_per_round"]), duration_text(result["seconds"])
-    rows["rounds"] = f"{result['rounds']} ({each} each, {whole} in all)"
-    rejected = result["rejected"]
-    rows["clients"] = f"{result['clients']}" + (
-        f", {rejected} {'reply' if rejected == 1 else 'replies'} rejected" if rejected else ""
-    )
-    return facts(rows)

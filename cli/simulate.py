@@ -64,7 +64,8 @@ def simulate(
     calyx simulate --out runs/first --resume
     """
     from cli.console import terminal
-    from cli.run_display import RunDisplay, closing_facts
+    from cli.run_display import RunDisplay
+    from cli.run_summary import run_summary
 
     with terminal(as_json=as_json, verbose=verbose) as screen:
         display = RunDisplay(screen)
@@ -91,7 +92,7 @@ def simulate(
                 screen.line(f"stopped; go on with: calyx simulate --resume --out {_short(folder)}")
             raise typer.Exit(130) from None
         screen.line()
-        screen.show(closing_facts(result, display.start, display.rounds))
+        screen.show(run_summary(result, display.start, display.rounds))
         screen.line()
         screen.line(f"run folder: {_short(result['run_dir'])}")
         screen.emit(result)

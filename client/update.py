@@ -63,7 +63,7 @@ def protect_update(
         protected[name] = tensor.detach().cpu().clone()
         if name in updates:
             clipped = torch.zeros_like(updates[name]) if factor is None else updates[name] * factor
-            drawn = noise.gaussian(tuple(tensor.shape), std).double()
+            drawn = noise.gaussian(tuple(tensor.shape), std)
             protected[name] = (_wide(tensor) + clipped + drawn).to(tensor.dtype)
     return protected
 

@@ -8,10 +8,10 @@ adds fields; that no field carries into the next is proved in `parameters.derive
 vectors it is n. Batching maps a plaintext polynomial to its values at the roots of x^N + 1
 modulo t, so a change of the polynomial changes the check slot as much as any other: one altered
 coefficient always changes it, and noise that overflows, another key or a corrupted ciphertext
-leaves it right by chance only, about 1 in t ≥ 2^20 a chunk. So an accident is an error and not a
-wrong number. Against a *dishonest* aggregator the mark is worth nothing, for it can be forged;
-then the caller overwrites the check slots with keyed tags that add up modulo t, and verifies
-those itself.
+leaves it right by chance only, about 1 in t a chunk (t is above 2^17, usually about 2^40). So an
+accident is an error and not a wrong number. Against a *dishonest* aggregator the mark is worth
+nothing, for it can be forged; then the caller overwrites the check slots with keyed tags that
+add up modulo t, and verifies those itself.
 """
 
 from __future__ import annotations

@@ -221,7 +221,7 @@ def derive_parameters(
     **CKKS** (N = 8192, moduli 60, 40, 40, scale 2^40). A slot has at most 40 bits in all. The
     error of a sum is that of K fresh encryptions, each about sqrt(N (1 + 2N/3)/12)/2^40 < 2^-28
     a slot, plus double precision's 2^-53 relative error times the growth of two FFTs; the tests
-    measure below 2^-4 at the bound. Unpacking refuses any slot further than 1/4 from an integer.
+    measure below 2^-8 at the bound. Unpacking refuses any slot further than 1/4 from an integer.
     Only rounded integers are ever released, never the raw approximate decryption (Li and
     Micciancio 2021).
 

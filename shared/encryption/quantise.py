@@ -96,7 +96,7 @@ def bounded_rounding(
 ) -> NDArray[np.int64]:
     """Stochastic rounding on the condition that the L2 norm is at most `norm_bound`.
 
-    Draws again until it is (Kairouz, Liu, Steinke 2021, algorithm 1); with their bound that takes
+    Draws again until it is (Kairouz, Liu, Steinke 2021); with their bound that takes
     2.5 draws at worst on average.
 
     Raises:

@@ -16,6 +16,8 @@ from shared.models.cnn import Cnn
 from shared.models.lstm import Lstm
 from shared.models.seeding import torch_seeded
 
+BUILT_IN: tuple[type[nn.Module], ...] = (Cnn, Lstm, AttentionEncoder)
+
 
 def build_model(
     config: ModelConfig, input_shape: tuple[int, ...], classes: int, seed: int

@@ -42,6 +42,9 @@ class Cnn(nn.Module):
         # which pooling and they themselves take a third less time. With one channel,
         # `contiguous(memory_format=...)` would see nothing to do.
         x = x.reshape(n, height, width, 1).movedim(3, 1)
+        # From [0, 1] to [-1, 1], by constants and not by the data's mean, which would be a release
+        # of its own. Centred inputs gain some four points where gradients are clipped and noised.
+        x = 2 * x - 1
         x = nn.functional.relu(nn.functional.max_pool2d(self.conv1(x), 2))
         x = nn.functional.relu(nn.functional.max_pool2d(self.conv2(x), 2))
         logits: torch.Tensor = self.fc2(nn.functional.relu(self.fc1(x.flatten(1))))

@@ -8,9 +8,11 @@ Both draw from AES-128 in counter mode (NIST SP 800-38A) through NumPy's `Genera
 * `SystemNoise` is for real devices. Its 256 bits come from the operating system, are never
   stored elsewhere, and the noise cannot be repeated.
 
-Floating-point Gaussians are not the real-valued ones of the analysis. `SystemNoise` therefore
-returns the scaled sum of four independent draws, each in double precision, which makes the
-attack on the low-order bits infeasible (Holohan and Braghin 2021, section 5.1, with n = 2).
+Floating-point Gaussians are not the real-valued ones of the analysis: their low-order bits can
+give away what they were added to (Mironov 2012). `SystemNoise` therefore returns the scaled sum of
+four independent draws (Holohan and Braghin 2021, section 5.1, with n = 2), and both sources return
+double precision: add it to the value in double precision and round once, afterwards. Rounding is
+then post-processing of a sum, whereas rounded noise would only reach some of the outputs.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ class NoiseSource(Protocol):
         """``seeded`` (repeatable, simulations only) or ``system`` (operating system entropy)."""
 
     def gaussian(self, shape: tuple[int, ...], std: float) -> torch.Tensor:
-        """Independent N(0, std^2) values, float32 on the CPU, of this shape.
+        """Independent N(0, std^2) values, float64 on the CPU, of this shape.
 
         Raises:
             PrivacyError: `std` is negative or not finite.
@@ -50,6 +52,10 @@ class NoiseSource(Protocol):
         Raises:
             PrivacyError: `probability` is outside [0, 1].
         """
+
+    @property
+    def generator(self) -> np.random.Generator:
+        """The stream itself, for integer noise and dithered rounding."""
 
 
 class _CounterNoise:
@@ -75,12 +81,16 @@ class _CounterNoise:
         for _ in range(self._draws - 1):
             total += self._generator.standard_normal(count)
         total *= std / math.sqrt(self._draws)
-        return torch.from_numpy(total.astype(np.float32)).reshape(shape)
+        return torch.from_numpy(total).reshape(shape)
 
     def coins(self, n: int, probability: float) -> NDArray[np.bool_]:
         if not 0 <= probability <= 1:
             raise PrivacyError(f"a sampling rate of {probability} is no probability")
         return self._generator.random(n) < probability
+
+    @property
+    def generator(self) -> np.random.Generator:
+        return self._generator
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

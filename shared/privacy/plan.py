@@ -14,6 +14,14 @@ Guarantee, by unit and noise:
   and divisors are public constants.
 * *client, local*: the whole update is clipped to C and noised on the device. Neighbours: any
   two data sets of that client, so two clipped updates differ by up to 2C.
+* *record, distributed*: one step of DP-SGD a round over the union of all clients' records. Each
+  client adds its share of Skellam noise to the clipped sum of its own gradients and seals it.
+  Whoever sees the released sums learns no more than (epsilon, delta) about one record, as long
+  as at least `min_contributors` of the clients in each sum are honest.
+* *client, distributed*: DP-FedAvg (McMahan et al. 2018) with the same noise on the sum of clipped
+  updates. Neighbours: a client's update is replaced by zero.
+* *client, central*: the same sum, but in clear at the server, which adds Gaussian noise. The
+  promise holds against everybody but the server.
 """
 
 from __future__ import annotations
@@ -21,7 +29,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -31,6 +39,11 @@ from scipy.optimize import brentq
 from shared.config import Config
 from shared.errors import ConfigError, Fault, PrivacyError
 from shared.privacy.accounting import PrivacyEvent, Spent, Unit, spent
+from shared.privacy.skellam_mechanism import (
+    SkellamMechanism,
+    calibrate_mechanism,
+    fit_mechanism,
+)
 
 # The calibrated multiplier is rounded up to this grid, so that it prints and hashes the same
 # everywhere and never promises more than it keeps.
@@ -59,6 +72,7 @@ class PrivacyPlan:
         declared_records: the public record count the rates were made from.
         target_epsilon: the promise at `delta` after all rounds; infinite without privacy.
         delta: see `target_epsilon`.
+        mechanism: grid and noise of sealed sums; None unless noise is distributed.
     """
 
     unit: Unit
@@ -75,6 +89,7 @@ class PrivacyPlan:
     declared_records: int
     target_epsilon: float
     delta: float
+    mechanism: SkellamMechanism | None = None
 
     @property
     def is_private(self) -> bool:
@@ -91,7 +106,8 @@ class PrivacyPlan:
             (self.sampling, self.sampling_rate) if self.unit == "record" else ("full", 1.0)
         )
         effective = self.noise_multiplier / self.sensitivity_factor
-        return PrivacyEvent("gaussian", self.unit, effective, sampling, rate, count)
+        kind: Literal["gaussian", "skellam"] = "gaussian" if self.mechanism is None else "skellam"
+        return PrivacyEvent(kind, self.unit, effective, sampling, rate, count, self.mechanism)
 
     def spent(self, rounds: int) -> Spent:
         """What `rounds` rounds of this plan cost, by both accountants."""
@@ -115,6 +131,8 @@ class PrivacyPlan:
             sane = sane and all(1 <= count <= _LARGEST_COUNT for count in counts)
             sane = sane and plan.expected_batch_size > 0 and plan.sensitivity_factor in (1.0, 2.0)
             sane = sane and plan == _with_forced_factor(plan)
+            sane = sane and (plan.mechanism is not None) == (plan.noise == "distributed")
+            sane = sane and (plan.mechanism is None or _mechanism_fits(plan, plan.mechanism))
             if not sane:
                 raise ValueError("a value is out of range")
             _ = plan.round_event
@@ -129,29 +147,67 @@ class PrivacyPlan:
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 
+def _mechanism_fits(plan: PrivacyPlan, mechanism: SkellamMechanism) -> bool:
+    """What plan and mechanism both say must be the same."""
+    return (
+        mechanism.clip_norm == plan.clip_norm
+        and mechanism.noise_multiplier == plan.noise_multiplier
+        and mechanism.releases == plan.rounds
+    )
+
+
 def _with_forced_factor(plan: PrivacyPlan) -> PrivacyPlan:
     """The sensitivity follows from unit and noise; a sender cannot choose it."""
     factor = _sensitivity_factor(plan.unit, plan.noise)
-    return PrivacyPlan(**{**asdict(plan), "sensitivity_factor": factor})
+    return replace(plan, sensitivity_factor=factor)
 
 
 def _sensitivity_factor(unit: str, noise: str) -> float:
     return 2.0 if (unit, noise) == ("client", "local") else 1.0
 
 
-def make_plan(config: Config, declared_records: int) -> PrivacyPlan:
+@dataclass(frozen=True)
+class SumShape:
+    """What distributed noise has to fit into.
+
+    Attributes:
+        dimension: entries of the vectors that are summed: the model's trainable parameters.
+        value_bound: largest absolute entry that a field of the sealed sum takes.
+    """
+
+    dimension: int
+    value_bound: int
+
+
+def make_plan(
+    config: Config, declared_records: int, sum_shape: SumShape | None = None
+) -> PrivacyPlan:
     """Derive one client's plan from the config and its public record count.
 
     Args:
         config: the run.
-        declared_records: the client's public record count; ignored in favour of
-            ``privacy.nominal_records`` when counts are nominal.
+        declared_records: the client's public record count, or for distributed noise the largest
+            of all clients; ignored in favour of ``privacy.nominal_records`` when counts are
+            nominal.
+        sum_shape: needed for distributed noise only.
 
     Raises:
-        ConfigError: the combination is not available, or epsilon cannot be reached.
+        ConfigError: epsilon cannot be reached.
+        PrivacyError: the noise does not fit the fields of the sealed sum.
     """
     draft = draft_plan(config, declared_records)
-    return _calibrated(draft) if draft.is_private else draft
+    if not draft.is_private:
+        return draft
+    if draft.noise == "distributed":
+        if sum_shape is None:
+            raise PrivacyError("distributed noise needs the shape of the sum it is added to")
+        return _calibrated_sum(
+            draft,
+            sum_shape,
+            config.secure_aggregation.min_contributors,
+            config.cohort_size,
+        )
+    return _calibrated(draft)
 
 
 def draft_plan(config: Config, declared_records: int) -> PrivacyPlan:
@@ -160,11 +216,6 @@ def draft_plan(config: Config, declared_records: int) -> PrivacyPlan:
     It costs nothing to make, so a client can compare it with the plan it was sent.
     """
     privacy, training = config.privacy, config.training
-    if privacy.noise in ("distributed", "central"):
-        raise ConfigError(
-            "this noise is not available yet",
-            [Fault("privacy.noise", privacy.noise, "use local or none")],
-        )
     records = privacy.nominal_records if privacy.record_counts == "nominal" else declared_records
     if records < 1:
         raise ConfigError("a client without records cannot have a privacy plan")
@@ -180,8 +231,7 @@ def draft_plan(config: Config, declared_records: int) -> PrivacyPlan:
         sampling="full" if full or batch == records else "poisson",
         sampling_rate=batch / records,
         expected_batch_size=float(batch),
-        steps_per_round=training.local_steps
-        or max(1, round(training.local_epochs * records / batch)),
+        steps_per_round=_steps(config, records, batch),
         rounds=training.rounds,
         declared_records=records,
         target_epsilon=privacy.epsilon if config.is_private else math.inf,
@@ -189,11 +239,20 @@ def draft_plan(config: Config, declared_records: int) -> PrivacyPlan:
     )
 
 
+def _steps(config: Config, records: int, batch: int) -> int:
+    if (config.privacy.unit, config.privacy.noise) == ("record", "distributed"):
+        return 1  # only a sum of gradients at one and the same model is a step over the union
+    epochs = config.training.local_epochs
+    return config.training.local_steps or max(1, round(epochs * records / batch))
+
+
 def _relation(unit: str, noise: str) -> str:
     if noise == "none":
         return "none"
     if unit == "record":
         return "one record replaced by a null record"
+    if noise != "local":
+        return "one client's update replaced by zero"
     return "all records of one client replaced by any others"
 
 
@@ -230,6 +289,33 @@ def _calibrated(draft: PrivacyPlan) -> PrivacyPlan:
     return plan
 
 
+@lru_cache(maxsize=64)
+def _calibrated_sum(
+    draft: PrivacyPlan, shape: SumShape, shares: int, contributors: int
+) -> PrivacyPlan:
+    """Choose grid and noise of the sealed sums, so that the promise holds over all rounds."""
+    # A client's clipped sum is at most as long as its batch is large; longer ones are clamped.
+    signal = draft.expected_batch_size if draft.unit == "record" else 1.0
+
+    def fit(noise_multiplier: float) -> SkellamMechanism:
+        return fit_mechanism(
+            dimension=shape.dimension,
+            clip_norm=draft.clip_norm,
+            noise_multiplier=noise_multiplier,
+            shares=shares,
+            contributors=contributors,
+            releases=draft.rounds,
+            signal_norm=signal,
+            value_bound=shape.value_bound,
+        )
+
+    rate = draft.sampling_rate if draft.unit == "record" else 1.0
+    mechanism = calibrate_mechanism(
+        fit, epsilon=draft.target_epsilon, delta=draft.delta, sampling_rate=rate
+    )
+    return replace(draft, noise_multiplier=mechanism.noise_multiplier, mechanism=mechanism)
+
+
 def _with_noise(plan: PrivacyPlan, multiplier: float) -> PrivacyPlan:
     on_grid = math.ceil(multiplier / _MULTIPLIER_GRID) * _MULTIPLIER_GRID
-    return PrivacyPlan(**{**asdict(plan), "noise_multiplier": round(on_grid, 4)})
+    return replace(plan, noise_multiplier=round(on_grid, 4))

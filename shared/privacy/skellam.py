@@ -57,6 +57,14 @@ Floats = NDArray[np.float64]
 
 # Every integer up to 256, since amplification needs all the lower orders of an order.
 ORDERS = np.arange(2, 257)
+# Row a, column l: log of a over l, and minus infinity where l > a.
+_LOG_CHOOSE = np.where(
+    ORDERS[None, :] <= ORDERS[:, None],
+    gammaln(ORDERS[:, None] + 1)
+    - gammaln(ORDERS[None, :] + 1)
+    - gammaln(np.maximum(ORDERS[:, None] - ORDERS[None, :], 0) + 1),
+    -np.inf,
+)
 # Beyond this rate NumPy's rejection sampler loses more than 1e-4 of its acceptance probability
 # to double-precision cancellation.
 _MAX_POISSON_RATE = 1e10
@@ -101,7 +109,7 @@ def conditional_norm_bound(scaled_norm: float, dimension: int) -> float:
     """Largest L2 norm after conditional rounding of a vector of norm `scaled_norm` = c.
 
     min(c + sqrt(d), sqrt(c^2 + d/4 + sqrt(2 ln(1/b)) (c + sqrt(d)/2))) with b = e^(-1/2), so
-    that one draw in 1/(1 - b) = 2.5 at worst succeeds (Kairouz, Liu, Steinke 2021, Proposition 22).
+    that one draw in 1/(1 - b) = 2.5 at worst succeeds (Kairouz, Liu, Steinke 2021).
     """
     c, root = scaled_norm, math.sqrt(dimension)
     return min(c + root, math.sqrt(c * c + dimension / 4 + c + root / 2))
@@ -128,14 +136,10 @@ def amplified(rdp: Floats, sampling_rate: float) -> Floats:
     if sampling_rate == 1:
         return rdp
     keep, take = math.log1p(-sampling_rate), math.log(sampling_rate)
-    result = np.empty_like(rdp)
-    for index, a in enumerate(ORDERS):
-        powers = ORDERS[: index + 1]
-        choose = gammaln(a + 1) - gammaln(powers + 1) - gammaln(a - powers + 1)
-        terms = choose + (a - powers) * keep + powers * take + (powers - 1) * rdp[: index + 1]
-        first = (a - 1) * keep + math.log1p((a - 1) * sampling_rate)
-        result[index] = logsumexp(np.append(terms, first)) / (a - 1)
-    return result
+    a, powers = ORDERS[:, None], ORDERS[None, :]
+    terms = _LOG_CHOOSE + (a - powers) * keep + powers * take + (powers - 1) * rdp
+    first = (a - 1) * keep + np.log1p((a - 1) * sampling_rate)
+    return np.asarray(logsumexp(np.hstack([first, terms]), axis=1) / (ORDERS - 1))
 
 
 def rdp_to_epsilon(rdp: Floats, delta: float) -> float:

@@ -129,9 +129,7 @@ def the_server_adds_one_to_a_slot(run: Any, uploads: Sequence[Any]) -> SealedSum
     own = PublicSealer(run.parameters, run.opening.public_context).seal_slots(slots)
     totals = [
         a + b
-        for a, b in zip(
-            public_chunks(run, run.add(uploads)), public_chunks(run, own), strict=True
-        )
+        for a, b in zip(public_chunks(run, run.add(uploads)), public_chunks(run, own), strict=True)
     ]
     return as_sum(run, totals, len(uploads))
 
@@ -261,7 +259,7 @@ def test_opening_again_gives_the_same_key_also_after_a_restart(
         assert again.opening.public_context == run.opening.public_context
         for device in run.devices:
             assert again.tag_keys(device) == run.tag_keys(device)
-        with pytest.raises(ReleaseRefused, match="^terms"):
+        with pytest.raises(ReleaseRefused, match=r"^terms"):
             open_run(restarted, restarted.verify_key, min_contributors=4)
 
 
@@ -285,7 +283,7 @@ def test_a_closed_run_has_no_key_any_more(
     authority.close_run("run-1")
     assert list((folder / "keys").iterdir()) == []
     assert refusal(authority, *asked) == Refusal.CLOSED_RUN
-    with pytest.raises(ReleaseRefused, match="^unknown-run"):
+    with pytest.raises(ReleaseRefused, match=r"^unknown-run"):
         authority.close_run("another")
 
 
@@ -307,9 +305,9 @@ def test_an_approval_and_a_revocation_take_effect_without_a_restart(
     uploads = run.uploads(1)
     authority.roster.revoke(run.devices[0].name)
     assert refusal(authority, *run.request(1, uploads)) == Refusal.REVOKED
-    with pytest.raises(ReleaseRefused, match="^revoked"):
+    with pytest.raises(ReleaseRefused, match=r"^revoked"):
         open_run(authority, authority.verify_key, "run-2")
-    with pytest.raises(ReleaseRefused, match="^revoked"):
+    with pytest.raises(ReleaseRefused, match=r"^revoked"):
         authority.roster.approve([run.devices[0].keys])
 
 
@@ -336,7 +334,7 @@ def test_plain_sums_are_not_its_business(
     authority: LocalAuthority, open_run: Callable[..., Any]
 ) -> None:
     parameters = derive_parameters(scheme="none", contributors=5, value_bound=100, length=300)
-    with pytest.raises(ReleaseRefused, match="^terms"):
+    with pytest.raises(ReleaseRefused, match=r"^terms"):
         open_run(authority, authority.verify_key, parameters=parameters)
 
 

@@ -69,7 +69,9 @@ def test_a_change_of_any_byte_is_found(written: Path, data: st.DataObject) -> No
 
 
 @pytest.mark.parametrize(
-    "order", [[0, 2, 3], [0, 2, 1, 3], [1, 2, 3], [0, 1, 1, 2, 3]], ids=["drop", "swap", "cut", "twice"]
+    "order",
+    [[0, 2, 3], [0, 2, 1, 3], [1, 2, 3], [0, 1, 1, 2, 3]],
+    ids=["drop", "swap", "cut", "twice"],
 )
 def test_dropped_swapped_and_repeated_entries_are_found(written: Path, order: list[int]) -> None:
     lines = written.read_bytes().splitlines(keepends=True)

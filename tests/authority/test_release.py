@@ -9,7 +9,7 @@ from functools import reduce
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from hypothesis import settings
+from hypothesis import event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -60,9 +60,9 @@ def state() -> State:
 def opened_state() -> State:
     state = State()
     for keys in KEYS.values():
-        event = enrol(state, keys)
-        assert event is not None
-        state = apply(state, event)
+        enrolled = enrol(state, keys)
+        assert enrolled is not None
+        state = apply(state, enrolled)
     return apply(state, terms())
 
 
@@ -125,9 +125,7 @@ CASES = {
         ),
         Refusal.DUPLICATE,
     ),
-    "not in the run": Case(
-        lambda r: with_receipt(r, receipt(NAMES[5])), Refusal.NOT_IN_RUN
-    ),
+    "not in the run": Case(lambda r: with_receipt(r, receipt(NAMES[5])), Refusal.NOT_IN_RUN),
     "not enrolled": Case(
         lambda r: with_receipt(r, replace(r.receipts[2], contributor="x").signed(OTHER)),
         Refusal.NOT_ENROLLED,
@@ -161,9 +159,9 @@ CASES = {
         lambda r: request(NAMES[:3], round=9),
         Refusal.SUSPENDED_RUN,
         tuple(
-            event
+            happened
             for i in range(1, MAX_FAILED_PROOFS + 1)
-            for event in (
+            for happened in (
                 Granted("run", i, (), SUM, str(i)),
                 Failed("run", i, (), SUM, "proof", ""),
             )
@@ -272,9 +270,9 @@ def test_names_and_keys_are_enrolled_once(state: State) -> None:
     stolen = ContributorKeys.of("thief", SIGNING[NAMES[0]], X25519PrivateKey.generate())
     taken = ContributorKeys.of(NAMES[0], OTHER, X25519PrivateKey.generate())
     for keys in (stolen, taken):
-        with pytest.raises(ReleaseRefused, match="^duplicate"):
+        with pytest.raises(ReleaseRefused, match=r"^duplicate"):
             enrol(state, keys)
-    with pytest.raises(ReleaseRefused, match="^revoked"):
+    with pytest.raises(ReleaseRefused, match=r"^revoked"):
         enrol(apply(state, Revoked(NAMES[0])), KEYS[NAMES[0]])
 
 
@@ -289,6 +287,8 @@ class ReleaseMachine(RuleBasedStateMachine):
         self.events: list[Event] = []
         self.state = State()
         self.sums: dict[tuple[str, int], str] = {}
+        self.granted: list[ReleaseRequest] = []
+        self.failed: dict[str, int] = {}
         self.revoked: set[str] = set()
         self.closed: set[str] = set()
         for keys in KEYS.values():
@@ -296,10 +296,10 @@ class ReleaseMachine(RuleBasedStateMachine):
         for run in ("run", "second"):
             self._happens(open_run(self.state, terms(run), MINIMUM, accept_untagged=False))
 
-    def _happens(self, event: Event | None) -> None:
-        assert event is not None
-        self.events.append(event)
-        self.state = apply(self.state, event)
+    def _happens(self, new: Event | None) -> None:
+        assert new is not None
+        self.events.append(new)
+        self.state = apply(self.state, new)
 
     @rule(name=st.sampled_from(NAMES))
     def revoke(self, name: str) -> None:
@@ -336,23 +336,57 @@ class ReleaseMachine(RuleBasedStateMachine):
             }[fault]
             count = asked.contributors + (fault == "count")
             asked = replace(asked, receipts=(changed, *rest), contributors=count)
+        self._decide(asked, fault, fails)
+
+    @rule(
+        run=st.sampled_from(["run", "second"]),
+        names=st.lists(st.sampled_from(NAMES[:5]), min_size=2, max_size=5, unique=True),
+        skip=st.integers(0, 2),
+        fails=st.sampled_from([False] * 4 + [True]),
+    )
+    def go_on(self, run: str, names: list[str], skip: int, fails: bool) -> None:
+        """Mostly honest: the next round, with people of the run."""
+        asked = request(names, self.state.runs[run].last_round + 1 + skip, run)
+        self._decide(asked, "none", fails)
+
+    @rule(data=st.data(), change=st.sampled_from(["nothing", "nothing", "order", "sum", "fewer"]))
+    def ask_again(self, data: st.DataObject, change: str) -> None:
+        if not self.granted:
+            return
+        asked = data.draw(st.sampled_from(self.granted))
+        if change == "order":
+            asked = replace(asked, receipts=asked.receipts[::-1])
+        elif change == "sum":
+            asked = replace(asked, sum_hash="7" * 64)
+        elif change == "fewer":
+            fewer = asked.receipts[1:]
+            asked = replace(asked, receipts=fewer, contributors=len(fewer))
+        self._decide(asked, "none", fails=False)
+
+    def _decide(self, asked: ReleaseRequest, fault: str, fails: bool) -> None:
         decision = decide(self.state, asked)
         self._happens(decision)
+        event(type(decision).__name__ + getattr(decision, "reason", ""))
         if isinstance(decision, Refused):
             return
         # From here on a sum would be decrypted.
+        run, round = asked.run, asked.round
+        names = [receipt.contributor for receipt in asked.receipts]
         assert fault == "none"
         assert run not in self.closed
-        assert len(set(names)) == len(names) >= MINIMUM
+        assert len(set(names)) == len(names) == asked.contributors >= MINIMUM
         assert set(names) <= set(NAMES[:5])
         if isinstance(decision, Granted):
             assert not set(names) & self.revoked
             assert all(other < round for r, other in self.sums if r == run)
             assert (run, round) not in self.sums
             self.sums[run, round] = asked.digest
+            self.granted.append(asked)
         assert self.sums[run, round] == asked.digest
         if fails:
-            self._happens(Failed(run, round, (), total, "proof", ""))
+            self.failed[run] = self.failed.get(run, 0) + 1
+            assert self.failed[run] <= MAX_FAILED_PROOFS
+            self._happens(Failed(run, round, (), asked.sum_hash, "proof", ""))
 
     @rule()
     def crash_and_replay(self) -> None:
@@ -365,4 +399,4 @@ class ReleaseMachine(RuleBasedStateMachine):
 
 
 TestReleaseMachine = ReleaseMachine.TestCase
-TestReleaseMachine.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestReleaseMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

@@ -1,13 +1,10 @@
-"""What the tests of the command share: the command in this process, the command as a process."""
+"""What the tests of the command share: the command in this process, and the events of a run."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,24 +45,6 @@ def calyx(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         code = main(arguments)
         captured = capfd.readouterr()
         return Outcome(code, captured.out, captured.err)
-
-    return call
-
-
-@pytest.fixture
-def calyx_process(tmp_path: Path) -> Callable[..., Outcome]:
-    """Run ``calyx ARGUMENTS`` as its own process, in an empty folder, with one thread."""
-
-    def call(*arguments: str, **variables: str) -> Outcome:
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "cli.main", *arguments],
-            capture_output=True,
-            encoding="utf-8",
-            cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
-            timeout=240,
-        )
-        return Outcome(done.returncode, done.stdout, done.stderr)
 
     return call
 

@@ -114,6 +114,15 @@ def test_what_is_no_ledger_is_one_line_and_exit_code_1(calyx: Calyx, tmp_path: P
         assert str(path) in outcome.error_line
 
 
-def test_a_run_name_cannot_bring_control_characters(calyx: Calyx, ledger: Path) -> None:
-    outcome = calyx("client", "budget", str(ledger))
-    assert all(character.isprintable() or character == "\n" for character in outcome.out)
+def test_a_run_name_is_shown_as_it_is_and_brings_no_markup(calyx: Calyx, tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with Ledger.open(path, data_fingerprint="ab" * 32) as opened:
+        opened.charge(
+            run="[red]a run[/red]",
+            round=1,
+            instruction="0" * 64,
+            event=EVENT,
+            budget=NO_LIMIT,
+            repeatable=False,
+        )
+    assert "[red]a run[/red]" in calyx("client", "budget", str(path)).out

@@ -12,11 +12,11 @@ import pytest
 from cli.machine import disk_check, library_checks
 from cli.packages import OURS, ownership_checks, version_checks
 
-CalyxProcess = Callable[..., Any]
+Calyx = Callable[..., Any]
 
 
-def test_this_machine_has_no_faults_and_encryption_works(calyx_process: CalyxProcess) -> None:
-    outcome = calyx_process("doctor", "--json")
+def test_this_machine_has_no_faults_and_encryption_works(calyx: Calyx) -> None:
+    outcome = calyx("doctor", "--json")
     found = json.loads(outcome.out.splitlines()[-1])
     checks = {check["name"]: check for check in found["checks"]}
     assert [check for check in found["checks"] if check["status"] == "fault"] == []

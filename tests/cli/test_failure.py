@@ -18,6 +18,7 @@ from shared.errors import ConfigError, DataError, LedgerError, RoundError
         (LedgerError("altered"), 1, "altered"),
         (OSError(errno.ENOSPC, "No space left on device", "/runs/x"), 1, "disk is full at /runs/x"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 1, "/x: Permission denied"),
+        (ModuleNotFoundError("No module named 'torch'"), 1, "'torch'; calyx doctor tells"),
         (MemoryError(), 1, "not enough memory"),
         (ZeroDivisionError("by zero\nsecond line"), 1, "ZeroDivisionError: by zero; this is a"),
         (KeyError(), 1, "unexpected KeyError; this is a fault in Calyx"),

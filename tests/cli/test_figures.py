@@ -25,8 +25,16 @@ def test_a_printed_epsilon_is_never_smaller_than_the_true_one(epsilon: float) ->
 
 @pytest.mark.parametrize(
     ("epsilon", "text"),
-    [(3.899, "3.90"), (8.0, "8.00"), (8.000000000000002, "8.00"), (0.001, "0.01"), (0.0, "0")]
-    + [(321.2, "322"), (None, "∞"), (math.inf, "∞")],
+    [
+        (3.899, "3.90"),
+        (8.0, "8.00"),
+        (8.000000000000002, "8.00"),
+        (0.001, "0.01"),
+        (0.0, "0"),
+        (321.2, "322"),
+        (None, "∞"),
+        (math.inf, "∞"),
+    ],
 )
 def test_epsilon_is_rounded_up_and_infinity_is_shown(epsilon: float | None, text: str) -> None:
     assert epsilon_text(epsilon) == text
@@ -40,8 +48,16 @@ def test_a_diverged_model_has_no_accuracy_and_no_loss() -> None:
 
 @pytest.mark.parametrize(
     ("size", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (37_032, "37.0 kB"), (999_960, "1.0 MB")]
-    + [(168_656_800, "169 MB"), (2.5e12, "2.5 TB"), (3e16, "30000 TB")],
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (37032, "37.0 kB"),
+        (999960, "1.0 MB"),
+        (168656800, "169 MB"),
+        (2500000000000.0, "2.5 TB"),
+        (3e16, "30000 TB"),
+    ],
 )
 def test_bytes_are_written_in_decimal_units(size: float, text: str) -> None:
     assert bytes_text(size) == text
@@ -49,8 +65,14 @@ def test_bytes_are_written_in_decimal_units(size: float, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.84, "0.8 s"), (9.99, "10.0 s"), (42.4, "42 s"), (59.7, "1 min 00 s"), (185, "3 min 05 s")]
-    + [(7800, "2 h 10 min")],
+    [
+        (0.84, "0.8 s"),
+        (9.99, "10.0 s"),
+        (42.4, "42 s"),
+        (59.7, "1 min 00 s"),
+        (185, "3 min 05 s"),
+        (7800, "2 h 10 min"),
+    ],
 )
 def test_durations_change_unit_where_the_next_begins(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text

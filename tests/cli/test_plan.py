@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,23 +12,18 @@ from cli.plan import _show
 from simulations.presets import resolve
 
 Calyx = Callable[..., Any]
-FEW_ROUNDS = ("--set", "training.rounds=3", "--set", "federation.clients=4")
+SETTINGS = ["training.rounds=3", "federation.clients=3", "data.partition=dirichlet"]
+SHORT = [word for setting in SETTINGS for word in ("--set", setting)]
 
 
 @pytest.fixture(scope="module")
 def uneven() -> Forecast:
-    """Four clients of different size."""
-    settings = ["training.rounds=3", "federation.clients=4", "data.partition=dirichlet"]
-    return forecast(resolve("digits-cnn", [*settings, "privacy.delta=0.1"]))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    yield
+    """Three clients of different size."""
+    return forecast(resolve("digits-cnn", SETTINGS))
 
 
 def test_a_plan_tells_noise_epsilon_and_traffic(calyx: Calyx) -> None:
-    outcome = calyx("plan", "--json", *FEW_ROUNDS)
+    outcome = calyx("plan", "--json", *SHORT)
     assert outcome.code == 0
     (line,) = outcome.out.splitlines()
     plan = json.loads(line)
@@ -41,20 +36,21 @@ def test_a_plan_tells_noise_epsilon_and_traffic(calyx: Calyx) -> None:
     assert [point["round"] for point in plan["epsilon_by_round"]] == [1, 2, 3]
     assert plan["epsilon_by_round"][-1]["pld"] == plan["epsilon_max"]
     assert plan["bytes_up_per_client_round"] == 4 * plan["parameters"]
-    assert plan["bytes_up_per_round"] == 4 * 4 * plan["parameters"]
+    assert plan["bytes_up_per_round"] == 3 * 4 * plan["parameters"]
     assert plan["warnings"] == []
     for words in ("ε ≤ 8 at δ = 0.0001 for each record", "ε end", "sent as float32, not sealed"):
         assert words in outcome.err
 
 
 def test_without_noise_it_says_so_and_epsilon_is_infinite(calyx: Calyx) -> None:
-    settings = ("--set", "privacy.noise=none", "--set", "privacy.delta=0.5", *FEW_ROUNDS)
+    settings = ("--set", "privacy.noise=none", "--set", "privacy.delta=0.5", *SHORT)
     outcome = calyx("plan", *settings)
     assert outcome.code == 0
     assert outcome.err == ""
     assert "no differential privacy (ε = ∞)" in outcome.out
     assert "warning" not in outcome.out
     plan = json.loads(calyx("plan", "--json", *settings).out)
+    assert {row["sampling_rate"] for row in plan["plans"]} == {None}
     assert plan["guarantee"] == "no differential privacy"
     assert plan["epsilon_max"] is None
     assert plan["epsilon_target"] is None
@@ -69,15 +65,14 @@ def test_clients_of_different_size_have_their_own_noise(uneven: Forecast) -> Non
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_plan_fits_the_terminal_and_warns(
+def test_the_plan_fits_the_terminal(
     uneven: Forecast, width: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     with terminal() as screen:
         _show(screen, uneven)
     lines = capfd.readouterr().out.splitlines()
-    (warning,) = [line for line in lines if line.startswith("warning: delta = 0.1 is not below")]
-    assert max(len(line) for line in lines if line != warning) <= width
+    assert max(map(len, lines)) <= width
     (heading,) = [line for line in lines if line.startswith("records")]
     largest = lines[lines.index(heading) + len(uneven.plans)].split()
     assert largest[0] == str(uneven.plans[-1].plan.declared_records)
@@ -85,3 +80,16 @@ def test_the_plan_fits_the_terminal_and_warns(
     top = next(line for line in lines if line.startswith("   8.00 │"))
     assert top.endswith("███")
     assert any(line.split() == ["1", "2", "3"] for line in lines)
+
+
+def test_a_delta_of_one_over_n_is_warned_about() -> None:
+    settings = ["privacy.delta=0.01", "privacy.sampling=full", *SETTINGS]
+    (warning,) = forecast(resolve("digits-cnn", settings)).warnings
+    assert warning.startswith("delta = 0.01 is not below 1/n = ")
+
+
+def test_a_client_level_plan_counts_rounds_not_batches() -> None:
+    found = forecast(resolve("digits-cnn", ["privacy.unit=client", *SETTINGS])).as_dict()
+    assert found["guarantee"] == "(8, 0.0001)-DP for each client"
+    assert {row["sampling_rate"] for row in found["plans"]} == {1.0}
+    assert len({row["noise_multiplier"] for row in found["plans"]}) == 1

@@ -68,10 +68,10 @@ def test_both_streams_work_again_after_an_error(capfd: pytest.CaptureFixture[str
 
 
 def test_no_descriptor_is_left_open() -> None:
-    before = set(Path("/proc/self/fd").iterdir())
+    before = set(Path("/dev/fd").iterdir())
     with own_streams(verbose=True):
         pass
-    assert set(Path("/proc/self/fd").iterdir()) == before
+    assert set(Path("/dev/fd").iterdir()) == before
 
 
 def test_nothing_is_reported_to_anybody_and_the_users_own_settings_win(

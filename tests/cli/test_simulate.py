@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-CalyxProcess = Callable[..., Any]
+Calyx = Callable[..., Any]
 
 SHORT = ("--set", "training.rounds=2", "--set", "federation.clients=3", "--set", "model.name=lstm")
 SHORT += ("--set", "data.view=sequence", "--set", "model.hidden=8", "--workers", "1")
@@ -19,67 +19,81 @@ JSON_KEYS = ["accuracy", "loss", "epsilon_max", "delta", "noise_multiplier", "ro
 JSON_KEYS += ["rejected", "seconds", "seconds_per_round", "run_dir"]
 
 
-def test_a_run_from_start_to_end(calyx_process: CalyxProcess, tmp_path: Path) -> None:
-    outcome = calyx_process("simulate", *SHORT, "--json", "--out", "first")
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def interrupted_after_a_round(*arguments: str) -> tuple[int, list[str], str]:
+    """Press Ctrl-C in a run when its first round is done."""
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "cli.main", "simulate", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line.rstrip("\n"))
+        if line.startswith("round"):
+            process.send_signal(signal.SIGINT)
+            break
+    out, err = process.communicate(timeout=60)
+    return process.returncode, [*lines, *out.splitlines()], err
+
+
+def test_a_run_that_is_interrupted_says_how_to_go_on_and_goes_on(calyx: Calyx) -> None:
+    settings = (*SHORT, "--set", "training.rounds=12", "--set", "privacy.noise=none")
+    code, lines, err = interrupted_after_a_round(*settings, "--out", "first")
+    assert (code, err) == (130, "")
+    assert lines[0] == "digits-cnn"
+    assert lines[2] == "no differential privacy"
+    assert lines[-1] == "stopped; go on with: calyx simulate --resume --out first"
+    assert all(line.isprintable() for line in lines)
+
+    outcome = calyx("simulate", "--resume", "--out", "first", "--workers", "1")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "going on at round " in outcome.out
+    shown = [line.split()[1] for line in outcome.out.splitlines() if line.startswith("round ")]
+    assert shown[-1] == "12/12"
+    assert "1/12" not in shown
+    assert outcome.out.count("no differential privacy") == 2
+    assert outcome.out.splitlines()[-1] == "run folder: first"
+
+
+def test_a_private_run_gives_its_result_as_json_and_its_cost_in_the_ledgers(
+    calyx: Calyx, tmp_path: Path
+) -> None:
+    outcome = calyx("simulate", *SHORT, "--out", "first", "--json")
     assert outcome.code == 0, outcome.err
     (line,) = outcome.out.splitlines()
     result = json.loads(line)
     assert list(result) == JSON_KEYS
+    assert (result["rounds"], result["clients"], result["rejected"]) == (2, 3, 0)
     assert 0 < result["epsilon_max"] <= 8.0
     assert result["run_dir"] == str(tmp_path / "first")
     lines = outcome.err.splitlines()
-    assert lines[0] == "digits-cnn"
     assert lines[2].startswith("ε ≤ 8 at δ = 0.0001 for each record, local noise")
     assert [line.split()[1] for line in lines if line.startswith("round ")] == ["1/2", "2/2"]
-    assert lines[-1] == "run folder: first"
-    assert all(character.isprintable() or character == "\n" for character in outcome.err)
+    assert all(line.isprintable() for line in lines)
 
-    ledger = tmp_path / "first" / "ledgers" / "client-0000.sqlite"
-    budget = calyx_process("client", "budget", str(ledger), "--json", "--verify")
-    assert json.loads(budget.out)["epsilon"] <= result["epsilon_max"]
+    ledgers = sorted((tmp_path / "first" / "ledgers").iterdir())
+    outcomes = [calyx("client", "budget", str(path), "--json", "--verify") for path in ledgers]
+    budgets = [json.loads(outcome.out) for outcome in outcomes]
+    assert max(budget["epsilon"] for budget in budgets) == result["epsilon_max"]
 
-    again = calyx_process("simulate", *SHORT, "--out", "first")
+    again = calyx("simulate", *SHORT, "--out", "first")
     assert (again.code, again.out) == (2, "")
     assert "go on with --resume" in again.error_line
-    other = calyx_process("simulate", "--set", "seed=1", "--resume", "--out", "first")
-    assert other.code == 2
+    other = calyx("simulate", "--set", "seed=1", "--resume", "--out", "first")
+    assert (other.code, other.out) == (2, "")
     assert "seed = 1: the run was started with 0" in other.error_line
 
 
-def test_a_run_without_noise_says_so_and_no_library_is_heard(calyx_process: CalyxProcess) -> None:
-    outcome = calyx_process("simulate", *SHORT, "--set", "privacy.noise=none", "--out", "first")
-    assert outcome.code == 0
-    assert outcome.err == ""
-    assert outcome.out.count("no differential privacy") == 2
-    assert all(character.isprintable() or character == "\n" for character in outcome.out)
-
-
-def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "cli.main", "simulate", *SHORT, "--out", "first"]
-        + ["--set", "training.rounds=500"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("round"):
-            break
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert out.splitlines()[-1] == "stopped; go on with: calyx simulate --resume --out first"
-    assert err == ""
-
-
-@pytest.mark.parametrize("arguments", [["--out", "/dev/null/x"]], ids=str)
-def test_a_folder_that_cannot_be_made_fails_the_run_in_one_line(
-    calyx_process: CalyxProcess, arguments: list[str]
-) -> None:
-    outcome = calyx_process("simulate", *SHORT, *arguments)
-    assert outcome.code in (1, 2)
+def test_a_folder_that_cannot_be_made_is_one_line(calyx: Calyx) -> None:
+    outcome = calyx("simulate", *SHORT, "--out", "/dev/null/x")
+    assert outcome.code == 1
     assert outcome.out == ""
     assert "/dev/null/x" in outcome.error_line

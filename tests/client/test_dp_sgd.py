@@ -43,6 +43,10 @@ class NoNoise:
     def coins(self, n: int, probability: float) -> NDArray[np.bool_]:
         return np.isin(np.arange(n), self._batches.pop(0))
 
+    @property
+    def generator(self) -> np.random.Generator:
+        return np.random.default_rng(0)
+
 
 def make_private_plan(
     records: int, batch: float, steps: int = 1, multiplier: float = 1.0
@@ -213,7 +217,8 @@ def test_steps_compose_and_the_optimiser_sees_only_noisy_gradients() -> None:
         total = clipped_sum_by_hand(reference, data, batch)
         sizes = [p.numel() for p in reference.parameters()]
         for p, part in zip(reference.parameters(), total.split(sizes), strict=True):
-            p.grad = (part.view(p.shape) + noise.gaussian(tuple(p.shape), CLIP)) / 4
+            noisy = part.view(p.shape).double() + noise.gaussian(tuple(p.shape), CLIP)
+            p.grad = noisy.float() / 4
         optimizer.step()
     train(model, data, make_private_plan(12, 4, steps=3), Told(), config=config)
     assert torch.allclose(flat(model), flat(reference), atol=1e-6)

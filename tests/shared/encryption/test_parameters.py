@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -192,6 +194,24 @@ def test_announced_sizes_are_those_of_real_uploads(keys, scheme):
     assert max(map(len, sealed.chunks)) <= p.max_chunk_bytes
     assert len(keys(p).public) <= p.max_context_bytes
     assert p.download_bytes == 80_000
+
+
+@pytest.mark.parametrize("contributors", [2, 32])
+def test_ckks_error_at_the_widest_field_stays_below_the_documented_bound(keys, contributors):
+    bound = (2**39 - 1) // contributors
+    p = derive_parameters(scheme="ckks", contributors=contributors, value_bound=bound, length=4000)
+    assert p.field_bits * p.fields_per_slot == 40
+    aggregator, sealer = Aggregator(p, keys(p).public), PublicSealer(p, keys(p).public)
+    generator = np.random.default_rng(0)
+    for _ in range(contributors):
+        aggregator.add(sealer.seal(generator.choice([-bound, bound], p.length)))
+    slots = keys(p).decrypt(aggregator.finish().chunks)
+    assert np.abs(slots - np.rint(slots)).max() < 2**-8
+
+
+def test_runs_without_sealing_do_not_load_tenseal():
+    code = "import sys, shared.encryption; sys.exit('tenseal' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 # --- BFV's noise ---------------------------------------------------------------------

@@ -24,10 +24,10 @@ def test_cnn_for_mnist_has_the_standard_number_of_parameters() -> None:
     assert sum(p.numel() for p in model.parameters()) == 421_642
 
 
-def test_cnn_is_the_function_that_pools_after_the_relu() -> None:
+def test_cnn_is_the_function_that_centres_and_pools_after_the_relu() -> None:
     model = build_model(ModelConfig(name="cnn"), (1, 8, 6), 3, seed=0)
     x, part = torch.rand(5, 1, 8, 6), nn.functional
-    h = x
+    h = 2 * x - 1
     for layer in (model.conv1, model.conv2):
         h = part.max_pool2d(part.relu(part.conv2d(h, layer.weight, layer.bias, padding=1)), 2)
     expected = model.fc2(part.relu(model.fc1(h.flatten(1))))

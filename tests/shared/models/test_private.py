@@ -11,6 +11,7 @@ from torch import nn
 from shared.config.schema import ModelConfig
 from shared.errors import ModelError
 from shared.models import build_model, check_private
+from shared.models.build import BUILT_IN
 from shared.models.lstm import SequenceLSTM
 from shared.models.private import try_private
 
@@ -26,6 +27,7 @@ from shared.models.private import try_private
 )
 def test_the_built_in_models_can_be_private(config: ModelConfig, shape: tuple[int, ...]) -> None:
     model = build_model(config, shape, 10, seed=0)
+    assert type(model) in BUILT_IN
     check_private(model)
     try_private(model, shape)
 

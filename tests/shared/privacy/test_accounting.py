@@ -104,7 +104,7 @@ class TestNeverTooLittle:
             [full(1.0, 1)],
             [full(5.0, 40)],
             [full(50.0, 1000)],
-            [full(2.0, 100)],
+            [full(1.0, 100)],
             [full(1.0, 2), full(3.0, 10), full(20.0, 100)],
         ],
         ids=["one", "40", "1000", "large", "mixed"],

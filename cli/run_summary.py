@@ -1,0 +1,56 @@
+"""What came of a run, as a table with the course of accuracy and epsilon."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from cli.chart import sparkline
+from cli.console import facts
+from cli.figures import NO_PRIVACY, duration_text, epsilon_text, number_text, percent_text
+
+Event = Mapping[str, Any]
+
+
+def run_summary(result: Event, start: Event | None, rounds: Sequence[Event]) -> Table:
+    """The table at the end of a run.
+
+    Args:
+        result: the figures of `simulations.RunResult`.
+        start: the run's ``start`` event, if it was seen.
+        rounds: its ``round`` events.
+    """
+    accuracies = [e["accuracy"] for e in rounds if e["accuracy"] is not None]
+    epsilons = [e["epsilon_max"] for e in rounds if e["epsilon_max"] is not None]
+    accuracy = Text.assemble((percent_text(result["accuracy"]), "bold green"))
+    if len(accuracies) > 1:
+        accuracy.append(f"   {sparkline(accuracies)}", style="cyan")
+    if result["epsilon_max"] is None:
+        privacy = Text(f"{NO_PRIVACY} (ε = ∞)", style="bold")
+    else:
+        unit = f" for each {start['unit']}" if start is not None else ""
+        privacy = Text.assemble(
+            (f"ε = {epsilon_text(result['epsilon_max'])}", "bold"),
+            f" at δ = {result['delta']:g}{unit}",
+        )
+    rows: dict[str, str | Text] = {
+        "test accuracy": accuracy,
+        "test loss": number_text(result["loss"]),
+    }
+    rows["privacy"] = privacy
+    if len(epsilons) > 1:
+        spending = Text(epsilon_text(epsilons[0]))
+        spending.append(f" {sparkline(epsilons)} ", style="cyan").append(epsilon_text(epsilons[-1]))
+        rows["ε by round"] = spending
+    if result["epsilon_max"] is not None:
+        rows["noise multiplier"] = number_text(result["noise_multiplier"])
+    each, whole = duration_text(result["seconds_per_round"]), duration_text(result["seconds"])
+    rows["rounds"] = f"{result['rounds']} ({each} each, {whole} in all)"
+    rejected = result["rejected"]
+    rows["clients"] = f"{result['clients']}" + (
+        f", {rejected} {'reply' if rejected == 1 else 'replies'} rejected" if rejected else ""
+    )
+    return facts(rows)

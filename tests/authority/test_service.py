@@ -1,0 +1,354 @@
+"""The gRPC service over TLS on 127.0.0.1, in this process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf import descriptor_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from authority import certificates
+from authority.certificates import CertificateSet, Credentials
+from authority.events import Refused
+from authority.local import LocalAuthority
+from authority.log import verify
+from authority.service import AuthorityServer
+from shared.encryption import derive_parameters
+from shared.errors import CalyxError, ReleaseRefused, RunError
+from shared.protocol import authority_pb2 as pb
+from shared.protocol import authority_pb2_grpc
+from shared.protocol.authority_client import (
+    MAX_MESSAGE_BYTES,
+    REFUSAL_KEY,
+    Refusal,
+    ReleaseRequest,
+    RemoteAuthority,
+)
+
+HOST = "127.0.0.1"
+
+
+@pytest.fixture(scope="module")
+def tls() -> CertificateSet:
+    return certificates.make(["localhost", HOST], days=1)
+
+
+@dataclass
+class Line:
+    """A server, and how to reach it."""
+
+    authority: LocalAuthority
+    server: AuthorityServer
+    tls: CertificateSet
+
+    @property
+    def target(self) -> str:
+        return f"{HOST}:{self.server.port}"
+
+    def connect(
+        self,
+        root: bytes | None = None,
+        own: Credentials | None = None,
+        timeout_s: float = 20.0,
+    ) -> RemoteAuthority:
+        own = own or self.tls.server
+        return RemoteAuthority(
+            self.target, root or self.tls.root, own.certificate, own.private_key, timeout_s
+        )
+
+    def channel(self) -> grpc.Channel:
+        own = self.tls.server
+        credentials = grpc.ssl_channel_credentials(self.tls.root, own.private_key, own.certificate)
+        return grpc.secure_channel(self.target, credentials)
+
+
+@pytest.fixture
+def line(authority: LocalAuthority, tls: CertificateSet) -> Iterator[Line]:
+    server = AuthorityServer(authority, HOST, 0, tls.root, tls.authority)
+    server.start()
+    yield Line(authority, server, tls)
+    server.stop()
+
+
+@pytest.fixture
+def remote(line: Line) -> Iterator[RemoteAuthority]:
+    with line.connect() as client:
+        yield client
+
+
+@pytest.fixture
+def far_run(remote: RemoteAuthority, line: Line, open_run: Callable[..., Any]) -> Any:
+    return open_run(remote, line.authority.verify_key)
+
+
+def test_a_sum_is_released_over_the_network(
+    remote: RemoteAuthority, far_run: Any, total_of: Callable[..., Any], line: Line
+) -> None:
+    uploads = far_run.uploads(1)
+    request, chunks = far_run.request(1, uploads)
+    released = remote.release(request, chunks)
+    assert released.values.dtype == np.int64
+    assert (released.values == total_of(uploads)).all()
+    again = remote.release(request, chunks)
+    assert (again.values == released.values).all()
+    assert again.log_index == released.log_index + 1
+    remote.close_run("run-1")
+    with pytest.raises(ReleaseRefused, match=r"^closed-run"):
+        remote.release(request, chunks)
+
+
+def test_a_refusal_arrives_with_its_reason(remote: RemoteAuthority, far_run: Any) -> None:
+    request, chunks = far_run.request(1, far_run.uploads(1, count=2))
+    with pytest.raises(ReleaseRefused) as caught:
+        remote.release(request, chunks)
+    assert Refusal.of(caught.value) == Refusal.TOO_FEW
+    assert str(caught.value) == "too-few: 2 contributors, run 'run-1' needs 3"
+    with pytest.raises(ReleaseRefused, match=r"^terms: run 'run-1' was opened on other terms"):
+        remote.open_run("run-1", far_run.parameters, 4, [d.name for d in far_run.devices])
+    with pytest.raises(ReleaseRefused, match=r"^unknown-run"):
+        remote.close_run("another")
+
+
+def test_a_sum_that_is_none_is_refused_over_the_network(
+    remote: RemoteAuthority, far_run: Any
+) -> None:
+    uploads = far_run.uploads(1)
+    request, chunks = far_run.request(1, uploads, far_run.add(uploads[:2]))
+    request = ReleaseRequest("run-1", 1, 3, request.receipts, request.sum_hash)
+    with pytest.raises(ReleaseRefused, match=r"^proof"):
+        remote.release(request, chunks)
+
+
+def test_ciphertexts_altered_on_their_way_are_refused_and_logged(
+    remote: RemoteAuthority, far_run: Any, folder: Path
+) -> None:
+    request, chunks = far_run.request(1, far_run.uploads(1))
+    altered = (chunks[0][:-1] + bytes([chunks[0][-1] ^ 1]), *chunks[1:])
+    with pytest.raises(ReleaseRefused, match=r"^malformed"):
+        remote.release(request, altered)
+    last = verify(folder / "releases.jsonl").entries[-1].event
+    assert isinstance(last, Refused) and last.reason == "malformed" and len(last.contributors) == 3
+
+
+def header(**changes: Any) -> pb.ReleasePart:
+    plain = {"run": "run-1", "round": 1, "contributors": 3, "sum_hash": "5" * 64}
+    return pb.ReleasePart(
+        header=pb.ReleaseHeader(**{**plain, "receipts": 3, "chunks": 3, **changes})
+    )
+
+
+def streams(run: Any) -> dict[str, list[pb.ReleasePart]]:
+    uploads = run.uploads(1)
+    request, chunks = run.request(1, uploads)
+    first = header(sum_hash=request.sum_hash)
+    receipts = [pb.ReleasePart(receipt=r.to_json()) for r in request.receipts]
+    rest = [pb.ReleasePart(chunk=c) for c in chunks]
+    large = pb.ReleasePart(chunk=bytes(run.parameters.max_chunk_bytes + 1))
+    return {
+        "nothing": [],
+        "no header": [*receipts, *rest],
+        "empty part": [pb.ReleasePart(), *receipts, *rest],
+        "run without a name": [header(run=""), *receipts, *rest],
+        "run with a line break": [header(run="a\nb"), *receipts, *rest],
+        "hash that is none": [header(sum_hash="x"), *receipts, *rest],
+        "too many receipts announced": [header(receipts=2**31), *receipts, *rest],
+        "a receipt missing": [first, *receipts[:2], *rest],
+        "a receipt that is none": [first, pb.ReleasePart(receipt="{}"), *receipts[1:], *rest],
+        "a receipt too many": [first, *receipts, receipts[0], *rest],
+        "wrong number of chunks announced": [header(chunks=4), *receipts, *rest],
+        "a chunk missing": [first, *receipts, *rest[:2]],
+        "a chunk too many": [first, *receipts, *rest, rest[0]],
+        "a chunk too large": [first, *receipts, large, *rest[1:]],
+        "a second header": [first, *receipts, first, *rest],
+    }
+
+
+def test_malformed_streams_are_refused_logged_and_spend_nothing(
+    line: Line, far_run: Any, remote: RemoteAuthority, folder: Path, total_of: Callable[..., Any]
+) -> None:
+    with line.channel() as channel:
+        stub = authority_pb2_grpc.KeyAuthorityStub(channel)
+        for number, (name, parts) in enumerate(streams(far_run).items(), start=1):
+            with pytest.raises(grpc.RpcError) as caught:
+                list(stub.Release(iter(parts), timeout=20.0, wait_for_ready=True))
+            metadata = {item.key: item.value for item in caught.value.trailing_metadata()}
+            assert metadata[REFUSAL_KEY] == "malformed", name
+            assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+            entries = verify(folder / "releases.jsonl").entries
+            assert sum(isinstance(entry.event, Refused) for entry in entries) == number
+    uploads = far_run.uploads(1)
+    released = remote.release(*far_run.request(1, uploads))
+    assert (released.values == total_of(uploads)).all()
+
+
+def test_a_message_over_the_limit_is_not_read(line: Line, far_run: Any) -> None:
+    large = pb.ReleasePart(chunk=bytes(MAX_MESSAGE_BYTES + 1))
+    with line.channel() as channel:
+        stub = authority_pb2_grpc.KeyAuthorityStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stub.Release(iter([large]), timeout=20.0, wait_for_ready=True))
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize("timeout", [None, 10_000.0])
+def test_a_call_without_a_reasonable_deadline_is_refused(line: Line, timeout: float | None) -> None:
+    with line.channel() as channel:
+        stub = authority_pb2_grpc.KeyAuthorityStub(channel)
+        with pytest.raises(grpc.RpcError, match="set a deadline"):
+            stub.CloseRun(pb.RunName(run="x"), timeout=timeout, wait_for_ready=True)
+
+
+def test_an_unexpected_fault_tells_the_other_side_nothing(
+    line: Line,
+    remote: RemoteAuthority,
+    far_run: Any,
+    folder: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The key file is gone: its path is our business, not the server's."""
+    line.authority._keys.clear()
+    for path in (folder / "keys").iterdir():
+        path.unlink()
+    with caplog.at_level(logging.ERROR), pytest.raises(RunError) as caught:
+        remote.release(*far_run.request(1, far_run.uploads(1)))
+    assert not isinstance(caught.value, ReleaseRefused)
+    assert "INTERNAL: internal fault of the key authority" in str(caught.value)
+    assert "Traceback" not in str(caught.value) and str(folder) not in str(caught.value)
+    assert str(folder) in caplog.text
+
+
+@pytest.mark.parametrize("what", ["{}", "not json", "x" * 100_000])
+def test_parameters_that_cannot_be_read_are_refused(line: Line, what: str) -> None:
+    terms = pb.RunTerms(run="r", parameters=what, min_contributors=3, contributors=["a"])
+    with line.channel() as channel:
+        stub = authority_pb2_grpc.KeyAuthorityStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stub.OpenRun(terms, timeout=20.0, wait_for_ready=True))
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_health_is_served(line: Line, remote: RemoteAuthority) -> None:
+    assert remote.health()
+    with line.channel() as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        ask = health_pb2.HealthCheckRequest(service="calyx.authority.v1.KeyAuthority")
+        assert stub.Check(ask, timeout=10).status == health_pb2.HealthCheckResponse.SERVING
+    line.server.stop()
+    assert not remote.health()
+
+
+def test_strangers_are_not_let_in(line: Line, tls: CertificateSet) -> None:
+    """Another root, on either side; the server's role with the authority's own certificate."""
+    other = certificates.make(["localhost", HOST], days=1)
+    for client in (
+        line.connect(own=other.server, timeout_s=1.0),
+        line.connect(root=other.root, timeout_s=1.0),
+        line.connect(own=tls.authority, timeout_s=1.0),
+    ):
+        with client:
+            assert not client.health()
+            with pytest.raises(RunError, match="did not answer within 1 s"):
+                client.close_run("run-1")
+    anonymous = grpc.ssl_channel_credentials(tls.root)
+    for channel in (
+        grpc.secure_channel(line.target, anonymous),
+        grpc.insecure_channel(line.target),
+    ):
+        with channel, pytest.raises(grpc.RpcError):
+            health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1)
+
+
+def test_a_port_that_is_taken_is_a_clear_error(line: Line, tls: CertificateSet) -> None:
+    with pytest.raises(CalyxError, match=f"cannot listen on 127.0.0.1:{line.server.port}"):
+        AuthorityServer(line.authority, HOST, line.server.port, tls.root, tls.authority)
+
+
+class Recorder(authority_pb2_grpc.KeyAuthorityServicer):
+    """Stands between: forwards every call and keeps the bytes that the authority answers."""
+
+    def __init__(self, stub: authority_pb2_grpc.KeyAuthorityStub) -> None:
+        self._stub, self.answers = stub, bytearray()
+
+    def _kept(self, parts: Iterator[Any]) -> Iterator[Any]:
+        for part in parts:
+            self.answers += part.SerializeToString()
+            yield part
+
+    def OpenRun(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
+        yield from self._kept(self._stub.OpenRun(request, timeout=20.0, wait_for_ready=True))
+
+    def Release(self, request_iterator: Any, context: Any) -> Iterator[Any]:  # noqa: N802
+        yield from self._kept(
+            self._stub.Release(request_iterator, timeout=20.0, wait_for_ready=True)
+        )
+
+
+def test_no_message_of_the_authority_holds_a_secret(
+    line: Line, far_run: Any, tls: CertificateSet, total_of: Callable[..., Any]
+) -> None:
+    """What it sends for a whole run, against every secret it has."""
+    with line.channel() as channel:
+        recorder = Recorder(authority_pb2_grpc.KeyAuthorityStub(channel))
+        pool = ThreadPoolExecutor(4)
+        between = grpc.server(pool)
+        authority_pb2_grpc.add_KeyAuthorityServicer_to_server(recorder, between)
+        own = (tls.authority.private_key, tls.authority.certificate)
+        port = between.add_secure_port(
+            f"{HOST}:0", grpc.ssl_server_credentials([own], tls.root, require_client_auth=True)
+        )
+        between.start()
+        with RemoteAuthority(
+            f"{HOST}:{port}", tls.root, tls.server.certificate, tls.server.private_key
+        ) as client:
+            names = [device.name for device in far_run.devices]
+            opening = client.open_run("run-1", far_run.parameters, 3, names)
+            uploads = far_run.uploads(1)
+            released = client.release(*far_run.request(1, uploads))
+        between.stop(None).wait()
+        pool.shutdown()
+    assert (released.values == total_of(uploads)).all()
+    answers = bytes(recorder.answers)
+    assert opening.public_context in answers and len(answers) > 200_000
+    pair = line.authority._keys["run-1"]
+    context = pair._context.serialize(
+        save_public_key=False, save_secret_key=True, save_galois_keys=False, save_relin_keys=False
+    )
+    secret = context[-20_000:]
+    tag_keys = [far_run.tag_keys(device) for device in far_run.devices]
+    secrets = [
+        *(secret[i : i + 16] for i in range(0, len(secret) - 16, 1000)),
+        pair._tag_secret,
+        line.authority._identity.private_bytes_raw(),
+        *(keys.pads_key for keys in tag_keys),
+        tag_keys[0].weights_key,
+    ]
+    assert not [s for s in secrets if s in answers or s.hex().encode() in answers]
+
+
+def test_generated_code_is_that_of_the_proto_file(tmp_path: Path) -> None:
+    """A forgotten regeneration shows as a descriptor that differs."""
+    protoc = pytest.importorskip("grpc_tools.protoc")
+    root, target = Path(__file__).resolve().parents[2], tmp_path / "set"
+    source = "shared/protocol/authority.proto"
+    assert protoc.main(["protoc", f"-I{root}", f"--descriptor_set_out={target}", source]) == 0
+    compiled = descriptor_pb2.FileDescriptorSet.FromString(target.read_bytes()).file[0]
+    for field in (field for message in compiled.message_type for field in message.field):
+        field.ClearField("json_name")
+    assert compiled == descriptor_pb2.FileDescriptorProto.FromString(pb.DESCRIPTOR.serialized_pb)
+
+
+def test_a_request_of_many_contributors_fits_the_message_limits(
+    remote: RemoteAuthority, line: Line, open_run: Callable[..., Any]
+) -> None:
+    names: Sequence[str] = [f"{i:05d}-{'x' * 90}" for i in range(5_000)]
+    parameters = derive_parameters(scheme="bfv", contributors=5_000, value_bound=100, length=50)
+    with pytest.raises(ReleaseRefused, match=r"^not-enrolled"):
+        remote.open_run("large", parameters, 3, names)
