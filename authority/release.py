@@ -28,8 +28,9 @@ Rules for releasing (`decide`), in the order of checking:
 After a grant the sum is decrypted and its tags are checked (`shared.protocol.receipts`):
 
 9. Tags that do not fit mean that the sum is not that of the receipts' uploads. Nothing is
-   released, the round is spent, and after `MAX_FAILED_PROOFS` the run is suspended: each failure
-   tells the sender one bit that may depend on the secret key, so there must be few.
+   released, the round is spent, and after `MAX_FAILED_PROOFS` the run is suspended: whether a
+   sum with added noise still decrypts may depend on the secret key. With at most 3 failures in R
+   rounds the answers "released" and "failed" say no more than about 3 log2(R) bits of it.
 10. Tags that fit over sums that no honest values add up to mean that a contributor broke its
    bound. Nothing is released and the round is spent. Untagged, this counts as rule 9.
 

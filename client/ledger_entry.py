@@ -66,7 +66,8 @@ class Entry:
     @property
     def sealed(self) -> Entry:
         """The same entry with the hash that its content demands."""
-        content = asdict(self)
+        # The event as it is stored: a field that a later version adds changes no old hash.
+        content = {**asdict(self), "event": self.event.as_dict()}
         del content["hash"]
         return replace(self, hash=_sha256(content))
 

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -43,7 +43,7 @@ from shared.config.load import all_keys, from_toml
 from shared.config.schema import Positive, Section
 from shared.errors import ConfigError, Fault, PolicyViolation
 from shared.privacy.accounting import spent, within
-from shared.privacy.plan import PrivacyPlan
+from shared.privacy.plan import PrivacyPlan, draft_plan
 
 _ANY_MODEL = "*"
 
@@ -257,28 +257,25 @@ def _metrics(config: Config) -> Iterator[str]:
 
 
 def _contradictions(config: Config, plan: PrivacyPlan) -> Iterator[str]:
-    """Where the plan is not the one that the configuration leads to."""
-    privacy, training, records = config.privacy, config.training, plan.declared_records
-    full = privacy.sampling == "full" and config.is_private
-    batch = records if full else min(training.batch_size, records)
-    steps = training.local_steps or max(1, round(training.local_epochs * records / batch))
-    claims: list[tuple[str, Any, Any]] = [
-        ("unit", plan.unit, privacy.unit),
-        ("noise", plan.noise, privacy.noise),
-        ("clip_norm", plan.clip_norm, privacy.clip_norm),
-        ("delta", plan.delta, privacy.delta),
-        ("epsilon", plan.target_epsilon, privacy.epsilon if config.is_private else math.inf),
-        ("rounds", plan.rounds, training.rounds),
-        ("steps a round", plan.steps_per_round, steps),
-        ("sampling", plan.sampling, "full" if batch == records else "poisson"),
-        ("sampling rate", plan.sampling_rate, batch / records),
-        ("batch size", plan.expected_batch_size, float(batch)),
-    ]
-    if privacy.record_counts == "nominal":
-        claims.append(("record count", records, privacy.nominal_records))
-    for name, planned, configured in claims:
-        if planned != configured:
-            yield f"the plan says {name} {planned} but the configuration gives {configured}"
+    """Where the plan is not the one that the configuration leads to.
+
+    How much noise there is needs no comparison: epsilon is computed from it.
+    """
+    expected = asdict(draft_plan(config, plan.declared_records))
+    claimed = asdict(plan)
+    for name in sorted(expected.keys() - {"noise_multiplier", "mechanism"}):
+        if claimed[name] != expected[name]:
+            yield _contradiction(name, claimed[name], expected[name])
+    if plan.mechanism is not None:
+        shares, asked = plan.mechanism.shares, config.secure_aggregation.min_contributors
+        if shares != asked:
+            yield _contradiction("noise shares", shares, asked)
+        if plan.mechanism.contributors != config.cohort_size:
+            yield _contradiction("contributors", plan.mechanism.contributors, config.cohort_size)
+
+
+def _contradiction(name: str, claimed: object, configured: object) -> str:
+    return f"the plan says {name} {claimed!r:.60} but the configuration gives {configured!r:.60}"
 
 
 def _fault_text(key: str, asked: object, allowed: object) -> str:

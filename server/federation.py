@@ -238,9 +238,7 @@ class Federation:
     def _evaluate(self, weights: Weights) -> Evaluation:
         load_weights(self._model, weights)
         test: Dataset = self._test
-        return evaluate_model(
-            self._model, test.features, test.labels, self._config.training.device
-        )
+        return evaluate_model(self._model, test.features, test.labels, self._config.training.device)
 
     def _evaluate_on_clients(
         self, weights: Weights, record: RoundRecord, found: Gathering

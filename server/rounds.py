@@ -141,9 +141,7 @@ class Roster:
     @classmethod
     def from_json(cls, members: Iterable[Mapping[str, Any]], seed: int) -> Roster:
         """Inverse of `to_json`."""
-        return cls(
-            (Member(**{**m, "standing": Standing(m["standing"])}) for m in members), seed
-        )
+        return cls((Member(**{**m, "standing": Standing(m["standing"])}) for m in members), seed)
 
 
 def is_enough(record: RoundRecord, min_replies: int) -> bool:

@@ -116,4 +116,3 @@ def _with_prefix(state: Mapping[str, NDArray], prefix: str) -> dict[str, NDArray
 
 def _as_message(update: Update) -> Message:
     return Message(update.to_content(), dst_node_id=0, message_type="train")
-

@@ -54,7 +54,8 @@ class Fault:
     allowed: str
 
     def __str__(self) -> str:
-        return f"{self.key} = {self.value}: {self.allowed}"
+        # One line, whatever the user wrote.
+        return " ".join(f"{self.key} = {self.value}: {self.allowed}".split())
 
 
 class ConfigError(UsageError):

@@ -36,7 +36,9 @@ def take_identity() -> None:
     TaskIdentity.node_id = SERVER_NODE_ID
 
 
-def client_contexts(node_configs: Mapping[int, Settings], run_config: Settings) -> dict[int, Context]:
+def client_contexts(
+    node_configs: Mapping[int, Settings], run_config: Settings
+) -> dict[int, Context]:
     """One Flower context a client node."""
     return {
         node: Context(
@@ -146,7 +148,9 @@ class LocalGrid(Grid):
             identifier = f"{next(self._numbers):016d}"
             message.metadata.__dict__["_message_id"] = identifier
             if message.metadata.dst_node_id not in self._node_ids:
-                raise RunError(f"there is no simulated client on node {message.metadata.dst_node_id}")
+                raise RunError(
+                    f"there is no simulated client on node {message.metadata.dst_node_id}"
+                )
             self._executor.submit(message)
             identifiers.append(identifier)
         self._outstanding.update(identifiers)

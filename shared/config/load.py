@@ -15,7 +15,7 @@ from typing import Any
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
-from shared.config.schema import Config
+from shared.config.schema import FAULTS, Config
 from shared.errors import ConfigError, Fault
 
 Scalar = str | int | float | bool
@@ -137,9 +137,8 @@ def _faults(error: ValidationError) -> list[Fault]:
         key = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
             faults.append(Fault(key, _shown(item["input"]), f"no such key{_nearest(key)}"))
-        elif item["type"] == "value_error" and "\t" in item["msg"]:
-            lines = item["msg"].removeprefix("Value error, ").splitlines()
-            faults += [Fault(*line.split("\t")) for line in lines]
+        elif item["type"] == FAULTS:
+            faults += item["ctx"]["faults"]
         else:
             faults.append(Fault(key, _shown(item["input"]), _allowed(key, item["msg"])))
     return faults

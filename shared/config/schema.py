@@ -7,9 +7,13 @@ Values that change only speed (workers, engine) are not here: they must not chan
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, LiteralString
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+# Type of the validation error that carries the faults between sections.
+FAULTS: LiteralString = "calyx_faults"
 
 Positive = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -117,7 +121,10 @@ class PrivacyConfig(Section):
     noise: Literal["none", "local", "distributed", "central"] = Field(
         "local", description="who adds the noise; none means no differential privacy"
     )
-    epsilon: PositiveFloat = Field(8.0, description="total budget of the run, not of a round")
+    # Below lies no use, above no promise, and in both no accountant that answers in time.
+    epsilon: Annotated[float, Field(ge=0.001, le=10_000, allow_inf_nan=False)] = Field(
+        8.0, description="total budget of the run, not of a round"
+    )
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     clip_norm: PositiveFloat = Field(1.0, description="L2 bound of one unit's contribution")
     sampling: Literal["poisson", "full"] = "poisson"
@@ -169,5 +176,5 @@ class Config(Section):
         from shared.config.rules import cross_section_faults
 
         if faults := cross_section_faults(self):
-            raise ValueError("\n".join(f"{f.key}\t{f.value}\t{f.allowed}" for f in faults))
+            raise PydanticCustomError(FAULTS, "sections contradict each other", {"faults": faults})
         return self

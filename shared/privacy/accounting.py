@@ -34,9 +34,15 @@ from shared.privacy.skellam_mechanism import SkellamMechanism, epsilon_with_cuts
 
 Unit = Literal["record", "client"]
 _RDP_ORDERS = tuple([1 + x / 10 for x in range(1, 100)] + list(range(11, 65)) + [128, 256, 512])
-# Width of the privacy loss grid. Rounding on it is upwards, so any width gives a bound; the fine
-# one is within 0.03 % of widths five times smaller, at a fifth of their time.
-_FINE_INTERVAL, _COARSE_INTERVAL = 5e-4, 2e-3
+# Width of the privacy loss grid, by the epsilon that comes out. Rounding on it is upwards, so any
+# width gives a bound; with these it is within 0.03 % of widths five times smaller.
+_INTERVALS = ((1.0, 5e-4), (0.1, 1e-4), (0.0, 2e-5))
+_COARSER = 4
+_LARGEST_COUNT = 10**18
+# Beyond this, epsilon promises nothing and the loss grid would need too much memory; Rényi's bound
+# is then the only figure.
+_PLD_MAX_EPSILON = 1000.0
+_PLD_MAX_COUNT = 10**7
 # A step with less noise than this fits no PLD grid of reasonable size; RDP still bounds it.
 _PLD_MIN_NOISE = 0.1
 
@@ -66,19 +72,9 @@ class PrivacyEvent:
     skellam: SkellamMechanism | None = None
 
     def __post_init__(self) -> None:
-        ok = (
-            self.count >= 0
-            and 0 < self.sampling_rate <= 1
-            and (self.sampling == "poisson" or self.sampling_rate == 1)
-            and (self.mechanism == "none" or 0 < self.noise_multiplier < math.inf)
-        )
-        if self.mechanism == "skellam":
-            ok = ok and self.skellam is not None
-            ok = ok and self.skellam.noise_multiplier == self.noise_multiplier
-        else:
-            ok = ok and self.skellam is None
-        if not ok or self.mechanism not in ("gaussian", "skellam", "none"):
-            raise PrivacyError(f"this is no valid privacy event and cannot be accounted: {self}")
+        if not (_is_sane(self) and _noise_is_sane(self)):
+            shown = repr(self)[:300]
+            raise PrivacyError(f"this is no valid privacy event and cannot be accounted: {shown}")
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready form; inverse of `from_dict`."""
@@ -97,6 +93,36 @@ class PrivacyEvent:
             return cls(**fields)
         except (TypeError, AttributeError) as error:
             raise PrivacyError(f"unknown privacy event {fields}: {error}") from error
+
+
+def _is_sane(event: PrivacyEvent) -> bool:
+    """Everything but the noise; exact types, since 1.0 and True would pass for 1."""
+    rate, count = event.sampling_rate, event.count
+    return (
+        event.mechanism in ("gaussian", "skellam", "none")
+        and event.unit in ("record", "client")
+        and event.sampling in ("poisson", "full")
+        and type(rate) in (float, int)
+        and 0 < rate <= 1
+        and (event.sampling == "poisson" or rate == 1)
+        and type(count) is int
+        and 0 <= count <= _LARGEST_COUNT
+    )
+
+
+def _noise_is_sane(event: PrivacyEvent) -> bool:
+    noise, skellam = event.noise_multiplier, event.skellam
+    if type(noise) not in (float, int):
+        return False
+    if event.mechanism == "none":
+        return noise == 0 and skellam is None
+    if event.mechanism == "skellam" and (
+        not isinstance(skellam, SkellamMechanism) or skellam.noise_multiplier != noise
+    ):
+        return False
+    if event.mechanism == "gaussian" and skellam is not None:
+        return False
+    return 1e-6 <= noise <= 1e12
 
 
 @dataclass(frozen=True)
@@ -131,15 +157,15 @@ def spent(
     if not key:
         return Spent(0.0, 0.0, delta)
     if coarse:
-        return Spent(_pld_epsilon(key, delta, _COARSE_INTERVAL), math.inf, delta)
-    return Spent(_pld_epsilon(key, delta, _FINE_INTERVAL), _rdp_epsilon(key, delta), delta)
+        return Spent(_pld_epsilon(key, delta, _COARSER), math.inf, delta)
+    return Spent(_pld_epsilon(key, delta, 1), _rdp_epsilon(key, delta), delta)
 
 
 def within(events: Iterable[PrivacyEvent], epsilon: float, delta: float, unit: Unit) -> bool:
     """Whether the composed events stay within (epsilon, delta); fast where RDP already shows it."""
     key = _merged(events)
     if any(e.mechanism == "none" or (unit == "client" and e.unit == "record") for e in key):
-        return math.isinf(epsilon)
+        return epsilon == math.inf
     if not key or _rdp_epsilon(key, delta) <= epsilon:
         return True
     return spent(key, delta, unit).epsilon <= epsilon
@@ -206,14 +232,37 @@ def _pld(noise_multiplier: float, rate: float, interval: float) -> Any:
 
 
 @lru_cache(maxsize=4096)
-def _pld_epsilon(key: tuple[PrivacyEvent, ...], delta: float, interval: float) -> float:
-    if any(e.mechanism == "skellam" or e.noise_multiplier < _PLD_MIN_NOISE for e in key):
+def _pld_epsilon(key: tuple[PrivacyEvent, ...], delta: float, coarser: int) -> float:
+    if any(e.mechanism == "skellam" for e in key) or any(
+        noise < _PLD_MIN_NOISE or count > _PLD_MAX_COUNT for noise, _, count in _pld_parts(key)
+    ):
         return math.inf
+    if _rdp_epsilon(key, delta) > _PLD_MAX_EPSILON:
+        return math.inf
+    epsilon = math.inf
+    for enough, interval in _INTERVALS:
+        epsilon = _pld_on_grid(key, delta, interval * coarser)
+        if epsilon >= enough:
+            break
+    return epsilon
+
+
+def _pld_on_grid(key: tuple[PrivacyEvent, ...], delta: float, interval: float) -> float:
     total = None
-    for event in key:
-        part = _pld(event.noise_multiplier, event.sampling_rate, interval).self_compose(event.count)
+    for noise_multiplier, rate, count in _pld_parts(key):
+        part = _pld(noise_multiplier, rate, interval).self_compose(count)
         total = part if total is None else total.compose(part)
     return float(total.get_epsilon_for_delta(delta)) if total is not None else 0.0
+
+
+def _pld_parts(key: tuple[PrivacyEvent, ...]) -> list[tuple[float, float, int]]:
+    """Noise, rate and count to compose; unsampled Gaussians are one Gaussian, exactly.
+
+    n releases at noise s each tell as much as one release at s / sqrt(n).
+    """
+    precision = sum(e.count / e.noise_multiplier**2 for e in key if e.sampling_rate == 1)
+    parts = [(e.noise_multiplier, e.sampling_rate, e.count) for e in key if e.sampling_rate < 1]
+    return [*parts, (1 / math.sqrt(precision), 1.0, 1)] if precision else parts
 
 
 class _quiet:

@@ -111,7 +111,12 @@ class PrivacyPlan:
 
     def spent(self, rounds: int) -> Spent:
         """What `rounds` rounds of this plan cost, by both accountants."""
-        return spent([self.round_event] * rounds, self.delta, self.unit)
+        return spent([self.events(rounds)], self.delta, self.unit)
+
+    def events(self, rounds: int) -> PrivacyEvent:
+        """All that so many rounds cost, as one event."""
+        event = self.round_event
+        return replace(event, count=event.count * rounds)
 
     def to_json(self) -> str:
         """Canonical JSON: equal plans have equal text."""
@@ -131,6 +136,12 @@ class PrivacyPlan:
             sane = sane and all(1 <= count <= _LARGEST_COUNT for count in counts)
             sane = sane and plan.expected_batch_size > 0 and plan.sensitivity_factor in (1.0, 2.0)
             sane = sane and plan == _with_forced_factor(plan)
+            sane = sane and plan.relation == _relation(plan.unit, plan.noise)
+            sane = sane and (
+                0 < plan.target_epsilon < math.inf
+                if plan.is_private
+                else plan.target_epsilon == math.inf
+            )
             sane = sane and (plan.mechanism is not None) == (plan.noise == "distributed")
             sane = sane and (plan.mechanism is None or _mechanism_fits(plan, plan.mechanism))
             if not sane:
@@ -150,7 +161,8 @@ class PrivacyPlan:
 def _mechanism_fits(plan: PrivacyPlan, mechanism: SkellamMechanism) -> bool:
     """What plan and mechanism both say must be the same."""
     return (
-        mechanism.clip_norm == plan.clip_norm
+        mechanism.rounding == "dithered"
+        and mechanism.clip_norm == plan.clip_norm
         and mechanism.noise_multiplier == plan.noise_multiplier
         and mechanism.releases == plan.rounds
     )
@@ -264,9 +276,9 @@ def _calibrated(draft: PrivacyPlan) -> PrivacyPlan:
     checked, and if need be raised, with the accountant that the ledger uses.
     """
 
-    def excess(log_multiplier: float) -> float:
+    def excess(log_multiplier: float, *, coarse: bool = True) -> float:
         plan = _with_noise(draft, math.exp(log_multiplier))
-        cost = spent([plan.round_event] * plan.rounds, plan.delta, plan.unit, coarse=True)
+        cost = spent([plan.events(plan.rounds)], plan.delta, plan.unit, coarse=coarse)
         return math.log(max(cost.epsilon, 1e-12) / draft.target_epsilon)
 
     low = high = 0.0
@@ -283,6 +295,9 @@ def _calibrated(draft: PrivacyPlan) -> PrivacyPlan:
         if low < math.log(1e-3):
             break
     root = brentq(excess, low, high, xtol=3e-4) if excess(low) > 0 else low
+    while (slack := excess(root, coarse=False)) < -1e-3 and root > math.log(1e-3):
+        # Epsilon falls at least as fast as the multiplier grows; the coarse grid was too careful.
+        root += slack / 2
     plan = _with_noise(draft, math.exp(root))
     while plan.spent(plan.rounds).epsilon > draft.target_epsilon:
         plan = _with_noise(draft, plan.noise_multiplier * 1.0003)

@@ -76,7 +76,9 @@ class Introduction:
         record = _record(content, INTRODUCTION, ConfigRecord)
         count = _field(record, "declared-records", int)
         if not 0 <= count <= MAX_RECORDS:
-            raise ProtocolError(f"a client declares {count} records; 0 to {MAX_RECORDS} are allowed")
+            raise ProtocolError(
+                f"a client declares {count} records; 0 to {MAX_RECORDS} are allowed"
+            )
         name = _field(record, "client", str)
         if not name or len(name) > 100 or not name.isprintable():
             raise ProtocolError("a client's name must be 1 to 100 printable characters")
@@ -147,7 +149,9 @@ class TrainInstruction:
         return state.hexdigest()
 
 
-def train_reply(arrays: ArrayRecord, declared_records: int, metrics: dict[str, float]) -> RecordDict:
+def train_reply(
+    arrays: ArrayRecord, declared_records: int, metrics: dict[str, float]
+) -> RecordDict:
     """A client's update: new weights and the public weight of its vote."""
     return RecordDict(
         {ARRAYS: arrays, METRICS: MetricRecord({WEIGHT_KEY: declared_records, **metrics})}

@@ -49,7 +49,9 @@ def load_preset(name_or_path: str) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise ConfigError(f"{path} cannot be read: {reason}; give a preset or a TOML file") from None
+        raise ConfigError(
+            f"{path} cannot be read: {reason}; give a preset or a TOML file"
+        ) from None
     return {"name": path.stem, **from_toml(text, where=str(path))}
 
 

@@ -182,14 +182,6 @@ def test_it_stops_cleanly_and_prints_nothing(made: launch.AuthorityFiles, serve:
         code, out, errors = served.end()
         assert (code, out, errors) == (0, "stopped\n", "")
         assert not remote.health()
-    assert serve(made.directory).end(signal.SIGINT)[0] == 0
-
-
-def test_an_authority_that_is_not_there_is_said_to_be_so(
-    made: launch.AuthorityFiles, serve: Serve
-) -> None:
-    served = serve(made.directory)
-    served.end()
     message = r"did not answer within 0\.5 s"
     with connect(made, served.port, 0.5) as remote, pytest.raises(RunError, match=message):
         remote.close_run("run-1")

@@ -226,11 +226,14 @@ def test_broken_ciphertexts_are_refused_before_the_round_is_spent(
     damaged = broken(chunks, how)
     assert refusal(authority, request, damaged) == Refusal.MALFORMED
     announced = run.request(1, uploads, as_sum(run, damaged, 3))
-    with pytest.raises(ReleaseRefused) as caught:
-        authority.release(*announced)
-    # A flipped bit may still be a ciphertext, of something else.
-    assert Refusal.of(caught.value) in (Refusal.MALFORMED, Refusal.PROOF)
-    if Refusal.of(caught.value) == Refusal.MALFORMED:
+    if how == "flipped":
+        # It may still be a ciphertext: then of something else, or of the same with more noise.
+        try:
+            assert (authority.release(*announced).values == total_of(uploads)).all()
+        except ReleaseRefused as error:
+            assert Refusal.of(error) in (Refusal.MALFORMED, Refusal.PROOF)
+    else:
+        assert refusal(authority, *announced) == Refusal.MALFORMED
         assert (authority.release(request, chunks).values == total_of(uploads)).all()
     assert isinstance(decisions(folder)[0], Refused)
 

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from client.ledger import Budget, Entry, Ledger
 from shared.errors import BudgetExceeded, LedgerError, PrivacyError
 from shared.privacy.accounting import PrivacyEvent, spent
+from shared.privacy.skellam_mechanism import fit_mechanism
 
 DELTA = 1e-5
 FINGERPRINT = hashlib.sha256(b"these records").hexdigest()
@@ -271,6 +272,29 @@ def test_whatever_is_asked_no_more_than_the_budget_is_ever_spent(
                 accepted.append(event)
         assert ledger.events() == tuple(accepted)
         assert ledger.spent(DELTA, "record").epsilon <= epsilon
+
+
+def test_a_sealed_rounds_event_is_kept_whole(path: Path) -> None:
+    mechanism = fit_mechanism(
+        dimension=1000,
+        clip_norm=1.0,
+        noise_multiplier=4.0,
+        shares=5,
+        contributors=10,
+        releases=30,
+        signal_norm=10.0,
+        value_bound=8191,
+    )
+    event = PrivacyEvent("skellam", "record", 4.0, "poisson", 0.2, 1, mechanism)
+    budget = Budget(spent([EVENT, event], DELTA, "record").epsilon, DELTA, "record")
+    with Ledger.open(path, data_fingerprint=FINGERPRINT) as ledger:
+        charge(ledger, 1, event=EVENT, budget=budget)
+        charge(ledger, 2, event=event, budget=budget)
+    with Ledger.open(path, data_fingerprint=FINGERPRINT) as ledger:
+        assert ledger.events() == (EVENT, event)
+        assert ledger.verify() == 2
+        with pytest.raises(BudgetExceeded):
+            charge(ledger, 3, event=event, budget=budget)
 
 
 class TestRepeating:

@@ -108,7 +108,12 @@ REFUSED: dict[str, tuple[tuple[str, ...], dict[str, Any], type[CalyxError], str]
     "less noise than promised": ((), {"noise_multiplier": 0.3}, PolicyViolation, "epsilon"),
     "plan for other data": ((), {"declared_records": 5}, PolicyViolation, "the plan says"),
     "sealing it cannot do": (("secure_aggregation.scheme=ckks",), {}, PolicyViolation, "seal"),
-    "code of the server's choice": (("model.name=platform:platform",), {}, PolicyViolation, "model"),
+    "code of the server's choice": (
+        ("model.name=platform:platform",),
+        {},
+        PolicyViolation,
+        "model",
+    ),
     "a data set the server names": (
         ("data.source=hub", "data.hub_name=/etc"),
         {},
@@ -123,7 +128,9 @@ def test_refused_without_a_trace(name: str, device: Node) -> None:
     settings, changes, error, reason = REFUSED[name]
     plain = config_of()
     config = config_of(*settings)
-    plan = disguised(make_plan(config_of(*(s for s in settings if "privacy" in s)), records()), **changes)
+    plan = disguised(
+        make_plan(config_of(*(s for s in settings if "privacy" in s)), records()), **changes
+    )
     with pytest.raises(error, match=reason):
         train_round(order(plain, plan), config, device)
     assert not Path(device.ledger_path).exists() or not _entries(device, plain)

@@ -57,6 +57,8 @@ def test_no_pickle_in_our_code() -> None:
         for path in (ROOT / package).rglob("*.py")
     ]
     assert len(sources) > 30
-    pattern = re.compile(r"\b(import (cloud)?pickle|from (cloud)?pickle|allow_pickle=True|torch\.load)")
+    pattern = re.compile(
+        r"\b(import (cloud)?pickle|from (cloud)?pickle|allow_pickle=True|torch\.load)"
+    )
     offenders = [str(p) for p in sources if pattern.search(p.read_text())]
     assert offenders == []

@@ -33,7 +33,10 @@ BAD_ARRAYS = {
     "other shape": ({"b": np.zeros(3, np.float32)}, r"shape \(3,\), expected \(2,\)"),
     "broadcastable shape": ({"b": np.zeros((1, 2), np.float32)}, r"shape \(1, 2\)"),
     "0-d where a vector belongs": ({"b": np.array(0.0, np.float32)}, r"shape \(\), expected"),
-    "vector where 0-d belongs": ({"scale": np.zeros(1, np.float32)}, r"shape \(1,\), expected \(\)"),
+    "vector where 0-d belongs": (
+        {"scale": np.zeros(1, np.float32)},
+        r"shape \(1,\), expected \(\)",
+    ),
     "other type": ({"b": np.zeros(2, np.float64)}, "type float64, expected float32"),
     "integers": ({"b": np.zeros(2, np.int32)}, "type int32"),
     "too large": ({"w": np.full((3, 2), 9, np.float32)}, "norm 22.05 is above the limit 10"),
@@ -134,9 +137,7 @@ def test_pickled_objects_are_never_loaded(
     np.save(buffer, np.array([print], dtype=object), allow_pickle=True)
     arrays = to_record(reference)
     evil = ArrayRecord({name: arrays[name] for name in reference})
-    evil["b"] = Array(
-        dtype="float32", shape=(2,), stype="numpy.ndarray", data=buffer.getvalue()
-    )
+    evil["b"] = Array(dtype="float32", shape=(2,), stype="numpy.ndarray", data=buffer.getvalue())
     with pytest.raises(ProtocolError, match="array b cannot be decoded"):
         check(reply(evil), reference)
 

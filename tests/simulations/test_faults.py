@@ -141,7 +141,9 @@ def test_refusal_is_listed_with_its_reason_and_the_client_is_not_asked_again(
     tmp_path: Path,
 ) -> None:
     config = resolve("digits-cnn", [*SETTINGS, "privacy.noise=none"])
-    refuse: Answer = lambda message, honest: error_reply(PolicyViolation("epsilon too high"), message)  # noqa: E731,E501
+    refuse: Answer = lambda message, honest: error_reply(
+        PolicyViolation("epsilon too high"), message
+    )  # noqa: E731,E501
     first, second = federate(config, tmp_path / "run", {1: refuse})
     assert first["declined"] == [{"client": "1", "reason": "epsilon too high"}]
     assert second["asked"] == 3

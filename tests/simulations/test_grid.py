@@ -21,7 +21,7 @@ from simulations.pool import WorkerPool, decode, encode
 
 NODES: dict[int, Settings] = {2 + i: {"partition-id": i} for i in range(4)}
 
-APP = '''
+APP = """
 import os, time
 from flwr.app import Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -44,7 +44,7 @@ def train(message, context):
     count = len(message.content.array_records.get("arrays", {}))
     reply = {"number": number, "pid": os.getpid(), "arrays": count}
     return Message(RecordDict({"metrics": MetricRecord(reply)}), reply_to=message)
-'''
+"""
 
 
 @pytest.fixture(params=["in_process", "workers"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from shared.config import Config
 from shared.config.load import build, from_settings
 from shared.errors import ConfigError, PrivacyError
 from shared.privacy.accounting import PrivacyEvent, spent
-from shared.privacy.plan import PrivacyPlan, make_plan
+from shared.privacy.plan import PrivacyPlan, SumShape, make_plan
 
 
 def config(*lines: str) -> Config:
@@ -25,6 +25,12 @@ def config(*lines: str) -> Config:
 @pytest.fixture(scope="module")
 def plan() -> PrivacyPlan:
     return make_plan(Config(), 144)
+
+
+@pytest.fixture(scope="module")
+def sealed() -> PrivacyPlan:
+    lines = ("privacy.noise=distributed", "secure_aggregation.scheme=bfv")
+    return make_plan(config(*lines), 144, SumShape(1000, 8191))
 
 
 class TestPromise:
@@ -75,7 +81,7 @@ class TestPromise:
         assert 0.995 * epsilon <= made.spent(made.rounds).epsilon <= epsilon
 
     @pytest.mark.parametrize(
-        ("epsilon", "delta"), [(1e-9, 1e-4), (1e5, 1e-4), (8.0, 1e-13), (8.0, 0.5)]
+        ("epsilon", "delta"), [(1e-3, 1e-4), (1e4, 1e-4), (8.0, 1e-13), (8.0, 0.5)]
     )
     def test_absurd_budgets_are_kept_all_the_same(self, epsilon: float, delta: float) -> None:
         made = make_plan(config(f"privacy.epsilon={epsilon}", f"privacy.delta={delta}"), 144)
@@ -122,6 +128,20 @@ class TestWhatARoundCosts:
             "gaussian", "client", made.noise_multiplier / 2, "full", 1.0, 1
         )
 
+    def test_distributed_noise_is_one_step_a_round_and_keeps_the_promise(
+        self, sealed: PrivacyPlan
+    ) -> None:
+        event = sealed.round_event
+        assert (event.mechanism, event.count, event.sampling_rate) == ("skellam", 1, 32 / 144)
+        total = spent([event] * 30, sealed.delta, "record")
+        assert total.pld == math.inf
+        assert 0.98 * 8 <= total.epsilon <= 8
+
+    def test_distributed_noise_needs_to_know_the_sum(self) -> None:
+        lines = ("privacy.noise=distributed", "secure_aggregation.scheme=bfv")
+        with pytest.raises(PrivacyError, match="shape of the sum"):
+            make_plan(config(*lines), 144)
+
     def test_without_noise_there_is_no_guarantee_and_the_plan_says_so(self) -> None:
         made = make_plan(config("privacy.noise=none"), 144)
         assert not made.is_private
@@ -159,6 +179,11 @@ class TestReceiving:
         assert received == sent
         assert received.digest == sent.digest
         assert received.to_json() == sent.to_json()
+
+    def test_so_it_is_with_distributed_noise(self, sealed: PrivacyPlan) -> None:
+        received = PrivacyPlan.from_json(sealed.to_json())
+        assert received == sealed
+        assert received.spent(30) == sealed.spent(30)
 
     def test_any_change_changes_the_digest(self, plan: PrivacyPlan) -> None:
         changed = [
@@ -221,19 +246,54 @@ class TestReceiving:
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 500
 
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"clip_norm": 2.0},
+            {"noise_multiplier": 100.0},
+            {"releases": 1},
+            {"shares": 0},
+            {"shares": 11},
+            {"scaled_norm": math.nan},
+            {"rounding": "none"},
+            # Its bound holds for one rounded vector, not for a sum over many records.
+            {"rounding": "conditional"},
+            {"unknown": 1},
+        ],
+        ids=lambda change: "-".join(map(str, *change.items())),
+    )
+    def test_a_mechanism_that_the_plan_does_not_describe_is_refused(
+        self, sealed: PrivacyPlan, change: dict[str, Any]
+    ) -> None:
+        changed = json.loads(sealed.to_json())
+        changed["mechanism"] |= change
+        with pytest.raises(PrivacyError, match="privacy plan received"):
+            PrivacyPlan.from_json(json.dumps(changed))
+
+    def test_only_distributed_noise_has_a_mechanism(
+        self, plan: PrivacyPlan, sealed: PrivacyPlan
+    ) -> None:
+        mechanism = json.loads(sealed.to_json())["mechanism"]
+        mechanism |= {"noise_multiplier": plan.noise_multiplier}
+        with_one = json.loads(plan.to_json()) | {"mechanism": mechanism}
+        without = json.loads(sealed.to_json()) | {"mechanism": None}
+        for mismatched in (with_one, without):
+            with pytest.raises(PrivacyError, match="out of range"):
+                PrivacyPlan.from_json(json.dumps(mismatched))
+
     def test_a_plan_without_noise_cannot_promise_anything(self, plan: PrivacyPlan) -> None:
         unprotected = json.loads(make_plan(config("privacy.noise=none"), 144).to_json())
         with pytest.raises(PrivacyError):
             PrivacyPlan.from_json(json.dumps(unprotected | {"target_epsilon": 1.0}))
 
     @pytest.mark.parametrize(
-        "field", [*json.loads(make_plan(config("privacy.noise=none"), 1).to_json())]
+        "field", [field.name for field in fields(PrivacyPlan) if field.default is MISSING]
     )
     def test_a_missing_field_is_never_guessed(self, plan: PrivacyPlan, field: str) -> None:
-        fields = json.loads(plan.to_json())
-        del fields[field]
+        incomplete = json.loads(plan.to_json())
+        del incomplete[field]
         with pytest.raises(PrivacyError):
-            PrivacyPlan.from_json(json.dumps(fields))
+            PrivacyPlan.from_json(json.dumps(incomplete))
 
     @pytest.mark.parametrize(
         "text",
