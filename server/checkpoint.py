@@ -1,8 +1,8 @@
 """Checkpoints: one safetensors file a round, written so that a crash leaves the old or the new.
 
 The file holds the global weights (``model/NAME``), their running average (``average/NAME``), the
-strategy's state (``strategy/NAME``) and, in the header, everything else the server must remember: round, roster, history. It holds no
-update of any single client.
+strategy's state (``strategy/NAME``) and, in the header, everything else the server must remember:
+round, roster, history. It holds no update of any single client.
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ def load_latest(directory: Path, config_digest: str) -> Checkpoint | None:
             history=rest["history"],
         )
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); delete it to use the one before")
+        raise CheckpointError(
+            f"{path} cannot be read ({error}); delete it to use the one before"
+        ) from None
     if checkpoint.config_digest != config_digest:
         raise CheckpointError(
             f"{path} belongs to a run with another configuration; resume with the same settings"

@@ -118,7 +118,8 @@ class Federation:
         updates = self._train(record, state.weights, roster, found, journal)
         roster.apply(record)
         enough = is_enough(record, federation.min_replies)
-        weights, metrics = state.weights, {}
+        weights = state.weights
+        metrics: dict[str, float] = {}
         if enough:
             weights, metrics = self._aggregator.aggregate(number, state.weights, updates)
         kept = self._average.update(number, weights)
@@ -300,6 +301,7 @@ class Federation:
             "epsilon_target": plans[0].target_epsilon,
             "delta": config.privacy.delta,
             "noise_multiplier": max(plan.noise_multiplier for plan in plans),
+            "largest_client": max(plan.declared_records for plan in plans),
             "engine": self._settings.engine,
             "workers": self._settings.workers,
         }

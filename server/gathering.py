@@ -90,6 +90,6 @@ def _introduced(reply: Message, config: Config) -> Member:
             who.client,
             records,
             Standing.DECLINED,
-            f"client {who.client} runs other code (version {who.version}); install the same version",
+            f"client {who.client} runs other code (version {who.version}); use the same version",
         )
     return Member(who.client, records)

@@ -27,33 +27,35 @@ from server.replies import Update
 from shared.config.schema import FederationConfig
 from shared.errors import CheckpointError
 from shared.protocol.arrays import NDArray, Weights
-from shared.protocol.messages import ARRAYS, CONFIG, WEIGHT_KEY
+from shared.protocol.messages import ARRAYS, WEIGHT_KEY
 
 
 def make_strategy(config: FederationConfig) -> FedAvg:
     """Build the configured Flower strategy."""
-    keys = {"weighted_by_key": WEIGHT_KEY, "arrayrecord_key": ARRAYS, "configrecord_key": CONFIG}
     match config.strategy:
         case "fedavg":
-            return FedAvg(**keys)
+            strategy = FedAvg()
         case "fedprox":
-            return FedProx(**keys, proximal_mu=config.proximal_mu)
+            strategy = FedProx(proximal_mu=config.proximal_mu)
         case "fedadam":
-            return FedAdam(**keys, eta=config.server_learning_rate)
+            strategy = FedAdam(eta=config.server_learning_rate)
         case "fedyogi":
-            return FedYogi(**keys, eta=config.server_learning_rate)
+            strategy = FedYogi(eta=config.server_learning_rate)
         case "fedmedian":
-            return FedMedian(**keys)
+            strategy = FedMedian()
         case "trimmed_mean":
-            return FedTrimmedAvg(**keys, beta=config.trim_fraction)
+            strategy = FedTrimmedAvg(beta=config.trim_fraction)
         case "krum":
-            return Krum(**keys, num_malicious_nodes=config.malicious_clients)
+            strategy = Krum(num_malicious_nodes=config.malicious_clients)
         case "multikrum":
-            return MultiKrum(
-                **keys,
+            strategy = MultiKrum(
                 num_malicious_nodes=config.malicious_clients,
                 num_nodes_to_select=config.selected_clients,
             )
+    # The names under which our messages carry what Flower aggregates.
+    strategy.weighted_by_key = WEIGHT_KEY
+    strategy.arrayrecord_key = ARRAYS
+    return strategy
 
 
 class Aggregator:

@@ -48,7 +48,9 @@ class Simulation:
 
 def default_workers(clients: int) -> int:
     """As many processes as there are cores this process may use, at most one a client."""
-    return max(1, min(len(os.sched_getaffinity(0)), clients))
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min(cores, clients))
 
 
 def run_local(simulation: Simulation, workers: int, *, verbose: bool = False) -> None:

@@ -28,15 +28,7 @@ from shared.errors import RunError
 from simulations.grid import Settings
 
 _START_TIMEOUT_S = 120.0
-ONE_THREAD = {
-    name: "1"
-    for name in (
-        "OMP_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "NUMEXPR_NUM_THREADS",
-    )
-}
+ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")}
 
 
 def encode(message: Message) -> bytes:

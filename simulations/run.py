@@ -170,13 +170,13 @@ def _simulation(config: Config, folder: RunFolder, engine: str, workers: int | N
     from simulations.engine import Simulation, default_workers
 
     number = workers or default_workers(config.cohort_size)
-    server = {
+    server: dict[str, str | int | float | bool] = {
         "run": folder.path.name,
         "run-dir": str(folder.path),
         "engine": engine,
         "workers": number,
     }
-    clients = {
+    clients: dict[int, dict[str, str | int | float | bool]] = {
         i: {
             "partition-id": i,
             "num-partitions": config.federation.clients,

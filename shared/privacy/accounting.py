@@ -188,7 +188,7 @@ def _rdp_curve(noise_multiplier: float, rate: float) -> np.ndarray[Any, np.dtype
 
     event = GaussianDpEvent(noise_multiplier)
     # Orders whose series does not converge come back infinite and are simply not used.
-    with _quiet("absl"), np.errstate(all="ignore"):
+    with _Quiet("absl"), np.errstate(all="ignore"):
         accountant = RdpAccountant(orders=_RDP_ORDERS)
         accountant.compose(event if rate == 1 else PoissonSampledDpEvent(rate, event))
         return np.asarray(accountant._rdp, dtype=np.float64)
@@ -197,14 +197,16 @@ def _rdp_curve(noise_multiplier: float, rate: float) -> np.ndarray[Any, np.dtype
 @lru_cache(maxsize=4096)
 def _rdp_epsilon(key: tuple[PrivacyEvent, ...], delta: float) -> float:
     if any(event.mechanism == "skellam" for event in key):
-        total = sum(event.count * _rdp_at_integer_orders(event) for event in key)
-        return epsilon_with_cuts(total, delta)
+        by_order = np.zeros(len(ORDERS))
+        for event in key:
+            by_order += event.count * _rdp_at_integer_orders(event)
+        return epsilon_with_cuts(by_order, delta)
     from dp_accounting.rdp import compute_epsilon
 
     total = np.zeros(len(_RDP_ORDERS))
     for event in key:
         total += event.count * _rdp_curve(event.noise_multiplier, event.sampling_rate)
-    with _quiet("absl"), np.errstate(all="ignore"):
+    with _Quiet("absl"), np.errstate(all="ignore"):
         epsilon, _order = compute_epsilon(_RDP_ORDERS, total, delta)
     return float(epsilon)
 
@@ -252,7 +254,8 @@ def _pld_on_grid(key: tuple[PrivacyEvent, ...], delta: float, interval: float) -
     for noise_multiplier, rate, count in _pld_parts(key):
         part = _pld(noise_multiplier, rate, interval).self_compose(count)
         total = part if total is None else total.compose(part)
-    return float(total.get_epsilon_for_delta(delta)) if total is not None else 0.0
+    with np.errstate(all="ignore"):  # exponentials of large losses may overflow to infinity
+        return float(total.get_epsilon_for_delta(delta)) if total is not None else 0.0
 
 
 def _pld_parts(key: tuple[PrivacyEvent, ...]) -> list[tuple[float, float, int]]:
@@ -265,7 +268,7 @@ def _pld_parts(key: tuple[PrivacyEvent, ...]) -> list[tuple[float, float, int]]:
     return [*parts, (1 / math.sqrt(precision), 1.0, 1)] if precision else parts
 
 
-class _quiet:
+class _Quiet:
     """Raise one library's log level for a block."""
 
     def __init__(self, logger: str) -> None:

@@ -74,7 +74,8 @@ from server.checkpoint import Checkpoint, save_checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
-    save_checkpoint(Path({str(tmp_path)!r}), Checkpoint(2, "d", {{"z": np.zeros(10**6, np.float32)}}))
+    weights = {{"z": np.zeros(10**6, np.float32)}}
+    save_checkpoint(Path({str(tmp_path)!r}), Checkpoint(2, "d", weights))
 except OSError as error:
     print("refused", error.errno)
 """

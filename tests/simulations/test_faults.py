@@ -131,7 +131,10 @@ def test_the_liar_leaves_no_trace_in_the_model(tmp_path: Path) -> None:
     config = resolve("digits-cnn", [*SETTINGS, "privacy.noise=none"])
     lie, _ = LIES["huge"]
     federate(config, tmp_path / "lie", {2: lie})
-    refuse: Answer = lambda message, honest: error_reply(PolicyViolation("no"), message)  # noqa: E731
+
+    def refuse(message: Message, honest: Message) -> Message:
+        return error_reply(PolicyViolation("no"), message)
+
     federate(config, tmp_path / "refusal", {2: refuse})
     models = [(tmp_path / n / "model.safetensors").read_bytes() for n in ("lie", "refusal")]
     assert models[0] == models[1]
@@ -141,9 +144,10 @@ def test_refusal_is_listed_with_its_reason_and_the_client_is_not_asked_again(
     tmp_path: Path,
 ) -> None:
     config = resolve("digits-cnn", [*SETTINGS, "privacy.noise=none"])
-    refuse: Answer = lambda message, honest: error_reply(
-        PolicyViolation("epsilon too high"), message
-    )  # noqa: E731,E501
+
+    def refuse(message: Message, honest: Message) -> Message:
+        return error_reply(PolicyViolation("epsilon too high"), message)
+
     first, second = federate(config, tmp_path / "run", {1: refuse})
     assert first["declined"] == [{"client": "1", "reason": "epsilon too high"}]
     assert second["asked"] == 3

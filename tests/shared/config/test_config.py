@@ -192,7 +192,7 @@ class TestFaults:
             )
         )
         shown = {fault.key: (fault.value, fault.allowed) for fault in found}
-        assert shown["privacy.epsilon"] == ("-1", "must be greater than 0")
+        assert shown["privacy.epsilon"] == ("-1", "must be greater than or equal to 0.001")
         assert shown["privacy.delta"] == ("1", "must be less than 1")
         assert shown["privacy.noise"][0] == '"loud"'
         for choice in ("none", "local", "distributed", "central"):
