@@ -165,10 +165,11 @@ class LedgerStore:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
-            raise LedgerError(self._explained(error)) from None
+        # Damaged text shows as a UnicodeError, where it is part of SQLite's own message too.
+        except (sqlite3.Error, UnicodeError) as error:
+            raise LedgerError(" ".join(self._explained(error).split())) from None
 
-    def _explained(self, error: sqlite3.Error) -> str:
+    def _explained(self, error: sqlite3.Error | UnicodeError) -> str:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code, see sqlite.org
         if code in _IN_USE:
             return (

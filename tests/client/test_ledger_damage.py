@@ -287,6 +287,13 @@ class TestFilesThatAreNoLedger:
         tamper(path, "DROP TABLE identity", "DROP TABLE entries", "DROP TABLE head")
         self.refused(path, "cannot be read")
 
+    @pytest.mark.parametrize("replacement", [b"`", b"\xff"], ids=["torn", "no text"])
+    def test_a_damaged_table_definition(self, path: Path, replacement: bytes) -> None:
+        content = path.read_bytes()
+        assert content.count(b"ledger_id TEXT NOT NULL") == 1
+        path.write_bytes(content.replace(b"ledger_id TEXT", replacement + b"edger_id TEXT"))
+        self.refused(path, "cannot be read")
+
     def test_a_file_cut_in_half(self, path: Path) -> None:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         with pytest.raises(LedgerError) as caught:
