@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.node import Node
@@ -52,6 +52,17 @@ def introduce(message: Message, context: Context) -> Message:
         ).to_content(),
         reply_to=message,
     )
+
+
+@app.query("sealing")
+@_answering
+def accept_sealing(message: Message, context: Context) -> Message:
+    """Check the key authority's offer for this run and keep it."""
+    from shared.protocol.sealing import SealingOffer
+
+    config, node = from_run_config(context.run_config), Node.from_settings(context.node_config)
+    node.sealing().accept(SealingOffer.from_content(message.content), config)
+    return Message(RecordDict(), reply_to=message)
 
 
 @app.train()

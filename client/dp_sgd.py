@@ -130,6 +130,37 @@ def train_privately(
     return TrainingLog(len(batch_sizes), tuple(batch_sizes), last_loss)
 
 
+def clipped_gradient_sum(
+    model: nn.Module, data: Dataset, plan: PrivacyPlan, noise: NoiseSource
+) -> tuple[NDArray[np.float64], int]:
+    """Sum of clipped per-record gradients of one sampled batch, without noise.
+
+    For distributed noise only: the sum must not leave the client before its share of the noise is
+    added and it is sealed.
+
+    Returns:
+        float64 (trainable parameters,) in the model's order, and the batch size, which is secret.
+    """
+    if plan.unit != "record" or plan.noise != "distributed":
+        raise PrivacyError("only distributed noise takes a sum of gradients without its own noise")
+    check_private(model)
+    if type(model) not in BUILT_IN:
+        try_private(model, data.input_shape)
+    indices = _batch(len(data), plan, noise)
+    was_training = model.training
+    model.train()
+    try:
+        with watched(model) as gradients:
+            device = next(model.parameters()).device
+            _clipped_sum(model, gradients, data, indices, plan.clip_norm, device)
+        parts = [p.grad for p in model.parameters() if p.requires_grad]
+        flat = torch.cat([g.detach().cpu().double().flatten() for g in parts if g is not None])
+    finally:
+        model.zero_grad(set_to_none=True)
+        model.train(was_training)
+    return flat.numpy(), len(indices)
+
+
 def _batch(records: int, plan: PrivacyPlan, noise: NoiseSource) -> NDArray[np.int64]:
     """Indices of one step's records: all of them, or by one coin each."""
     if plan.sampling == "full":

@@ -11,6 +11,8 @@ server: a server must not be able to choose which ledger is charged or which noi
 ``data-directory``    real devices: where the records lie
 ``ledger``            path of the privacy ledger
 ``policy``            path of the owner's policy
+``identity``          sealed runs: path of this client's private keys
+``authority-key``     sealed runs: the key authority's public key, as pinned at enrolment, hex
 ====================  =========================================================================
 """
 
@@ -25,12 +27,14 @@ import numpy as np
 
 from client.ledger import Ledger
 from client.policy import Policy
+from client.sealing import SealingState
 from shared.config import Config
 from shared.config.schema import DataConfig
 from shared.data import Dataset, load_folder, load_split
 from shared.errors import DataError, LedgerError, PolicyViolation
 from shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise, seeded_key
 from shared.privacy.plan import PrivacyPlan
+from shared.protocol.receipts import is_hex
 
 Scalar = str | int | float | bool
 
@@ -47,6 +51,8 @@ class Node:
         data_directory: folder with the device's own records; empty in a simulation.
         ledger_path: where spent budget is recorded.
         policy_path: the owner's limits; empty only in a simulation.
+        identity_path: this client's private keys; only for sealed runs.
+        authority_key: the pinned public key of the key authority, hex; only for sealed runs.
     """
 
     name: str
@@ -56,6 +62,8 @@ class Node:
     data_directory: str
     ledger_path: str
     policy_path: str
+    identity_path: str = ""
+    authority_key: str = ""
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Scalar]) -> Node:
@@ -80,6 +88,8 @@ class Node:
             data_directory=str(settings.get("data-directory", "")),
             ledger_path=ledger,
             policy_path=policy,
+            identity_path=str(settings.get("identity", "")),
+            authority_key=str(settings.get("authority-key", "")),
         )
 
     @property
@@ -113,6 +123,21 @@ class Node:
         """
         if self.policy_path:
             Policy.load(Path(self.policy_path)).check_evaluation(config)
+
+    def sealing(self) -> SealingState:
+        """What this client needs to seal.
+
+        Raises:
+            PolicyViolation: it has no keys, or no authority that it trusts.
+        """
+        key = bytes.fromhex(self.authority_key) if is_hex(self.authority_key, 64) else b""
+        if not self.identity_path or not key:
+            raise PolicyViolation(
+                "this client is not enrolled at a key authority and cannot seal; name its keys and "
+                "the authority's with the node settings 'identity' and 'authority-key'"
+            )
+        path = Path(self.identity_path)
+        return SealingState(path.parent / "admissions", self.name, path, key)
 
     def ledger(self, records: Dataset) -> Ledger:
         """Open the ledger of these records, to be closed by the caller."""

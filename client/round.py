@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import numpy as np
 from flwr.app import RecordDict
+from numpy.typing import NDArray
+from torch import nn
 
 from client.node import Node
+from client.sealing import integers_to_seal
 from client.training import train_locally
 from client.update import protect_update
 from shared.config import Config
 from shared.data import Dataset
+from shared.encryption.quantise import clipped
 from shared.errors import PolicyViolation
 from shared.models import build_model
+from shared.models.vector import dimension, to_vector, trainable_names
+from shared.privacy.noise import NoiseSource
 from shared.privacy.plan import PrivacyPlan
-from shared.protocol.arrays import load_weights, read_record, to_record, weights_of
+from shared.protocol.arrays import Weights, load_weights, read_record, to_record, weights_of
 from shared.protocol.messages import TrainInstruction, read_arrays, train_reply
+from shared.protocol.sealing import sealing_parameters
 
 
 def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
@@ -30,11 +38,14 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
     policy = node.policy(plan)
     policy.check(config, plan)
     _plan_fits(config, plan, records)
-    _can_be_protected(config, plan)
 
     model = build_model(config.model, records.input_shape, records.classes, config.seed)
     received = read_record(read_arrays(content), like=weights_of(model))
     load_weights(model, received)
+    sealed = config.secure_aggregation.scheme != "none"
+    if sealed:
+        _sealing_fits(config, plan, model)
+        node.sealing()
 
     # Write-ahead: the cost is on disk before the first gradient is computed.
     digest = instruction.digest(config, received)
@@ -49,6 +60,30 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
         )
 
     noise = node.noise(digest)
+    if plan.unit == "record" and plan.noise == "distributed":
+        from client.dp_sgd import clipped_gradient_sum
+
+        vector, _ = clipped_gradient_sum(model, records, plan, noise)
+        return _sealed(vector, config, instruction, node, noise)
+    loss = _train(model, records, config, instruction, node, noise)
+    if sealed:
+        vector = _update_vector(model, received, plan, len(records))
+        return _sealed(vector, config, instruction, node, noise)
+    may_tell = not plan.is_private or config.privacy.release_metrics
+    metrics = {"train-loss": loss} if may_tell else {}
+    return train_reply(to_record(weights_of(model)), plan.declared_records, metrics)
+
+
+def _train(
+    model: nn.Module,
+    records: Dataset,
+    config: Config,
+    instruction: TrainInstruction,
+    node: Node,
+    noise: NoiseSource,
+) -> float:
+    """Train in place, with all the protection that the client alone gives; return the loss."""
+    plan = instruction.plan
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     log = train_locally(
         model,
@@ -60,25 +95,55 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
         order_seed=node.order_seed(config, instruction.round),
     )
     if plan.unit == "client" and plan.noise == "local":
-        after = protect_update(before, model.state_dict(), plan, noise)
-        model.load_state_dict(after)
-    may_tell = not plan.is_private or config.privacy.release_metrics
-    metrics = {"train-loss": log.last_loss} if may_tell else {}
-    return train_reply(to_record(weights_of(model)), plan.declared_records, metrics)
+        model.load_state_dict(protect_update(before, model.state_dict(), plan, noise))
+    return log.last_loss
 
 
-def _can_be_protected(config: Config, plan: PrivacyPlan) -> None:
-    """Refuse what this client has no code for, before anything is charged or computed."""
-    if plan.noise not in ("none", "local"):
-        raise PolicyViolation(f"this client cannot give {plan.noise} noise; use local")
-    if config.secure_aggregation.scheme != "none":
-        raise PolicyViolation("this client cannot seal its update yet; use scheme = none")
+def _update_vector(
+    model: nn.Module, received: Weights, plan: PrivacyPlan, records: int
+) -> NDArray[np.float64]:
+    """The update to seal: clipped for distributed noise, weighted by records without any noise."""
+    names = trainable_names(model)
+    update = to_vector(weights_of(model), names) - to_vector(received, names)
+    if not plan.is_private:
+        return update * (records / plan.declared_records)
+    if plan.noise == "local":
+        return update
+    # An update that is not finite counts as zero, so that it cannot be told apart from others.
+    return clipped(update if np.isfinite(update).all() else np.zeros_like(update), plan.clip_norm)
+
+
+def _sealed(
+    vector: NDArray[np.float64],
+    config: Config,
+    instruction: TrainInstruction,
+    node: Node,
+    noise: NoiseSource,
+) -> RecordDict:
+    values, parameters = integers_to_seal(
+        vector, config, instruction.plan, instruction.round, noise
+    )
+    return node.sealing().seal(values, instruction.run, instruction.round, parameters)
+
+
+def _sealing_fits(config: Config, plan: PrivacyPlan, model: nn.Module) -> None:
+    """The noise must be made for this model, and the fields for the noise."""
+    size = dimension(model)
+    if plan.mechanism is not None and plan.mechanism.dimension != size:
+        raise PolicyViolation(
+            f"the plan's noise is for {plan.mechanism.dimension} values, the model has {size}"
+        )
+    sealing_parameters(config, plan, size)
 
 
 def _plan_fits(config: Config, plan: PrivacyPlan, records: Dataset) -> None:
     """A plan for fewer records than there are would understate the sampling rate's meaning."""
-    public = not plan.is_private or config.privacy.record_counts == "public"
-    if public and plan.declared_records != len(records):
+    if plan.is_private and config.privacy.record_counts != "public":
+        return
+    # In sealed runs all clients share the plan of the one with the most records.
+    shared_plan = config.secure_aggregation.scheme != "none" and plan.noise != "local"
+    fits = len(records) <= plan.declared_records if shared_plan else False
+    if not fits and plan.declared_records != len(records):
         raise PolicyViolation(
             f"the plan was made for {plan.declared_records} records but this client declared "
             f"{len(records)}; start a new run"

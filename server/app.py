@@ -13,6 +13,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from server.federation import Federation, ServerSettings
 from shared.config.load import from_run_config
+from shared.protocol.authority_client import Authority
 
 app = ServerApp()
 
@@ -20,6 +21,11 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Carry out the run described by the run config."""
+    serve(grid, context)
+
+
+def serve(grid: Grid, context: Context, authority: Authority | None = None) -> None:
+    """What the app does; simulations call it with a key authority in their own process."""
     local = context.node_config
     run = str(local.get("run", context.run_id))
     settings = ServerSettings(
@@ -27,6 +33,7 @@ def main(grid: Grid, context: Context) -> None:
         run_dir=Path(str(local.get("run-dir", Path("runs") / run))),
         engine=str(local.get("engine", "deployment")),
         workers=int(local.get("workers", 0)),
+        simulation_seed=int(local["simulation-seed"]) if "simulation-seed" in local else None,
     )
     settings.run_dir.mkdir(parents=True, exist_ok=True)
-    Federation(grid, from_run_config(context.run_config), settings).run()
+    Federation(grid, from_run_config(context.run_config), settings, authority).run()

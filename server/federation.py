@@ -1,12 +1,12 @@
 """The whole run on the server, in reading order.
 
-gather → for each round: choose a cohort → send instructions → receive until the deadline →
-examine every reply → aggregate what passed → evaluate → checkpoint → tell.
+gather → (sealed: open the run at the key authority) → for each round: choose a cohort → send
+instructions → receive until the deadline → examine every reply → combine what passed → evaluate →
+checkpoint → tell.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,20 +17,31 @@ from flwr.serverapp import Grid
 
 from server.averaging import RunningAverage
 from server.checkpoint import Checkpoint, load_latest, save_checkpoint, save_model
+from server.collecting import CentralCollection, Collection, PlainCollection
 from server.exchange import exchange
 from server.gathering import Gathering, gather
 from server.journal import Journal
-from server.replies import Update, examine
-from server.rounds import Member, Note, Roster, RoundRecord, is_enough
+from server.planning import Plans
+from server.rounds import Note, Roster, RoundRecord, is_enough
+from server.sealed import SealedCollection, SealedRun, ServerOptimizer, offer_to_clients
 from server.strategy import Aggregator
 from shared.config import Config
 from shared.config.load import digest as config_digest
-from shared.data import Dataset, load_split
-from shared.errors import CheckpointError, ProtocolError
+from shared.data import load_split
+from shared.errors import (
+    CheckpointError,
+    ConfigError,
+    EncryptionError,
+    ProtocolError,
+    ReleaseRefused,
+    RoundError,
+)
 from shared.models import build_model
 from shared.models.evaluate import Evaluation, evaluate_model
-from shared.privacy.plan import PrivacyPlan, make_plan
+from shared.models.vector import dimension, trainable_names
+from shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise, seeded_key
 from shared.protocol.arrays import Weights, load_weights, to_record, weights_of
+from shared.protocol.authority_client import Authority
 from shared.protocol.messages import (
     ARRAYS,
     CONFIG,
@@ -39,6 +50,7 @@ from shared.protocol.messages import (
     read_metrics,
 )
 from shared.protocol.refusals import read_failure
+from shared.protocol.sealing import sealing_parameters
 
 
 @dataclass(frozen=True)
@@ -50,27 +62,50 @@ class ServerSettings:
         run_dir: the run folder.
         engine: name of the runtime, for the record.
         workers: client processes, for the record.
+        simulation_seed: seed of central noise in a simulation; None for system entropy.
     """
 
     run: str
     run_dir: Path
     engine: str
     workers: int
+    simulation_seed: int | None = None
 
 
 class Federation:
-    """One run: its clients, its model and its plans."""
+    """One run: its clients, its model and its plans.
 
-    def __init__(self, grid: Grid, config: Config, settings: ServerSettings) -> None:
+    Args:
+        grid: Flower's way to the clients.
+        config: the run.
+        settings: this machine's own.
+        authority: decrypts sums; needed for sealed runs.
+
+    Raises:
+        ConfigError: a sealed run without a key authority.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        config: Config,
+        settings: ServerSettings,
+        authority: Authority | None = None,
+    ) -> None:
         self._grid, self._config, self._settings = grid, config, settings
+        self._is_sealed = config.secure_aggregation.scheme != "none"
+        if self._is_sealed and authority is None:
+            raise ConfigError("a sealed run needs a key authority; start one, or set scheme = none")
+        self._authority = authority
         self._digest = config_digest(config)
         self._test = load_split(config.data, config.seed).test
         self._model = build_model(
             config.model, self._test.input_shape, self._test.classes, config.seed
         )
-        self._aggregator = Aggregator(config.federation)
+        self._names = trainable_names(self._model)
+        self._strategy = Aggregator(config.federation)
+        self._optimizer = ServerOptimizer(config, dimension(self._model))
         self._average = RunningAverage(config.federation.average_decay)
-        self._plans: dict[int, PrivacyPlan] = {}
 
     def run(self) -> Weights:
         """Carry out all rounds and return the final weights."""
@@ -78,11 +113,13 @@ class Federation:
         found = gather(self._grid, self._config)
         state = self._first_or_last_state(found)
         roster = Roster.from_json(state.roster, self._config.seed)
+        plans = Plans(self._config, roster, dimension(self._model))
+        sealed = self._open_sealed_run(roster, plans, found) if self._is_sealed else None
         journal = Journal(self._settings.run_dir, state.history)
         try:
-            journal.write(self._start_event(state, roster))
+            journal.write(self._start_event(state, roster, plans))
             while state.round < self._config.training.rounds:
-                state = self._round(state, roster, found, journal)
+                state = self._round(state, roster, plans, found, sealed, journal)
                 save_checkpoint(self._settings.run_dir / "checkpoints", state)
                 journal.write(state.history[-1])
             final = state.average or state.weights
@@ -103,25 +140,67 @@ class Federation:
         declared = {m.client: m.declared_records for m in found.members}
         if any(declared[m["client"]] != m["declared_records"] for m in saved.roster):
             raise CheckpointError("a client declares another record count than before the restart")
-        self._aggregator.restore(saved.strategy_state)
+        self._strategy.restore(
+            {k: v for k, v in saved.strategy_state.items() if not k.startswith("optimizer.")}
+        )
+        self._optimizer.restore(saved.strategy_state)
         self._average.restore(saved.average)
         return saved
 
+    def _open_sealed_run(self, roster: Roster, plans: Plans, found: Gathering) -> SealedRun:
+        """Get the run's public key and let every client check that it is the authority's."""
+        assert self._authority is not None
+        members = roster.active
+        plan = plans.of(members[0])
+        parameters = sealing_parameters(self._config, plan, dimension(self._model))
+        opening = self._authority.open_run(
+            self._settings.run,
+            parameters,
+            self._config.secure_aggregation.min_contributors,
+            [member.client for member in members],
+        )
+        sealed = SealedRun(
+            self._settings.run,
+            self._config,
+            plan,
+            parameters,
+            self._names,
+            self._authority,
+            opening,
+        )
+        refused = offer_to_clients(sealed, self._grid, found.node_ids)
+        record = RoundRecord(0, [])
+        record.declined += [Note(client, reason) for client, reason in refused.items()]
+        roster.apply(record)
+        return sealed
+
     def _round(
-        self, state: Checkpoint, roster: Roster, found: Gathering, journal: Journal
+        self,
+        state: Checkpoint,
+        roster: Roster,
+        plans: Plans,
+        found: Gathering,
+        sealed: SealedRun | None,
+        journal: Journal,
     ) -> Checkpoint:
         started = time.monotonic()
         number, federation = state.round + 1, self._config.federation
         cohort = roster.cohort(number, self._config.cohort_size, federation.min_replies)
         record = RoundRecord(number, cohort)
         roster.asked(cohort)
-        updates = self._train(record, state.weights, roster, found, journal)
+        collection = self._collection(number, state.weights, roster, plans, sealed)
+        self._train(record, state.weights, roster, plans, found, collection, journal)
         roster.apply(record)
-        enough = is_enough(record, federation.min_replies)
-        weights = state.weights
+        weights, skipped = state.weights, ""
         metrics: dict[str, float] = {}
-        if enough:
-            weights, metrics = self._aggregator.aggregate(number, state.weights, updates)
+        if is_enough(record, federation.min_replies):
+            try:
+                combined = collection.combine()
+                weights, metrics = combined.weights, dict(combined.metrics)
+            except (ReleaseRefused, RoundError) as error:
+                skipped = str(error)
+        else:
+            skipped = f"{len(record.ok)} usable replies, {federation.min_replies} are needed"
         kept = self._average.update(number, weights)
         result = self._evaluate(kept)
         if federation.client_evaluation:
@@ -131,13 +210,14 @@ class Federation:
             "round": number,
             "accuracy": result.accuracy,
             "loss": result.loss,
-            "epsilon_max": self._epsilon_max(roster),
+            "epsilon_max": plans.epsilon_max(roster),
             "ok": len(record.ok),
             "asked": len(record.asked),
             "declined": [asdict(n) for n in record.declined],
             "failed": [asdict(n) for n in record.failed],
             "rejected": [asdict(n) for n in record.rejected],
-            "skipped": not enough,
+            "skipped": bool(skipped),
+            "reason": skipped,
             "clients": metrics,
             "seconds": round(time.monotonic() - started, 4),
         }
@@ -145,65 +225,82 @@ class Federation:
             number,
             self._digest,
             weights,
-            self._aggregator.state(),
+            self._strategy.state() | self._optimizer.state(),
             self._average.state(),
             roster.to_json(),
             [*state.history, event],
         )
+
+    def _collection(
+        self,
+        number: int,
+        weights: Weights,
+        roster: Roster,
+        plans: Plans,
+        sealed: SealedRun | None,
+    ) -> Collection:
+        if sealed is not None:
+            return SealedCollection(number, weights, sealed, self._strategy, self._optimizer)
+        if self._config.privacy.noise == "central":
+            plan = plans.of(roster.active[0])
+            noise = self._central_noise(number)
+            return CentralCollection(
+                number, weights, self._config, self._strategy, plan, self._names, noise
+            )
+        return PlainCollection(number, weights, self._config, self._strategy)
+
+    def _central_noise(self, number: int) -> NoiseSource:
+        if self._settings.simulation_seed is None:
+            return SystemNoise()
+        key = seeded_key("central", self._settings.simulation_seed, self._digest, number)
+        return SeededNoise(key)
 
     def _train(
         self,
         record: RoundRecord,
         weights: Weights,
         roster: Roster,
+        plans: Plans,
         found: Gathering,
+        collection: Collection,
         journal: Journal,
-    ) -> list[Update]:
+    ) -> None:
         """Send the round's instructions and examine the replies as they come."""
         clients = {found.node_ids[client]: client for client in record.asked}
         arrays = to_record(weights)
-        messages = [
-            Message(
-                RecordDict(
-                    {
-                        ARRAYS: arrays,
-                        INSTRUCTION: self._instruction(record.round, roster[client]).to_record(),
-                    }
-                ),
-                node,
-                MessageType.TRAIN,
-                group_id=str(record.round),
+        messages = []
+        for node, client in clients.items():
+            instruction = TrainInstruction(
+                self._settings.run,
+                record.round,
+                plans.of(roster[client]),
+                self._strategy.proximal_mu,
             )
-            for node, client in clients.items()
-        ]
-        updates: dict[str, Update] = {}
+            content = RecordDict({ARRAYS: arrays, INSTRUCTION: instruction.to_record()})
+            messages.append(Message(content, node, MessageType.TRAIN, group_id=str(record.round)))
         timeout_s = self._config.federation.round_timeout_s
         for reply in exchange(self._grid, messages, timeout_s):
-            client = clients.get(reply.metadata.src_node_id)
-            if client is None or client not in record.silent:
+            client = clients.get(reply.metadata.src_node_id, "")
+            if client not in record.silent:
                 continue
-            self._receive(reply, client, weights, roster[client], record, updates)
-            arrived = len(record.asked) - len(record.silent)
+            self._receive(reply, client, roster, record, collection)
             journal.write(
                 {
                     "event": "reply",
                     "round": record.round,
-                    "arrived": arrived,
+                    "arrived": len(record.asked) - len(record.silent),
                     "asked": len(record.asked),
                 }
             )
         record.close()
-        # Sums of floats depend on their order, so the order is fixed, not that of arrival.
-        return [updates[client] for client in record.asked if client in updates]
 
     def _receive(
         self,
         reply: Message,
         client: str,
-        weights: Weights,
-        member: Member,
+        roster: Roster,
         record: RoundRecord,
-        updates: dict[str, Update],
+        collection: Collection,
     ) -> None:
         if reply.has_error():
             failure = read_failure(reply)
@@ -211,35 +308,16 @@ class Federation:
             (record.declined if failure.kind.is_final else record.failed).append(note)
             return
         try:
-            updates[client] = examine(
-                reply,
-                client=client,
-                reference=weights,
-                declared_records=member.declared_records,
-                max_update_norm=self._config.federation.max_update_norm,
-            )
-        except ProtocolError as error:
+            collection.add(client, roster[client], reply)
+        except (ProtocolError, EncryptionError) as error:
             record.rejected.append(Note(client, str(error)))
             return
         record.ok.append(client)
 
-    def _instruction(self, number: int, member: Member) -> TrainInstruction:
-        return TrainInstruction(
-            self._settings.run,
-            number,
-            self._plan(member.declared_records),
-            self._aggregator.proximal_mu,
-        )
-
-    def _plan(self, declared_records: int) -> PrivacyPlan:
-        if declared_records not in self._plans:
-            self._plans[declared_records] = make_plan(self._config, declared_records)
-        return self._plans[declared_records]
-
     def _evaluate(self, weights: Weights) -> Evaluation:
         load_weights(self._model, weights)
-        test: Dataset = self._test
-        return evaluate_model(self._model, test.features, test.labels, self._config.training.device)
+        test, device = self._test, self._config.training.device
+        return evaluate_model(self._model, test.features, test.labels, device)
 
     def _evaluate_on_clients(
         self, weights: Weights, record: RoundRecord, found: Gathering
@@ -272,19 +350,8 @@ class Federation:
                 sums[key] += weight * metrics[key]
         return {f"client-{key}": value / total for key, value in sums.items()} if total else {}
 
-    def _epsilon_max(self, roster: Roster) -> float:
-        """Largest epsilon any client may have spent so far, infinite without privacy."""
-        if not self._config.is_private:
-            return math.inf
-        most: dict[int, int] = {}
-        for member in roster:
-            most[member.declared_records] = max(
-                most.get(member.declared_records, 0), member.rounds_asked
-            )
-        return max(self._plan(n).spent(rounds).epsilon for n, rounds in most.items())
-
-    def _start_event(self, state: Checkpoint, roster: Roster) -> dict[str, Any]:
-        plans = [self._plan(member.declared_records) for member in roster]
+    def _start_event(self, state: Checkpoint, roster: Roster, all_plans: Plans) -> dict[str, Any]:
+        plans = [all_plans.of(member) for member in roster]
         config = self._config
         return {
             "event": "start",
@@ -293,7 +360,7 @@ class Federation:
             "rounds": config.training.rounds,
             "first_round": state.round + 1,
             "clients": len(plans),
-            "train_records": sum(plan.declared_records for plan in plans),
+            "train_records": sum(member.declared_records for member in roster),
             "test_records": len(self._test),
             "parameters": sum(int(w.size) for w in state.weights.values()),
             "unit": config.privacy.unit,
@@ -304,4 +371,5 @@ class Federation:
             "largest_client": max(plan.declared_records for plan in plans),
             "engine": self._settings.engine,
             "workers": self._settings.workers,
+            "scheme": config.secure_aggregation.scheme,
         }

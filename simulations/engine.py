@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from flwr.app import Context, RecordDict
 
 from shared.errors import ConfigError
+from shared.protocol.authority_client import Authority
 from simulations.grid import (
     FIRST_CLIENT_NODE_ID,
     RUN_ID,
@@ -35,11 +36,13 @@ class Simulation:
         run_config: the configuration, flat, as every party gets it.
         server: the server machine's own settings.
         clients: each client's own settings, by partition number.
+        authority: the key authority of a sealed run; None for the others.
     """
 
     run_config: Settings
     server: Settings
     clients: Mapping[int, Settings]
+    authority: Authority | None = None
 
     def nodes(self) -> dict[int, Settings]:
         """Client settings by Flower node id."""
@@ -74,7 +77,7 @@ def _flower_log(*, verbose: bool) -> Iterator[None]:
 def _run_here(simulation: Simulation, workers: int, *, verbose: bool) -> None:
     import torch
 
-    from server.app import app as server_app
+    from server.app import serve
 
     threads = torch.get_num_threads()
     # Sums over threads depend on their number; one thread is the same everywhere.
@@ -83,7 +86,7 @@ def _run_here(simulation: Simulation, workers: int, *, verbose: bool) -> None:
     executor = _executor(simulation, nodes, workers, verbose=verbose)
     try:
         grid = LocalGrid(executor, nodes)
-        server_app(
+        serve(
             grid,
             Context(
                 run_id=RUN_ID,
@@ -92,6 +95,7 @@ def _run_here(simulation: Simulation, workers: int, *, verbose: bool) -> None:
                 state=RecordDict(),
                 run_config=dict(simulation.run_config),
             ),
+            simulation.authority,
         )
     finally:
         executor.close()

@@ -70,7 +70,7 @@ def _server_app(simulation: Simulation, failures: list[CalyxError]) -> ServerApp
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        from server.app import app as real_app
+        from server.app import serve
 
         filled_in = Context(
             run_id=context.run_id,
@@ -80,7 +80,7 @@ def _server_app(simulation: Simulation, failures: list[CalyxError]) -> ServerApp
             run_config=dict(simulation.run_config),
         )
         try:
-            real_app(grid, filled_in)
+            serve(grid, filled_in, simulation.authority)
         except CalyxError as error:
             failures.append(error)
             raise
@@ -109,6 +109,7 @@ def _client_app(simulation: Simulation) -> ClientApp:
 
     app = ClientApp()
     app.query()(filled_in)
+    app.query("sealing")(filled_in)
     app.train()(filled_in)
     app.evaluate()(filled_in)
     return app

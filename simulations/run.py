@@ -11,6 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -109,19 +110,16 @@ def run(
     if not folder.exists:
         folder.prepare(config, _partition(config))
 
-    # 2. What each party is told.
-    simulation, workers = _simulation(config, folder, engine, workers)
-
-    # 3. The rounds; whoever watches reads the journal.
+    # 2. What each party is told, and 3. the rounds; whoever watches reads the journal.
     journal = folder.path / "metrics.jsonl"
     journal.unlink(missing_ok=True)
-    if on_event is None:
-        _run_engine(engine, simulation, workers, verbose=verbose)
-    else:
-        from simulations.follower import JournalFollower
+    with ExitStack() as stack:
+        simulation, workers = _simulation(config, folder, engine, workers, stack)
+        if on_event is not None:
+            from simulations.follower import JournalFollower
 
-        with JournalFollower(journal, on_event):
-            _run_engine(engine, simulation, workers, verbose=verbose)
+            stack.enter_context(JournalFollower(journal, on_event))
+        _run_engine(engine, simulation, workers, verbose=verbose)
 
     # 4. What came of it; what was spent is read from the ledgers.
     result = _result(config, folder, time.monotonic() - started)
@@ -166,7 +164,9 @@ def _partition(config: Config) -> list[Any]:
     return partition(train, config.data, config.federation.clients, config.seed)
 
 
-def _simulation(config: Config, folder: RunFolder, engine: str, workers: int | None) -> Any:
+def _simulation(
+    config: Config, folder: RunFolder, engine: str, workers: int | None, stack: ExitStack
+) -> Any:
     from simulations.engine import Simulation, default_workers
 
     number = workers or default_workers(config.cohort_size)
@@ -175,6 +175,7 @@ def _simulation(config: Config, folder: RunFolder, engine: str, workers: int | N
         "run-dir": str(folder.path),
         "engine": engine,
         "workers": number,
+        "simulation-seed": config.seed,
     }
     clients: dict[int, dict[str, str | int | float | bool]] = {
         i: {
@@ -186,7 +187,14 @@ def _simulation(config: Config, folder: RunFolder, engine: str, workers: int | N
         }
         for i in range(config.federation.clients)
     }
-    return Simulation(to_run_config(config), server, clients), number
+    if config.secure_aggregation.scheme == "none":
+        return Simulation(to_run_config(config), server, clients), number
+    from simulations.authority import simulated_authority
+
+    trusted = stack.enter_context(simulated_authority(config))
+    for i, settings in clients.items():
+        settings |= trusted.settings_of(i)
+    return Simulation(to_run_config(config), server, clients, trusted.authority), number
 
 
 def _run_engine(engine: str, simulation: Any, workers: int, *, verbose: bool) -> None:

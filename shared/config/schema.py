@@ -146,7 +146,14 @@ class SecureAggregationConfig(Section):
     min_contributors: Annotated[int, Field(ge=2)] = Field(
         2, description="no sum of fewer clients is ever released; the noise counts on so many"
     )
-    bits: Annotated[int, Field(ge=2, le=24)] = Field(14, description="width of a quantised value")
+    bits: Annotated[int, Field(ge=2, le=24)] = Field(
+        14, description="least width of a quantised value; free room beside it is used too"
+    )
+    clamp: PositiveFloat = Field(
+        1.0,
+        description="without distributed noise: largest coordinate of a rotated update; what is "
+        "beyond it is cut off",
+    )
 
 
 class Config(Section):

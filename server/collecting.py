@@ -1,0 +1,132 @@
+"""Gathering one round's updates into one new model: in clear, or as a sealed sum.
+
+`server.federation` hands each reply to a `Collection` as it arrives. A bad one raises and leaves
+no trace; at the end `combine` gives the next global weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from flwr.app import Message
+
+from server.replies import Update, examine
+from server.rounds import Member
+from server.strategy import Aggregator as Strategy
+from shared.config import Config
+from shared.encryption.quantise import clipped
+from shared.models.vector import from_vector, to_vector
+from shared.privacy.noise import NoiseSource
+from shared.privacy.plan import PrivacyPlan
+from shared.protocol.arrays import Weights
+
+
+@dataclass(frozen=True)
+class Combined:
+    """The outcome of a round: new weights, and the clients' open metrics if any."""
+
+    weights: Weights
+    metrics: Mapping[str, float]
+
+
+class Collection(Protocol):
+    """The updates of one round."""
+
+    def add(self, client: str, member: Member, reply: Message) -> None:
+        """Take in one reply.
+
+        Raises:
+            ProtocolError, EncryptionError: it is not fit to be used; nothing has changed.
+        """
+
+    def combine(self) -> Combined:
+        """The next global weights.
+
+        Raises:
+            ReleaseRefused: the key authority does not release the sum.
+        """
+
+
+class PlainCollection:
+    """Updates in clear, combined by Flower's strategies in a fixed order."""
+
+    def __init__(
+        self,
+        server_round: int,
+        current: Weights,
+        config: Config,
+        strategy: Strategy,
+    ) -> None:
+        self._round, self._current = server_round, current
+        self._limit, self._strategy = config.federation.max_update_norm, strategy
+        self._updates: dict[str, Update] = {}
+
+    def add(self, client: str, member: Member, reply: Message) -> None:
+        """See `Collection`."""
+        self._updates[client] = examine(
+            reply,
+            client=client,
+            reference=self._current,
+            declared_records=member.declared_records,
+            max_update_norm=self._limit,
+        )
+
+    @property
+    def updates(self) -> list[Update]:
+        """What was accepted; sums of floats depend on their order, so it is not that of arrival."""
+        order = sorted(self._updates, key=lambda name: (len(name), name))
+        return [self._updates[client] for client in order]
+
+    def combine(self) -> Combined:
+        """See `Collection`."""
+        weights, metrics = self._strategy.aggregate(self._round, self._current, self.updates)
+        return Combined(weights, metrics)
+
+
+class CentralCollection(PlainCollection):
+    """Updates in clear, clipped and noised by a server that is trusted with them (DP-FedAvg).
+
+    The sum of updates of norm at most C gets Gaussian noise of standard deviation sigma C. Every
+    client counts the same, and the strategy sees one update, the noisy mean.
+    """
+
+    def __init__(
+        self,
+        server_round: int,
+        current: Weights,
+        config: Config,
+        strategy: Strategy,
+        plan: PrivacyPlan,
+        names: list[str],
+        noise: NoiseSource,
+    ) -> None:
+        super().__init__(server_round, current, config, strategy)
+        self._plan, self._names, self._noise = plan, names, noise
+
+    def combine(self) -> Combined:
+        """See `Collection`."""
+        start = to_vector(self._current, self._names)
+        total = np.zeros_like(start)
+        for update in self.updates:
+            total += clipped(to_vector(update.weights, self._names) - start, self._plan.clip_norm)
+        std = self._plan.noise_multiplier * self._plan.clip_norm
+        total += self._noise.gaussian(total.shape, std).numpy()
+        mean = moved(self._current, self._names, total / len(self.updates))
+        weights, _ = self._strategy.aggregate(
+            self._round, self._current, [Update("sum", mean, 1, {})]
+        )
+        return Combined(weights, {})
+
+
+def moved(
+    current: Weights, names: list[str], step: np.ndarray[tuple[int], np.dtype[np.float64]]
+) -> Weights:
+    """`current` with `step` added to the named arrays, in their own types."""
+    parts = from_vector(step, current, names)
+    return {
+        name: (old + parts[name]).astype(old.dtype) if name in parts else old
+        for name, old in current.items()
+    }

@@ -1,0 +1,49 @@
+"""The privacy plans of a run, from its config and the counts that its clients declared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from server.rounds import Member, Roster
+from shared.config import Config
+from shared.privacy.plan import PrivacyPlan, make_plan
+from shared.protocol.sealing import sum_shape
+
+
+class Plans:
+    """One plan for each declared record count; in sealed runs one for all.
+
+    A sealed sum needs one grid and one noise, so there all clients follow the plan of the client
+    with the most records. With local noise each client protects itself and has a plan of its own.
+
+    Args:
+        config: the run.
+        members: the clients that introduced themselves.
+        dimension: the model's trainable parameters.
+    """
+
+    def __init__(self, config: Config, members: Iterable[Member], dimension: int) -> None:
+        self._config = config
+        sealed = config.secure_aggregation.scheme != "none"
+        self.is_shared = sealed and config.privacy.noise != "local"
+        self._largest = max(member.declared_records for member in members)
+        self._shape = sum_shape(config, dimension) if sealed else None
+        self._plans: dict[int, PrivacyPlan] = {}
+
+    def of(self, member: Member) -> PrivacyPlan:
+        """The plan that a client is told to follow."""
+        records = self._largest if self.is_shared else member.declared_records
+        if records not in self._plans:
+            self._plans[records] = make_plan(self._config, records, self._shape)
+        return self._plans[records]
+
+    def epsilon_max(self, roster: Roster) -> float:
+        """Largest epsilon any client may have spent so far, infinite without privacy."""
+        if not self._config.is_private:
+            return math.inf
+        most: dict[PrivacyPlan, int] = {}
+        for member in roster:
+            plan = self.of(member)
+            most[plan] = max(most.get(plan, 0), member.rounds_asked)
+        return max(plan.spent(rounds).epsilon for plan, rounds in most.items())

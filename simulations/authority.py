@@ -1,0 +1,59 @@
+"""The key authority of a simulated sealed run: the real one, in this process.
+
+Its folder and the clients' private keys lie in a private temporary folder and vanish with the
+process: a run folder holds no secrets. A resumed run gets a new authority and new keys; what it
+decrypts is the same, because the clients repeat their values exactly.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from authority.local import LocalAuthority
+from client.identity import ContributorIdentity
+from shared.config import Config
+
+
+@dataclass(frozen=True)
+class SimulatedAuthority:
+    """The authority and what each client needs of it.
+
+    Attributes:
+        authority: the authority.
+        identities: path of each client's private keys, by partition number.
+    """
+
+    authority: LocalAuthority
+    identities: dict[int, Path]
+
+    def settings_of(self, client: int) -> dict[str, str | int | float | bool]:
+        """The node settings that let a client seal."""
+        return {
+            "identity": str(self.identities[client]),
+            "authority-key": self.authority.verify_key.hex(),
+        }
+
+
+@contextmanager
+def simulated_authority(config: Config) -> Iterator[SimulatedAuthority]:
+    """Set up an authority with every simulated client enrolled."""
+    with tempfile.TemporaryDirectory(prefix="calyx-") as name:
+        folder = Path(name)
+        identities, requests = {}, []
+        for number in range(config.federation.clients):
+            path = folder / f"client-{number}.key"
+            identities[number] = path
+            requests.append(ContributorIdentity.create(path).request(str(number)))
+        authority = LocalAuthority(
+            folder / "authority",
+            min_contributors=config.secure_aggregation.min_contributors,
+            # CKKS sums cannot be tagged; whoever asks for that scheme trusts the server to add.
+            accept_untagged=config.secure_aggregation.scheme == "ckks",
+        )
+        with authority:
+            authority.roster.approve(requests)
+            yield SimulatedAuthority(authority, identities)
