@@ -58,7 +58,10 @@ def test_version_is_the_one_of_the_distribution(calyx: Calyx) -> None:
         (["plan", "digit-cnn"], "did you mean digits-cnn?"),
         (["plan", "missing.toml"], "missing.toml cannot be read: No such file or directory"),
         (["plan", "--set", "privacy.epsilo=3"], "did you mean privacy.epsilon?"),
-        (["plan", "--set", "privacy.epsilon=-1"], "privacy.epsilon = -1: must be greater than 0"),
+        (
+            ["plan", "--set", "privacy.epsilon=-1"],
+            "privacy.epsilon = -1: must be greater than or equal to 0.001",
+        ),
         (["plan", "--set", "epsilon"], "write it as key=value"),
         (["plan", "--set", "federation.clients=5000"], "5000"),
         (["plan", "fashion-cnn", "--data-dir", "/nowhere"], "/nowhere"),

@@ -25,7 +25,7 @@ from shared.errors import (
     ProtocolError,
 )
 from shared.models import build_model
-from shared.privacy.plan import PrivacyPlan, make_plan
+from shared.privacy.plan import PrivacyPlan, SumShape, make_plan
 from shared.protocol.arrays import read_record, to_record, weights_of
 from shared.protocol.messages import TrainInstruction
 
@@ -107,7 +107,12 @@ REFUSED: dict[str, tuple[tuple[str, ...], dict[str, Any], type[CalyxError], str]
     "more epsilon": (("privacy.epsilon=9",), {}, PolicyViolation, "epsilon"),
     "less noise than promised": ((), {"noise_multiplier": 0.3}, PolicyViolation, "epsilon"),
     "plan for other data": ((), {"declared_records": 5}, PolicyViolation, "the plan says"),
-    "sealing it cannot do": (("secure_aggregation.scheme=ckks",), {}, PolicyViolation, "seal"),
+    "sealing it cannot do": (
+        ("secure_aggregation.scheme=ckks",),
+        {},
+        PolicyViolation,
+        "not enrolled at a key authority",
+    ),
     "code of the server's choice": (
         ("model.name=platform:platform",),
         {},
@@ -141,14 +146,31 @@ def _entries(device: Node, config: Config) -> int:
         return len(ledger.entries())
 
 
-def test_noise_this_client_cannot_add_is_refused_although_the_policy_lists_it(device: Node) -> None:
-    """Whoever promises noise that somebody else adds must not get a bare update."""
-    config = config_of("privacy.unit=client")
-    plan = disguised(make_plan(config, records()), noise="central", sensitivity_factor=1.0)
-    central = config_of("privacy.unit=client", "privacy.noise=central")
-    with pytest.raises(PolicyViolation):
-        train_round(order(config, plan), central, device)
-    assert not Path(device.ledger_path).exists() or not _entries(device, config)
+@pytest.mark.parametrize("noise", ["central", "distributed"])
+def test_a_bare_update_leaves_only_where_the_owner_trusts_the_server(
+    noise: str, device: Node
+) -> None:
+    """Noise that others add protects nobody from whoever gets the update without it."""
+    Path(device.policy_path).write_text(POLICY.replace(', "distributed", "central"', ""))
+    sealed = ("secure_aggregation.scheme=bfv",) if noise == "distributed" else ()
+    config = config_of("privacy.unit=client", f"privacy.noise={noise}", *sealed)
+    shape = SumShape(53_002, 10_000) if noise == "distributed" else None
+    plan = make_plan(config, records(), shape)
+    with pytest.raises(PolicyViolation, match=f"privacy.noise = {noise}"):
+        train_round(order(config, plan), config, device)
+    assert not Path(device.ledger_path).exists() or not _entries(device, config_of())
+
+
+def test_a_device_without_a_key_authority_seals_nothing_and_is_charged_nothing(
+    device: Node,
+) -> None:
+    config = config_of(
+        "privacy.unit=client", "privacy.noise=distributed", "secure_aggregation.scheme=bfv"
+    )
+    content = order(config, make_plan(config, records(), SumShape(53_002, 10_000)))
+    with pytest.raises(PolicyViolation, match="not enrolled at a key authority"):
+        train_round(content, config, device)
+    assert not Path(device.ledger_path).exists() or not _entries(device, config_of())
 
 
 def test_broken_model_is_refused_before_it_costs_anything(device: Node) -> None:
