@@ -9,6 +9,7 @@ from typing import Any
 from cli.chart import thinned
 from cli.figures import NO_PRIVACY, delta_warning
 from shared.config import Config
+from shared.encryption.parameters import SealingParameters
 from shared.privacy.accounting import Spent
 from shared.privacy.plan import PrivacyPlan
 
@@ -61,6 +62,7 @@ class Forecast:
         train_records: over all clients.
         plans: one entry for each record count, smallest first.
         curve: (round, cost so far) of the client that pays most.
+        sealing: how updates are packed and encrypted; None where they are not.
     """
 
     config: Config
@@ -68,16 +70,17 @@ class Forecast:
     train_records: int
     plans: tuple[ClientPlan, ...]
     curve: tuple[tuple[int, Spent], ...]
+    sealing: SealingParameters | None
 
     @property
-    def update_bytes(self) -> int:
-        """One model or update as float32, without framing: each way, a client and round."""
+    def bytes_down(self) -> int:
+        """One model as float32, without framing: to one client in one round."""
         return self.parameters * _BYTES_PER_PARAMETER
 
     @property
-    def round_bytes(self) -> int:
-        """Each way through the server in one round."""
-        return self.update_bytes * self.config.cohort_size
+    def bytes_up(self) -> int:
+        """One update, sealed or as float32: from one client in one round."""
+        return self.sealing.upload_bytes if self.sealing else self.bytes_down
 
     @property
     def warnings(self) -> list[str]:
@@ -112,11 +115,31 @@ class Forecast:
             "epsilon_by_round": [
                 {"round": number, "pld": cost.pld, "rdp": cost.rdp} for number, cost in self.curve
             ],
-            "bytes_down_per_client_round": self.update_bytes,
-            "bytes_up_per_client_round": self.update_bytes,
-            "bytes_down_per_round": self.round_bytes,
-            "bytes_up_per_round": self.round_bytes,
+            "bytes_down_per_client_round": self.bytes_down,
+            "bytes_up_per_client_round": self.bytes_up,
+            "bytes_down_per_round": self.bytes_down * config.cohort_size,
+            "bytes_up_per_round": self.bytes_up * config.cohort_size,
+            "sealing": self._sealing_as_dict(),
             "warnings": self.warnings,
+        }
+
+    def _sealing_as_dict(self) -> dict[str, Any] | None:
+        if self.sealing is None:
+            return None
+        p = self.sealing
+        return {
+            "scheme": p.scheme,
+            "expansion": p.expansion,
+            "security_bits": p.security_bits,
+            "poly_modulus_degree": p.poly_modulus_degree,
+            "coeff_mod_bits": list(p.coeff_mod_bits),
+            "plain_modulus": p.plain_modulus,
+            "field_bits": p.field_bits,
+            "fields_per_slot": p.fields_per_slot,
+            "value_bound": p.value_bound,
+            "field_headroom_bits": p.field_headroom_bits,
+            "noise_headroom_bits": p.noise_headroom_bits,
+            "min_contributors": self.config.secure_aggregation.min_contributors,
         }
 
     @property
@@ -134,18 +157,24 @@ def forecast(config: Config) -> Forecast:
     Raises:
         CalyxError: whatever would stop the run before its first round.
     """
+    from server.planning import Plans
+    from server.rounds import Member
     from shared.data import load_split, partition
     from shared.models import build_model
-    from shared.privacy.plan import make_plan
+    from shared.models.vector import dimension
+    from shared.protocol.sealing import sealing_parameters
 
     train = load_split(config.data, config.seed).train
     parts = partition(train, config.data, config.federation.clients, config.seed)
     model = build_model(config.model, train.input_shape, train.classes, config.seed)
-    counts = Counter(make_plan(config, len(part)) for part in parts)
+    members = [Member(str(number), len(part)) for number, part in enumerate(parts)]
+    by_member = Plans(config, members, dimension(model))
+    counts = Counter(by_member.of(member) for member in members)
     plans = tuple(
         ClientPlan(plan, clients, plan.spent(1), plan.spent(plan.rounds))
         for plan, clients in sorted(counts.items(), key=lambda item: item[0].declared_records)
     )
+    is_sealed = config.secure_aggregation.scheme != "none"
     dearest = max(plans, key=lambda entry: entry.total_cost.epsilon).plan
     rounds = thinned(range(1, dearest.rounds + 1), _CURVE_POINTS) if config.is_private else []
     return Forecast(
@@ -154,4 +183,5 @@ def forecast(config: Config) -> Forecast:
         train_records=sum(len(part) for part in parts),
         plans=plans,
         curve=tuple((int(number), dearest.spent(int(number))) for number in rounds),
+        sealing=sealing_parameters(config, dearest, dimension(model)) if is_sealed else None,
     )

@@ -14,6 +14,7 @@ from typing import Annotated
 import click
 import typer
 
+from cli.authority import app as authority_app
 from cli.client import app as client_app
 from cli.doctor import doctor
 from cli.failure import FAILED, INTERRUPTED, USAGE, explain
@@ -33,6 +34,7 @@ app = typer.Typer(
 for command in (simulate, presets, plan, doctor):
     app.command(help=help_text(command))(command)
 app.add_typer(client_app, name="client")
+app.add_typer(authority_app, name="authority")
 
 
 def _print_version(asked: bool) -> None:

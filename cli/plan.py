@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from cli.console import Terminal
     from cli.forecast import ClientPlan, Forecast
+    from shared.encryption.parameters import SealingParameters
 
 _ROWS_SHOWN = 12
 _CHART_HEIGHT = 6
@@ -152,10 +153,28 @@ def _curve(found: Forecast, width: int) -> list[str]:
 def _traffic(found: Forecast) -> dict[str, str | Text]:
     from cli.figures import bytes_text
 
-    each, whole = bytes_text(found.update_bytes), bytes_text(found.round_bytes)
-    run = bytes_text(found.round_bytes * found.config.training.rounds)
+    cohort, rounds = found.config.cohort_size, found.config.training.rounds
+    down, up = found.bytes_down, found.bytes_up
+    lines: dict[str, str | Text] = {
+        "model": f"{found.parameters:,} parameters, sent to clients as float32",
+        "a client, a round": f"{bytes_text(down)} down, {bytes_text(up)} up",
+        "the server": f"{bytes_text(up * cohort)} in and {bytes_text(down * cohort)} out a round, "
+        f"{bytes_text((up + down) * cohort * rounds)} in all",
+    }
+    if found.sealing is None:
+        return lines | {"updates": "not sealed: the server sees each of them"}
+    return lines | _sealing(found.sealing, found.config.secure_aggregation.min_contributors)
+
+
+def _sealing(p: SealingParameters, min_contributors: int) -> dict[str, str | Text]:
+    moduli = "+".join(map(str, p.coeff_mod_bits))
+    noise = f", {p.noise_headroom_bits:.1f} bits of noise" if p.scheme == "bfv" else ""
     return {
-        "model": f"{found.parameters:,} parameters, sent as float32, not sealed",
-        "a client, a round": f"{each} down, {each} up",
-        "the server": f"{whole} down and {whole} up a round, {run} each way in all",
+        "updates": f"sealed, {p.expansion:.2f}x float32; only sums of at least "
+        f"{min_contributors} clients are decrypted",
+        "encryption": f"{p.scheme.upper()}, N = {p.poly_modulus_degree}, moduli {moduli} bits, "
+        f"{p.security_bits}-bit security",
+        "packing": f"{p.fields_per_slot} values a slot, fields of {p.field_bits} bits, values up "
+        f"to ±{p.value_bound:,}",
+        "headroom": f"{p.field_headroom_bits:.1f} bits of field{noise}",
     }

@@ -23,7 +23,7 @@ from server.gathering import Gathering, gather
 from server.journal import Journal
 from server.planning import Plans
 from server.rounds import Note, Roster, RoundRecord, is_enough
-from server.sealed import SealedCollection, SealedRun, ServerOptimizer, offer_to_clients
+from server.sealed import SealedCollection, SealedRun, UnionStep, offer_to_clients
 from server.strategy import Aggregator
 from shared.config import Config
 from shared.config.load import digest as config_digest
@@ -104,7 +104,7 @@ class Federation:
         )
         self._names = trainable_names(self._model)
         self._strategy = Aggregator(config.federation)
-        self._optimizer = ServerOptimizer(config, dimension(self._model))
+        self._union = UnionStep(config.federation)
         self._average = RunningAverage(config.federation.average_decay)
 
     def run(self) -> Weights:
@@ -141,9 +141,9 @@ class Federation:
         if any(declared[m["client"]] != m["declared_records"] for m in saved.roster):
             raise CheckpointError("a client declares another record count than before the restart")
         self._strategy.restore(
-            {k: v for k, v in saved.strategy_state.items() if not k.startswith("optimizer.")}
+            {k: v for k, v in saved.strategy_state.items() if not k.startswith("union.")}
         )
-        self._optimizer.restore(saved.strategy_state)
+        self._union.restore(saved.strategy_state)
         self._average.restore(saved.average)
         return saved
 
@@ -225,7 +225,7 @@ class Federation:
             number,
             self._digest,
             weights,
-            self._strategy.state() | self._optimizer.state(),
+            self._strategy.state() | self._union.state(),
             self._average.state(),
             roster.to_json(),
             [*state.history, event],
@@ -240,7 +240,7 @@ class Federation:
         sealed: SealedRun | None,
     ) -> Collection:
         if sealed is not None:
-            return SealedCollection(number, weights, sealed, self._strategy, self._optimizer)
+            return SealedCollection(number, weights, sealed, self._strategy, self._union)
         if self._config.privacy.noise == "central":
             plan = plans.of(roster.active[0])
             noise = self._central_noise(number)

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
@@ -21,10 +20,10 @@ from server.replies import Update
 from server.rounds import Member
 from server.strategy import Aggregator as Strategy
 from shared.config import Config
+from shared.config.schema import FederationConfig
 from shared.encryption import Aggregator, SealingParameters
 from shared.encryption.quantise import Grid as IntegerGrid
 from shared.errors import EncryptionError, ProtocolError, RoundError
-from shared.models.optimizer import make_optimizer
 from shared.privacy.plan import PrivacyPlan
 from shared.privacy.rotation import Rotation
 from shared.protocol.arrays import NDArray, Weights
@@ -79,38 +78,30 @@ def offer_to_clients(sealed: SealedRun, grid: Grid, node_ids: Mapping[str, int])
     return refused
 
 
-class ServerOptimizer:
-    """Applies released gradient sums: the configured optimiser, on the server.
+class UnionStep:
+    """The step along a released sum of gradients: SGD with momentum, on the server.
 
     It works on released values only, so it costs no privacy.
     """
 
-    def __init__(self, config: Config, dimension: int) -> None:
-        self._vector = torch.nn.Parameter(torch.zeros(dimension, dtype=torch.float64))
-        self._optimizer = make_optimizer(config.training, [self._vector])
+    def __init__(self, config: FederationConfig) -> None:
+        self._rate, self._momentum = config.server_learning_rate, config.server_momentum
+        self._velocity: Vector | None = None
 
-    def step(self, gradient: Vector, start: Vector) -> Vector:
-        """The step from `start` along the mean `gradient`, float64 (dimension,)."""
-        with torch.no_grad():
-            self._vector.copy_(torch.from_numpy(start))
-        self._vector.grad = torch.from_numpy(gradient)
-        self._optimizer.step()
-        return np.asarray(self._vector.detach().numpy() - start)
+    def step(self, gradient: Vector) -> Vector:
+        """What to add to the weights, float64 (dimension,)."""
+        before = 0.0 if self._velocity is None else self._momentum * self._velocity
+        self._velocity = before + gradient
+        return np.asarray(-self._rate * self._velocity)
 
     def state(self) -> dict[str, NDArray]:
         """For the checkpoint."""
-        kept = self._optimizer.state.get(self._vector, {})
-        return {f"optimizer.{k}": v.numpy() for k, v in kept.items() if torch.is_tensor(v)}
+        kept = self._velocity is not None and self._momentum > 0
+        return {"union.velocity": np.asarray(self._velocity)} if kept else {}
 
     def restore(self, state: Mapping[str, NDArray]) -> None:
         """Inverse of `state`."""
-        kept = {
-            k.removeprefix("optimizer."): torch.from_numpy(v.copy())
-            for k, v in state.items()
-            if k.startswith("optimizer.")
-        }
-        if kept:
-            self._optimizer.state[self._vector] = kept
+        self._velocity = state.get("union.velocity")
 
 
 class SealedCollection:
@@ -122,10 +113,10 @@ class SealedCollection:
         current: Weights,
         run: SealedRun,
         strategy: Strategy,
-        optimizer: ServerOptimizer,
+        union: UnionStep,
     ) -> None:
         self._round, self._current, self._run = server_round, current, run
-        self._strategy, self._optimizer = strategy, optimizer
+        self._strategy, self._union = strategy, union
         self._sum = Aggregator(run.parameters, run.opening.public_context)
         self._receipts: list[Receipt] = []
         self._weight = 0.0
@@ -171,10 +162,13 @@ class SealedCollection:
         return Rotation(length, seed).inverse(grid.restored(values))
 
     def _gradient_step(self, total: Vector) -> Weights:
-        """One optimiser step over the union; the divisor is public: expected records in the sum."""
-        expected = self._run.plan.sampling_rate * self._weight * self._run.plan.declared_records
-        start = np.concatenate(
-            [np.asarray(self._current[n], np.float64).ravel() for n in self._run.names]
-        )
-        step = self._optimizer.step(total / expected, start)
-        return moved(self._current, self._run.names, step)
+        """One step over the union; the divisor is public: the records expected in the sum.
+
+        FedAdam and FedYogi take the negative mean gradient as the clients' mean update.
+        """
+        plan, current = self._run.plan, self._current
+        mean = total / (plan.sampling_rate * self._weight * plan.declared_records)
+        if not self._strategy.is_adaptive:
+            return moved(current, self._run.names, self._union.step(mean))
+        update = [Update("sum", moved(current, self._run.names, -mean), 1, {})]
+        return self._strategy.aggregate(self._round, current, update)[0]

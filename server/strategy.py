@@ -65,6 +65,11 @@ class Aggregator:
         self._strategy = make_strategy(config)
         self.proximal_mu = config.proximal_mu if config.strategy == "fedprox" else 0.0
 
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether the strategy adapts its steps to the updates: FedAdam, FedYogi."""
+        return isinstance(self._strategy, FedOpt)
+
     def aggregate(
         self, server_round: int, current: Weights, updates: Sequence[Update]
     ) -> tuple[Weights, dict[str, float]]:

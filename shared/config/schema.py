@@ -90,7 +90,14 @@ class FederationConfig(Section):
     strategy: Literal[
         "fedavg", "fedprox", "fedadam", "fedyogi", "fedmedian", "trimmed_mean", "krum", "multikrum"
     ] = "fedavg"
-    server_learning_rate: PositiveFloat = Field(0.1, description="fedadam and fedyogi only")
+    server_learning_rate: PositiveFloat = Field(
+        0.1,
+        description="fedadam, fedyogi, and the step over the union of unit record with "
+        "distributed noise",
+    )
+    server_momentum: Probability = Field(
+        0.0, description="unit record with distributed noise: momentum of the step over the union"
+    )
     proximal_mu: NonNegativeFloat = Field(0.1, description="fedprox only")
     trim_fraction: Annotated[float, Field(ge=0, lt=0.5)] = Field(
         0.2, description="trimmed_mean only: share cut off at each end"

@@ -1,0 +1,162 @@
+"""``calyx authority``: running the party that holds the secret key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.options import AsJson, Verbose
+
+app = typer.Typer(no_args_is_help=True, help="Run the key authority, which alone can decrypt sums.")
+
+Directory = Annotated[Path, typer.Argument(metavar="DIR")]
+PassphraseFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--passphrase-file", metavar="FILE", help="Its content encrypts the secret keys on disk."
+    ),
+]
+
+
+def init(
+    directory: Directory,
+    hosts: Annotated[
+        list[str] | None,
+        typer.Option("--host", help="Name or address under which the server reaches it."),
+    ] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to serve on.")] = 9443,
+    min_contributors: Annotated[
+        int, typer.Option(min=2, help="No run with a smaller minimum is opened.")
+    ] = 2,
+    passphrase_file: PassphraseFile = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make a key authority in DIR: its identity, its certificates, its settings.
+
+    Keep DIR on a machine of its own. The folder for-server in it goes to the aggregation server;
+    the key that is shown goes to the owners of the devices, who pin it.
+
+    [bold]Examples[/bold]
+    calyx authority init ~/authority
+    calyx authority init ~/authority --host authority.example --min-contributors 5
+    """
+    from authority.launch import init as make
+    from cli.console import facts, terminal
+
+    with terminal(as_json=as_json, verbose=verbose) as screen:
+        made = make(
+            directory,
+            hosts=tuple(hosts) if hosts else ("localhost", "127.0.0.1"),
+            port=port,
+            min_contributors=min_contributors,
+            passphrase=_passphrase(passphrase_file),
+        )
+        screen.show(
+            facts(
+                {
+                    "authority": str(made.directory),
+                    "for the server": str(made.for_server),
+                }
+            )
+        )
+        screen.say(f"key to pin: {made.verify_key}")
+        if as_json:
+            screen.emit(
+                {
+                    "directory": str(made.directory),
+                    "for_server": str(made.for_server),
+                    "verify_key": made.verify_key,
+                }
+            )
+
+
+def serve(
+    directory: Directory,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on.", show_default="as in DIR: 127.0.0.1")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port.", show_default="as in DIR")
+    ] = None,
+    passphrase_file: PassphraseFile = None,
+    verbose: Verbose = False,
+) -> None:
+    """Serve the key authority of DIR until it is told to stop (Ctrl-C or SIGTERM).
+
+    It listens over TLS and answers only servers that show a certificate of its own. Every release
+    and every refusal is written to releases.jsonl in DIR.
+
+    [bold]Examples[/bold]
+    calyx authority serve ~/authority
+    calyx authority serve ~/authority --host 10.0.0.5 --port 9443
+    """
+    from authority.launch import serve as run
+    from cli.console import terminal
+
+    with terminal(verbose=verbose) as screen:
+        run(
+            directory,
+            host=host,
+            port=port,
+            passphrase=_passphrase(passphrase_file),
+            on_ready=lambda bound: screen.say(f"key authority ready on port {bound}"),
+        )
+
+
+def approve(
+    directory: Directory, request: Annotated[Path, typer.Argument(metavar="REQUEST")]
+) -> None:
+    """Enrol the device whose enrolment request is in the file REQUEST.
+
+    [bold]Examples[/bold]
+    calyx authority approve ~/authority device-7.json
+    """
+    from authority.launch import approve as enrol
+    from cli.console import terminal
+    from shared.errors import ConfigError
+
+    with terminal() as screen:
+        try:
+            text = request.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{request} cannot be read: {error}") from None
+        screen.say(f"enrolled {enrol(directory, text).name}")
+
+
+def log(directory: Directory, as_json: AsJson = False) -> None:
+    """Check the log of releases and refusals, and show its last entries.
+
+    [bold]Examples[/bold]
+    calyx authority log ~/authority
+    """
+    from authority.launch import verify_log
+    from cli.console import terminal
+
+    with terminal(as_json=as_json) as screen:
+        report = verify_log(directory)
+        screen.say(f"{len(report.entries)} entries, chain complete, head {report.head[:16]}…")
+        for entry in report.entries[-10:]:
+            screen.line(str(entry.event))
+        if as_json:
+            screen.emit({"entries": len(report.entries), "head": report.head})
+
+
+def _passphrase(path: Path | None) -> bytes | None:
+    from shared.errors import ConfigError
+
+    if path is None:
+        return None
+    try:
+        passphrase = path.read_bytes().strip()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    if not passphrase:
+        raise ConfigError(f"{path} is empty; put the passphrase in it")
+    return passphrase
+
+
+for command in (init, serve, approve, log):
+    app.command()(command)
