@@ -12,7 +12,15 @@ from cli.plan import _show
 from simulations.presets import resolve
 
 Calyx = Callable[..., Any]
-SETTINGS = ["training.rounds=3", "federation.clients=3", "data.partition=dirichlet"]
+SETTINGS = [
+    "training.rounds=3",
+    "federation.clients=3",
+    "data.partition=dirichlet",
+    "privacy.noise=local",
+    "privacy.sampling=poisson",
+    "privacy.epsilon=8",
+    "secure_aggregation.scheme=none",
+]
 SHORT = [word for setting in SETTINGS for word in ("--set", setting)]
 
 
@@ -38,7 +46,11 @@ def test_a_plan_tells_noise_epsilon_and_traffic(calyx: Calyx) -> None:
     assert plan["bytes_up_per_client_round"] == 4 * plan["parameters"]
     assert plan["bytes_up_per_round"] == 3 * 4 * plan["parameters"]
     assert plan["warnings"] == []
-    for words in ("ε ≤ 8 at δ = 0.0001 for each record", "ε end", "sent as float32, not sealed"):
+    for words in (
+        "ε ≤ 8 at δ = 0.0001 for each record",
+        "ε end",
+        "not sealed: the server sees each of them",
+    ):
         assert words in outcome.err
 
 

@@ -16,8 +16,8 @@ def test_every_preset_is_listed_with_what_it_does(calyx: Calyx) -> None:
     rows = {row["name"]: row for row in json.loads(line)["presets"]}
     assert sorted(rows) == preset_names()
     digits = rows["digits-cnn"]
-    assert (digits["model"], digits["data"], digits["noise"]) == ("cnn", "digits", "local")
-    assert digits["epsilon"] == 8.0
+    assert (digits["model"], digits["data"], digits["noise"]) == ("cnn", "digits", "distributed")
+    assert digits["epsilon"] == 3.0
     assert not digits["needs_data_dir"]
     assert rows["fashion-cnn"]["needs_data_dir"]
     shown = calyx("presets")

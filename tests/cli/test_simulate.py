@@ -13,7 +13,19 @@ import pytest
 
 Calyx = Callable[..., Any]
 
-SHORT = ("--set", "training.rounds=2", "--set", "federation.clients=3", "--set", "model.name=lstm")
+SHORT = tuple(
+    word
+    for setting in (
+        "training.rounds=2",
+        "federation.clients=3",
+        "model.name=lstm",
+        "privacy.noise=local",
+        "privacy.sampling=poisson",
+        "privacy.epsilon=8",
+        "secure_aggregation.scheme=none",
+    )
+    for word in ("--set", setting)
+)
 SHORT += ("--set", "data.view=sequence", "--set", "model.hidden=8", "--workers", "1")
 JSON_KEYS = ["accuracy", "loss", "epsilon_max", "delta", "noise_multiplier", "rounds", "clients"]
 JSON_KEYS += ["rejected", "seconds", "seconds_per_round", "run_dir"]

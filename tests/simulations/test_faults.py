@@ -29,7 +29,15 @@ from simulations.run import _partition
 from simulations.run_folder import RunFolder
 
 Answer = Callable[[Message, Message], Message]
-SETTINGS = ("training.rounds=2", "federation.clients=4", "data.max_records=400")
+SETTINGS = (
+    "training.rounds=2",
+    "federation.clients=4",
+    "data.max_records=400",
+    "privacy.noise=local",
+    "privacy.sampling=poisson",
+    "privacy.epsilon=8",
+    "secure_aggregation.scheme=none",
+)
 
 
 def faulty_app(liars: dict[int, Answer]) -> ClientApp:

@@ -18,7 +18,15 @@ from shared.config.load import build, from_toml
 from shared.errors import ConfigError
 from simulations import run
 
-SMALL = ("training.rounds=3", "federation.clients=4", "data.max_records=400")
+SMALL = (
+    "training.rounds=3",
+    "federation.clients=4",
+    "data.max_records=400",
+    "privacy.noise=local",
+    "privacy.sampling=poisson",
+    "privacy.epsilon=8",
+    "secure_aggregation.scheme=none",
+)
 PLAIN = (*SMALL, "privacy.noise=none")
 
 

@@ -34,7 +34,13 @@ from simulations.presets import resolve
 from simulations.run import _partition
 from simulations.run_folder import RunFolder
 
-SMALL = ("training.rounds=2", "federation.clients=4", "data.max_records=400")
+SMALL = (
+    "training.rounds=2",
+    "federation.clients=4",
+    "data.max_records=400",
+    "privacy.epsilon=8",
+    "secure_aggregation.scheme=none",
+)
 SEALED = (
     *SMALL,
     "secure_aggregation.scheme=bfv",
@@ -128,7 +134,11 @@ def test_run_folder_holds_no_secret(sealed_run: Path) -> None:
 def test_sealed_average_is_the_plain_average_to_quantisation(tmp_path: Path) -> None:
     config = resolve("digits-cnn", [*SMALL, "privacy.noise=none", "training.rounds=1"])
     run(settings=[*SMALL, "privacy.noise=none", "training.rounds=1"], out=tmp_path / "plain")
-    bfv = ["secure_aggregation.scheme=bfv", "secure_aggregation.bits=20"]
+    bfv = [
+        "secure_aggregation.scheme=bfv",
+        "secure_aggregation.bits=20",
+        "secure_aggregation.min_contributors=3",
+    ]
     run(
         settings=[*SMALL, "privacy.noise=none", "training.rounds=1", *bfv],
         out=tmp_path / "sealed",
