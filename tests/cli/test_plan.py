@@ -55,7 +55,7 @@ def test_a_plan_tells_noise_epsilon_and_traffic(calyx: Calyx) -> None:
 
 
 def test_without_noise_it_says_so_and_epsilon_is_infinite(calyx: Calyx) -> None:
-    settings = ("--set", "privacy.noise=none", "--set", "privacy.delta=0.5", *SHORT)
+    settings = (*SHORT, "--set", "privacy.noise=none", "--set", "privacy.delta=0.5")
     outcome = calyx("plan", *settings)
     assert outcome.code == 0
     assert outcome.err == ""

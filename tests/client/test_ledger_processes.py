@@ -135,7 +135,7 @@ def test_processes_that_share_a_new_ledger_lose_nothing_and_share_one_budget(
     path = tmp_path / "state" / "ledger"
     affordable = 20
     epsilon = spent([EVENT] * affordable, DELTA, "record").epsilon
-    children = [start(path, 100 * i, 15, epsilon=epsilon) for i in range(3)]
+    children = [start(path, 100 * i, 15, epsilon=epsilon) for i in range(2)]
     for child in children:
         go(child)
     outputs = [child.communicate(timeout=60)[0] for child in children]
@@ -156,7 +156,7 @@ def test_no_acknowledged_charge_is_lost_when_a_process_is_killed_in_the_middle(
 ) -> None:
     path = tmp_path / "state" / "ledger"
     told: dict[int, str] = {}
-    for attempt, enough in enumerate((0, 1, 7, 20, 33)):
+    for attempt, enough in enumerate((0, 1, 7, 20)):
         child = start(path, 10_000 * attempt, 10_000)
         assert child.stdout is not None
         go(child)

@@ -176,7 +176,7 @@ class TestLimits:
             (owners(), ()),
             (owners(unit="record"), ()),
             (owners(unit="client"), ("privacy.unit=client",)),
-            (owners(max_epsilon=100.0), ("privacy.epsilon=100",)),
+            (owners(max_epsilon=20.0), ("privacy.epsilon=20",)),
             (owners(), ("privacy.delta=1e-6", "privacy.epsilon=1")),
             (
                 owners(),

@@ -34,7 +34,7 @@ def sealed() -> PrivacyPlan:
 
 
 class TestPromise:
-    @settings(max_examples=8, deadline=None)
+    @settings(max_examples=6, deadline=None)
     @given(
         unit=st.sampled_from(["record", "client"]),
         sampling=st.sampled_from(["poisson", "full"]),
@@ -75,7 +75,7 @@ class TestPromise:
         assert 0.995 * epsilon <= total <= epsilon
         assert made.spent(rounds).epsilon == total
 
-    @pytest.mark.parametrize("epsilon", [0.05, 0.5, 100.0])
+    @pytest.mark.parametrize("epsilon", [0.05, 0.5, 40.0])
     def test_small_and_large_budgets_are_used_as_tightly(self, epsilon: float) -> None:
         made = make_plan(config(f"privacy.epsilon={epsilon}", "privacy.delta=1e-5"), 1000)
         assert 0.995 * epsilon <= made.spent(made.rounds).epsilon <= epsilon
