@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.figures import NO_PRIVACY, count_text, epsilon_text
+from cli.figures import NO_PRIVACY, bound_text, count_text, epsilon_text
 from cli.help_text import help_text
 from cli.options import AsJson, Verbose
 
@@ -126,7 +126,7 @@ def _show(screen: Terminal, found: dict[str, Any]) -> None:
     )
     if math.isinf(total):
         cost = Text(f"{found['guarantee']} (ε = ∞)", style="bold")
-    pld, rdp = epsilon_text(found["epsilon_pld"]), epsilon_text(found["epsilon_rdp"])
+    pld, rdp = bound_text(found["epsilon_pld"], total), bound_text(found["epsilon_rdp"], total)
     last = f", the last at {found['last_entry']}" if found["last_entry"] else ""
     checked = "file and chain ok" if found["file_verified"] else "chain ok"
     rows: dict[str, str | Text] = {
@@ -146,8 +146,8 @@ def _show(screen: Terminal, found: dict[str, Any]) -> None:
             plain(run["run"]),
             f"{run['entries']:,}",
             f"{run['first_round']}-{run['last_round']}",
-            epsilon_text(run["epsilon_pld"]),
-            epsilon_text(run["epsilon_rdp"]),
+            bound_text(run["epsilon_pld"], total),
+            bound_text(run["epsilon_rdp"], total),
         )
     screen.line()
     screen.show(by_run)

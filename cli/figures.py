@@ -23,6 +23,13 @@ def epsilon_text(epsilon: float | None) -> str:
     return f"{rounded:.{digits}f}"
 
 
+def bound_text(bound: float | None, headline: float | None) -> str:
+    """One accountant's epsilon; a dash where it has no bound but another one gives the headline."""
+    has_headline = headline is not None and math.isfinite(headline)
+    is_silent = bound is None or math.isinf(bound)
+    return "-" if is_silent and has_headline else epsilon_text(bound)
+
+
 def percent_text(share: float | None) -> str:
     """A share of one as per cent; a diverged model has none."""
     return "-" if share is None or math.isnan(share) else f"{100 * share:.1f} %"

@@ -31,7 +31,8 @@ def plan(
     Takes a preset's name or a TOML file. The data are loaded and divided as the run would; for
     each client's record count the noise is found that keeps the promised epsilon over all
     rounds. Two accountants are asked: privacy loss distributions (PLD) and Rényi DP (RDP). Both
-    are upper bounds, the smaller one counts.
+    are upper bounds, the smaller one counts. For the integer noise of sealed sums only RDP has a
+    bound; PLD then shows a dash.
 
     [bold]Examples[/bold]
     calyx plan
@@ -103,7 +104,7 @@ def _promise(found: Forecast) -> dict[str, str | Text]:
 
 def _plan_table(found: Forecast) -> Table:
     from cli.console import table
-    from cli.figures import epsilon_text, number_text
+    from cli.figures import bound_text, epsilon_text, number_text
 
     steps = ("records", "clients", "batch", "steps/\nround", "steps")
     privacy = ("q", "σ", "ε one\nround", "ε end\nPLD", "ε end\nRDP")
@@ -120,7 +121,8 @@ def _plan_table(found: Forecast) -> Table:
         ]
         if found.config.is_private:
             cells += [f"{own.round_event.sampling_rate:.3f}", number_text(own.noise_multiplier)]
-            cells += [epsilon_text(value) for value in (once.epsilon, total.pld, total.rdp)]
+            cells += [epsilon_text(once.epsilon)]
+            cells += [bound_text(value, total.epsilon) for value in (total.pld, total.rdp)]
         made.add_row(*cells)
     return made
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from cli.chart import columns, sparkline, thinned
 from cli.figures import (
+    bound_text,
     bytes_text,
     count_text,
     delta_warning,
@@ -38,6 +39,22 @@ def test_a_printed_epsilon_is_never_smaller_than_the_true_one(epsilon: float) ->
 )
 def test_epsilon_is_rounded_up_and_infinity_is_shown(epsilon: float | None, text: str) -> None:
     assert epsilon_text(epsilon) == text
+
+
+@pytest.mark.parametrize(
+    ("bound", "headline", "text"),
+    [
+        (math.inf, 3.0, "-"),
+        (None, 3.0, "-"),
+        (3.0, 3.0, "3.00"),
+        (math.inf, math.inf, "∞"),
+        (None, None, "∞"),
+    ],
+)
+def test_an_accountant_without_a_bound_is_silent_only_if_another_has_one(
+    bound: float | None, headline: float | None, text: str
+) -> None:
+    assert bound_text(bound, headline) == text
 
 
 def test_a_diverged_model_has_no_accuracy_and_no_loss() -> None:
