@@ -23,13 +23,13 @@ from types import FrameType
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from authority import certificates
-from authority.certificates import Credentials
 from authority.local import LocalAuthority
 from authority.log import LogReport, verify
 from authority.roster import Roster
-from authority.secret_file import create_private, private_directory, replace_file
 from authority.service import AuthorityServer
+from shared.certificates import Credentials
 from shared.errors import ConfigError, Fault, UsageError
+from shared.private_files import create_private, private_directory, replace_file
 from shared.protocol.receipts import ContributorKeys
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 9443

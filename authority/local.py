@@ -31,9 +31,10 @@ from authority.keys import KeyPair
 from authority.log import AuthorityLog
 from authority.release import State, apply, decide, open_run
 from authority.roster import Roster
-from authority.secret_file import private_directory, read_secret, replace_file, write_secret
+from authority.secret_file import read_secret, write_secret
 from shared.encryption import SealedSum, SealingParameters, context_hash, unpack_sum
 from shared.errors import EncryptionError, LedgerError, ReleaseRefused
+from shared.private_files import private_directory, replace_file
 from shared.protocol.authority_client import Opening, Refusal, Released, ReleaseRequest
 from shared.protocol.receipts import Admission, check_name
 

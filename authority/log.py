@@ -40,8 +40,8 @@ from authority.events import (
     Repeated,
     Revoked,
 )
-from authority.secret_file import replace_file
 from shared.errors import LedgerError
+from shared.private_files import replace_file
 
 GENESIS = "0" * 64
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from authority.events import Event, Revoked
 from authority.release import State, apply, enrol
-from authority.secret_file import replace_file
 from shared.errors import LedgerError, ProtocolError, ReleaseRefused
+from shared.private_files import replace_file
 from shared.protocol.receipts import ContributorKeys
 
 

@@ -18,8 +18,8 @@ from typing import NoReturn
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from authority.certificates import Credentials
 from authority.local import LocalAuthority
+from shared.certificates import Credentials
 from shared.encryption import SealingParameters
 from shared.errors import CalyxError, EncryptionError, ProtocolError, ReleaseRefused
 from shared.protocol import authority_pb2 as pb

@@ -13,9 +13,10 @@ import pytest
 import tenseal as ts
 
 from authority.keys import KeyPair
-from authority.secret_file import private_directory, read_secret, write_secret
+from authority.secret_file import read_secret, write_secret
 from shared.encryption import PublicSealer, derive_parameters
 from shared.errors import EncryptionError
+from shared.private_files import private_directory
 
 PARAMETERS = derive_parameters(scheme="bfv", contributors=4, value_bound=100, length=50)
 

@@ -16,11 +16,12 @@ from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from authority import certificates
-from authority.certificates import CertificateSet, Credentials
+from authority.certificates import CertificateSet
 from authority.events import Refused
 from authority.local import LocalAuthority
 from authority.log import verify
 from authority.service import AuthorityServer
+from shared.certificates import Credentials
 from shared.encryption import derive_parameters
 from shared.errors import CalyxError, ReleaseRefused, RunError
 from shared.protocol import authority_pb2 as pb
