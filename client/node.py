@@ -8,7 +8,8 @@ server: a server must not be able to choose which ledger is charged or which noi
 ``client-name``       stable name of a real device
 ``partition-file``    simulation only: NPZ with the record indices of every client
 ``simulation-seed``   simulation only: noise is derived from it; real devices use system entropy
-``data-directory``    real devices: where the records lie
+``data-source``       real devices: npz, idx, or python for the owner's own function
+``data-directory``    real devices: the folder with the records, or module:function
 ``ledger``            path of the privacy ledger
 ``policy``            path of the owner's policy
 ``identity``          sealed runs: path of this client's private keys
@@ -26,11 +27,12 @@ from pathlib import Path
 import numpy as np
 
 from client.ledger import Ledger
+from client.own_data import load_own
 from client.policy import Policy
 from client.sealing import SealingState
 from shared.config import Config
 from shared.config.schema import DataConfig
-from shared.data import Dataset, load_folder, load_split
+from shared.data import Dataset, load_split
 from shared.errors import DataError, LedgerError, PolicyViolation
 from shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise, seeded_key
 from shared.privacy.plan import PrivacyPlan
@@ -48,7 +50,8 @@ class Node:
         partition: its number in a simulation, None on a real device.
         partition_file: see the module docstring; empty on a real device.
         simulation_seed: seed of the simulated noise; None on a real device.
-        data_directory: folder with the device's own records; empty in a simulation.
+        data_source: format of the device's own records; empty in a simulation.
+        data_directory: folder with them, or a function; empty in a simulation.
         ledger_path: where spent budget is recorded.
         policy_path: the owner's limits; empty only in a simulation.
         identity_path: this client's private keys; only for sealed runs.
@@ -64,6 +67,7 @@ class Node:
     policy_path: str
     identity_path: str = ""
     authority_key: str = ""
+    data_source: str = ""
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Scalar]) -> Node:
@@ -90,6 +94,7 @@ class Node:
             policy_path=policy,
             identity_path=str(settings.get("identity", "")),
             authority_key=str(settings.get("authority-key", "")),
+            data_source=str(settings.get("data-source", "")),
         )
 
     @property
@@ -102,14 +107,13 @@ class Node:
         if self.partition_file:
             data = config.data.model_dump_json()
             return _simulated_records(data, config.seed, self.partition_file, self.partition or 0)
-        if config.data.source == "hub":
-            # The name would come from the server and could be any folder of this device.
+        if not self.data_source:
+            # A name that came from the server could be any folder of this device.
             raise DataError(
-                "a device trains on a folder that its owner names, not on a data set that the "
-                "server names; use data.source = idx or npz"
+                "this device does not say where its records are; its owner names them, with the "
+                "node settings 'data-source' and 'data-directory'"
             )
-        own = config.data.model_copy(update={"directory": self.data_directory})
-        return load_folder(own)
+        return load_own(self.data_source, self.data_directory, config.data.view)
 
     def policy(self, plan: PrivacyPlan) -> Policy:
         """The owner's limits; a simulated client without any takes those of its plan."""

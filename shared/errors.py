@@ -12,6 +12,7 @@
         │   ├── BudgetExceeded    the ledger would go over the owner's budget
         │   └── PolicyViolation   an instruction asks for less privacy than the owner allows
         ├── LedgerError           the ledger is unreadable, altered, busy or of other data
+        ├── EnrolmentError        a device, key or certificate that the other side does not accept
         ├── EncryptionError       a ciphertext, key or packed field that must not be used
         ├── ReleaseRefused        the key authority does not release this sum
         ├── ProtocolError         a message that does not say what it must
@@ -96,6 +97,10 @@ class PolicyViolation(PrivacyError):
 
 class LedgerError(RunError):
     """The ledger is unreadable, altered, in use by another process or of another data set."""
+
+
+class EnrolmentError(RunError):
+    """A device, key, request or certificate that the other side does not accept."""
 
 
 class EncryptionError(RunError):

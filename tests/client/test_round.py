@@ -42,9 +42,13 @@ noise = ["local", "distributed", "central"]
 def device(tmp_path: Path) -> Node:
     """A real device: system noise, a policy, a ledger."""
     (tmp_path / "policy.toml").write_text(POLICY)
+    own = load_folder(config_of().data)
+    np.savez(tmp_path / "own.npz", x=own.features[:, 0], y=own.labels)
     return Node.from_settings(
         {
             "client-name": "device",
+            "data-source": "npz",
+            "data-directory": str(tmp_path / "own.npz"),
             "ledger": str(tmp_path / "ledger.sqlite"),
             "policy": str(tmp_path / "policy.toml"),
         }
@@ -118,12 +122,6 @@ REFUSED: dict[str, tuple[tuple[str, ...], dict[str, Any], type[CalyxError], str]
         {},
         PolicyViolation,
         "model",
-    ),
-    "a data set the server names": (
-        ("data.source=hub", "data.hub_name=/etc"),
-        {},
-        DataError,
-        "folder that its owner names",
     ),
 }
 
@@ -199,6 +197,14 @@ def test_a_real_device_needs_ledger_and_policy() -> None:
         Node.from_settings({"policy": "p"})
     with pytest.raises(PolicyViolation, match="no policy"):
         Node.from_settings({"ledger": "l"})
+
+
+def test_a_server_cannot_name_the_records(device: Node) -> None:
+    """Whatever data set the run names, a device has its own, and without any it says so."""
+    foreign = config_of("data.source=hub", "data.hub_name=/etc", "data.max_records=3")
+    assert device.records(foreign).fingerprint == device.records(config_of()).fingerprint
+    with pytest.raises(DataError, match="its owner names them"):
+        Node.from_settings({"ledger": "l", "policy": "p"}).records(foreign)
 
 
 def test_a_server_cannot_turn_a_device_into_a_simulation() -> None:

@@ -1,0 +1,191 @@
+"""The folder of a device: what its owner set up, and what it may never lose.
+
+::
+
+    DIR/                  0700
+      device.toml         name, server, data, the authority's key; written by `client.enrolment`
+      policy.toml         the owner's limits, for the owner to edit (`client.policy`)
+      ca.pem              the server's CA, pinned
+      node.key            P-384 key that the server knows this device by, 0600
+      contributor.key     keys for sealed sums, 0600                (`client.identity`)
+      request.json        enrolment request, for the operators
+      ledger.sqlite       what was spent on this device's records   (`client.ledger`)
+      admissions/         public keys of sealed runs it was admitted to
+      logs/client.log     rotated
+      status.json         what it is doing; only while it runs is it true
+      lock                held by the process that runs it
+
+Everything a round needs comes from here and nothing of it from a server.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shared.errors import ConfigError, EnrolmentError, Fault, UsageError
+
+DataSource = Literal["idx", "npz", "python"]
+NodeSettings = dict[str, str | int | float | bool]
+
+
+class DataPlace(BaseModel):
+    """``[data]``: where this device's own records are.
+
+    Attributes:
+        source: format of the folder, or ``python`` for the owner's own function.
+        place: the folder or archive, or ``module:function``.
+        python_path: folder with that module, if it is not installed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: DataSource
+    place: str = Field(min_length=1)
+    python_path: str = ""
+
+
+class DeviceSettings(BaseModel):
+    """``device.toml``.
+
+    Attributes:
+        name: the device's name, as enrolled.
+        server: host:port of the server.
+        authority_key: the key authority's key, pinned, hex; empty: this device cannot seal.
+        data: where its records are.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1, max_length=100)
+    server: str = Field(pattern=r"^\S+:\d{1,5}$")
+    authority_key: str = Field("", pattern=r"^([0-9a-f]{64})?$")
+    data: DataPlace
+
+
+class Device:
+    """A device's folder.
+
+    Args:
+        directory: as made by `client.enrolment.enroll`.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory.absolute()
+        self.settings_path = self.directory / "device.toml"
+        self.policy_path = self.directory / "policy.toml"
+        self.ca_path = self.directory / "ca.pem"
+        self.node_key_path = self.directory / "node.key"
+        self.identity_path = self.directory / "contributor.key"
+        self.request_path = self.directory / "request.json"
+        self.ledger_path = self.directory / "ledger.sqlite"
+        self.log_path = self.directory / "logs" / "client.log"
+        self.status_path = self.directory / "status.json"
+        self.lock_path = self.directory / "lock"
+
+    def settings(self) -> DeviceSettings:
+        """What `device.toml` says.
+
+        Raises:
+            UsageError: there is no device in this folder.
+            ConfigError: the file cannot be used; all faults are listed.
+        """
+        path = self.settings_path
+        try:
+            return DeviceSettings(**tomllib.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise UsageError(
+                f"there is no device in {self.directory}; make one with: calyx client enroll DIR"
+            ) from None
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+        except ValidationError as error:
+            faults = [
+                Fault(".".join(map(str, e["loc"])), repr(e["input"]), e["msg"])
+                for e in error.errors()
+            ]
+            raise ConfigError(f"{path} is not usable", faults) from None
+
+    def node_settings(self, simulated_noise: int | None = None) -> NodeSettings:
+        """The settings that `client.node.Node` reads.
+
+        Args:
+            simulated_noise: seed of noise that protects nobody, for comparing a deployment with
+                a simulation; None, as on any real device, for the system's entropy.
+        """
+        settings = self.settings()
+        node: NodeSettings = {
+            "client-name": settings.name,
+            "ledger": str(self.ledger_path),
+            "policy": str(self.policy_path),
+            "identity": str(self.identity_path),
+            "authority-key": settings.authority_key,
+            "data-source": settings.data.source,
+            "data-directory": settings.data.place,
+        }
+        if simulated_noise is not None:
+            node["simulation-seed"] = simulated_noise
+        return node
+
+    def node_key(self) -> ec.EllipticCurvePrivateKey:
+        """The key that the server knows this device by.
+
+        Raises:
+            EnrolmentError: missing, damaged, or readable by others.
+        """
+        path = self.node_key_path
+        try:
+            if path.stat().st_mode & 0o077:
+                raise EnrolmentError(f"{path} can be read by others; run: chmod 600 {path}")
+            key = load_ssh_private_key(path.read_bytes(), None)
+        except (OSError, ValueError) as error:
+            raise EnrolmentError(
+                f"the key {path} cannot be used ({error}); enrol this device again in a new folder"
+            ) from None
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise EnrolmentError(f"{path} is not a key of a device; enrol it again in a new folder")
+        return key
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the folder for one process; the lock goes with the process, however it ends.
+
+        Raises:
+            UsageError: another process has it.
+        """
+        file = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(
+                    f"this device runs already; see: calyx client status {self.directory}"
+                ) from None
+            os.truncate(file, 0)
+            os.write(file, str(os.getpid()).encode())
+            yield
+        finally:
+            os.close(file)
+
+    def running_pid(self) -> int | None:
+        """Process that runs this device now, None if none does."""
+        try:
+            file = os.open(self.lock_path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return int(os.read(file, 20) or b"0") or None
+        finally:
+            os.close(file)
+        return None

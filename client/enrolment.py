@@ -1,0 +1,152 @@
+"""Making a device: its folder, its keys, its first policy, and the request that enrols it."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import tomli_w
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from client.device import DataPlace, Device, DeviceSettings
+from client.identity import ContributorIdentity
+from shared.certificates import fingerprint
+from shared.errors import DataError, UsageError
+from shared.private_files import create_private, private_directory, replace_file
+from shared.protocol.enrolment import EnrolmentRequest, make_request, read_request
+from shared.protocol.receipts import check_name
+
+POLICY = """\
+# What you, the owner of these records, allow. Checked on this device against every instruction,
+# before anything else; a server can ask for more privacy than this, never for less.
+# Every limit is explained in docs/deploy/client.md.
+
+[privacy]
+max_epsilon = 4.0             # in all, over every round of every run on these records
+max_delta = 1e-4
+unit = "record"               # the guarantee must protect each single record
+noise = ["distributed", "local"]
+allow_unprotected = false     # no training without noise
+
+[secure_aggregation]
+required = true               # no update leaves that the server could read
+min_contributors = 2          # no sum of fewer clients; more hide each one better
+
+[training]
+models = []                   # those built in
+max_local_steps = 500
+max_rounds = 1000
+
+[release]
+metrics = false               # no exact loss or accuracy leaves
+"""
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """A device that was made.
+
+    Attributes:
+        device: its folder.
+        request: what to give to the operators.
+        ca_fingerprint: SHA-256 of the pinned CA; compare it with what the server's operator says.
+    """
+
+    device: Device
+    request: EnrolmentRequest
+    ca_fingerprint: str
+
+
+def enroll(
+    directory: Path,
+    *,
+    name: str | None,
+    server: str,
+    ca: Path,
+    authority_key: str,
+    data: DataPlace,
+) -> Enrolled:
+    """Make a device in `directory`.
+
+    Args:
+        directory: made 0700; a device that is there already is not touched.
+        name: how server and ledger call it; None for this machine's host name.
+        server: host:port of the server.
+        ca: the server's CA certificate, as its operator gave it.
+        authority_key: the key authority's key, 64 hex digits; empty: this device cannot seal.
+        data: where its records are.
+
+    Raises:
+        UsageError: there is a device in this folder, or the CA is no certificate.
+        ConfigError: a value is not allowed.
+        DataError: the records are not there.
+    """
+    device = Device(directory)
+    if device.settings_path.exists():
+        raise UsageError(
+            f"there is a device in {directory}; start it with calyx client join, make a new "
+            "request with --renew, or choose a new folder"
+        )
+    name = name or socket.gethostname()
+    check_name("device", name)
+    _check_place(data)
+    try:
+        certificate = ca.read_bytes()
+        pinned = fingerprint(certificate)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{ca} is no CA certificate that can be read: {error}") from None
+    settings = DeviceSettings(name=name, server=server, authority_key=authority_key, data=data)
+    private_directory(directory)
+    # A set-up that was broken off before its settings were written is done over.
+    for old in (device.node_key_path, device.identity_path, device.policy_path, device.ca_path):
+        old.unlink(missing_ok=True)
+    key = ec.generate_private_key(ec.SECP384R1())
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    create_private(device.node_key_path, pem)
+    ContributorIdentity.create(device.identity_path)
+    create_private(device.ca_path, certificate)
+    create_private(device.policy_path, POLICY.encode())
+    request = _write_request(device, settings)
+    replace_file(device.settings_path, tomli_w.dumps(settings.model_dump()).encode())
+    return Enrolled(device, request, pinned)
+
+
+def renew_request(directory: Path) -> Enrolled:
+    """A new request for a device that is there, with the same keys.
+
+    Raises:
+        UsageError: there is none.
+    """
+    device = Device(directory)
+    settings = device.settings()
+    request = _write_request(device, settings)
+    return Enrolled(device, request, fingerprint(device.ca_path.read_bytes()))
+
+
+def keep_records(directory: Path, archive: bytes) -> DataPlace:
+    """Put records of a demonstration into the device's folder, as an NPZ archive."""
+    folder = directory.absolute() / "data"
+    private_directory(directory)
+    if folder.exists():
+        shutil.rmtree(folder)
+    private_directory(folder)
+    create_private(folder / "train.npz", archive)
+    return DataPlace(source="npz", place=str(folder))
+
+
+def _write_request(device: Device, settings: DeviceSettings) -> EnrolmentRequest:
+    identity = ContributorIdentity.load(device.identity_path)
+    contributor = identity.request(settings.name)
+    text = make_request(settings.name, device.node_key(), identity.signing, contributor)
+    replace_file(device.request_path, text.encode())
+    return read_request(text)
+
+
+def _check_place(data: DataPlace) -> None:
+    if data.source != "python" and not Path(data.place).exists():
+        raise DataError(f"{data.place}: no such file or folder; name the records with --data")
+    if data.source == "python" and ":" not in data.place:
+        raise DataError(f"{data.place}: write your own function as module:function")

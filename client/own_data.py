@@ -1,0 +1,77 @@
+"""The device's own records: a folder, or what its owner's own function returns.
+
+Both are named on the device. A server says only how a record is looked at (image or sequence).
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from shared.config.schema import DataConfig
+from shared.data import Dataset, load_folder
+from shared.data.view import as_view
+from shared.errors import DataError
+
+
+def load_own(source: str, place: str, view: Literal["image", "sequence"]) -> Dataset:
+    """Load all records of this device, for training.
+
+    Args:
+        source: ``npz``, ``idx`` or ``python``.
+        place: folder or archive, or ``module:function``. The function takes nothing and returns
+            a `Dataset`, or features (n, ...), labels (n,) and the number of classes.
+        view: how a record is looked at, as the run wants it.
+
+    Raises:
+        DataError: there are none, or they do not fit.
+    """
+    stamp = 0.0 if source == "python" else _stamp(Path(place))
+    return _loaded(source, place, view, stamp)
+
+
+def _stamp(place: Path) -> float:
+    """Changes when the records do, so that they are read again."""
+    files = [place, *place.glob("*")] if place.is_dir() else [place]
+    return max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
+
+
+@lru_cache(maxsize=1)
+def _loaded(source: str, place: str, view: Literal["image", "sequence"], stamp: float) -> Dataset:
+    if source == "python":
+        return as_view(_from_function(place), view)
+    config = DataConfig.model_validate({"source": source, "view": view, "directory": place})
+    return load_folder(config)
+
+
+def _from_function(place: str) -> Dataset:
+    module, _, function = place.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)()
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise DataError(
+            f"data.place = {place}: {error}; it must name a function without arguments in a module "
+            "that can be imported here (python_path in device.toml adds a folder)"
+        ) from None
+    if isinstance(found, Dataset):
+        return found
+    try:
+        features, labels, classes = found
+        return Dataset(
+            np.asarray(features, dtype=np.float32), np.asarray(labels, dtype=np.int64), int(classes)
+        )
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{place} must return features, labels and the number of classes: {error}"
+        ) from None
+
+
+def make_importable(folder: str) -> None:
+    """Let modules of `folder` be found, after everything that is installed."""
+    if folder and folder not in sys.path:
+        sys.path.append(folder)
