@@ -28,8 +28,9 @@ from authority.log import LogReport, verify
 from authority.roster import Roster
 from authority.service import AuthorityServer
 from shared.certificates import Credentials
-from shared.errors import ConfigError, Fault, UsageError
+from shared.errors import ConfigError, EnrolmentError, Fault, UsageError
 from shared.private_files import create_private, private_directory, replace_file
+from shared.protocol.enrolment import contributor_keys
 from shared.protocol.receipts import ContributorKeys
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 9443
@@ -171,15 +172,21 @@ def approve(directory: Path, request: str) -> ContributorKeys:
 
     Args:
         directory: as made by `init`.
-        request: the contributor's `ContributorKeys.to_json`.
+        request: text of a device's enrolment request, or `ContributorKeys.to_json` alone.
 
     Raises:
-        ProtocolError: the request is malformed or not signed by its own key.
+        ProtocolError, EnrolmentError: the request is malformed, altered, too old, or was approved
+            before.
         ReleaseRefused: the name or a key is taken or was revoked.
     """
     read_settings(directory)
-    keys = ContributorKeys.from_json(request)
-    Roster(directory).approve([keys])
+    keys, roster = contributor_keys(request), Roster(directory)
+    if keys.name in (members := roster.members()) and members[keys.name].keys == keys:
+        raise EnrolmentError(
+            f"{keys.name!r} is enrolled already and nothing was changed; if you did not approve "
+            f"it, revoke it with: calyx authority revoke DIR {keys.name}"
+        )
+    roster.approve([keys])
     return keys
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.device import enroll, join, status, stop
 from cli.figures import NO_PRIVACY, bound_text, count_text, epsilon_text
 from cli.help_text import help_text
 from cli.options import AsJson, Verbose
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from client.ledger import Entry, Ledger
 
 app = typer.Typer(
-    no_args_is_help=True, help="For the owner of a device: what was spent on its records."
+    no_args_is_help=True,
+    help="For the owner of a device: let it take part, and see what was spent on its records.",
 )
 
 
@@ -70,12 +72,8 @@ def budget(
         screen.emit(found)
 
 
-app.command(help=help_text(budget))(budget)
-
-
-@app.callback()
-def client() -> None:
-    """Makes ``budget`` a sub-command even while it is the only one."""
+for command in (enroll, join, status, stop, budget):
+    app.command(help=help_text(command))(command)
 
 
 def _account(ledger: Ledger, delta: float, unit: Any) -> dict[str, Any]:

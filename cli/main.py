@@ -22,6 +22,7 @@ from cli.help_text import help_text
 from cli.plan import plan
 from cli.presets import presets
 from cli.quiet import flush, set_environment
+from cli.server import app as server_app
 from cli.simulate import simulate
 
 app = typer.Typer(
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 for command in (simulate, presets, plan, doctor):
     app.command(help=help_text(command))(command)
+app.add_typer(server_app, name="server")
 app.add_typer(client_app, name="client")
 app.add_typer(authority_app, name="authority")
 

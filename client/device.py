@@ -20,11 +20,8 @@ Everything a round needs comes from here and nothing of it from a server.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.errors import ConfigError, EnrolmentError, Fault, UsageError
+from shared.process_lock import exclusive, holder
 
 DataSource = Literal["idx", "npz", "python"]
 NodeSettings = dict[str, str | int | float | bool]
@@ -155,37 +153,15 @@ class Device:
             raise EnrolmentError(f"{path} is not a key of a device; enrol it again in a new folder")
         return key
 
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Hold the folder for one process; the lock goes with the process, however it ends.
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Hold the folder for the one process that runs this device.
 
         Raises:
             UsageError: another process has it.
         """
-        file = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UsageError(
-                    f"this device runs already; see: calyx client status {self.directory}"
-                ) from None
-            os.truncate(file, 0)
-            os.write(file, str(os.getpid()).encode())
-            yield
-        finally:
-            os.close(file)
+        taken = f"this device runs already; see: calyx client status {self.directory}"
+        return exclusive(self.lock_path, taken)
 
     def running_pid(self) -> int | None:
         """Process that runs this device now, None if none does."""
-        try:
-            file = os.open(self.lock_path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return int(os.read(file, 20) or b"0") or None
-        finally:
-            os.close(file)
-        return None
+        return holder(self.lock_path)

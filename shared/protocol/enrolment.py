@@ -63,7 +63,7 @@ class EnrolmentRequest:
     @property
     def node_public_key(self) -> ec.EllipticCurvePublicKey:
         """`node_key` as an object."""
-        return _p384(self.node_key)
+        return p384_key(self.node_key)
 
     def check_age(self, now: datetime | None = None) -> None:
         """Refuse a request that lay about too long.
@@ -136,7 +136,7 @@ def read_request(text: str) -> EnrolmentRequest:
             or datetime.fromisoformat(request.created_at).tzinfo is None
         ):
             raise ValueError("nonce or time are malformed")
-        _p384(request.node_key)
+        p384_key(request.node_key)
     except (KeyError, TypeError, ValueError, RecursionError, ProtocolError) as error:
         reason = " ".join(str(error).split())[:200]
         raise EnrolmentError(f"this is no enrolment request that can be used: {reason}") from error
@@ -149,6 +149,19 @@ def read_request(text: str) -> EnrolmentRequest:
             "not fit; get it again from the device, by another way"
         )
     return request
+
+
+def contributor_keys(text: str) -> ContributorKeys:
+    """The part of a request that a key authority needs; it may also come without the rest.
+
+    Raises:
+        EnrolmentError, ProtocolError: as `read_request`, or too old.
+    """
+    if '"format"' not in text:
+        return ContributorKeys.from_json(text)
+    request = read_request(text)
+    request.check_age()
+    return request.contributor
 
 
 def _signed_by_both(
@@ -167,7 +180,12 @@ def _signed_bytes(request: EnrolmentRequest, *, with_nonce: bool) -> bytes:
     return canonical("enrolment-request", *keys, *once)
 
 
-def _p384(text: str) -> ec.EllipticCurvePublicKey:
+def p384_key(text: str) -> ec.EllipticCurvePublicKey:
+    """A public key in OpenSSH format.
+
+    Raises:
+        ValueError: it is no key, or not on the curve P-384.
+    """
     try:
         key = load_ssh_public_key(text.encode())
     except UnsupportedAlgorithm as error:

@@ -10,8 +10,9 @@ what this module was written for, so that an upgrade fails at once and with a na
 
 from __future__ import annotations
 
+import hashlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -79,7 +80,7 @@ from flwr.supercore.interceptors import (
     SuperExecAuthHttpInterceptor,
 )
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
-from flwr.supercore.run import RunNotRunningException
+from flwr.supercore.run import Run, RunNotRunningException
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
@@ -169,6 +170,29 @@ def differences() -> list[str]:
     return changed
 
 
+def bundle(files: Mapping[str, bytes]) -> bytes:
+    """An app bundle (FAB) of these files."""
+    from flwr.cli.build import build_fab_from_files
+
+    return build_fab_from_files(files)[0]
+
+
+def bundle_config(content: bytes) -> dict[str, Any]:
+    """The ``pyproject.toml`` in an app bundle, which nobody is asked to trust.
+
+    Raises:
+        ValueError: there is none that can be read.
+    """
+    from flwr.common.config import get_fab_config
+
+    return dict(get_fab_config(content))
+
+
+def bundle_hash(content: bytes) -> str:
+    """The name that Flower gives a bundle."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def superlink_main() -> Callable[[], None]:
     """Flower's ``flower-superlink`` command; it reads ``sys.argv``."""
     from flwr.superlink.cli import flower_superlink
@@ -217,6 +241,7 @@ __all__ = [
     "PushObjectRequest",
     "PushTaskOutputRequest",
     "RegisterNodeRequest",
+    "Run",
     "RunNotRunningException",
     "RuntimeHttpClient",
     "RuntimeTokenHttpInterceptor",
@@ -230,6 +255,9 @@ __all__ = [
     "TaskIdentity",
     "TaskType",
     "UnregisterNodeRequest",
+    "bundle",
+    "bundle_config",
+    "bundle_hash",
     "check",
     "context_from_proto",
     "differences",

@@ -23,6 +23,7 @@ from authority.log import LogReport
 from shared.errors import (
     ConfigError,
     EncryptionError,
+    EnrolmentError,
     ProtocolError,
     ReleaseRefused,
     RunError,
@@ -258,7 +259,8 @@ def test_a_wrong_passphrase_stops_it_before_it_listens(folder: Path) -> None:
 
 def test_a_stolen_enrolment_request_is_of_no_use(made: launch.AuthorityFiles, devices: Any) -> None:
     request = devices[0].keys
-    assert launch.approve(made.directory, request.to_json()) == request
+    with pytest.raises(EnrolmentError, match="enrolled already"):
+        launch.approve(made.directory, request.to_json())
     stolen = request.to_json().replace("device-0", "device-9")
     with pytest.raises(ProtocolError, match="not signed by its own key"):
         launch.approve(made.directory, stolen)

@@ -1,0 +1,177 @@
+"""Which devices may take part: `nodes.json`, and Flower's own list kept equal to it.
+
+A request is approved once: its nonce is remembered. A name belongs to its first keys for good, so
+that a name in a run's report always means one device. Approving and revoking work also while the
+server is down; when it is up, Flower's list is changed at once.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+
+from server.control import Control
+from server.folder import ServerFolder
+from shared.errors import EnrolmentError, LedgerError, UsageError
+from shared.private_files import replace_file
+from shared.process_lock import exclusive
+from shared.protocol import flower_internals as flower
+from shared.protocol.enrolment import EnrolmentRequest, p384_key, read_request
+
+
+@dataclass(frozen=True)
+class ApprovedNode:
+    """A device that was approved.
+
+    Attributes:
+        name: its name in runs and reports.
+        node_key: its public key, OpenSSH format.
+        fingerprint: of its request, as shown to people.
+        nonces: of the requests that were approved.
+        approved_at: when first.
+        revoked_at: when it was revoked; empty if it was not.
+        node_id: Flower's number; 0 until the server knows it.
+    """
+
+    name: str
+    node_key: str
+    fingerprint: str
+    nonces: tuple[str, ...]
+    approved_at: str
+    revoked_at: str = ""
+    node_id: int = 0
+
+    @property
+    def is_revoked(self) -> bool:
+        """Whether it may take part no more."""
+        return bool(self.revoked_at)
+
+
+def approved_nodes(folder: ServerFolder) -> dict[str, ApprovedNode]:
+    """Everybody who was ever approved, by name.
+
+    Raises:
+        LedgerError: the file is damaged.
+    """
+    try:
+        raw = json.loads(folder.nodes_path.read_text(encoding="utf-8"))
+        return {n["name"]: ApprovedNode(**{**n, "nonces": tuple(n["nonces"])}) for n in raw}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise LedgerError(
+            f"the list of devices {folder.nodes_path} is damaged; restore it from a copy"
+        ) from error
+
+
+def approve(folder: ServerFolder, request_text: str) -> ApprovedNode:
+    """Let the device of a request take part.
+
+    Raises:
+        EnrolmentError: the request was altered, is too old, was used before, or its name or key
+            is taken.
+        UsageError: there is no server in this folder.
+    """
+    folder.settings()
+    request = read_request(request_text)
+    request.check_age()
+    with _changing(folder):
+        nodes = approved_nodes(folder)
+        node = _approved(nodes, request)
+        _store(folder, nodes | {node.name: node})
+        if folder.running_pid() is not None:
+            reconcile(folder)
+            node = approved_nodes(folder)[node.name]
+    return node
+
+
+def revoke(folder: ServerFolder, name: str) -> ApprovedNode:
+    """Take a device out for good; at once if the server is up.
+
+    Raises:
+        UsageError: nobody of that name was approved.
+    """
+    folder.settings()
+    with _changing(folder):
+        nodes = approved_nodes(folder)
+        if name not in nodes:
+            known = ", ".join(sorted(nodes)) or "none"
+            raise UsageError(f"no device {name!r} was approved; approved are: {known}")
+        node = nodes[name]
+        if not node.is_revoked:
+            node = replace(node, revoked_at=_now())
+            _store(folder, nodes | {name: node})
+        if folder.running_pid() is not None:
+            reconcile(folder)
+    return node
+
+
+def reconcile(folder: ServerFolder) -> None:
+    """Make Flower's list of nodes say what `nodes.json` says, and learn the node ids."""
+    nodes = approved_nodes(folder)
+    with Control(folder) as control:
+        registered = {node.public_key: node for node in control.nodes()}
+        wanted = {}
+        for node in nodes.values():
+            key = p384_key(node.node_key)
+            raw = flower.public_key_to_bytes(key)
+            known = registered.pop(raw, None)
+            if node.is_revoked:
+                if known is not None:
+                    control.unregister(known.node_id)
+                wanted[node.name] = node
+                continue
+            node_id = known.node_id if known is not None else control.register(key)
+            wanted[node.name] = replace(node, node_id=node_id)
+        for stranger in registered.values():
+            control.unregister(stranger.node_id)
+    if wanted != nodes:
+        _store(folder, wanted)
+
+
+def _approved(nodes: dict[str, ApprovedNode], request: EnrolmentRequest) -> ApprovedNode:
+    for other in nodes.values():
+        if request.nonce in other.nonces:
+            raise EnrolmentError(
+                f"this request was used already, at {other.approved_at} for {other.name!r}; if "
+                f"that was not you, revoke it (calyx server revoke DIR {other.name}); a device "
+                "makes a new request with: calyx client enroll DIR --renew"
+            )
+        if other.node_key == request.node_key and other.name != request.name:
+            raise EnrolmentError(
+                f"the key of {request.name!r} is that of {other.name!r}; enrol the device in a "
+                "folder of its own"
+            )
+    before = nodes.get(request.name)
+    if before is None:
+        return ApprovedNode(
+            request.name, request.node_key, request.fingerprint, (request.nonce,), _now()
+        )
+    if before.is_revoked:
+        raise EnrolmentError(
+            f"{request.name!r} was revoked at {before.revoked_at}; enrol the device under a new "
+            "name, in a new folder"
+        )
+    if before.node_key != request.node_key:
+        raise EnrolmentError(
+            f"{request.name!r} is the name of another device; choose a new name, or revoke the "
+            "other one if it is gone"
+        )
+    return replace(before, nonces=(*before.nonces, request.nonce))
+
+
+def _changing(folder: ServerFolder) -> AbstractContextManager[None]:
+    return exclusive(
+        folder.directory / "nodes.lock", "another command changes the list of devices; try again"
+    )
+
+
+def _store(folder: ServerFolder, nodes: dict[str, ApprovedNode]) -> None:
+    raw = [asdict(node) for _, node in sorted(nodes.items())]
+    replace_file(folder.nodes_path, json.dumps(raw, indent=1).encode())
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

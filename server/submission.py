@@ -1,0 +1,224 @@
+"""A run of a deployed server: its folder, its state, and handing it to Flower.
+
+Flower wants an app bundle for each run. Ours holds a name and no code: the ServerApp that runs is
+the one installed here (`server.executor`), the ClientApp the one on each device. A run is carried
+out only if its folder was prepared here, so whoever reaches Flower's Control API cannot start
+anything of his own.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import tomli_w
+
+from server.control import Control
+from server.durable import write_atomically
+from server.folder import ServerFolder
+from shared.config import Config
+from shared.config.load import build, digest, flatten, from_toml, to_run_config, to_toml
+from shared.errors import ConfigError, Fault, UsageError
+from shared.protocol import flower_internals as flower
+
+State = Literal["submitted", "running", "completed", "failed", "stopped"]
+_OPEN: tuple[State, ...] = ("submitted", "running")
+# A run that crashes its ServerApp again and again will not be mended by one more try.
+MOST_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class Submission:
+    """`submission.json` of a run.
+
+    Attributes:
+        run: its name, also in the devices' ledgers.
+        state: submitted (waits for the executor), running, completed, failed or stopped.
+        flower_run_id: Flower's number of the latest attempt; 0 while it waits.
+        attempts: how often it was handed to Flower.
+        error: why it failed; one line.
+        submitted_at, finished_at: ISO 8601, UTC; empty if not yet.
+    """
+
+    run: str
+    state: State
+    flower_run_id: int
+    attempts: int
+    error: str = ""
+    submitted_at: str = ""
+    finished_at: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is still to be carried out."""
+        return self.state in _OPEN
+
+
+def submit(
+    folder: ServerFolder, run: str, config: Config, environment: dict[str, Any], *, resume: bool
+) -> Submission:
+    """Prepare the folder of a run, or of one that goes on, and hand it to Flower.
+
+    Args:
+        folder: the server; it must be up.
+        run: name of the run, and of its folder under ``runs``.
+        config: what to do.
+        environment: for `environment.json`.
+        resume: go on with a run of this name where it stopped.
+
+    Raises:
+        UsageError: the server is down, or the run exists (or does not, with `resume`).
+        ConfigError: resumed with other settings, or a sealed run without a key authority.
+    """
+    if config.secure_aggregation.scheme != "none" and not folder.settings().authority:
+        raise ConfigError(
+            "a sealed run needs a key authority; name it with: "
+            f"calyx server authority {folder.directory} HOST:PORT FOLDER"
+        )
+    path = folder.run_dir(run)
+    config_path = path / "config.toml"
+    if resume:
+        before = read_submission(folder, run)
+        if before.is_open:
+            raise UsageError(f"run {run!r} goes on already; see: calyx server status")
+        _check_same(config_path.read_text(encoding="utf-8"), config)
+        # It is made anew from the last checkpoint; who follows it must not see the old one.
+        (path / "metrics.jsonl").unlink(missing_ok=True)
+    else:
+        if path.exists():
+            raise UsageError(
+                f"there is a run {run!r} already; go on with --resume, or choose another --name"
+            )
+        before = Submission(run, "submitted", 0, 0)
+        path.mkdir(parents=True)
+        write_atomically(
+            path / "environment.json", (json.dumps(environment, indent=2) + "\n").encode()
+        )
+        write_atomically(config_path, to_toml(config).encode())
+    fresh = replace(before, state="submitted", error="", attempts=0, submitted_at=_now())
+    return hand_over(folder, replace(fresh, finished_at=""), config)
+
+
+def hand_over(folder: ServerFolder, submission: Submission, config: Config) -> Submission:
+    """Give a prepared run to Flower, for the first time or again."""
+    waiting = replace(submission, state="submitted", attempts=submission.attempts + 1)
+    # Before it is given away: from then on the executor writes this file.
+    store(folder, waiting)
+    with Control(folder) as control:
+        control.start_run(_bundle(waiting.run, waiting.attempts), to_run_config(config))
+    return waiting
+
+
+def stop_run(folder: ServerFolder, run: str) -> Submission:
+    """End a run that waits or goes on.
+
+    Raises:
+        UsageError: there is none, it has ended, or the server is down.
+    """
+    submission = read_submission(folder, run)
+    if not submission.is_open:
+        raise UsageError(f"run {run!r} has ended already: {submission.state}")
+    if submission.state == "submitted":
+        stopped = finished(submission, "stopped")
+        store(folder, stopped)
+        return stopped
+    with Control(folder) as control:
+        control.stop_run(submission.flower_run_id)
+    return submission
+
+
+def run_of_bundle(content: bytes) -> str:
+    """Name of the run that a bundle was made for; empty if it is none of ours."""
+    try:
+        named = flower.bundle_config(content)["tool"]["calyx"]["run"]
+    except (KeyError, TypeError, ValueError):
+        return ""
+    return named if isinstance(named, str) else ""
+
+
+def stored_config(folder: ServerFolder, run: str) -> Config:
+    """The configuration of a prepared run.
+
+    Raises:
+        UsageError: no run of this name was prepared here.
+    """
+    path = folder.run_dir(run) / "config.toml"
+    try:
+        return build(from_toml(path.read_text(encoding="utf-8"), where=str(path)))
+    except FileNotFoundError:
+        raise UsageError(f"no run {run!r} was prepared here with calyx server run") from None
+
+
+def read_submission(folder: ServerFolder, run: str) -> Submission:
+    """The state of a run.
+
+    Raises:
+        UsageError: there is no such run.
+    """
+    path = folder.run_dir(run) / "submission.json"
+    try:
+        return Submission(**json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f"there is no run {run!r} in {folder.runs_dir}") from None
+
+
+def submissions(folder: ServerFolder) -> list[Submission]:
+    """All runs, the oldest first."""
+    names = [p.parent.name for p in folder.runs_dir.glob("*/submission.json")]
+    return sorted((read_submission(folder, n) for n in names), key=lambda s: s.submitted_at)
+
+
+def store(folder: ServerFolder, submission: Submission) -> None:
+    """Write the state of a run, whole."""
+    path = folder.run_dir(submission.run) / "submission.json"
+    write_atomically(path, (json.dumps(asdict(submission), indent=1) + "\n").encode())
+
+
+def finished(submission: Submission, state: State, error: str = "") -> Submission:
+    """How a run ended."""
+    return replace(submission, state=state, error=error, finished_at=_now())
+
+
+def _bundle(run: str, attempt: int) -> bytes:
+    """A bundle with a name and no code that runs; its hash differs for each attempt."""
+    project = {
+        "project": {
+            "name": "calyx-run",
+            "version": "0.0.0",
+            "description": "A run of Calyx; its code is installed on the server and the devices",
+            "license": "Apache-2.0",
+            "dependencies": [],
+        },
+        "tool": {
+            "calyx": {"run": run, "attempt": attempt},
+            "flwr": {
+                "app": {
+                    "publisher": "calyx",
+                    "components": {"serverapp": "none:app", "clientapp": "none:app"},
+                    "config": Config().model_dump(),
+                }
+            },
+        },
+    }
+    return flower.bundle({flower.FAB_CONFIG_FILE: tomli_w.dumps(project).encode()})
+
+
+def _check_same(stored: str, config: Config) -> None:
+    before = build(from_toml(stored))
+    if digest(before) == digest(config):
+        return
+    old, new = flatten(before.model_dump()), flatten(config.model_dump())
+    raise ConfigError(
+        "a run can only be resumed with the settings it was started with",
+        [
+            Fault(key, str(new[key]), f"the run was started with {old[key]}")
+            for key in old
+            if old[key] != new[key] and key not in ("name", "data.directory")
+        ],
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

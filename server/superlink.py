@@ -1,0 +1,76 @@
+"""Flower's SuperLink as Calyx runs it: ``python -m server.superlink DIR``.
+
+TLS, only registered nodes, a database that outlives a crash, and ServerApps only from whoever
+holds this folder's secret.
+"""
+
+from __future__ import annotations
+
+import ssl
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+
+from server.folder import ServerFolder
+
+
+def arguments(folder: ServerFolder) -> list[str]:
+    """The command line of ``flower-superlink``."""
+    settings = folder.settings()
+    return [
+        "flower-superlink",
+        *("--host", settings.listen, "--port", str(settings.port)),
+        *("--ssl-ca-certfile", str(folder.ca_path)),
+        *("--ssl-certfile", str(folder.certificate_path)),
+        *("--ssl-keyfile", str(folder.private_key_path)),
+        "--enable-supernode-auth",
+        *("--database", str(folder.database_path)),
+        "--disable-runtime-dependency-installation",
+        *("--isolation", "process"),
+        *("--superexec-auth-secret-file", str(folder.secret_path)),
+    ]
+
+
+def is_healthy(folder: ServerFolder) -> bool:
+    """Whether the SuperLink of a folder answers, over TLS and with its own certificate."""
+    try:
+        url = f"https://{folder.local_address}/health"
+        return httpx.get(url, verify=_trusting(folder), timeout=2.0).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
+
+
+def wait_until_healthy(
+    folder: ServerFolder, is_alive: Callable[[], bool], timeout_s: float
+) -> bool:
+    """Wait until the SuperLink answers; False if it died or time is up."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline and is_alive():
+        if is_healthy(folder):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def _trusting(folder: ServerFolder) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(folder.ca_path)
+    return context
+
+
+def main() -> None:
+    """Run the SuperLink of the folder that is named, until SIGTERM."""
+    from server.supervisor import end_with_parent
+    from shared.protocol import flower_internals as flower
+
+    end_with_parent()
+    flower.check()
+    sys.argv = arguments(ServerFolder(Path(sys.argv[1])))
+    flower.superlink_main()()
+
+
+if __name__ == "__main__":
+    main()
