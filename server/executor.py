@@ -29,6 +29,7 @@ from flwr.app import Context, RecordDict
 
 from server.durable import write_atomically
 from server.folder import ServerFolder
+from server.journal import FILE_NAME
 from server.submission import (
     MOST_ATTEMPTS,
     Submission,
@@ -42,7 +43,7 @@ from server.submission import (
 )
 from server.supervisor import end_with_parent
 from shared.config.load import to_run_config
-from shared.errors import CalyxError, RunError, UsageError
+from shared.errors import CalyxError, RoundError, RunError, UsageError
 from shared.private_files import replace_file
 from shared.protocol import flower_internals as flower
 from shared.protocol.authority_client import RemoteAuthority
@@ -214,6 +215,7 @@ class Executor:
         authority = self._authority() if sealed else None
         try:
             serve(grid, context, authority)
+            _check_outcome(self._folder.run_dir(task.run))
             if authority is not None:
                 authority.close_run(task.run)
         finally:
@@ -299,6 +301,21 @@ class Executor:
         finally:
             ended.set()
             thread.join()
+
+
+def _check_outcome(run_dir: Path) -> None:
+    """Call a run failed of which no round had an effect, although all of them were gone through.
+
+    Raises:
+        RoundError: with what the devices said.
+    """
+    lines = (run_dir / FILE_NAME).read_text(encoding="utf-8").splitlines()
+    rounds = [event for event in map(json.loads, lines) if event["event"] == "round"]
+    if not rounds or any(not event["skipped"] for event in rounds):
+        return
+    notes = [n for e in rounds for k in ("declined", "failed", "rejected") for n in e[k]]
+    said = dict.fromkeys(f"client {n['client']}: {n['reason']}" for n in notes)
+    raise RoundError("; ".join(["no round had enough usable replies", *list(said)[:3]]))
 
 
 def main() -> None:

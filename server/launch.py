@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import signal
@@ -184,10 +185,12 @@ def up(directory: Path, on_event: Callable[[str], None] = lambda _: None) -> Non
         with folder.exclusive():
             try:
                 _start(folder, supervisor, work_dir, stop)
+                _tell_pids(folder, supervisor)
                 if not stop.is_set():
                     on_event(f"ready on {folder.local_address}")
                 while not stop.wait(0.2):
                     for name in supervisor.watch():
+                        _tell_pids(folder, supervisor)
                         on_event(f"{name} had died and was started again")
             finally:
                 supervisor.stop()
@@ -236,6 +239,7 @@ def status_of(directory: Path) -> dict[str, Any]:
     return {
         "running": pid is not None,
         "pid": pid,
+        "processes": _processes(folder) if pid is not None else {},
         "address": folder.local_address,
         "authority": settings.authority or None,
         "certificate_valid_until": expiry(certificate).isoformat(timespec="seconds"),
@@ -297,6 +301,19 @@ def _start(
                 f"the ServerApp does not start: {supervisor.last_words('serverapp')}; see "
                 f"{folder.log_dir / 'serverapp.log'}"
             )
+
+
+def _tell_pids(folder: ServerFolder, supervisor: Supervisor) -> None:
+    text = json.dumps(supervisor.pids())
+    replace_file(folder.state_dir / "processes.json", text.encode())
+
+
+def _processes(folder: ServerFolder) -> dict[str, int]:
+    try:
+        found = json.loads((folder.state_dir / "processes.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return {str(name): int(pid) for name, pid in found.items()}
 
 
 def _issue(folder: ServerFolder, root: Credentials, hosts: Sequence[str]) -> None:
