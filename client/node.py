@@ -144,7 +144,13 @@ class Node:
         return SealingState(path.parent / "admissions", self.name, path, key)
 
     def ledger(self, records: Dataset) -> Ledger:
-        """Open the ledger of these records, to be closed by the caller."""
+        """Open the ledger of these records, to be closed by the caller.
+
+        A device's ledger belongs to its records as they are stored, however a run looks at them:
+        one that reads images as sequences spends the same budget.
+        """
+        if self.data_source:
+            records = load_own(self.data_source, self.data_directory, "sequence")
         return Ledger.open(Path(self.ledger_path), data_fingerprint=records.fingerprint)
 
     def noise(self, instruction_digest: str) -> NoiseSource:

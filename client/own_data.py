@@ -41,7 +41,7 @@ def _stamp(place: Path) -> float:
     return max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _loaded(source: str, place: str, view: Literal["image", "sequence"], stamp: float) -> Dataset:
     if source == "python":
         return as_view(_from_function(place), view)
