@@ -14,6 +14,7 @@ from typing import Annotated
 import click
 import typer
 
+from cli.audit import app as audit_app
 from cli.authority import app as authority_app
 from cli.client import app as client_app
 from cli.doctor import doctor
@@ -37,6 +38,7 @@ for command in (simulate, presets, plan, doctor):
 app.add_typer(server_app, name="server")
 app.add_typer(client_app, name="client")
 app.add_typer(authority_app, name="authority")
+app.add_typer(audit_app, name="audit")
 
 
 def _print_version(asked: bool) -> None:

@@ -1,0 +1,62 @@
+"""An estimate for whole clients: canary clients and cosines (Andrew et al. 2023, Algorithm 3).
+
+A canary client sends a random direction as its update. The cosine between a direction and the
+model's movement is N(0, 1/d) for a direction that was left out. The cosines of those that were in
+are fitted by a Gaussian of their own; what an (epsilon, delta) could be between the two is the
+estimate. It has no confidence level, and the report says so.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import norm
+
+from audit.bounds.guesses import Scores
+
+_LARGEST_EPSILON = 200.0
+_GRID = 20_001
+_SPREADS = 12.0
+
+
+def epsilon_estimate(cosines: Scores, dimension: int, delta: float) -> float:
+    """Estimate epsilon of the unit *client* from the cosines of canaries that were in.
+
+    Args:
+        cosines: (canaries,), between each direction and minus the movement of the model.
+        dimension: of the model, d.
+        delta: at which epsilon is estimated.
+
+    Raises:
+        ValueError: fewer than two canaries, or no movement.
+    """
+    if len(cosines) < 2 or dimension < 2 or not np.isfinite(cosines).all():
+        raise ValueError("cosines of at least two canaries are needed, all finite")
+    mean, spread = float(np.mean(cosines)), float(np.std(cosines, ddof=1))
+    null = (0.0, 1 / math.sqrt(dimension))
+    fitted = (mean, max(spread, 1e-12))
+    return max(between(fitted, null, delta), between(null, fitted, delta))
+
+
+def between(p: tuple[float, float], q: tuple[float, float], delta: float) -> float:
+    """Smallest epsilon with P[S] <= e^eps Q[S] + delta for all S, P and Q being (mean, spread).
+
+    delta(eps) = P[L > eps] - e^eps Q[L > eps] with the loss L = log p/q, integrated on a grid.
+    """
+    low = min(p[0] - _SPREADS * p[1], q[0] - _SPREADS * q[1])
+    high = max(p[0] + _SPREADS * p[1], q[0] + _SPREADS * q[1])
+    x = np.linspace(low, high, _GRID)
+    log_p, log_q = norm.logpdf(x, *p), norm.logpdf(x, *q)
+
+    def excess(epsilon: float) -> float:
+        # (p - e^eps q)+ without overflow.
+        ratio = np.minimum(epsilon + log_q - log_p, 0.0)
+        return float(np.trapezoid(np.exp(log_p) * -np.expm1(ratio), x)) - delta
+
+    if excess(0.0) <= 0:
+        return 0.0
+    if excess(_LARGEST_EPSILON) > 0:
+        return math.inf
+    return float(brentq(excess, 0.0, _LARGEST_EPSILON, xtol=1e-6))

@@ -1,0 +1,130 @@
+"""Bounds against published figures, known mechanisms, and their own faults."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audit.bounds import clopper_pearson, cosine, fdp, gaussian, steinke
+from audit.bounds.gdp import delta_of, epsilon_of, mu_of
+from audit.bounds.guesses import Guesses, ceiling, guess_counts, guesses
+from audit.selftest import BOUNDS, ideal_canaries
+
+DELTA = 1e-5
+
+
+@pytest.mark.parametrize(
+    ("made", "delta", "epsilon"),
+    [
+        (Guesses(1000, 100, 75), 1e-4, 0.673),
+        (Guesses(100_000, 1510, 1439), 1e-5, 2.675),
+        (Guesses(1000, 100, 75), 0.0, 0.702),
+    ],
+)
+def test_steinke_gives_the_published_figures(made: Guesses, delta: float, epsilon: float) -> None:
+    assert steinke.epsilon_of_guesses(made, delta) == pytest.approx(epsilon, abs=1e-3)
+
+
+def test_the_delta_term_counts_all_canaries_and_not_only_guesses() -> None:
+    few, many = Guesses(100, 100, 75), Guesses(10_000, 100, 75)
+    assert steinke.epsilon_of_guesses(many, 1e-4) < steinke.epsilon_of_guesses(few, 1e-4)
+
+
+@pytest.mark.parametrize(("made", "top"), [(100, 3.49), (1000, 5.81), (5000, 7.42)])
+def test_no_number_of_right_guesses_shows_more_than_the_ceiling(made: int, top: float) -> None:
+    assert ceiling(made) == pytest.approx(top, abs=0.01)
+    all_right = steinke.epsilon_of_guesses(Guesses(made, made, made), 0.0)
+    assert all_right == pytest.approx(ceiling(made), abs=1e-4)
+
+
+# Means over 20 seeds of ideal Gaussian canaries; the expected figures were found with five counts
+# of guesses, here there are two, which costs less of the level: hence the wider side above.
+REFERENCE = [
+    (1.0, {"steinke": 0.14, "fdp": 0.19, "clopper_pearson": 0.02, "gaussian": 0.61}),
+    (4.0, {"steinke": 1.47, "fdp": 2.02, "clopper_pearson": 0.89, "gaussian": 3.51}),
+    (8.0, {"steinke": 2.80, "fdp": 4.16, "clopper_pearson": 2.16, "gaussian": 7.43}),
+]
+
+
+@pytest.mark.parametrize(("epsilon", "expected"), REFERENCE)
+def test_bounds_are_as_sharp_as_the_reference_and_below_the_truth(
+    epsilon: float, expected: dict[str, float]
+) -> None:
+    mu = mu_of(epsilon, DELTA)
+    samples = [ideal_canaries(mu, 1000, seed) for seed in range(20)]
+    for name, figure in expected.items():
+        mean = float(np.mean([BOUNDS[name](scores, coins, DELTA) for scores, coins in samples]))
+        assert figure - 0.25 <= mean <= figure + 0.4, name
+        assert mean < epsilon, name
+
+
+@pytest.mark.parametrize("bound", BOUNDS.values(), ids=BOUNDS)
+def test_scores_that_say_nothing_give_zero_most_of_the_time(bound: object) -> None:
+    found = [bound(*ideal_canaries(0.0, 400, seed), DELTA) for seed in range(60)]  # type: ignore[operator]
+    # Each alarm has a chance of at most .05: more than 9 of 60 come once in some 1,800 tests.
+    assert sum(value > 0 for value in found) <= 9
+
+
+@pytest.mark.parametrize("bound", BOUNDS.values(), ids=BOUNDS)
+def test_scores_that_are_not_numbers_are_refused(bound: object) -> None:
+    scores, coins = ideal_canaries(1.0, 50, 0)
+    scores[3] = math.nan
+    with pytest.raises(ValueError, match="not finite"):
+        bound(scores, coins, DELTA)  # type: ignore[operator]
+    with pytest.raises(ValueError, match="equally many"):
+        bound(scores, coins[:-1], DELTA)  # type: ignore[operator]
+
+
+def test_counts_of_guesses_do_not_depend_on_the_scores() -> None:
+    counts = guess_counts(1000)
+    assert counts == (100, 300)
+    for seed in (0, 1):
+        assert tuple(g.made for g in guesses(*ideal_canaries(2.0, 1000, seed))) == counts
+
+
+@given(st.floats(0.05, 12), st.sampled_from([1e-4, 1e-5, 1e-6]))
+@settings(max_examples=40, deadline=None)
+def test_mu_and_epsilon_are_inverse_to_each_other(epsilon: float, delta: float) -> None:
+    mu = mu_of(epsilon, delta)
+    assert epsilon_of(mu, delta) == pytest.approx(epsilon, rel=1e-5)
+    assert delta_of(mu, epsilon) == pytest.approx(delta, rel=1e-4)
+
+
+def test_fdp_rejects_less_the_larger_the_hypothesis() -> None:
+    grid = np.linspace(0, 6, 100)
+    rejected = fdp.is_rejected(grid, Guesses(1000, 100, 90), 0.05)
+    assert rejected[0] and not rejected[-1]
+    assert (np.diff(rejected.astype(int)) <= 0).all()
+
+
+def test_gaussian_limit_is_exact_for_the_model() -> None:
+    mu = 1.5
+    limits = [gaussian.mu_lower_bound(*ideal_canaries(mu, 500, seed)) for seed in range(300)]
+    # Two-sided at .05: 2.5 % lie above; more than 18 of 300 come once in several thousand tests.
+    assert sum(limit > mu for limit in limits) <= 18
+    assert np.mean(limits) == pytest.approx(mu - 1.96 * 0.1, abs=0.05)
+
+
+def test_rates_without_a_false_alarm_still_have_an_upper_limit() -> None:
+    assert clopper_pearson.at_most(0, 500, 0.05) == pytest.approx(1 - 0.05 ** (1 / 500), rel=1e-9)
+    assert clopper_pearson.at_least(500, 500, 0.05) == pytest.approx(0.05 ** (1 / 500), rel=1e-9)
+    assert clopper_pearson.epsilon_of_rates(0, 0, 0, 10, 1e-5, 0.05) == 0.0
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 2.0, 6.0])
+def test_cosine_estimate_finds_the_epsilon_of_two_gaussians(epsilon: float) -> None:
+    d = 40_000
+    mu = mu_of(epsilon, DELTA)
+    p, q = (mu / math.sqrt(d), 1 / math.sqrt(d)), (0.0, 1 / math.sqrt(d))
+    assert cosine.between(p, q, DELTA) == pytest.approx(epsilon, rel=0.01)
+    cosines = np.random.default_rng(0).normal(*p, size=20_000)
+    assert cosine.epsilon_estimate(cosines, d, DELTA) == pytest.approx(epsilon, rel=0.1, abs=0.1)
+
+
+def test_cosine_estimate_needs_canaries() -> None:
+    with pytest.raises(ValueError, match="at least two"):
+        cosine.epsilon_estimate(np.array([0.1]), 100, DELTA)
