@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 ARGS   ?=
 
-.PHONY: demo test check bench setup clean
+.PHONY: demo demo-deploy test check bench setup clean
 
 setup: $(STAMP)
 
@@ -19,6 +19,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	@$(BIN)/calyx simulate $(ARGS)
+
+demo-deploy: $(STAMP)
+	@PATH="$(abspath $(BIN)):$$PATH" docs/deploy/demo.sh $(ARGS)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest $(ARGS)
