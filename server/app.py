@@ -6,6 +6,7 @@ from the run config.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from flwr.app import Context
@@ -34,6 +35,12 @@ def serve(grid: Grid, context: Context, authority: Authority | None = None) -> N
         engine=str(local.get("engine", "deployment")),
         workers=int(local.get("workers", 0)),
         simulation_seed=int(local["simulation-seed"]) if "simulation-seed" in local else None,
+        device_names=_names(str(local["device-names"])) if "device-names" in local else None,
     )
     settings.run_dir.mkdir(parents=True, exist_ok=True)
     Federation(grid, from_run_config(context.run_config), settings, authority).run()
+
+
+def _names(text: str) -> dict[int, str]:
+    """Approved names by Flower's node id; settings hold no mappings, so they come as JSON."""
+    return {int(node): str(name) for node, name in json.loads(text).items()}

@@ -28,6 +28,7 @@ import httpx
 from flwr.app import Context, RecordDict
 
 from server.durable import write_atomically
+from server.enrolment import approved_nodes
 from server.folder import ServerFolder
 from server.journal import FILE_NAME
 from server.submission import (
@@ -207,6 +208,7 @@ class Executor:
                 "run-dir": str(self._folder.run_dir(task.run)),
                 "engine": "deployment",
                 "workers": 0,
+                "device-names": json.dumps(self._device_names()),
             },
             state=RecordDict(),
             run_config=to_run_config(config),
@@ -222,6 +224,10 @@ class Executor:
             grid.close()
             if authority is not None:
                 authority.close()
+
+    def _device_names(self) -> dict[int, str]:
+        nodes = approved_nodes(self._folder).values()
+        return {node.node_id: node.name for node in nodes if not node.is_revoked}
 
     def _authority(self) -> RemoteAuthority:
         target = self._folder.settings().authority

@@ -8,6 +8,7 @@ checkpoint → tell.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ class ServerSettings:
         engine: name of the runtime, for the record.
         workers: client processes, for the record.
         simulation_seed: seed of central noise in a simulation; None for system entropy.
+        device_names: in a deployment, who each of Flower's nodes was approved as.
     """
 
     run: str
@@ -70,6 +72,7 @@ class ServerSettings:
     engine: str
     workers: int
     simulation_seed: int | None = None
+    device_names: Mapping[int, str] | None = None
 
 
 class Federation:
@@ -110,7 +113,7 @@ class Federation:
     def run(self) -> Weights:
         """Carry out all rounds and return the final weights."""
         started = time.monotonic()
-        found = gather(self._grid, self._config)
+        found = gather(self._grid, self._config, self._settings.device_names)
         state = self._first_or_last_state(found)
         roster = Roster.from_json(state.roster, self._config.seed)
         plans = Plans(self._config, roster, dimension(self._model))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flwr.app import Message, MessageType, RecordDict
@@ -32,8 +33,14 @@ class Gathering:
     node_ids: dict[str, int]
 
 
-def gather(grid: Grid, config: Config) -> Gathering:
+def gather(grid: Grid, config: Config, approved: Mapping[int, str] | None = None) -> Gathering:
     """Wait for the configured number of clients and ask each who it is.
+
+    Args:
+        grid: Flower's way to the clients.
+        config: the run.
+        approved: in a deployment, the name that each node was approved under: a device cannot
+            take part as another one. None in a simulation.
 
     Raises:
         RoundError: not enough clients came in time, or too few of them can be used.
@@ -47,6 +54,8 @@ def gather(grid: Grid, config: Config) -> Gathering:
     for reply in exchange(grid, messages, config.federation.round_timeout_s):
         try:
             member = _introduced(reply, config)
+            if approved is not None:
+                _check_name(member.client, approved.get(reply.metadata.src_node_id))
         except ProtocolError as error:
             problems.append(str(error))
             continue
@@ -75,6 +84,14 @@ def _wait_for_nodes(grid: Grid, wanted: int, timeout_s: float) -> list[int]:
             )
         time.sleep(_POLL_S)
     return nodes
+
+
+def _check_name(claimed: str, approved: str | None) -> None:
+    if claimed != approved:
+        raise ProtocolError(
+            f"a device that was approved as {approved!r} calls itself {claimed!r}; see to it, or "
+            "revoke it"
+        )
 
 
 def _introduced(reply: Message, config: Config) -> Member:
