@@ -17,6 +17,12 @@ from cli.check import Check
 
 DISTRIBUTION = "calyx-fl"
 OURS = ("audit", "authority", "bench", "cli", "client", "server", "shared", "simulations")
+# Extras whose packages are looked at too, and what they are for.
+_OPTIONAL = {
+    "simulation": "for simulations and the built-in data sets",
+    "deploy": "for the server of a deployment",
+    "ray": "for --engine ray",
+}
 _REINSTALL = "reinstall Calyx in an environment of its own: pip install --force-reinstall calyx-fl"
 
 
@@ -50,8 +56,11 @@ def version_checks() -> list[Check]:
         needed = Requirement(text)
         if needed.marker is None or needed.marker.evaluate({"extra": ""}):
             checks.append(_version_check(needed.name, needed.specifier, optional=""))
-        elif needed.name == "ray" and needed.marker.evaluate({"extra": "ray"}):
-            checks.append(_version_check("ray", needed.specifier, optional="for --engine ray"))
+            continue
+        for extra, purpose in _OPTIONAL.items():
+            if needed.marker.evaluate({"extra": extra}) and DISTRIBUTION not in needed.name:
+                check = _version_check(needed.name, needed.specifier, optional=purpose)
+                checks += [check] if check.name not in {c.name for c in checks} else []
     return checks
 
 

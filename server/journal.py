@@ -1,13 +1,15 @@
 """What a run tells while it goes on: ``metrics.jsonl`` and TensorBoard events.
 
 The journal is the only channel to whoever watches (terminal, scripts): they read the file, so it
-works the same whether the server runs in this process, in Ray or on another machine.
+works the same whether the server runs in this process, in Ray or on another machine. TensorBoard's
+files are a second view of it, and are left out where TensorBoard is not installed.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,22 +38,20 @@ class Journal:
     """Appends events; on resume it starts again from the history in the checkpoint."""
 
     def __init__(self, run_dir: Path, history: list[Event]) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         self._path = run_dir / FILE_NAME
         write_atomically(self._path, "".join(map(to_line, history)).encode())
         self._file = self._path.open("a", encoding="utf-8")
         first = history[-1]["round"] + 1 if history else 0
-        self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first)
+        self._board = _board(run_dir / "tensorboard", first)
 
     def write(self, event: Event) -> None:
         """Append one event and let readers see it at once."""
         self._file.write(to_line(event))
         self._file.flush()
-        if event["event"] == "round":
-            self._plot(event)
+        if event["event"] == "round" and self._board is not None:
+            self._plot(event, self._board)
 
-    def _plot(self, event: Event) -> None:
+    def _plot(self, event: Event, board: Any) -> None:
         scalars = {
             "model/accuracy": event["accuracy"],
             "model/loss": event["loss"],
@@ -62,10 +62,20 @@ class Journal:
         }
         for name, value in scalars.items():
             if value is not None and math.isfinite(value):
-                self._board.add_scalar(name, value, event["round"])
-        self._board.flush()
+                board.add_scalar(name, value, event["round"])
+        board.flush()
 
     def close(self) -> None:
         """Finish both outputs."""
         self._file.close()
-        self._board.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _board(directory: Path, first_round: int) -> Any:
+    """A TensorBoard writer, None without TensorBoard."""
+    if find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(directory), purge_step=first_round)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from shared.data.dataset import Dataset
+from shared.extras import require
 
 
 def read_digits() -> Dataset:
@@ -13,6 +14,7 @@ def read_digits() -> Dataset:
     They are the test part of the UCI set "Optical Recognition of Handwritten Digits" (Alpaydin and
     Kaynak 1998), counts of dark pixels from 0 to 16. Nothing is downloaded.
     """
+    require("sklearn", "simulation", "the data source digits")
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

@@ -8,6 +8,8 @@ import logging
 import warnings
 from collections.abc import Iterator
 
+from shared.extras import require
+
 
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
@@ -16,7 +18,11 @@ def silenced() -> Iterator[None]:
     They are imported here, because the first import may log too. All settings are put back, also
     after an error. Warnings, logging and standard error belong to the whole process, so this is
     meant for short work in a single thread.
+
+    Raises:
+        UsageError: they are not installed.
     """
+    require("flwr_datasets", "simulation", "dividing records among clients, or reading the hub,")
     logged = logging.root.manager.disable
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
