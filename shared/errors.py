@@ -16,7 +16,9 @@
         ├── EncryptionError       a ciphertext, key or packed field that must not be used
         ├── ReleaseRefused        the key authority does not release this sum
         ├── ProtocolError         a message that does not say what it must
+        ├── EvidenceError         evidence of an audit that is missing or altered
         ├── CheckpointError       a checkpoint that is missing, broken or of another run
+        ├── EvidenceError         evidence of an audit that is missing, altered or of another run
         └── RoundError            a round that cannot be completed
 
 Each message says in one line what was wrong, where, and what to do about it.
@@ -113,6 +115,14 @@ class ReleaseRefused(RunError):
 
 class ProtocolError(RunError):
     """A message lacks something it must say, or says something impossible."""
+
+
+class EvidenceError(RunError):
+    """Evidence of an audit is missing or was altered, or the run it is about was."""
+
+
+class EvidenceError(RunError):
+    """Evidence of an audit is missing, was altered, or belongs to another run."""
 
 
 class CheckpointError(RunError):

@@ -1,0 +1,32 @@
+"""A real run for the audit to look at, made once."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from simulations import run
+
+SETTINGS = (
+    "privacy.noise=local",
+    "privacy.sampling=poisson",
+    "secure_aggregation.scheme=none",
+    "federation.clients=3",
+    "data.max_records=150",
+)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a private run of two rounds; not to be changed."""
+    out = tmp_path_factory.mktemp("audited") / "run"
+    run("digits-cnn", rounds=2, settings=SETTINGS, out=out, workers=1)
+    return out
+
+
+@pytest.fixture
+def run_dir(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy of the run that a test may change."""
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
