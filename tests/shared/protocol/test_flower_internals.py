@@ -15,6 +15,7 @@ from shared.errors import RunError
 from shared.protocol import flower_internals as flower
 
 ROOT = Path(__file__).resolve().parents[3]
+IMPORT = r"^\s*(?:from|import)\s+(flwr(?:\.[\w.]+)?)\s"
 PUBLIC = r"flwr\.(app|serverapp|clientapp|simulation)\b"
 # The local engine plays Flower's runtime in process: it names four more things (ADR 0003).
 ENGINE = {"simulations/grid.py", "simulations/pool.py"}
