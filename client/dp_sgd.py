@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from client.audit import NO_AUDIT, Audit
 from client.training import TrainingLog, add_proximal_gradient, batch_tensors
 from shared.config.schema import TrainingConfig
 from shared.data import Dataset
@@ -96,6 +97,7 @@ def train_privately(
     *,
     proximal_mu: float,
     noise: NoiseSource,
+    audit: Audit = NO_AUDIT,
 ) -> TrainingLog:
     """Train `model` in place with record-level DP-SGD for one round of `plan`.
 
@@ -120,9 +122,10 @@ def train_privately(
     try:
         with watched(model) as gradients:
             for _ in range(plan.steps_per_round):
-                indices = _batch(len(data), plan, noise)
+                indices = _batch(len(data), plan, noise, audit)
                 batch_sizes.append(len(indices))
                 total = _clipped_sum(model, gradients, data, indices, plan.clip_norm, device)
+                _add_canaries(model, plan, noise, audit)
                 last_loss = total / len(indices) if len(indices) else last_loss
                 optimizer.step()
     finally:
@@ -131,7 +134,11 @@ def train_privately(
 
 
 def clipped_gradient_sum(
-    model: nn.Module, data: Dataset, plan: PrivacyPlan, noise: NoiseSource
+    model: nn.Module,
+    data: Dataset,
+    plan: PrivacyPlan,
+    noise: NoiseSource,
+    audit: Audit = NO_AUDIT,
 ) -> tuple[NDArray[np.float64], int]:
     """Sum of clipped per-record gradients of one sampled batch, without noise.
 
@@ -146,13 +153,14 @@ def clipped_gradient_sum(
     check_private(model)
     if type(model) not in BUILT_IN:
         try_private(model, data.input_shape)
-    indices = _batch(len(data), plan, noise)
+    indices = _batch(len(data), plan, noise, audit)
     was_training = model.training
     model.train()
     try:
         with watched(model) as gradients:
             device = next(model.parameters()).device
             _clipped_sum(model, gradients, data, indices, plan.clip_norm, device)
+            _add_canaries(model, plan, noise, audit)
         parts = [p.grad for p in model.parameters() if p.requires_grad]
         flat = torch.cat([g.detach().cpu().double().flatten() for g in parts if g is not None])
     finally:
@@ -161,11 +169,30 @@ def clipped_gradient_sum(
     return flat.numpy(), len(indices)
 
 
-def _batch(records: int, plan: PrivacyPlan, noise: NoiseSource) -> NDArray[np.int64]:
+def _batch(records: int, plan: PrivacyPlan, noise: NoiseSource, audit: Audit) -> NDArray[np.int64]:
     """Indices of one step's records: all of them, or by one coin each."""
     if plan.sampling == "full":
-        return np.arange(records, dtype=np.int64)
-    return np.flatnonzero(noise.coins(records, plan.sampling_rate)).astype(np.int64, copy=False)
+        indices = np.arange(records, dtype=np.int64)
+    else:
+        drawn = np.flatnonzero(noise.coins(records, plan.sampling_rate))
+        indices = drawn.astype(np.int64, copy=False)
+    if audit.batches is not None:
+        audit.batches.add(indices, records)
+    return indices
+
+
+def _add_canaries(model: nn.Module, plan: PrivacyPlan, noise: NoiseSource, audit: Audit) -> None:
+    """Add the clipped gradients of an audited simulation's canaries to each ``grad``."""
+    if audit.canaries is None:
+        return
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    total = audit.canaries.clipped_sum(sum(p.numel() for p in parameters), plan, noise)
+    first = 0
+    for parameter in parameters:
+        part = torch.from_numpy(total[first : first + parameter.numel()])
+        assert parameter.grad is not None
+        parameter.grad += part.reshape(parameter.shape).to(parameter.grad)
+        first += parameter.numel()
 
 
 def _clipped_sum(

@@ -12,6 +12,8 @@ server: a server must not be able to choose which ledger is charged or which noi
 ``data-directory``    real devices: the folder with the records, or module:function
 ``ledger``            path of the privacy ledger
 ``policy``            path of the owner's policy
+``batch-log``         simulation only: file in which the batches are written down
+``canaries``          simulation only: NPZ with the audit's canary records
 ``identity``          sealed runs: path of this client's private keys
 ``authority-key``     sealed runs: the key authority's public key, as pinned at enrolment, hex
 ====================  =========================================================================
@@ -26,6 +28,9 @@ from pathlib import Path
 
 import numpy as np
 
+from client.audit import Audit
+from client.batch_log import BatchLog
+from client.canaries import Canaries
 from client.ledger import Ledger
 from client.own_data import load_own
 from client.policy import Policy
@@ -55,6 +60,8 @@ class Node:
         ledger_path: where spent budget is recorded.
         policy_path: the owner's limits; empty only in a simulation.
         identity_path: this client's private keys; only for sealed runs.
+        batch_log: where an audited simulation writes its batches; empty for nowhere.
+        canaries_file: the canary records of an audited simulation; empty for none.
         authority_key: the pinned public key of the key authority, hex; only for sealed runs.
     """
 
@@ -68,6 +75,8 @@ class Node:
     identity_path: str = ""
     authority_key: str = ""
     data_source: str = ""
+    batch_log: str = ""
+    canaries_file: str = ""
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Scalar]) -> Node:
@@ -75,11 +84,15 @@ class Node:
 
         Raises:
             LedgerError: no ledger is named; without one nothing private may start.
-            PolicyViolation: a real device without a policy.
+            PolicyViolation: a real device without a policy, or with settings of an audit.
         """
         simulated = "simulation-seed" in settings
         if not (ledger := str(settings.get("ledger", ""))):
             raise LedgerError("this client has no ledger; name one with the node setting 'ledger'")
+        if not simulated and (audited := {"batch-log", "canaries"} & settings.keys()):
+            raise PolicyViolation(
+                f"a real device takes part in no audit: it must not have {', '.join(audited)}"
+            )
         policy = str(settings.get("policy", ""))
         if not simulated and not policy:
             raise PolicyViolation("this device has no policy; name one with the setting 'policy'")
@@ -95,6 +108,8 @@ class Node:
             identity_path=str(settings.get("identity", "")),
             authority_key=str(settings.get("authority-key", "")),
             data_source=str(settings.get("data-source", "")),
+            batch_log=str(settings.get("batch-log", "")),
+            canaries_file=str(settings.get("canaries", "")),
         )
 
     @property
@@ -162,6 +177,16 @@ class Node:
         if self.simulation_seed is None:
             return SystemNoise()
         return SeededNoise(seeded_key("noise", self.simulation_seed, self.name, instruction_digest))
+
+    def audit(self, server_round: int) -> Audit:
+        """What an audited simulation adds to this round; nothing on a real device."""
+        log = BatchLog(Path(self.batch_log), server_round) if self.batch_log else None
+        canaries = (
+            Canaries.load(Path(self.canaries_file), self.partition or 0)
+            if self.canaries_file
+            else None
+        )
+        return Audit(log, canaries)
 
     def order_seed(self, config: Config, server_round: int) -> int:
         """Seed for what is no secret: the order of batches, dropout."""

@@ -63,7 +63,8 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
     if plan.unit == "record" and plan.noise == "distributed":
         from client.dp_sgd import clipped_gradient_sum
 
-        vector, _ = clipped_gradient_sum(model, records, plan, noise)
+        audit = node.audit(instruction.round)
+        vector, _ = clipped_gradient_sum(model, records, plan, noise, audit)
         return _sealed(vector, config, instruction, node, noise)
     loss = _train(model, records, config, instruction, node, noise)
     if sealed:
@@ -93,6 +94,7 @@ def _train(
         proximal_mu=instruction.proximal_mu,
         noise=noise,
         order_seed=node.order_seed(config, instruction.round),
+        audit=node.audit(instruction.round),
     )
     if plan.unit == "client" and plan.noise == "local":
         model.load_state_dict(protect_update(before, model.state_dict(), plan, noise))

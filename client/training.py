@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from client.audit import NO_AUDIT, Audit
 from shared.config.schema import TrainingConfig
 from shared.data import Dataset
 from shared.errors import ConfigError, Fault
@@ -53,6 +54,7 @@ def train_locally(
     proximal_mu: float,
     noise: NoiseSource,
     order_seed: int,
+    audit: Audit = NO_AUDIT,
 ) -> TrainingLog:
     """Train `model` in place on one client's records for one round.
 
@@ -65,6 +67,7 @@ def train_locally(
             FedAvg.
         noise: randomness of DP-SGD; not used by the plain branch.
         order_seed: seed of the record order and of the model's own randomness (dropout).
+        audit: what an audited simulation adds to DP-SGD; no other training takes it.
 
     Raises:
         ConfigError: the device is not available.
@@ -83,7 +86,15 @@ def train_locally(
             # Opacus takes more than a second to load; plain training does without.
             from client.dp_sgd import train_privately
 
-            return train_privately(model, data, config, plan, proximal_mu=proximal_mu, noise=noise)
+            return train_privately(
+                model,
+                data,
+                config,
+                plan,
+                proximal_mu=proximal_mu,
+                noise=noise,
+                audit=audit,
+            )
     finally:
         model.train(was_training)
         model.to("cpu")

@@ -21,6 +21,7 @@ from simulations.grid import (
     InProcessExecutor,
     LocalGrid,
     Settings,
+    Tap,
     client_contexts,
 )
 from simulations.pool import WorkerPool
@@ -37,12 +38,14 @@ class Simulation:
         server: the server machine's own settings.
         clients: each client's own settings, by partition number.
         authority: the key authority of a sealed run; None for the others.
+        tap: sees the messages at the server's boundary; local engine only.
     """
 
     run_config: Settings
     server: Settings
     clients: Mapping[int, Settings]
     authority: Authority | None = None
+    tap: Tap | None = None
 
     def nodes(self) -> dict[int, Settings]:
         """Client settings by Flower node id."""
@@ -85,7 +88,7 @@ def _run_here(simulation: Simulation, workers: int, *, verbose: bool) -> None:
     nodes = simulation.nodes()
     executor = _executor(simulation, nodes, workers, verbose=verbose)
     try:
-        grid = LocalGrid(executor, nodes)
+        grid = LocalGrid(executor, nodes, simulation.tap)
         serve(
             grid,
             Context(

@@ -104,12 +104,22 @@ class InProcessExecutor:
         self._queue.clear()
 
 
+class Tap(Protocol):
+    """Sees every message that crosses the server's boundary: what an audit captures."""
+
+    def sent(self, message: Message) -> None:
+        """A message from the server to a client."""
+
+    def received(self, message: Message) -> None:
+        """A client's reply."""
+
+
 class LocalGrid(Grid):
     """A Flower `Grid` whose nodes are answered by an `Executor` on this machine."""
 
-    def __init__(self, executor: Executor, node_ids: Iterable[int]) -> None:
+    def __init__(self, executor: Executor, node_ids: Iterable[int], tap: Tap | None = None) -> None:
         take_identity()
-        self._executor, self._node_ids = executor, list(node_ids)
+        self._executor, self._node_ids, self._tap = executor, list(node_ids), tap
         self._run = Run.create_empty(run_id=RUN_ID)
         self._numbers = itertools.count(1)
         self._outstanding: set[str] = set()
@@ -151,6 +161,8 @@ class LocalGrid(Grid):
                 raise RunError(
                     f"there is no simulated client on node {message.metadata.dst_node_id}"
                 )
+            if self._tap is not None:
+                self._tap.sent(message)
             self._executor.submit(message)
             identifiers.append(identifier)
         self._outstanding.update(identifiers)
@@ -167,6 +179,8 @@ class LocalGrid(Grid):
         for reply in replies:
             reply.metadata.__dict__["_message_id"] = f"{next(self._numbers):016d}"
             self._outstanding.discard(reply.metadata.reply_to_message_id)
+            if self._tap is not None:
+                self._tap.received(reply)
         return replies
 
     def send_and_receive(

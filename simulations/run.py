@@ -14,13 +14,16 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from shared.config import Config
 from shared.config.load import to_run_config
 from shared.errors import ConfigError, RunError
 from simulations.presets import DEFAULT, resolve
 from simulations.run_folder import RunFolder, folder_to_resume, new_folder
+
+if TYPE_CHECKING:
+    from simulations.engine import Simulation
 
 Event = dict[str, Any]
 
@@ -108,13 +111,13 @@ def run(
 
     # 1. Who has which records.
     if not folder.exists:
-        folder.prepare(config, _partition(config))
+        folder.prepare(config, partition_of(config))
 
     # 2. What each party is told, and 3. the rounds; whoever watches reads the journal.
     journal = folder.path / "metrics.jsonl"
     journal.unlink(missing_ok=True)
     with ExitStack() as stack:
-        simulation, workers = _simulation(config, folder, engine, workers, stack)
+        simulation, workers = assemble(config, folder, engine, workers, stack)
         if on_event is not None:
             from simulations.follower import JournalFollower
 
@@ -157,16 +160,21 @@ def _choose(
     return stored, folder
 
 
-def _partition(config: Config) -> list[Any]:
+def partition_of(config: Config) -> list[Any]:
+    """Record indices of every simulated client."""
     from shared.data import load_split, partition
 
     train = load_split(config.data, config.seed).train
     return partition(train, config.data, config.federation.clients, config.seed)
 
 
-def _simulation(
+def assemble(
     config: Config, folder: RunFolder, engine: str, workers: int | None, stack: ExitStack
-) -> Any:
+) -> tuple[Simulation, int]:
+    """What each party is told, the key authority of a sealed run, and how many workers there are.
+
+    The authority lives until `stack` closes.
+    """
     from simulations.engine import Simulation, default_workers
 
     number = workers or default_workers(config.cohort_size)
@@ -184,6 +192,7 @@ def _simulation(
             "partition-file": str(folder.partition_path),
             "simulation-seed": config.seed,
             "ledger": str(folder.ledger_path(i)),
+            "batch-log": str(folder.batches_path(i)),
         }
         for i in range(config.federation.clients)
     }

@@ -7,6 +7,7 @@
       environment.json    versions, git commit, randomness, command
       partition.npz       record indices of every simulated client
       ledgers/            one privacy ledger a client
+      batches/            which records entered which batch, with record-level privacy
       checkpoints/        the server's state after the last two rounds
       metrics.jsonl       one event a line
       tensorboard/        the same for TensorBoard
@@ -62,6 +63,10 @@ class RunFolder:
         """Ledger of one simulated client."""
         return self.ledger_dir / f"client-{client:04d}.sqlite"
 
+    def batches_path(self, client: int) -> Path:
+        """Batch log of one simulated client."""
+        return self.path / "batches" / f"client-{client:04d}.jsonl"
+
     @property
     def exists(self) -> bool:
         """Whether a run was prepared here."""
@@ -97,6 +102,7 @@ class RunFolder:
         """
         try:
             self.ledger_dir.mkdir(parents=True, exist_ok=True)
+            (self.path / "batches").mkdir(exist_ok=True)
             buffer = io.BytesIO()
             arrays = {f"client-{number}": indices for number, indices in enumerate(partition)}
             np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ from shared.protocol.arrays import to_record
 from shared.protocol.refusals import error_reply
 from simulations.grid import InProcessExecutor, LocalGrid, client_contexts
 from simulations.presets import resolve
-from simulations.run import _partition
+from simulations.run import partition_of
 from simulations.run_folder import RunFolder
 
 Answer = Callable[[Message, Message], Message]
@@ -58,7 +58,7 @@ def federate(
     config: Config, folder: Path, liars: dict[int, Answer], app: ClientApp | None = None
 ) -> list[dict[str, Any]]:
     run_folder = RunFolder(folder)
-    run_folder.prepare(config, _partition(config))
+    run_folder.prepare(config, partition_of(config))
     nodes: dict[int, dict[str, Any]] = {
         2 + i: {
             "partition-id": i,

@@ -63,6 +63,7 @@ def test_run_folder_holds_what_is_needed_to_repeat_the_run(private_run: Path) ->
         "environment.json",
         "partition.npz",
         "ledgers",
+        "batches",
         "checkpoints",
         "metrics.jsonl",
         "tensorboard",

@@ -31,7 +31,7 @@ from simulations.authority import simulated_authority
 from simulations.grid import InProcessExecutor, LocalGrid, client_contexts
 from simulations.pool import encode
 from simulations.presets import resolve
-from simulations.run import _partition
+from simulations.run import partition_of
 from simulations.run_folder import RunFolder
 
 SMALL = (
@@ -56,7 +56,7 @@ def federate(
 ) -> tuple[list[dict[str, Any]], list[bytes], list[bytes]]:
     """Run with some clients' answers changed; return rounds, bytes sent to, bytes got by server."""
     run_folder = RunFolder(folder)
-    run_folder.prepare(config, _partition(config))
+    run_folder.prepare(config, partition_of(config))
     sent: list[bytes] = []
     got: list[bytes] = []
     app = ClientApp()

@@ -1,0 +1,121 @@
+"""The run once more, with the same configuration and code, while somebody looks on.
+
+An audit cannot ask a finished run for what crossed its wires. So it repeats the run in a temporary
+folder: the same data, partition, plan, server, clients and key authority, on the local engine. What
+an observer sees is taken where that observer stands: at the server's boundary
+(`simulations.grid.Tap`) and at the key authority's answers.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from shared.config import Config
+from shared.encryption import SealingParameters
+from shared.protocol.authority_client import Authority, Opening, Released, ReleaseRequest
+from simulations.engine import Simulation, run_local
+from simulations.follower import JournalFollower
+from simulations.grid import Tap
+from simulations.run import assemble, partition_of
+from simulations.run_folder import RunFolder
+
+OnRelease = Callable[[ReleaseRequest, Sequence[bytes], Released], None]
+
+
+class WatchedAuthority:
+    """The real key authority; what it is asked and what it answers is shown to a watcher."""
+
+    def __init__(self, authority: Authority, on_release: OnRelease) -> None:
+        self._authority, self._on_release = authority, on_release
+
+    def open_run(
+        self,
+        run: str,
+        parameters: SealingParameters,
+        min_contributors: int,
+        contributors: Sequence[str],
+    ) -> Opening:
+        """See `Authority`."""
+        return self._authority.open_run(run, parameters, min_contributors, contributors)
+
+    def release(self, request: ReleaseRequest, chunks: Sequence[bytes]) -> Released:
+        """See `Authority`."""
+        released = self._authority.release(request, chunks)
+        self._on_release(request, chunks, released)
+        return released
+
+    def close_run(self, run: str) -> None:
+        """See `Authority`."""
+        self._authority.close_run(run)
+
+    def health(self) -> bool:
+        """See `Authority`."""
+        return self._authority.health()
+
+
+@dataclass(frozen=True)
+class Watching:
+    """What to look at, and what the clients get besides.
+
+    Attributes:
+        tap: sees the messages at the server's boundary.
+        on_release: sees releases of sealed sums.
+        client_settings: further node settings of every client, such as its canaries.
+        on_round: told the number of each round that is done.
+    """
+
+    tap: Tap | None = None
+    on_release: OnRelease | None = None
+    client_settings: dict[str, str] | None = None
+    on_round: Callable[[int], None] | None = None
+
+
+@contextmanager
+def twin(config: Config, watching: Watching, *, workers: int | None = None) -> Iterator[RunFolder]:
+    """Repeat a run and give its folder, which vanishes afterwards.
+
+    Args:
+        config: of the run; the number of rounds may be cut for a look at the messages alone.
+        watching: see `Watching`.
+        workers: client processes.
+
+    Raises:
+        CalyxError: the run failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="calyx-audit-") as name, ExitStack() as stack:
+        folder = RunFolder(Path(name) / "run")
+        folder.prepare(config, partition_of(config))
+        simulation, number = assemble(config, folder, "local", workers, stack)
+        simulation = _watched(simulation, watching)
+        journal = folder.path / "metrics.jsonl"
+        if watching.on_round is not None:
+            told = watching.on_round
+
+            def on_event(event: dict[str, Any]) -> None:
+                if event["event"] == "round":
+                    told(int(event["round"]))
+
+            stack.enter_context(JournalFollower(journal, on_event))
+        run_local(simulation, number)
+        yield folder
+
+
+def rounds_of(folder: RunFolder) -> list[dict[str, Any]]:
+    """The round events of a run's journal."""
+    lines = (folder.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == "round"]
+
+
+def _watched(simulation: Simulation, watching: Watching) -> Simulation:
+    authority = simulation.authority
+    if authority is not None and watching.on_release is not None:
+        authority = WatchedAuthority(authority, watching.on_release)
+    further = watching.client_settings or {}
+    clients = {number: {**own, **further} for number, own in simulation.clients.items()}
+    return replace(simulation, authority=authority, clients=clients, tap=watching.tap)
