@@ -1,0 +1,198 @@
+"""A finished run as the audit reads it: configuration, journal, ledgers, plans, batch logs.
+
+Everything comes from the run folder; no training data are read.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.batch_log import read_batches
+from client.ledger import Entry, Ledger
+from server.journal import FILE_NAME as JOURNAL
+from server.planning import Plans
+from server.rounds import Member
+from shared.config import Config
+from shared.encryption import SealingParameters
+from shared.errors import EvidenceError, UsageError
+from shared.privacy.accounting import PrivacyEvent
+from shared.privacy.plan import PrivacyPlan
+from shared.protocol.sealing import sealing_parameters
+from simulations.run_folder import RunFolder
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ClientLedger:
+    """What one client's ledger holds.
+
+    Attributes:
+        client: number of the client.
+        data_fingerprint: SHA-256 over its records, hex.
+        head: hash of the last entry, hex.
+        entries: all charges, of other runs on the same data too, oldest first.
+    """
+
+    client: int
+    data_fingerprint: str
+    head: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def events(self) -> tuple[PrivacyEvent, ...]:
+        """What was charged."""
+        return tuple(entry.event for entry in self.entries)
+
+
+class AuditedRun(RunFolder):
+    """The folder of a finished simulation, read and checked.
+
+    Args:
+        path: the run folder.
+
+    Raises:
+        UsageError: it is no run, is of a deployment, or is not finished.
+        EvidenceError: a file of it is missing or damaged.
+        LedgerError: a ledger was altered.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        if not self.path.is_dir():
+            raise UsageError(f"there is no folder {path}; name the folder of a run")
+        if not self.exists:
+            raise UsageError(f"{path} is not the folder of a run: it has no config.toml")
+        if (self.path / "submission.json").exists() or not self.partition_path.exists():
+            raise UsageError(
+                f"{path} is the run of a deployment: its ledgers lie on the devices, so nothing "
+                "can be recomputed here; audit a simulation with the same configuration"
+            )
+        self.config: Config = self.stored_config()
+        self.environment: Event = self._json("environment.json")
+        journal = self._journal()
+        self.start: Event = next((e for e in journal if e.get("event") == "start"), {})
+        self.rounds: list[Event] = [e for e in journal if e.get("event") == "round"]
+        self.end: Event = next((e for e in journal if e.get("event") == "end"), {})
+        self._check_finished(path)
+        self.ledgers: tuple[ClientLedger, ...] = tuple(
+            self._ledger(number) for number in range(self.config.federation.clients)
+        )
+
+    @property
+    def name(self) -> str:
+        """The run's name in the ledgers, wherever its folder was moved to."""
+        return Path(str(self.start["run_dir"])).name
+
+    @cached_property
+    def record_counts(self) -> tuple[int, ...]:
+        """Records of each client."""
+        try:
+            with np.load(self.partition_path, allow_pickle=False) as archive:
+                clients = range(self.config.federation.clients)
+                return tuple(len(archive[f"client-{number}"]) for number in clients)
+        except (OSError, KeyError, ValueError) as error:
+            raise EvidenceError(f"{self.partition_path} cannot be read: {error}") from None
+
+    @cached_property
+    def plans(self) -> tuple[PrivacyPlan, ...]:
+        """Each client's privacy plan, made anew from the configuration."""
+        members = [Member(str(k), count) for k, count in enumerate(self.record_counts)]
+        plans = Plans(self.config, members, self.dimension)
+        return tuple(plans.of(member) for member in members)
+
+    @cached_property
+    def dimension(self) -> int:
+        """Entries of the vector that is trained."""
+        for ledger in self.ledgers:
+            for event in ledger.events:
+                if event.skellam is not None:
+                    return event.skellam.dimension
+        return int(self.start["parameters"])
+
+    @cached_property
+    def sealing(self) -> SealingParameters | None:
+        """How updates were packed and encrypted; None where they were not."""
+        if self.config.secure_aggregation.scheme == "none":
+            return None
+        return sealing_parameters(self.config, self.plans[0], self.dimension)
+
+    @property
+    def events(self) -> tuple[tuple[PrivacyEvent, ...], ...]:
+        """What each client's ledger was charged, over all runs on its records."""
+        return tuple(ledger.events for ledger in self.ledgers)
+
+    def batches(self, client: int) -> NDArray[np.bool_] | None:
+        """The batches of one client, bool (batches, records); None if none were written down.
+
+        Raises:
+            EvidenceError: the log is damaged.
+        """
+        path = self.batches_path(client)
+        if not path.exists() or not path.stat().st_size:
+            return None
+        try:
+            return read_batches(path)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise EvidenceError(f"batch log {path} cannot be read: {error}") from None
+
+    def _check_finished(self, path: Path) -> None:
+        done, wanted = len(self.rounds), self.config.training.rounds
+        if self.start and self.end and done == wanted:
+            return
+        raise UsageError(
+            f"the run in {path} is not finished ({done} of {wanted} rounds); go on with: "
+            f"calyx simulate --resume --out {path}"
+        )
+
+    def _ledger(self, client: int) -> ClientLedger:
+        path = self.ledger_path(client)
+        if not path.exists():
+            raise EvidenceError(
+                f"the ledger of client {client} is missing ({path}); without it what was spent "
+                "cannot be computed, so there is no report"
+            )
+        with Ledger.read_only(path) as ledger:
+            ledger.verify()
+            return ClientLedger(client, ledger.data_fingerprint, ledger.head_hash, ledger.entries())
+
+    def _journal(self) -> list[Event]:
+        path = self.path / JOURNAL
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        except (OSError, UnicodeDecodeError) as error:
+            raise EvidenceError(f"{path} cannot be read: {error}") from None
+        events = []
+        for number, line in enumerate(lines, 1):
+            try:
+                event = json.loads(line)
+                if not isinstance(event, dict):
+                    raise ValueError("no object")
+            except ValueError as error:
+                if number == len(lines):
+                    break  # torn by a crash; the run is then not finished
+                raise EvidenceError(f"{path} is damaged at line {number}: {error}") from None
+            events.append(event)
+        return events
+
+    def _json(self, name: str) -> Event:
+        path = self.path / name
+        try:
+            found: Event = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise EvidenceError(f"{path} cannot be read: {error}") from None
+        return found
+
+
+def per_use(event: PrivacyEvent) -> PrivacyEvent:
+    """The same mechanism, once: equal for charges that differ in their count only."""
+    return replace(event, count=1)
