@@ -153,7 +153,13 @@ class Federation:
     def _open_sealed_run(self, roster: Roster, plans: Plans, found: Gathering) -> SealedRun:
         """Get the run's public key and let every client check that it is the authority's."""
         assert self._authority is not None
-        members = roster.active
+        members, least = roster.active, self._config.secure_aggregation.min_contributors
+        if len(members) < least:
+            reasons = [m.reason for m in roster if m.reason]
+            raise RoundError(
+                f"{len(members)} clients can be used, a sealed sum needs {least}: "
+                + ("; ".join(reasons[:3]) or "too few are there")
+            )
         plan = plans.of(members[0])
         parameters = sealing_parameters(self._config, plan, dimension(self._model))
         opening = self._authority.open_run(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import zipfile
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
@@ -185,7 +186,10 @@ def bundle_config(content: bytes) -> dict[str, Any]:
     """
     from flwr.common.config import get_fab_config
 
-    return dict(get_fab_config(content))
+    try:
+        return dict(get_fab_config(content))
+    except (zipfile.BadZipFile, KeyError, TypeError) as error:
+        raise ValueError(f"no app bundle: {error}") from None
 
 
 def bundle_hash(content: bytes) -> str:

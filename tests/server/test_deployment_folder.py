@@ -1,0 +1,152 @@
+"""Setting a server up, and who may take part; without starting anything."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+import stat
+import zipfile
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from server import launch, submission
+from server.enrolment import approve, approved_nodes, revoke
+from server.folder import ServerFolder
+from shared import certificates
+from shared.config.load import build, from_settings
+from shared.errors import ConfigError, EnrolmentError, UsageError
+from shared.protocol.enrolment import make_request
+from shared.protocol.receipts import ContributorKeys
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> ServerFolder:
+    launch.init(tmp_path / "server", hosts=["fl.example.org", "192.0.2.7"])
+    return ServerFolder(tmp_path / "server")
+
+
+class Keys:
+    """A device's keys."""
+
+    def __init__(self) -> None:
+        self.node = ec.generate_private_key(ec.SECP384R1())
+        self.signing, self.sealing = Ed25519PrivateKey.generate(), X25519PrivateKey.generate()
+
+    def request(self, name: str = "clinic") -> str:
+        contributor = ContributorKeys.of(name, self.signing, self.sealing)
+        return make_request(name, self.node, self.signing, contributor)
+
+
+def test_folder_is_for_its_owner_alone(folder: ServerFolder) -> None:
+    for path in [folder.directory, *folder.directory.rglob("*")]:
+        assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
+    assert list(folder.for_devices.iterdir()) == [folder.for_devices / "ca.pem"]
+    assert b"PRIVATE" not in (folder.for_devices / "ca.pem").read_bytes()
+
+
+def test_certificate_is_for_the_names_given_and_this_machine(folder: ServerFolder) -> None:
+    names = names_of(folder)
+    assert set(names) == {"fl.example.org", "192.0.2.7", "localhost", "127.0.0.1", "::1"}
+    launch.renew(folder.directory, ["more.example.org"])
+    assert set(names_of(folder)) == {*names, "more.example.org"}
+
+
+def names_of(folder: ServerFolder) -> list[str]:
+    certificate = x509.load_pem_x509_certificate(folder.certificate_path.read_bytes())
+    found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    return [str(name.value) for name in found.value]
+
+
+def test_server_is_never_overwritten(folder: ServerFolder) -> None:
+    with pytest.raises(UsageError, match="there is a server"):
+        launch.init(folder.directory)
+
+
+def test_it_listens_on_this_machine_unless_told_otherwise(folder: ServerFolder) -> None:
+    assert folder.settings().listen == "127.0.0.1"
+    text = folder.proxy_path.read_text()
+    assert text.count("proxy_pass") == 1
+    assert "location /v1/fleet/" in text and "location / { return 404; }" in text
+
+
+def test_expired_certificate_stops_the_start_with_what_to_do(
+    folder: ServerFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Past(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Past:
+            return cls(2020, 1, 1, tzinfo=tz)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(certificates, "datetime", Past)
+        launch.renew(folder.directory)
+    with pytest.raises(EnrolmentError, match="has expired at 2020-12-31 .* calyx server renew"):
+        launch.up(folder.directory)
+
+
+def test_request_is_good_for_one_approval(folder: ServerFolder) -> None:
+    keys = Keys()
+    request = keys.request()
+    assert approve(folder, request).name == "clinic"
+    with pytest.raises(EnrolmentError, match=r"was used already, .* enroll DIR --renew"):
+        approve(folder, request)
+    assert len(approve(folder, keys.request()).nonces) == 2
+    assert list(approved_nodes(folder)) == ["clinic"]
+
+
+def test_a_name_belongs_to_its_first_keys_for_good(folder: ServerFolder) -> None:
+    keys = Keys()
+    approve(folder, keys.request())
+    with pytest.raises(EnrolmentError, match="is the name of another device"):
+        approve(folder, Keys().request())
+    with pytest.raises(EnrolmentError, match="is that of 'clinic'"):
+        approve(folder, keys.request("other"))
+    revoke(folder, "clinic")
+    with pytest.raises(EnrolmentError, match="was revoked at"):
+        approve(folder, keys.request())
+    with pytest.raises(UsageError, match="approved are: clinic"):
+        revoke(folder, "clinik")
+
+
+def test_run_needs_a_server_that_is_up(folder: ServerFolder) -> None:
+    config = build(from_settings(["training.rounds=1"]))
+    with pytest.raises(UsageError, match="is not up; start it with"):
+        submission.submit(folder, "one", config, {}, resume=False)
+    with pytest.raises(UsageError, match="there is a run 'one' already"):
+        submission.submit(folder, "one", config, {}, resume=False)
+
+
+def test_sealed_run_needs_an_authority(folder: ServerFolder) -> None:
+    sealed = ["secure_aggregation.scheme=bfv", "privacy.noise=distributed"]
+    config = build(from_settings(["training.rounds=1", *sealed]))
+    with pytest.raises(ConfigError, match="calyx server authority"):
+        submission.submit(folder, "one", config, {}, resume=False)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../up", ".hidden", "x" * 101, "line\nbreak"])
+def test_names_of_runs_that_could_leave_their_folder_are_refused(
+    folder: ServerFolder, name: str
+) -> None:
+    with pytest.raises(UsageError):
+        folder.run_dir(name)
+
+
+def test_bundle_given_to_flower_holds_a_name_and_no_code() -> None:
+    content = submission._bundle("my-run", 1)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert not [name for name in archive.namelist() if name.endswith(".py")]
+    assert submission.run_of_bundle(content) == "my-run"
+    assert submission.run_of_bundle(b"garbage") == ""
+
+
+def test_status_of_a_server_that_is_down_is_complete(folder: ServerFolder) -> None:
+    approve(folder, Keys().request())
+    found = launch.status_of(folder.directory)
+    assert not found["running"] and found["devices"][0]["status"] == "unknown"
+    json.dumps(found)
