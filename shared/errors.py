@@ -18,7 +18,6 @@
         ├── ProtocolError         a message that does not say what it must
         ├── EvidenceError         evidence of an audit that is missing or altered
         ├── CheckpointError       a checkpoint that is missing, broken or of another run
-        ├── EvidenceError         evidence of an audit that is missing, altered or of another run
         └── RoundError            a round that cannot be completed
 
 Each message says in one line what was wrong, where, and what to do about it.
@@ -119,10 +118,6 @@ class ProtocolError(RunError):
 
 class EvidenceError(RunError):
     """Evidence of an audit is missing or was altered, or the run it is about was."""
-
-
-class EvidenceError(RunError):
-    """Evidence of an audit is missing, was altered, or belongs to another run."""
 
 
 class CheckpointError(RunError):
