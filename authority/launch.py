@@ -7,18 +7,25 @@
       authority.pub          Ed25519 key that contributors pin
       identity.key keys/ contributors.json releases.jsonl      see `authority.local`
       tls/                   root.pem, authority.pem, authority-key.pem
+      logs/ lock             what it does; held while it is served
       for-server/            root.pem, server.pem, server-key.pem: take this folder to the server
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import threading
+import time
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -27,14 +34,17 @@ from authority.local import LocalAuthority
 from authority.log import LogReport, verify
 from authority.roster import Roster
 from authority.service import AuthorityServer
-from shared.certificates import Credentials
-from shared.errors import ConfigError, EnrolmentError, Fault, UsageError
+from shared.certificates import Credentials, expiry
+from shared.errors import ConfigError, EnrolmentError, Fault, RunError, UsageError
 from shared.private_files import create_private, private_directory, replace_file
+from shared.process_lock import exclusive, holder
 from shared.protocol.enrolment import contributor_keys
 from shared.protocol.receipts import ContributorKeys
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 9443
 CERTIFICATE_DAYS = 365
+_LOG_BYTES, _LOG_FILES = 1_000_000, 5
+_log = logging.getLogger("authority")
 
 
 class AuthoritySettings(BaseModel):
@@ -142,12 +152,17 @@ def serve(
     def on_signal(number: int, frame: FrameType | None) -> None:
         stop.set()
 
-    with LocalAuthority(
-        directory,
-        passphrase=passphrase,
-        min_contributors=settings.min_contributors,
-        accept_untagged=settings.accept_untagged,
-    ) as authority:
+    taken = f"the authority in {directory} is served already"
+    with (
+        LocalAuthority(
+            directory,
+            passphrase=passphrase,
+            min_contributors=settings.min_contributors,
+            accept_untagged=settings.accept_untagged,
+        ) as authority,
+        exclusive(directory / "lock", taken),
+        _logging_to(directory / "logs"),
+    ):
         server = AuthorityServer(
             authority,
             host or settings.host,
@@ -158,11 +173,13 @@ def serve(
         previous = {s: signal.signal(s, on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
         try:
             server.start()
+            _log.info("serving on port %d", server.port)
             if on_ready is not None:
                 on_ready(server.port)
             stop.wait()
         finally:
             server.stop()
+            _log.info("stopped")
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
@@ -200,6 +217,52 @@ def revoke(directory: Path, name: str) -> None:
     Roster(directory).revoke(name)
 
 
+def status_of(directory: Path) -> dict[str, Any]:
+    """What an authority is doing, for people and scripts; its log is checked.
+
+    Raises:
+        UsageError: there is none.
+        LedgerError: its log is altered.
+    """
+    settings = read_settings(directory)
+    pid = holder(directory / "lock")
+    report = verify_log(directory)
+    certificate = (directory / "tls" / "authority.pem").read_bytes()
+    return {
+        "running": pid is not None,
+        "pid": pid,
+        "address": f"{settings.host}:{settings.port}",
+        "verify_key": (directory / "authority.pub").read_text(encoding="ascii").strip(),
+        "min_contributors": settings.min_contributors,
+        "certificate_valid_until": expiry(certificate).isoformat(timespec="seconds"),
+        "contributors": [
+            {"name": name, "revoked": member.is_revoked}
+            for name, member in sorted(Roster(directory).members().items())
+        ],
+        "log_entries": len(report.entries),
+        "log_head": report.head,
+    }
+
+
+def stop_running(directory: Path, timeout_s: float = 20.0) -> bool:
+    """Tell a served authority to stop and wait until it has; False if it was not served.
+
+    Raises:
+        RunError: it does not stop.
+    """
+    read_settings(directory)
+    pid = holder(directory / "lock")
+    if pid is None:
+        return False
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + timeout_s
+    while holder(directory / "lock") is not None:
+        if time.monotonic() > deadline:
+            raise RunError(f"process {pid} does not stop; look at {directory / 'logs'}")
+        time.sleep(0.05)
+    return True
+
+
 def verify_log(directory: Path) -> LogReport:
     """Check the log of an authority, also while it runs.
 
@@ -227,6 +290,24 @@ def read_settings(directory: Path) -> AuthoritySettings:
             Fault(".".join(map(str, e["loc"])), repr(e["input"]), e["msg"]) for e in error.errors()
         ]
         raise ConfigError(f"{path} is not usable", faults) from error
+
+
+@contextmanager
+def _logging_to(directory: Path) -> Iterator[None]:
+    private_directory(directory)
+    path = directory / "authority.log"
+    handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logger = logging.getLogger("authority")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        handler.close()
 
 
 def _settings_text(port: int, min_contributors: int) -> str:

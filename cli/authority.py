@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cli.help_text import help_text
 from cli.options import AsJson, Verbose
 
 app = typer.Typer(no_args_is_help=True, help="Run the key authority, which alone can decrypt sums.")
@@ -116,14 +117,69 @@ def approve(
     """
     from authority.launch import approve as enrol
     from cli.console import terminal
-    from shared.errors import ConfigError
+    from cli.request_file import request_text
 
     with terminal() as screen:
-        try:
-            text = request.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{request} cannot be read: {error}") from None
-        screen.say(f"enrolled {enrol(directory, text).name}")
+        screen.say(f"enrolled {enrol(directory, request_text(request)).name}")
+
+
+def revoke(directory: Directory, name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+    """Take a device out for good, also while the authority is served.
+
+    [bold]Examples[/bold]
+    calyx authority revoke ~/authority clinic-a
+    """
+    from authority.launch import revoke as take_out
+    from cli.console import terminal
+
+    with terminal() as screen:
+        take_out(directory, name)
+        screen.say(f"revoked {name}; no sum with a part of it is released any more")
+
+
+def status(directory: Directory, as_json: AsJson = False) -> None:
+    """Show whether the key authority of DIR is served, who is enrolled, and check its log.
+
+    [bold]Examples[/bold]
+    calyx authority status ~/authority
+    calyx authority status ~/authority --json
+    """
+    from authority.launch import status_of
+    from cli.console import facts, plain, terminal
+
+    with terminal(as_json=as_json) as screen:
+        found = status_of(directory)
+        state = f"served (process {found['pid']})" if found["running"] else "not served"
+        members = found["contributors"]
+        names = [m["name"] + (" (revoked)" if m["revoked"] else "") for m in members]
+        screen.show(
+            facts(
+                {
+                    "authority": state,
+                    "address": found["address"],
+                    "key to pin": found["verify_key"],
+                    "certificate": f"valid until {found['certificate_valid_until'][:10]}",
+                    "enrolled": plain(", ".join(names)) or "nobody yet",
+                    "log": f"{found['log_entries']} entries, chain complete",
+                }
+            )
+        )
+        screen.emit(found)
+
+
+def stop(directory: Directory) -> None:
+    """Stop the key authority of DIR.
+
+    [bold]Examples[/bold]
+    calyx authority stop ~/authority
+    """
+    from authority.launch import stop_running
+    from cli.console import terminal
+
+    with terminal() as screen:
+        with screen.busy("stopping"):
+            ran = stop_running(directory)
+        screen.say("stopped" if ran else "it was not served")
 
 
 def log(directory: Directory, as_json: AsJson = False) -> None:
@@ -158,5 +214,5 @@ def _passphrase(path: Path | None) -> bytes | None:
     return passphrase
 
 
-for command in (init, serve, approve, log):
-    app.command()(command)
+for command in (init, serve, approve, revoke, status, stop, log):
+    app.command(help=help_text(command))(command)
