@@ -23,6 +23,15 @@ LOCAL = (
     "privacy.sampling=poisson",
     "secure_aggregation.scheme=none",
 )
+# The best of nine settings tried: with this little noise budget a client should take one large
+# step a round. With the many small steps that serve a run without noise it is 58 %.
+DIGITS_LOCAL = (
+    *LOCAL,
+    "training.rounds=80",
+    "training.local_steps=1",
+    "training.batch_size=144",
+    "training.learning_rate=0.5",
+)
 # 20,000 records, 50 clients, batches of 1,000 over all of them, 150 steps: the setting in which
 # the design was first tried out.
 FASHION = (
@@ -87,7 +96,7 @@ def measure(seeds: int, data_dir: Path | None) -> dict[str, Any]:
     """Accuracies in percent; see the module's text."""
     digits = {
         "eps3_distributed": (),
-        "eps3_local": LOCAL,
+        "eps3_local": DIGITS_LOCAL,
         "eps8_distributed": ("privacy.epsilon=8",),
         "no_dp": ("privacy.noise=none",),
     }

@@ -212,3 +212,12 @@ def test_a_server_cannot_turn_a_device_into_a_simulation() -> None:
     node = Node.from_settings({"ledger": "l", "policy": "p", "partition-file": "x"})
     assert not node.is_simulated and node.partition_file == ""
     assert node.noise("digest").kind == "system"
+
+
+@pytest.mark.parametrize("setting", ["batch-log", "canaries"])
+def test_a_real_device_takes_part_in_no_audit(setting: str) -> None:
+    """A list of who was in which batch, or a record of the auditor's, has no place there."""
+    settings = {"ledger": "l", "policy": "p", setting: "file"}
+    with pytest.raises(PolicyViolation, match=f"no audit.*{setting}"):
+        Node.from_settings(settings)
+    assert Node.from_settings({**settings, "simulation-seed": 0}).is_simulated
