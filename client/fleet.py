@@ -11,15 +11,15 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from shared.errors import EnrolmentError
+from shared.errors import CalyxError, EnrolmentError, RunError
 from shared.protocol import flower_internals as flower
-from shared.protocol.flower_line import Line, Rejected
+from shared.protocol.flower_line import Line, Rejected, Stopped
 
 _HEARTBEAT_S = flower.HEARTBEAT_DEFAULT_INTERVAL / 3
 _OBJECTS_TIMEOUT_S = 300.0
@@ -29,6 +29,10 @@ RunConfig = dict[str, str | int | float | bool]
 
 class RunOver(Exception):
     """The server has ended the run that a message or reply belongs to."""
+
+
+class MessageLost(RunError):
+    """A message that could not be read, or a reply that the server did not take."""
 
 
 class Fleet:
@@ -96,21 +100,23 @@ class Fleet:
         Raises:
             EnrolmentError: the server does not accept this device any more.
             RunOver: the run ended while its message was fetched.
+            MessageLost: there was one, and it could not be read.
         """
         answer = self._call(self._client.PullMessages, flower.PullMessagesRequest(node=self._node))
         if not answer.messages_list:
             return None
         tree, run_id = answer.message_object_trees[0], answer.messages_list[0].metadata.run_id
-        message = flower.pull_and_inflate_object_from_tree(
-            tree,
-            flower.make_pull_object_fn_protobuf(self._caller("PullObject"), self._node, run_id),
-            flower.make_confirm_message_received_fn_protobuf(
-                self._caller("ConfirmMessageReceived"), self._node, run_id
-            ),
-            return_type=flower.Message,
-            max_time=_OBJECTS_TIMEOUT_S,
-            initial_backoff=flower.FIRST_LOOK_S,
-        )
+        with _losing("a message could not be read"):
+            message = flower.pull_and_inflate_object_from_tree(
+                tree,
+                flower.make_pull_object_fn_protobuf(self._caller("PullObject"), self._node, run_id),
+                flower.make_confirm_message_received_fn_protobuf(
+                    self._caller("ConfirmMessageReceived"), self._node, run_id
+                ),
+                return_type=flower.Message,
+                max_time=_OBJECTS_TIMEOUT_S,
+                initial_backoff=flower.FIRST_LOOK_S,
+            )
         # Left out of the object that its hash is the name of.
         message.metadata.__dict__["_message_id"] = tree.object_id
         identity = flower.TaskIdentity
@@ -134,11 +140,12 @@ class Fleet:
 
         Raises:
             RunOver: nobody waits for it any more.
+            MessageLost: the server did not take it.
         """
         run_id = reply.metadata.run_id
         reply.metadata.__dict__["_message_id"] = reply.object_id
         proto = flower.message_to_proto(flower.remove_content_from_message(reply))
-        with flower.no_object_id_recompute():
+        with _losing("the server did not take a reply"), flower.no_object_id_recompute():
             answer = self._call(
                 self._client.PushMessages,
                 flower.PushMessagesRequest(
@@ -226,3 +233,19 @@ class Fleet:
             except httpx.HTTPError:
                 # A lost network is told by the calls of the main thread.
                 self._ended.wait(max(0.0, 1.0 - (time.monotonic() - began)))
+
+
+@contextlib.contextmanager
+def _losing(what: str) -> Iterator[None]:
+    """Make of anything that goes wrong with one message the loss of that message alone.
+
+    What the server sent may be anything, and Flower reads it with many kinds of exceptions.
+    """
+    try:
+        yield
+    except (RunOver, EnrolmentError, Stopped):
+        raise
+    except CalyxError as error:
+        raise MessageLost(f"{what}: {error}") from error
+    except Exception as error:
+        raise MessageLost(f"{what}: {type(error).__name__}") from error

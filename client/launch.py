@@ -132,7 +132,7 @@ def _serve(
         tell("connected", f"connected to {settings.server} as {settings.name}")
         node_settings = device.node_settings(simulated_noise)
         with stop.interrupting():
-            SuperNode(fleet, app, node_settings, node_id, stop.event, on_answer).serve()
+            SuperNode(fleet, app, node_settings, node_id, stop.event, on_answer, on_trouble).serve()
     finally:
         fleet.close()
 

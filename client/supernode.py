@@ -18,14 +18,15 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.device import NodeSettings
-from client.fleet import Fleet, RunOver
+from client.fleet import Fleet, MessageLost, RunOver
 from shared.errors import CalyxError
+from shared.protocol.flower_line import Rejected
 from shared.protocol.refusals import error_reply, read_failure
 
 _log = logging.getLogger("calyx.client")
 
 # A device that was asked a moment ago is likely to be asked again at once.
-_BUSY_S, _BUSY_PAUSE_S, _IDLE_PAUSE_S = 60.0, 0.1, 1.0
+_BUSY_S, _BUSY_PAUSE_S, _IDLE_PAUSE_S, _LONGEST_PAUSE_S = 60.0, 0.1, 1.0, 30.0
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class SuperNode:
         node_id: as given by the server.
         stop: ends the loop.
         on_answer: told about each message.
+        on_trouble: told why a message was lost.
     """
 
     def __init__(
@@ -67,9 +69,11 @@ class SuperNode:
         node_id: int,
         stop: threading.Event,
         on_answer: Callable[[Answered], None],
+        on_trouble: Callable[[str], None],
     ) -> None:
         self._fleet, self._app, self._settings = fleet, app, settings
-        self._node_id, self._stop, self._on_answer = node_id, stop, on_answer
+        self._node_id, self._stop = node_id, stop
+        self._on_answer, self._on_trouble = on_answer, on_trouble
 
     def serve(self) -> None:
         """Answer messages until `stop` is set.
@@ -78,18 +82,24 @@ class SuperNode:
             EnrolmentError: the server does not accept this device any more.
             Stopped: `stop` was set while the server could not be reached.
         """
-        last = time.monotonic()
+        last, lost = time.monotonic(), 0
         while not self._stop.is_set():
+            is_busy = time.monotonic() - last < _BUSY_S
+            pause = _BUSY_PAUSE_S if is_busy else _IDLE_PAUSE_S
             try:
                 message = self._fleet.receive()
                 if message is not None:
                     self._answer(message)
-                    last = time.monotonic()
+                    last, lost = time.monotonic(), 0
                     continue
             except RunOver:
                 _log.info("a run has ended before this device answered")
-            is_busy = time.monotonic() - last < _BUSY_S
-            self._stop.wait(_BUSY_PAUSE_S if is_busy else _IDLE_PAUSE_S)
+            except (MessageLost, Rejected) as error:
+                # The round goes on without this device; the next one may be better.
+                self._on_trouble(str(error))
+                lost += 1
+                pause = min(2.0**lost, _LONGEST_PAUSE_S)
+            self._stop.wait(pause)
 
     def _answer(self, message: Message) -> None:
         began = time.monotonic()

@@ -40,6 +40,9 @@ http {{
       proxy_ssl_verify on;
       proxy_ssl_name localhost;
       proxy_ssl_server_name on;
+      # Updates pass through as they come, and are never written to the proxy's disk.
+      proxy_request_buffering off;
+      proxy_buffering off;
       proxy_http_version 1.1;
       proxy_set_header Connection "";
       proxy_read_timeout 120s;
