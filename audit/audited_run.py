@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from client.batch_log import read_batches
 from client.ledger import Entry, Ledger
 from server.journal import FILE_NAME as JOURNAL
-from server.planning import Plans
-from server.rounds import Member
 from shared.config import Config
 from shared.encryption import SealingParameters
 from shared.errors import EvidenceError, UsageError
 from shared.privacy.accounting import PrivacyEvent
-from shared.privacy.plan import PrivacyPlan
+from shared.privacy.plan import PrivacyPlan, draft_plan
+from shared.privacy.skellam_mechanism import SkellamMechanism
 from shared.protocol.sealing import sealing_parameters
 from simulations.run_folder import RunFolder
 
@@ -103,31 +102,42 @@ class AuditedRun(RunFolder):
 
     @cached_property
     def plans(self) -> tuple[PrivacyPlan, ...]:
-        """Each client's privacy plan, made anew from the configuration."""
-        members = [Member(str(k), count) for k, count in enumerate(self.record_counts)]
-        plans = Plans(self.config, members, self.dimension)
-        return tuple(plans.of(member) for member in members)
+        """What the configuration asks of each client: its plan but for the noise, which is 0.
+
+        How much noise there was is what the ledgers say.
+        """
+        counts = self.record_counts
+        is_shared = self.is_sealed and self.config.privacy.noise != "local"
+        each = [max(counts)] * len(counts) if is_shared else counts
+        return tuple(draft_plan(self.config, records) for records in each)
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether single updates were encrypted."""
+        return self.config.secure_aggregation.scheme != "none"
 
     @cached_property
+    def mechanism(self) -> SkellamMechanism | None:
+        """Grid and noise of sealed sums, as the ledgers say; None where there are none."""
+        events = (event for ledger in self.ledgers for event in self.own_events(ledger))
+        return next((event.skellam for event in events if event.skellam is not None), None)
+
+    def own_events(self, ledger: ClientLedger) -> list[PrivacyEvent]:
+        """What this run charged to a ledger that may hold other runs too."""
+        return [entry.event for entry in ledger.entries if entry.run == self.name]
+
+    @property
     def dimension(self) -> int:
         """Entries of the vector that is trained."""
-        for ledger in self.ledgers:
-            for event in ledger.events:
-                if event.skellam is not None:
-                    return event.skellam.dimension
-        return int(self.start["parameters"])
+        return self.mechanism.dimension if self.mechanism else int(self.start["parameters"])
 
     @cached_property
     def sealing(self) -> SealingParameters | None:
         """How updates were packed and encrypted; None where they were not."""
-        if self.config.secure_aggregation.scheme == "none":
+        if not self.is_sealed:
             return None
-        return sealing_parameters(self.config, self.plans[0], self.dimension)
-
-    @property
-    def events(self) -> tuple[tuple[PrivacyEvent, ...], ...]:
-        """What each client's ledger was charged, over all runs on its records."""
-        return tuple(ledger.events for ledger in self.ledgers)
+        plan = replace(self.plans[0], mechanism=self.mechanism)
+        return sealing_parameters(self.config, plan, self.dimension)
 
     def batches(self, client: int) -> NDArray[np.bool_] | None:
         """The batches of one client, bool (batches, records); None if none were written down.
@@ -191,8 +201,3 @@ class AuditedRun(RunFolder):
         except (OSError, ValueError) as error:
             raise EvidenceError(f"{path} cannot be read: {error}") from None
         return found
-
-
-def per_use(event: PrivacyEvent) -> PrivacyEvent:
-    """The same mechanism, once: equal for charges that differ in their count only."""
-    return replace(event, count=1)

@@ -249,11 +249,18 @@ def _pld_epsilon(key: tuple[PrivacyEvent, ...], delta: float, coarser: int) -> f
     return epsilon
 
 
-def _pld_on_grid(key: tuple[PrivacyEvent, ...], delta: float, interval: float) -> float:
+@lru_cache(maxsize=4)
+def _pld_composed(key: tuple[PrivacyEvent, ...], interval: float) -> Any:
+    """Kept, because a report asks for epsilon at many deltas."""
     total = None
     for noise_multiplier, rate, count in _pld_parts(key):
         part = _pld(noise_multiplier, rate, interval).self_compose(count)
         total = part if total is None else total.compose(part)
+    return total
+
+
+def _pld_on_grid(key: tuple[PrivacyEvent, ...], delta: float, interval: float) -> float:
+    total = _pld_composed(key, interval)
     with np.errstate(all="ignore"):  # exponentials of large losses may overflow to infinity
         return float(total.get_epsilon_for_delta(delta)) if total is not None else 0.0
 
