@@ -1,0 +1,45 @@
+"""The same run without differential privacy: what the noise cost in accuracy.
+
+Data, partition, model, rounds and seed are the same; only ``privacy.noise`` is ``none``. Where
+the private run takes one step a round over all records, the unprotected one trains locally as
+usual, so the difference is what somebody gives up who chooses privacy, and not the noise alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from audit.evidence import EvidenceStore
+from audit.twin import Watching, rounds_of, twin
+from shared.config import Config
+from shared.config.load import build
+from simulations.run_folder import RunFolder
+
+NAME = "unprotected-twin"
+
+
+def run(folder: RunFolder, store: EvidenceStore, progress: Callable[[str, float], None]) -> None:
+    """Train without privacy and put the accuracy of each round into evidence."""
+    config = folder.stored_config()
+    if not config.is_private:
+        return
+    plain = without_privacy(config)
+    total = config.training.rounds
+    watching = Watching(on_round=lambda number: progress("without privacy", number / total))
+    with twin(plain, watching) as repeated:
+        rounds = rounds_of(repeated)
+    store.put_json(
+        NAME,
+        {
+            "accuracy": [event["accuracy"] for event in rounds],
+            "rounds": [event["round"] for event in rounds],
+        },
+    )
+
+
+def without_privacy(config: Config) -> Config:
+    """The same configuration with no noise and nothing sealed."""
+    settings = config.model_dump()
+    settings["privacy"]["noise"] = "none"
+    settings["secure_aggregation"]["scheme"] = "none"
+    return build(settings)
