@@ -22,7 +22,8 @@ from shared.protocol import flower_internals as flower
 from shared.protocol.flower_line import Line, Rejected, Stopped
 
 _HEARTBEAT_S = flower.HEARTBEAT_DEFAULT_INTERVAL / 3
-_OBJECTS_TIMEOUT_S = 300.0
+# A server's arrays come from the machine of the SuperLink; if they do not, their sender has died.
+_OBJECTS_TIMEOUT_S = 10.0
 _UNAUTHORIZED, _FORBIDDEN = 401, 403
 RunConfig = dict[str, str | int | float | bool]
 
@@ -116,6 +117,7 @@ class Fleet:
                 return_type=flower.Message,
                 max_time=_OBJECTS_TIMEOUT_S,
                 initial_backoff=flower.FIRST_LOOK_S,
+                backoff_cap=1.0,
             )
         # Left out of the object that its hash is the name of.
         message.metadata.__dict__["_message_id"] = tree.object_id

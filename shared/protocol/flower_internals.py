@@ -205,18 +205,20 @@ def superlink_main() -> Callable[[], None]:
 
 
 def server_grid(address: str, root_certificate: bytes, token: str) -> HttpGrid:
-    """The grid of a ServerApp, without Flower's pause of a second before it looks again.
+    """The grid of a ServerApp that looks again soon, and does not wait for what never comes.
 
     A reply is announced before its arrays are there. Flower's grid tries, fails, and then waits
-    at least a second; there is no argument for it, so the default is exchanged.
+    at least a second. Of a device that died while it sent them it waits for three minutes, and
+    holds everybody's round up. There are no arguments for that, so the defaults are exchanged.
     """
     defaults = inflatable_utils.pull_objects.__kwdefaults__
     assert defaults is not None
-    defaults["initial_backoff"] = FIRST_LOOK_S
+    defaults |= {"initial_backoff": FIRST_LOOK_S, "backoff_cap": 1.0, "max_time": UPLOAD_S}
     return HttpGrid(address, False, root_certificate, token=token)
 
 
-FIRST_LOOK_S = 0.02
+# Pause before the second look for an object, and how long one may take after it was announced.
+FIRST_LOOK_S, UPLOAD_S = 0.02, 30.0
 
 __all__ = [
     "FAB_CONFIG_FILE",

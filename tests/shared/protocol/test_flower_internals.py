@@ -62,9 +62,12 @@ def test_the_pause_before_a_second_look_is_cut_where_flowers_grid_looks(
     """Flower's grid names no pause, so it takes the default, which costs a second a round."""
     looked_up = sys.modules[flower.HttpGrid.__module__].__dict__["pull_objects"]
     assert looked_up is flower.inflatable_utils.pull_objects
-    monkeypatch.setitem(looked_up.__kwdefaults__, "initial_backoff", 1)
+    for name, flowers_own in (("initial_backoff", 1), ("max_time", 7200), ("backoff_cap", 10)):
+        monkeypatch.setitem(looked_up.__kwdefaults__, name, flowers_own)
     flower.server_grid("127.0.0.1:1", b"", "token")
-    assert signature(looked_up).parameters["initial_backoff"].default == flower.FIRST_LOOK_S
+    defaults = {n: p.default for n, p in signature(looked_up).parameters.items()}
+    assert defaults["initial_backoff"] == flower.FIRST_LOOK_S
+    assert defaults["max_time"] == flower.UPLOAD_S
 
 
 def test_internals_of_flower_are_imported_in_one_module_only() -> None:
