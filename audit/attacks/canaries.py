@@ -16,6 +16,11 @@ Two observers are recorded:
   union of all records.
 
 Projections and coins are the evidence; scores and bounds are made from them (`audit.findings`).
+
+Where nothing is sampled the auditor, who knows coins and records, can also subtract everything but
+the noise. What remains of each round is kept as two numbers: its squared norm, which betrays noise
+of another size and gradients that were not clipped, and its cosine with the round before, which
+betrays noise that was used twice.
 """
 
 from __future__ import annotations
@@ -64,6 +69,7 @@ def run(
     progress: Progress,
     *,
     canaries: int = DEFAULT_CANARIES,
+    workers: int | None = None,
 ) -> None:
     """Repeat the run with canaries and put coins and projections into evidence.
 
@@ -72,6 +78,7 @@ def run(
         store: its evidence.
         progress: told how far it is.
         canaries: m, how many.
+        workers: client processes; None for one a core.
 
     Raises:
         UsageError: the run has no record-level noise of clients, so there is nothing to audit.
@@ -91,7 +98,7 @@ def run(
         },
     )
     owner = np.arange(canaries) % clients
-    watcher = _Watcher(config, seed, owner)
+    watcher = _Watcher(config, seed, owner, coins.astype(np.bool_))
     with tempfile.TemporaryDirectory(prefix="calyx-canaries-") as name:
         path = Path(name) / "canaries.npz"
         parts = {f"client-{k}": coins[owner == k].astype(np.bool_) for k in range(clients)}
@@ -103,7 +110,7 @@ def run(
             client_settings={"canaries": str(path)},
             on_round=lambda number: progress("canaries", number / total),
         )
-        with twin(config, watching) as repeated:
+        with twin(config, watching, workers=workers) as repeated:
             last = rounds_of(repeated)[-1]
     own = rounds_of(folder)[-1]
     plan = watcher.plan
@@ -128,6 +135,9 @@ def run(
     }
     if watcher.informed:
         arrays["informed"] = np.array(watcher.informed)
+    if watcher.remainder.energies:
+        arrays["energies"] = np.array(watcher.remainder.energies)
+        arrays["cosines"] = np.array(watcher.remainder.cosines)
     store.put_arrays(NAME, arrays)
 
 
@@ -159,10 +169,29 @@ def _is_union(config: Config) -> bool:
     return config.privacy.noise == "distributed"
 
 
+class _Remainder:
+    """What remains of the released sums without canaries and records: the noise, if all is well."""
+
+    def __init__(self) -> None:
+        self._before: Floats | None = None
+        self.energies: list[float] = []
+        self.cosines: list[float] = []
+
+    def add(self, remainder: Floats) -> None:
+        """One round's remainder in clip norms, rotated as it is when the noise is added."""
+        self.energies.append(float(remainder @ remainder))
+        if self._before is not None:
+            norms = float(np.linalg.norm(remainder) * np.linalg.norm(self._before))
+            self.cosines.append(float(remainder @ self._before) / norms if norms else 1.0)
+        self._before = remainder
+
+
 class _Watcher:
     """Stands at the server's boundary and at the released sums; keeps projections only."""
 
-    def __init__(self, config: Config, seed: int, owner: NDArray[np.int64]) -> None:
+    def __init__(
+        self, config: Config, seed: int, owner: NDArray[np.int64], coins: NDArray[np.bool_]
+    ) -> None:
         self._config = config
         split = load_split(config.data, config.seed)
         self._train: Dataset = split.train
@@ -176,13 +205,18 @@ class _Watcher:
         self._directions = [
             directions(seed, k, count, self.dimension) for k, count in enumerate(counts)
         ]
+        self._canaries = sum(
+            (own[coins[owner == k]].sum(axis=0, dtype=np.float64))
+            for k, own in enumerate(self._directions)
+        )
         self._sent: Floats = np.zeros(self.dimension)
-        self._others: list[Floats] = []
+        self._others: Floats = np.zeros(self.dimension)
         self._round = 0
         self._plan: PrivacyPlan | None = None
         self.contributors = 0
         self.public: list[Floats] = []
         self.informed: list[Floats] = []
+        self.remainder = _Remainder()
 
     @property
     def plan(self) -> PrivacyPlan:
@@ -204,7 +238,7 @@ class _Watcher:
         self._sent = to_vector(weights, self._names)
         if _is_union(self._config):
             load_weights(self._model, weights)
-            self._others = [self._project(self._expected_gradient(instruction.plan))]
+            self._others = self._expected_gradient(instruction.plan)
         else:
             self.public.append(np.zeros(len(self._owner)))
 
@@ -232,11 +266,15 @@ class _Watcher:
         assert mechanism is not None
         grid = Grid(mechanism.step, mechanism.clamp)
         seed = rotation_seed(self._config, request.round)
-        vector = Rotation(self.dimension, seed).inverse(grid.restored(released.values))
+        rotation, restored = Rotation(self.dimension, seed), grid.restored(released.values)
+        vector = rotation.inverse(restored)
         self.contributors = request.contributors
-        seen = self._project(vector)
-        self.public.append(seen)
-        self.informed.append(seen - self._others[0])
+        self.public.append(self._project(vector))
+        self.informed.append(self._project(vector - self._others))
+        if self.plan.sampling == "full":
+            norm = self.plan.clip_norm
+            known = rotation.forward(self._others + norm * self._canaries)
+            self.remainder.add((restored - known) / norm)
 
     def _project(self, vector: NDArray[Any]) -> Floats:
         narrow = (vector / self.plan.clip_norm).astype(np.float32)

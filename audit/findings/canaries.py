@@ -32,6 +32,8 @@ from shared.privacy.accounting import spent
 
 # Chance that noise of the right size is called wrong.
 NOISE_LEVEL = 1e-4
+# Relative size of what rounding to the grid, and single precision in the gradients, may add.
+_ROUNDING = 1e-3
 _KNOWS = {
     "public": "what is released, and nothing else",
     "informed": "what is released, and every record but the canaries",
@@ -54,6 +56,16 @@ class NoiseMeasured(Section):
     measured: float
     p_value: float = Field(description="chance of so little noise if the plan was followed")
     too_little: bool
+
+
+class Remainder(Section):
+    """Released sums less everything but the noise, as the auditor alone can compute it."""
+
+    energy_ratio: float = Field(description="squared norm over what the plan's noise would give")
+    energy_p_value: float = Field(description="two-sided")
+    largest_cosine: float = Field(description="of two rounds' noise, absolute")
+    cosine_p_value: float
+    as_planned: bool
 
 
 class Observer(Section):
@@ -85,6 +97,7 @@ class CanarySection(Section):
     confidence: float
     ceiling: float = Field(description="largest epsilon that so many guesses can show")
     observers: tuple[Observer, ...]
+    remainder: Remainder | None = Field(description="None where records are sampled")
     guarantee: float | None
     violated: bool = Field(description="a bound, or the noise, contradicts the guarantee")
     unit_matches: bool = Field(description="canaries are records, and the guarantee is for records")
@@ -112,7 +125,9 @@ def find(run: AuditedRun, store: EvidenceStore) -> CanarySection | None:
     observers = tuple(
         observed(name, arrays[name], coins, privacy.delta, facts) for name in promised["observers"]
     )
+    remainder = remains(arrays, facts) if "energies" in arrays else None
     violated = any(o.proven > epsilon or o.noise.too_little for o in observers)
+    violated |= remainder is not None and not remainder.as_planned
     return CanarySection(
         canaries=len(coins),
         included=int(coins.sum()),
@@ -120,6 +135,7 @@ def find(run: AuditedRun, store: EvidenceStore) -> CanarySection | None:
         confidence=1 - LEVEL,
         ceiling=ceiling(max(guess_counts(len(coins))), LEVEL / len(guess_counts(len(coins)))),
         observers=observers,
+        remainder=remainder,
         guarantee=epsilon if math.isfinite(epsilon) else None,
         violated=violated,
         unit_matches=privacy.unit == "record",
@@ -202,6 +218,29 @@ def noise_measured(
     )
 
 
+def remains(arrays: dict[str, NDArray[np.float64]], facts: dict[str, float]) -> Remainder:
+    """Is what remains of the released sums noise of the planned size, new in every round?
+
+    The squared norm of d Gaussian coordinates in T rounds is normal with relative deviation
+    sqrt(2/(dT)), with a thousandth more for rounding. The cosine of two independent vectors is
+    normal with deviation 1/sqrt(d); the largest of T - 1 is held to a T-1st of the level.
+    """
+    energies, cosines = arrays["energies"], arrays["cosines"]
+    dimension, rounds = facts["dimension"], len(energies)
+    ratio = float(energies.mean() / (dimension * noise_spread(facts) ** 2))
+    deviation = abs(ratio - 1) - _ROUNDING
+    energy_p = float(2 * norm.sf(max(deviation, 0.0) / math.sqrt(2 / (dimension * rounds))))
+    largest = float(np.abs(cosines).max()) if len(cosines) else 0.0
+    cosine_p = min(1.0, float(2 * norm.sf(largest * math.sqrt(dimension)) * max(len(cosines), 1)))
+    return Remainder(
+        energy_ratio=ratio,
+        energy_p_value=energy_p,
+        largest_cosine=largest,
+        cosine_p_value=cosine_p,
+        as_planned=energy_p >= NOISE_LEVEL and cosine_p >= NOISE_LEVEL,
+    )
+
+
 def _auc(scores: Scores, coins: Coins) -> float:
     """Chance that an included canary has the higher score (Mann, Whitney 1947)."""
     ranks = np.empty(len(scores))
@@ -238,8 +277,8 @@ def _answer(observers: Iterable[Observer], epsilon: float, *, violated: bool) ->
         return f"Nothing is guaranteed; the canaries show an epsilon of {shown}."
     if violated:
         return (
-            f"THE GUARANTEE DOES NOT HOLD: the canaries show an epsilon of {shown} or too little "
-            f"noise, and {epsilon:.2f} is promised."
+            f"THE GUARANTEE DOES NOT HOLD: the canaries show an epsilon of {shown}, or noise that "
+            f"is not the plan's, and {epsilon:.2f} is promised."
         )
     return (
         f"The canaries show an epsilon of {shown}, with 95 % confidence; {epsilon:.2f} is "

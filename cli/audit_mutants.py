@@ -1,0 +1,44 @@
+"""``calyx audit mutants``: would the audit find out if the training were wrong?"""
+
+from __future__ import annotations
+
+import typer
+
+from cli.options import AsJson, Verbose
+
+_ENOUGH = 9
+
+
+def mutants(as_json: AsJson = False, verbose: Verbose = False) -> None:
+    """Plant known faults in the training, one at a time, and see whether the audit finds them.
+
+    Ten faults (no noise, half of it, no clipping, reused noise, an accountant that forgets, batches
+    that are not drawn as claimed, ...) and twenty clean runs, each a small federation that is
+    audited with everything there is. Takes a few minutes. Fails if fewer than nine faults are
+    found, or if a clean run is suspected.
+
+    [bold]Examples[/bold]
+    calyx audit mutants
+    calyx audit mutants --json
+    """
+    from cli.console import table, terminal
+    from cli.progress import progress
+
+    with terminal(as_json=as_json, verbose=verbose) as screen:
+        from audit.mutants import run
+
+        with progress(screen) as step:
+            found = run(progress=step)
+        shown = table("planted fault", "found by")
+        for verdict in found.mutants:
+            shown.add_row(verdict.name, "; ".join(verdict.flags) or "NOT FOUND")
+        screen.show(shown)
+        screen.line()
+        screen.line(
+            f"{found.caught} of {len(found.mutants)} faults found, {found.false_alarms} false "
+            f"alarms in {len(found.clean)} clean runs",
+            style="bold",
+        )
+        screen.emit(found.as_dict())
+    if found.caught < _ENOUGH or found.false_alarms:
+        raise typer.Exit(1)

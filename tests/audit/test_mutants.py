@@ -1,0 +1,44 @@
+"""Planted faults are found, clean runs are not suspected, and nothing stays planted."""
+
+from __future__ import annotations
+
+import pytest
+
+from audit import mutants
+from audit.mutants import MUTANTS, SAMPLED, SEALED, examine, planted
+from shared.privacy.skellam_mechanism import SkellamMechanism
+
+# The others take the same checks; `calyx audit mutants` plants them all.
+IN_TESTS = (
+    "half the noise",
+    "no clipping",
+    "the same noise every round",
+    "a new accountant every round",
+    "shuffled batches called Poisson",
+    "a wrong number of records",
+)
+
+
+@pytest.mark.parametrize("name", IN_TESTS)
+def test_a_planted_fault_is_found_in_one_run(name: str) -> None:
+    found = mutants.run(names=(name,), clean_runs=0)
+    assert [verdict.name for verdict in found.mutants] == [name]
+    assert found.caught == 1, name
+
+
+@pytest.mark.parametrize("settings", [SEALED, SAMPLED], ids=["sealed", "sampled"])
+def test_a_clean_run_is_not_suspected(settings: tuple[str, ...]) -> None:
+    assert examine(settings, seed=3) == ()
+
+
+def test_a_fault_is_gone_after_its_block_even_if_the_run_fails() -> None:
+    before = SkellamMechanism.noise
+    mutant = next(m for m in MUTANTS if m.name == "no noise")
+    with pytest.raises(RuntimeError, match="failed"), planted(mutant):
+        assert SkellamMechanism.noise is not before
+        raise RuntimeError("failed")
+    assert SkellamMechanism.noise is before
+
+
+def test_there_are_ten_different_faults() -> None:
+    assert len({mutant.name for mutant in MUTANTS}) == 10
