@@ -1,12 +1,13 @@
 """The Flower ClientApp: wiring only.
 
 One training message, in order: read the instruction, check the owner's policy, write the
-ledger, train, protect, answer. Whatever goes wrong becomes a typed error reply; an unexpected
-error never leaks its text, which may quote private records.
+ledger, train, protect, answer. Whatever goes wrong becomes a typed error reply, with as much of its
+text as may leave the device (`shared.protocol.refusals`). All of it is logged here.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import wraps
 
@@ -15,11 +16,14 @@ from flwr.clientapp import ClientApp
 
 from client.node import Node
 from shared.config.load import from_run_config
+from shared.errors import CalyxError
 from shared.protocol.identity import code_hash, software_version
 from shared.protocol.messages import Introduction
 from shared.protocol.refusals import error_reply
 
 Handler = Callable[[Message, Context], Message]
+
+_log = logging.getLogger("calyx.client")
 
 app = ClientApp()
 
@@ -32,6 +36,8 @@ def _answering(handler: Handler) -> Handler:
         try:
             return handler(message, context)
         except Exception as error:  # the process boundary: everything must become a reply
+            # As information, which nobody sees who did not ask for a log: a simulation has none.
+            _log.info("not done: %s", error, exc_info=not isinstance(error, CalyxError))
             return error_reply(error, message)
 
     return answer

@@ -1,18 +1,31 @@
 """Errors that cross the wire: a number for the kind and one line of reason.
 
-A client that declines or fails answers with one of these instead of an update. Only the text of
-our own errors is sent; the text of an unexpected exception may quote private records, so the
-other side gets its type alone.
+A client that declines or fails answers with one of these instead of an update. What it may say is
+a list of what may leave a device, not of what may not: the reasons of errors about the server's own
+request are sent, as long as they name no file. Errors about the device itself (its records, ledger,
+keys, settings) name its folders, and an unexpected exception may quote private records: of those
+the other side gets the kind alone, and the device's own log has the text (`client.app`).
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import IntEnum
 
 from flwr.app import Error, Message
 
-from shared.errors import BudgetExceeded, CalyxError, LedgerError, PolicyViolation
+from shared.errors import (
+    BudgetExceeded,
+    CalyxError,
+    DataError,
+    EncryptionError,
+    LedgerError,
+    ModelError,
+    PolicyViolation,
+    PrivacyError,
+    ProtocolError,
+)
 
 
 class Refusal(IntEnum):
@@ -35,6 +48,18 @@ _KINDS: tuple[tuple[type[CalyxError], Refusal], ...] = (
     (LedgerError, Refusal.LEDGER),
 )
 
+# Errors that speak about the server's request. PrivacyError has policy and budget below it.
+_OPEN = (PrivacyError, ProtocolError, EncryptionError, ModelError)
+# What is said instead of the others.
+_WITHHELD: tuple[tuple[type[CalyxError], str], ...] = (
+    (DataError, "this device's records cannot be used"),
+    (LedgerError, "this device's privacy ledger cannot be used"),
+    (CalyxError, "this device cannot do it"),
+)
+# A slash or backslash with something beside it, or a home folder. "and/or" is caught too: a reason
+# withheld by mistake costs its reader a look into the log, a path told cannot be taken back.
+_PATH = re.compile(r"[\\/]\S|\S[\\/]|~\w")
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -48,10 +73,19 @@ def error_reply(error: Exception, message: Message) -> Message:
     """The reply to `message` that reports `error`."""
     if isinstance(error, CalyxError):
         kind = next((k for cls, k in _KINDS if isinstance(error, cls)), Refusal.FAILED)
-        reason = str(error)
+        reason = _told(error)
     else:
         kind, reason = Refusal.FAILED, f"unexpected {type(error).__name__} on the client"
     return Message(Error(code=int(kind), reason=reason), reply_to=message)
+
+
+def _told(error: CalyxError) -> str:
+    """What of an error's text may leave the device."""
+    text = str(error)
+    if isinstance(error, _OPEN) and not _PATH.search(text):
+        return text
+    instead = next(text for cls, text in _WITHHELD if isinstance(error, cls))
+    return f"{instead}; its own log says why"
 
 
 def read_failure(reply: Message) -> Failure:

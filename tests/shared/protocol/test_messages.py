@@ -11,7 +11,18 @@ import torch
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
 from shared.config.load import build, from_settings
-from shared.errors import BudgetExceeded, PrivacyError, ProtocolError
+from shared.errors import (
+    BudgetExceeded,
+    CalyxError,
+    ConfigError,
+    DataError,
+    EncryptionError,
+    LedgerError,
+    PolicyViolation,
+    PrivacyError,
+    ProtocolError,
+    RunError,
+)
 from shared.privacy.plan import make_plan
 from shared.protocol.arrays import digest, load_weights, read_record, to_record, weights_of
 from shared.protocol.identity import code_hash
@@ -132,6 +143,30 @@ def test_refusals_keep_their_kind_and_text() -> None:
     failure = read_failure(error_reply(BudgetExceeded("8.1 of 8 would be spent"), ask))
     assert failure.kind is Refusal.BUDGET and failure.kind.is_final
     assert failure.reason == "8.1 of 8 would be spent"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DataError("/home/ann/scans/train.npz is truncated: fetch it again"),
+        DataError("train.npz has no labels"),
+        LedgerError("ledger /var/lib/calyx/ledger.sqlite is of the data 0123abcd..."),
+        PolicyViolation("/etc/calyx/contributor.key can be read by others"),
+        PolicyViolation("keys in C:\\Users\\ann are no keys"),
+        EncryptionError("the folder device-0/admissions is open to others"),
+        ProtocolError("~ann holds no such model"),
+        ConfigError("the policy policy.toml is not valid"),
+        RunError("scans.db is busy"),
+    ],
+    ids=lambda error: f"{type(error).__name__}: {str(error)[:20]}",
+)
+def test_no_name_of_a_file_on_the_device_leaves_it(error: CalyxError) -> None:
+    take_identity()
+    failure = read_failure(error_reply(error, Message(RecordDict(), 2, "train")))
+    assert failure.reason.endswith("cannot be used; its own log says why") or (
+        failure.reason == "this device cannot do it; its own log says why"
+    )
+    assert failure.kind.is_final == isinstance(error, PolicyViolation | LedgerError)
 
 
 def test_text_of_unexpected_errors_does_not_leave_the_client() -> None:
