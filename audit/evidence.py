@@ -44,6 +44,8 @@ from simulations.run_folder import RunFolder
 
 CHAIN = "chain.jsonl"
 GENESIS = "genesis"
+# Made for every report; evidence that holds no more than these is of no audit.
+OF_EVERY_REPORT = frozenset({"evaluation"})
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
 _HASH_AT_ONCE = 1 << 20
 _ANEW = "audit the run anew with: calyx audit run"
@@ -107,8 +109,7 @@ class EvidenceStore:
         """Begin a new chain and put aside the evidence of an earlier audit, which it then names.
 
         An audit that is repeated until its result pleases says less than it seems to. So the
-        heads of earlier chains that held anything are bound by the new one and counted in the
-        report.
+        heads of earlier audits' chains are bound by the new one and counted in the report.
         """
         directory = run_dir.absolute() / "audit" / "evidence"
         earlier: list[str] = []
@@ -118,7 +119,8 @@ class EvidenceStore:
             except EvidenceError:
                 earlier = [f"unreadable:{_sha256_of(directory / CHAIN)}"]
             else:
-                earlier = before.earlier + ([before.head] if before.names() else [])
+                is_audit = not OF_EVERY_REPORT.issuperset(before.names())
+                earlier = before.earlier + ([before.head] if is_audit else [])
             number = 1
             while (aside := directory.with_name(f"evidence-{number:03d}")).exists():
                 number += 1

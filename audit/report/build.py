@@ -1,0 +1,133 @@
+"""From a run folder and its evidence to a report: a pure function, which `audit.verify` repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from audit.audited_run import AuditedRun
+from audit.evidence import EvidenceStore
+from audit.findings import (
+    agreement,
+    canaries,
+    composition,
+    guarantee,
+    limits,
+    mechanism,
+    odds,
+    parties,
+    sampling,
+    uncounted,
+    utility,
+)
+from audit.findings.canaries import CanarySection
+from audit.report.headline import headline
+from audit.report.schema import AuditFacts, Report, RunFacts, Step
+from audit.report.section import LowerBound, Section
+from shared.config.load import digest
+
+Find = Callable[[AuditedRun, EvidenceStore], Section | None]
+
+SETUP = "audit-setup"
+
+# Sections that need an attack: field of the report, and what makes it from the evidence.
+ATTACK_SECTIONS: dict[str, Find] = {
+    "canaries": canaries.find,
+}
+
+
+def build(run: AuditedRun, store: EvidenceStore) -> Report:
+    """Make the report.
+
+    Raises:
+        EvidenceError: a piece of evidence was altered or contradicts what was committed to.
+    """
+    attacks = dict.fromkeys(("canaries", "membership", "inversion", "views"), None)
+    found: dict[str, Section | None] = attacks | {
+        name: find(run, store) for name, find in ATTACK_SECTIONS.items()
+    }
+    sections: dict[str, Any] = {
+        "agreement": agreement.find(run, store),
+        "guarantee": guarantee.find(run, store),
+        "odds": odds.find(run, store),
+        "sampling": sampling.find(run, store),
+        "composition": composition.find(run, store),
+        "mechanism": mechanism.find(run, store),
+        "parties": parties.find(run, store),
+        "uncounted": uncounted.find(run, store),
+        "utility": utility.find(run, store),
+        "limits": limits.find(run, store),
+    }
+    bounds = tuple(bound for section in found.values() for bound in lower_bounds(section, run))
+    return Report(
+        run=_run_facts(run),
+        headline=headline(
+            sections["guarantee"],
+            sections["parties"],
+            sections["agreement"],
+            sections["sampling"],
+            bounds,
+            found,
+        ),
+        lower_bounds=bounds,
+        audit=_audit_facts(store),
+        **sections,
+        **found,
+    )
+
+
+def lower_bounds(section: Section | None, run: AuditedRun) -> list[LowerBound]:
+    """The lower bounds in a section, to be drawn against the guarantee."""
+    if not isinstance(section, CanarySection):
+        return list(getattr(section, "bounds", ()))
+    kinds = {
+        "steinke": "bound",
+        "fdp": "bound",
+        "clopper_pearson": "bound",
+        "gaussian": "model",
+    }
+    return [
+        LowerBound(
+            method=method,
+            observer=observer.observer,
+            kind="bound" if kind == "bound" else "model",
+            epsilon=getattr(observer, method),
+            delta=run.config.privacy.delta,
+            confidence=section.confidence,
+            ceiling=section.ceiling if kind == "bound" else None,
+        )
+        for observer in section.observers
+        for method, kind in kinds.items()
+    ]
+
+
+def _run_facts(run: AuditedRun) -> RunFacts:
+    config = run.config
+    data = config.data
+    return RunFacts(
+        name=run.name,
+        preset=config.name,
+        started_at=str(run.environment.get("started_at", "")),
+        clients=config.federation.clients,
+        train_records=sum(run.record_counts),
+        data=data.hub_name or data.source,
+        rounds=len(run.rounds),
+        engine=str(run.start.get("engine", "")),
+        config_digest=digest(config),
+    )
+
+
+def _audit_facts(store: EvidenceStore) -> AuditFacts:
+    from shared.protocol.identity import software_version
+
+    setup = store.get_json(SETUP) if store.has(SETUP) else None
+    return AuditFacts(
+        kind="audit" if setup else "report",
+        calyx=setup["calyx"] if setup else software_version(),
+        finished_at=setup["finished_at"] if setup else None,
+        seconds=setup["seconds"] if setup else None,
+        steps=tuple(Step.model_validate(step) for step in setup["steps"]) if setup else (),
+        evidence_head=store.head,
+        evidence_lines=store.count,
+        earlier_audits=tuple(store.earlier),
+    )

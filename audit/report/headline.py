@@ -1,0 +1,92 @@
+"""The first thing that is read, and the order in which bad news come first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from audit.findings.agreement import AgreementSection
+from audit.findings.guarantee import GuaranteeSection
+from audit.findings.parties import PartiesSection
+from audit.findings.sampling import SamplingSection
+from audit.report.schema import Headline
+from audit.report.section import LowerBound, Section
+
+
+def headline(
+    guarantee: GuaranteeSection,
+    parties: PartiesSection,
+    agreement: AgreementSection,
+    sampling: SamplingSection,
+    bounds: Sequence[LowerBound],
+    attacks: Mapping[str, Section | None],
+) -> Headline:
+    """Put the result of the whole report in a few sentences.
+
+    A contradiction by measurement comes before a disagreement of records, that before a headline
+    that had to be moved, and only then comes what is guaranteed.
+    """
+    epsilon = guarantee.epsilon
+    contradicted = any(getattr(section, "violated", False) for section in attacks.values())
+    proven = [bound for bound in bounds if bound.kind == "bound"]
+    contradicted |= epsilon is not None and any(b.epsilon > epsilon for b in proven)
+    whose = "each record" if guarantee.unit == "record" else "each client"
+    not_guaranteed = [
+        f"{name}: not bounded by this figure" for name in parties.does_not_hold_against
+    ]
+    if epsilon is None:
+        return Headline(
+            status="no guarantee",
+            title="No differential privacy",
+            guaranteed="Nothing is guaranteed: what the released values say about a record or a "
+            "client is not bounded.",
+            for_whom="nobody",
+            against_whom="nobody",
+            measured=_measured(bounds, epsilon),
+            not_guaranteed=tuple(not_guaranteed),
+        )
+    shown = f"ε = {epsilon_text(epsilon)} at δ = {guarantee.delta:g}"
+    if contradicted:
+        status, title = "contradicted", "The guarantee is contradicted by measurement"
+    elif not agreement.agrees:
+        status, title = "disagrees", "Ledgers, configuration and journal disagree"
+    elif sampling.verdict in ("not as assumed", "not measured") and guarantee.note:
+        status, title = "moved", f"{shown}, more than was claimed"
+    else:
+        status, title = "guaranteed", shown
+    return Headline.model_validate(
+        {
+            "status": status,
+            "title": title,
+            "guaranteed": f"({epsilon_text(epsilon)}, {guarantee.delta:g})-differential privacy "
+            f"for {whose}, over everything that was released in all rounds together. "
+            + guarantee.note,
+            "for_whom": f"{guarantee.units:,} {guarantee.unit}s",
+            "against_whom": ", ".join(parties.holds_against) or "nobody",
+            "measured": _measured(bounds, epsilon),
+            "not_guaranteed": tuple(not_guaranteed),
+        }
+    )
+
+
+def epsilon_text(epsilon: float | None) -> str:
+    """Two decimals, rounded up, so that what is printed never promises too much."""
+    if epsilon is None or math.isinf(epsilon):
+        return "∞"
+    return f"{math.ceil(epsilon * 100 - 1e-6) / 100:.2f}" if epsilon < 100 else f"{epsilon:,.0f}"
+
+
+def _measured(bounds: Sequence[LowerBound], epsilon: float | None) -> str:
+    proven = [bound for bound in bounds if bound.kind == "bound"]
+    if not proven:
+        return "Nothing was measured: this report was made without attacks."
+    best = max(proven, key=lambda bound: bound.epsilon)
+    ceiling = max((b.ceiling for b in proven if b.ceiling is not None), default=None)
+    could = f" So many guesses could have shown up to {ceiling:.2f}." if ceiling else ""
+    promised = "nothing" if epsilon is None else f"at most {epsilon_text(epsilon)}"
+    # Rounded down: a lower bound never claims too much either.
+    floor = math.floor(best.epsilon * 100) / 100
+    return (
+        f"Attacks of this audit show an ε of at least {floor:.2f} with "
+        f"{100 * best.confidence:.0f} % confidence; {promised} is guaranteed.{could}"
+    )

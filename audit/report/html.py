@@ -1,0 +1,78 @@
+"""``report.html``: one file that needs nothing else, not even JavaScript."""
+
+from __future__ import annotations
+
+import base64
+from functools import lru_cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from audit.findings.canaries import CanarySection
+from audit.report import plots, tables
+from audit.report.headline import epsilon_text
+from audit.report.plots import Plot
+from audit.report.schema import Report
+
+
+def to_html(report: Report) -> str:
+    """The page, made from the same data as ``report.json`` and nothing else."""
+    template = _environment().get_template("page.html.j2")
+    return template.render(r=report, figures=_figures(report), tables=tables) + "\n"
+
+
+def _figures(report: Report) -> dict[str, Plot | None]:
+    """All figures by name, None where there is nothing to draw."""
+    canaries = report.canaries if isinstance(report.canaries, CanarySection) else None
+    return {
+        "epsilon_over_rounds": plots.epsilon_over_rounds(report.guarantee),
+        "epsilon_delta": plots.epsilon_delta(report.guarantee),
+        "bounds": plots.bounds_against_guarantee(report.lower_bounds, report.guarantee),
+        "roc": plots.roc(canaries.observers, report.guarantee.curve) if canaries else None,
+        "accuracy": plots.accuracy_over_rounds(report.utility),
+        "groups": plots.group_accuracy(report.utility),
+        "batches": plots.batch_sizes(report.sampling),
+    }
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("audit.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "epsilon": epsilon_text,
+        "bound": tables.lower,
+        "percent": tables.percent,
+        "plain": tables.plain,
+        "figures": tables.figures,
+        "size": _size,
+        "duration": _duration,
+        "data_uri": _data_uri,
+    }
+    return environment
+
+
+def _size(size_bytes: float) -> str:
+    units = ["B", "kB", "MB", "GB"]
+    while size_bytes >= 999.5 and len(units) > 1:
+        size_bytes /= 1000
+        units.pop(0)
+    return f"{size_bytes:.0f} {units[0]}" if units[0] == "B" else f"{size_bytes:.1f} {units[0]}"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
+
+
+def _data_uri(content: str, kind: str = "image/svg+xml") -> Markup:
+    encoded = base64.b64encode(content.encode()).decode()
+    return Markup(f"data:{kind};base64,{encoded}")  # noqa: S704 - base64 holds no markup

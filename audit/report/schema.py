@@ -1,0 +1,109 @@
+"""The report as data: ``report.json``, of which ``report.html`` is a view.
+
+`SCHEMA` changes when a reader of the file could stumble: a field that is renamed, removed or means
+something else. Fields may be added under the same version. `docs/report-schema.md` explains it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+from pydantic import Field, SerializeAsAny
+
+from audit.findings.agreement import AgreementSection
+from audit.findings.composition import CompositionSection
+from audit.findings.guarantee import GuaranteeSection
+from audit.findings.limits import LimitsSection
+from audit.findings.mechanism import MechanismSection
+from audit.findings.odds import OddsSection
+from audit.findings.parties import PartiesSection
+from audit.findings.sampling import SamplingSection
+from audit.findings.uncounted import UncountedSection
+from audit.findings.utility import UtilitySection
+from audit.report.section import LowerBound, Section
+
+SCHEMA: Literal["calyx-audit-report/1"] = "calyx-audit-report/1"
+
+
+class RunFacts(Section):
+    """Which run this is about."""
+
+    name: str
+    preset: str
+    started_at: str
+    clients: int
+    train_records: int
+    data: str
+    rounds: int
+    engine: str
+    config_digest: str
+
+
+class Step(Section):
+    """One thing that the audit did, or left out."""
+
+    name: str
+    done: bool
+    seconds: float | None
+    reason: str = Field(description="why it was left out, or empty")
+
+
+class AuditFacts(Section):
+    """The audit itself."""
+
+    kind: Literal["report", "audit"] = Field(
+        description="report: from the run folder alone; audit: with attacks"
+    )
+    calyx: str
+    finished_at: str | None
+    seconds: float | None = Field(description="of all attacks; None for a report without")
+    steps: tuple[Step, ...]
+    evidence_head: str = Field(description="hash of the last line of the chain of evidence")
+    evidence_lines: int
+    earlier_audits: tuple[str, ...] = Field(
+        description="heads of the evidence of earlier audits of this run, put aside by this one"
+    )
+
+
+class Headline(Section):
+    """The first thing that is read."""
+
+    status: Literal["guaranteed", "moved", "contradicted", "disagrees", "no guarantee"]
+    title: str
+    guaranteed: str
+    for_whom: str
+    against_whom: str
+    measured: str = Field(description="the measured evidence, in one sentence")
+    not_guaranteed: tuple[str, ...]
+
+
+class Report(Section):
+    """The whole report. Optional sections are null where their attack was not run."""
+
+    schema_version: Literal["calyx-audit-report/1"] = SCHEMA
+    run: RunFacts
+    headline: Headline
+    agreement: AgreementSection
+    guarantee: GuaranteeSection
+    odds: OddsSection
+    lower_bounds: tuple[LowerBound, ...]
+    sampling: SamplingSection
+    composition: CompositionSection
+    mechanism: MechanismSection
+    parties: PartiesSection
+    uncounted: UncountedSection
+    utility: UtilitySection
+    canaries: SerializeAsAny[Section] | None
+    membership: SerializeAsAny[Section] | None
+    inversion: SerializeAsAny[Section] | None
+    views: SerializeAsAny[Section] | None
+    limits: LimitsSection
+    audit: AuditFacts
+
+    def to_json(self) -> str:
+        """The text of ``report.json``: equal reports have equal text."""
+        return (
+            json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
+            + "\n"
+        )

@@ -1,0 +1,178 @@
+"""The rows of the report's tables, as text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from audit.findings.canaries import CanarySection
+from audit.findings.guarantee import GuaranteeSection
+from audit.report.headline import epsilon_text
+from audit.report.schema import Report
+
+Row = tuple[str, ...]
+
+
+def worst_lines(found: GuaranteeSection) -> list[Row]:
+    """The best attacker at some false positive rates."""
+    return [
+        (percent(test.false_positive_rate), percent(test.true_positive_rate, up=True))
+        for test in found.worst_tests
+    ]
+
+
+def several_lines(found: GuaranteeSection) -> list[Row]:
+    """Epsilon for people with several records."""
+    costs = [(1, found.epsilon), *((c.records, c.epsilon) for c in found.several_records)]
+    return [
+        (str(records), epsilon_text(epsilon) if epsilon is not None else "no useful bound")
+        for records, epsilon in costs
+    ]
+
+
+def client_lines(found: GuaranteeSection) -> list[Row]:
+    """What each client's ledger adds up to."""
+    return [
+        (
+            str(cost.client),
+            f"{cost.records:,}",
+            f"{cost.charges:,}",
+            accountant(cost.epsilon_pld, cost.epsilon),
+            accountant(cost.epsilon_rdp, cost.epsilon),
+            epsilon_text(cost.epsilon),
+            cost.ledger_head[:16],
+        )
+        for cost in found.by_client
+    ]
+
+
+def agreement_lines(report: Report) -> list[Row]:
+    """What is written down twice."""
+    return [
+        (c.what, c.ledgers, c.other, c.source, "yes" if c.agrees else "NO")
+        for c in report.agreement.comparisons
+    ]
+
+
+def party_lines(report: Report) -> list[Row]:
+    """Who sees what."""
+    return [
+        (
+            party.name,
+            party.sees,
+            party.does_not_see,
+            f"ε = {epsilon_text(party.epsilon)}" if party.epsilon is not None else "none",
+            party.trusted_for,
+        )
+        for party in report.parties.parties
+    ]
+
+
+def sampling_lines(report: Report) -> list[Row]:
+    """The tests of sampling."""
+    return [
+        (
+            test.name,
+            f"{test.observed:,.0f}",
+            f"{test.expected:,.0f}",
+            f"{test.p_value:.2g}",
+            "in line" if test.passed else "OUT OF LINE",
+        )
+        for test in report.sampling.tests
+    ]
+
+
+def run_lines(report: Report) -> list[Row]:
+    """Runs in the ledgers."""
+    return [
+        (
+            cost.run + (" (this one)" if cost.is_this_run else ""),
+            str(cost.clients),
+            str(cost.rounds),
+            f"{cost.charges:,}",
+            epsilon_text(cost.epsilon),
+        )
+        for cost in report.composition.runs
+    ]
+
+
+def access_lines(report: Report) -> list[Row]:
+    """Accesses that are not counted."""
+    return [(a.name, a.status, a.text) for a in report.uncounted.accesses]
+
+
+def step_lines(report: Report) -> list[Row]:
+    """Steps of the audit."""
+    return [
+        (
+            step.name,
+            "yes" if step.done else "no",
+            "–" if step.seconds is None else f"{step.seconds:.1f}",
+            step.reason,
+        )
+        for step in report.audit.steps
+    ]
+
+
+def accountant(epsilon: float | None, headline: float | None) -> str:
+    """One accountant's figure; a dash where it has no bound but the other one has."""
+    return "–" if epsilon is None and headline is not None else epsilon_text(epsilon)
+
+
+def figures(values: Sequence[float]) -> str:
+    """A few figures, or their range if there are many."""
+    shown = [plain(value) for value in values]
+    return ", ".join(shown) if len(shown) <= 4 else f"{shown[0]} to {shown[-1]}"
+
+
+def percent(share: float | None, *, up: bool = False) -> str:
+    """A share as per cent; `up` rounds it up where it is the most that is allowed."""
+    if share is None:
+        return "–"
+    value = math.ceil(1000 * share - 1e-6) / 10 if up else 100 * share
+    return f"{value:.1f} %"
+
+
+def plain(value: Any) -> str:
+    """A figure with about four digits; whole numbers in full."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def observer_lines(found: CanarySection) -> list[Row]:
+    """Lower bounds by observer."""
+    return [
+        (
+            observer.observer,
+            observer.knows,
+            observer.scoring,
+            lower(observer.steinke),
+            lower(observer.fdp),
+            lower(observer.clopper_pearson),
+            lower(observer.gaussian),
+            f"{observer.auc:.3f}",
+        )
+        for observer in found.observers
+    ]
+
+
+def noise_lines(found: CanarySection) -> list[Row]:
+    """Noise by observer."""
+    return [
+        (
+            observer.observer,
+            f"{observer.noise.expected:.3f}",
+            f"{observer.noise.measured:.3f}",
+            "TOO LITTLE" if observer.noise.too_little else "as planned",
+        )
+        for observer in found.observers
+    ]
+
+
+def lower(epsilon: float | None) -> str:
+    """A lower bound, rounded down, so that what is printed never claims too much."""
+    return "–" if epsilon is None else f"{math.floor(epsilon * 100 + 1e-9) / 100:.2f}"

@@ -1,0 +1,178 @@
+"""A run audited: attacks, then evidence, then findings, then ``report.json`` and ``report.html``.
+
+>>> done = audit_run(run_dir, skip=["membership"], progress=lambda what, share: None)
+>>> done.report.guarantee.epsilon, done.html_path
+
+Each attack puts what it saw into the chain of evidence; the report is made from run folder and
+evidence alone, so `audit.verify` can make it again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from audit.attacks import canaries, evaluation, unprotected
+from audit.audited_run import AuditedRun
+from audit.evidence import OF_EVERY_REPORT, EvidenceStore
+from audit.report.build import SETUP, build
+from audit.report.html import to_html
+from audit.report.schema import Report, Step
+from server.durable import write_atomically
+from shared.errors import DataError, EvidenceError, RunError, UsageError
+from shared.protocol.identity import software_version
+from simulations.run_folder import RunFolder
+
+Progress = Callable[[str, float], None]
+Attack = Callable[[RunFolder, EvidenceStore, Progress], None]
+
+JSON_NAME, HTML_NAME = "report.json", "report.html"
+# In the order in which they are run. A name is what --skip and --only take.
+ATTACKS: dict[str, Attack] = {
+    "unprotected": unprotected.run,
+    "canaries": canaries.run,
+}
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A report and where it was written."""
+
+    report: Report
+    html_path: Path
+    json_path: Path
+
+
+def audit_run(
+    run_dir: Path,
+    *,
+    skip: Collection[str] = (),
+    only: Collection[str] = (),
+    progress: Progress,
+) -> Reported:
+    """Attack a finished run, keep the evidence and write the whole report.
+
+    Args:
+        run_dir: folder of a finished simulation.
+        skip: attacks to leave out.
+        only: attacks to run; all if empty.
+        progress: told what is done and what share of it.
+
+    Raises:
+        UsageError: an attack of that name does not exist, or the folder holds no finished run.
+        CalyxError: the run or its evidence is damaged, or an attack failed.
+    """
+    chosen = _chosen(skip, only)
+    run = AuditedRun(run_dir)
+    store = _new_evidence(run.path)
+    started = time.monotonic()
+    steps = [_step("evaluation", evaluation.run, run, store, progress)]
+    for name, attack in ATTACKS.items():
+        if name in chosen:
+            steps.append(_step(name, attack, run, store, progress))
+        else:
+            steps.append(Step(name=name, done=False, seconds=None, reason="left out on request"))
+    store.put_json(
+        SETUP,
+        {
+            "calyx": software_version(),
+            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - started, 1),
+            "steps": [step.model_dump(mode="json") for step in steps],
+        },
+    )
+    # Whatever changed the run meanwhile would make the evidence one of something else.
+    store.check_run()
+    progress("report", 0.0)
+    return _write(run, store)
+
+
+def report_run(run_dir: Path) -> Reported:
+    """Write the report of a finished run from what is there, without any attack.
+
+    Evidence of an earlier audit is used.
+
+    Raises:
+        UsageError: the folder holds no finished run.
+        EvidenceError: the run was changed since its evidence was gathered.
+    """
+    run = AuditedRun(run_dir)
+    store = EvidenceStore(run.path)
+    store.check()
+    return _cheaply(run, store)
+
+
+def report_new_run(run_dir: Path) -> Reported:
+    """Write the report of a run that has just ended; evidence about its past is put aside."""
+    run = AuditedRun(run_dir)
+    return _cheaply(run, _new_evidence(run.path))
+
+
+def _cheaply(run: AuditedRun, store: EvidenceStore) -> Reported:
+    if not store.has(evaluation.NAME) and not store.has(SETUP):
+        # Without the test records the report lacks accuracy by class, and says so.
+        _step(evaluation.NAME, evaluation.run, run, store, lambda _what, _share: None)
+    return _write(run, store)
+
+
+def _new_evidence(run_dir: Path) -> EvidenceStore:
+    """Evidence that holds no audit: what a report left if it still fits the run, or a new chain."""
+    if (run_dir / "audit" / "evidence").exists():
+        try:
+            store = EvidenceStore.existing(run_dir)
+            store.check()
+        except EvidenceError:
+            return EvidenceStore.anew(run_dir)
+        return store if OF_EVERY_REPORT.issuperset(store.names()) else EvidenceStore.anew(run_dir)
+    return EvidenceStore(run_dir)
+
+
+def _chosen(skip: Collection[str], only: Collection[str]) -> list[str]:
+    unknown = [name for name in (*skip, *only) if name not in ATTACKS]
+    if unknown:
+        raise UsageError(f"there is no attack {unknown[0]!r}; there are {', '.join(ATTACKS)}")
+    return [name for name in ATTACKS if name not in skip and (not only or name in only)]
+
+
+def _step(
+    name: str, attack: Attack, run: AuditedRun, store: EvidenceStore, progress: Progress
+) -> Step:
+    """Run one attack; one that says it does not fit this run is left out, with its reason."""
+    if store.has(name):
+        return Step(name=name, done=True, seconds=None, reason="done before")
+    started = time.monotonic()
+    progress(name, 0.0)
+    try:
+        attack(run, store, progress)
+    except (UsageError, DataError) as error:
+        return Step(name=name, done=False, seconds=None, reason=str(error))
+    progress(name, 1.0)
+    return Step(name=name, done=True, seconds=round(time.monotonic() - started, 1), reason="")
+
+
+def _write(run: AuditedRun, store: EvidenceStore) -> Reported:
+    report = build(run, store)
+    directory = run.path / "audit"
+    json_path, html_path = directory / JSON_NAME, directory / HTML_NAME
+    try:
+        write_atomically(html_path, to_html(report).encode())
+        write_atomically(json_path, report.to_json().encode())
+    except OSError as error:
+        raise RunError(f"the report cannot be written to {directory}: {error.strerror}") from None
+    return Reported(report, html_path, json_path)
+
+
+def lower_bounds_by_method(report: Report) -> dict[str, float]:
+    """The bounds of the observer who knows most, by method.
+
+    Which observer that is was fixed with the attack, so nothing is picked by its result.
+    """
+    return {bound.method: bound.epsilon for bound in report.lower_bounds}
+
+
+def attack_names() -> Sequence[str]:
+    """What may be left out."""
+    return list(ATTACKS)

@@ -1,0 +1,113 @@
+"""Is a report what its evidence says? Everything is computed again, without any training data.
+
+What is checked:
+
+1. the chain of evidence, the hash of every piece, and the hash of every file of the run and the
+   heads of its ledgers, which the chain's first line binds;
+2. each ledger's own chain;
+3. that what had to be committed to before round 1 was;
+4. ``report.json``, byte by byte: it is made anew from run folder and evidence;
+5. ``report.html`` beside it, byte by byte, made anew from the report.
+
+It finds whatever was changed after the audit. It cannot find an audit that was invented as a
+whole: whoever can write the run folder can make another run. Compare the evidence head with one
+that was noted elsewhere.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from audit.audited_run import AuditedRun
+from audit.evidence import EvidenceStore
+from audit.report.build import build
+from audit.report.html import to_html
+from audit.report.schema import Report
+from audit.run import HTML_NAME, JSON_NAME
+from shared.errors import EvidenceError, UsageError
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was found to be in order.
+
+    Attributes:
+        report: the report, as computed anew.
+        pieces: pieces of evidence.
+        files: files of the run that the evidence binds.
+        ledgers: ledgers whose chains were followed.
+        html: whether the page was compared too.
+        head: hash of the last line of the chain.
+        seconds: it took.
+    """
+
+    report: Report
+    pieces: int
+    files: int
+    ledgers: int
+    html: bool
+    head: str
+    seconds: float
+
+
+def verify(path: Path) -> Verified:
+    """Check a report against its run folder.
+
+    Args:
+        path: ``report.json`` in its place, or the run folder.
+
+    Raises:
+        UsageError: there is no report there.
+        EvidenceError: something is not as it was, naming the first such thing.
+    """
+    started = time.monotonic()
+    json_path, run_dir = _place(path)
+    stored = json_path.read_bytes()
+    store = EvidenceStore.existing(run_dir)
+    store.check()
+    run = AuditedRun(run_dir)
+    report = build(run, store)
+    if report.to_json().encode() != stored:
+        raise EvidenceError(
+            f"{json_path} is not what its evidence gives{_first_difference(report, stored)}; make "
+            f"it anew with: calyx report {run_dir}"
+        )
+    html_path = json_path.with_name(HTML_NAME)
+    if html_path.exists() and html_path.read_bytes() != to_html(report).encode():
+        raise EvidenceError(
+            f"{html_path} is not the page that {json_path.name} gives with the versions installed "
+            f"here; make it anew with: calyx report {run_dir}"
+        )
+    return Verified(
+        report=report,
+        pieces=len(store.names()),
+        files=len(store.binds["files"]),
+        ledgers=len(store.binds["ledgers"]),
+        html=html_path.exists(),
+        head=store.head,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _place(path: Path) -> tuple[Path, Path]:
+    """The report and the run folder it lies in."""
+    json_path = path / "audit" / JSON_NAME if path.is_dir() else path
+    if not json_path.is_file():
+        raise UsageError(f"there is no report at {json_path}; make one with: calyx audit run")
+    if json_path.name != JSON_NAME or json_path.parent.name != "audit":
+        raise UsageError(
+            f"{json_path} is not in a run folder; verify RUN_DIR/audit/{JSON_NAME}, beside its "
+            "evidence"
+        )
+    return json_path, json_path.absolute().parent.parent
+
+
+def _first_difference(report: Report, stored: bytes) -> str:
+    ours = report.to_json().splitlines()
+    theirs = stored.decode("utf-8", errors="replace").splitlines()
+    for number, (mine, other) in enumerate(zip(ours, theirs, strict=False), 1):
+        if mine != other:
+            return f" (line {number}: {other.strip()[:60]} instead of {mine.strip()[:60]})"
+    return " (its length differs)"
