@@ -16,6 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from shared.config import Config
 from shared.encryption import SealingParameters
 from shared.protocol.authority_client import Authority, Opening, Released, ReleaseRequest
@@ -77,20 +80,27 @@ class Watching:
 
 
 @contextmanager
-def twin(config: Config, watching: Watching, *, workers: int | None = None) -> Iterator[RunFolder]:
+def twin(
+    config: Config,
+    watching: Watching,
+    *,
+    workers: int | None = None,
+    partition: Sequence[NDArray[np.int64]] | None = None,
+) -> Iterator[RunFolder]:
     """Repeat a run and give its folder, which vanishes afterwards.
 
     Args:
         config: of the run; the number of rounds may be cut for a look at the messages alone.
         watching: see `Watching`.
         workers: client processes.
+        partition: record indices of every client, where they are not the run's own.
 
     Raises:
         CalyxError: the run failed.
     """
     with tempfile.TemporaryDirectory(prefix="calyx-audit-") as name, ExitStack() as stack:
         folder = RunFolder(Path(name) / "run")
-        folder.prepare(config, partition_of(config))
+        folder.prepare(config, list(partition or partition_of(config)))
         simulation, number = assemble(config, folder, "local", workers, stack)
         simulation = _watched(simulation, watching)
         journal = folder.path / "metrics.jsonl"
