@@ -231,7 +231,7 @@ class RemoteAuthority:
 
         def call(timeout_s: float) -> Released:
             parts = self._stub.Release(
-                _release_parts(request, chunks), timeout=timeout_s, wait_for_ready=True
+                release_parts(request, chunks), timeout=timeout_s, wait_for_ready=True
             )
             header, pieces = None, bytearray()
             for part in parts:
@@ -301,7 +301,8 @@ class RemoteAuthority:
         return RunError(f"the key authority at {self._target} failed: {code.name}: {detail}")
 
 
-def _release_parts(request: ReleaseRequest, chunks: Sequence[bytes]) -> Iterator[pb.ReleasePart]:
+def release_parts(request: ReleaseRequest, chunks: Sequence[bytes]) -> Iterator[pb.ReleasePart]:
+    """A release request as it travels."""
     header = pb.ReleaseHeader(
         run=request.run,
         round=request.round,

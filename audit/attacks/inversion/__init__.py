@@ -1,0 +1,17 @@
+"""Gradient inversion: from what an observer received back to the records behind it.
+
+::
+
+    closed_form   first fully connected layer with a bias: x = (dL/dW_j) / (dL/db_j)
+    labels        classes in a batch, from the gradient of the output bias
+    fedsgd        one step: search records whose gradient is the one observed
+    fedavg        several local steps: search through the unrolled training
+    search        the optimisers of both
+    quality       PSNR, pairing of pictures with records, and the mean image as baseline
+    networks      networks of the reference ladder beside the product's own
+    federation    the reference ladder's federations, played by the real parties
+    ladder        all of it at 28x28, from no protection to all of it
+
+A picture counts as recovered if it is closer to a record than the mean image is: whoever knows
+nothing of the update can always guess that one.
+"""
