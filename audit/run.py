@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from audit.attacks import canaries, evaluation, unprotected
+from audit.attacks import canaries, evaluation, membership, unprotected
 from audit.audited_run import AuditedRun
 from audit.evidence import OF_EVERY_REPORT, EvidenceStore
 from audit.report.build import SETUP, build
@@ -34,6 +34,7 @@ JSON_NAME, HTML_NAME = "report.json", "report.html"
 ATTACKS: dict[str, Attack] = {
     "unprotected": unprotected.run,
     "canaries": canaries.run,
+    "membership": membership.run,
 }
 
 

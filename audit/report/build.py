@@ -14,6 +14,7 @@ from audit.findings import (
     guarantee,
     limits,
     mechanism,
+    membership,
     odds,
     parties,
     sampling,
@@ -33,6 +34,7 @@ SETUP = "audit-setup"
 # Sections that need an attack: field of the report, and what makes it from the evidence.
 ATTACK_SECTIONS: dict[str, Find] = {
     "canaries": canaries.find,
+    "membership": membership.find,
 }
 
 
