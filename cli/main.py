@@ -23,6 +23,7 @@ from cli.help_text import help_text
 from cli.plan import plan
 from cli.presets import presets
 from cli.quiet import flush, set_environment
+from cli.report import report
 from cli.server import app as server_app
 from cli.simulate import simulate
 
@@ -33,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (simulate, presets, plan, doctor):
+for command in (simulate, report, presets, plan, doctor):
     app.command(help=help_text(command))(command)
 app.add_typer(server_app, name="server")
 app.add_typer(client_app, name="client")

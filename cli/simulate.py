@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.options import AsJson, DataDir, Settings, Verbose
+from cli.report import require_report_packages, short
+
+if TYPE_CHECKING:
+    from cli.console import Terminal
 
 
 class Engine(StrEnum):
@@ -45,6 +48,9 @@ def simulate(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run where it stopped.")
     ] = False,
+    with_report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write the privacy report of the run.")
+    ] = True,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -53,8 +59,8 @@ def simulate(
     Give a preset's name (calyx presets lists them) or a TOML file of your own; without either it
     is digits-cnn, whose data come with Calyx. The clients, the server and the accounting are the
     real ones; only the network is left out. Everything about the run (settings, metrics, privacy
-    ledgers, checkpoints, the final model) is kept in the run folder, so a run that was stopped
-    can go on with --resume.
+    ledgers, checkpoints, the final model, a privacy report) is kept in the run folder, so a run
+    that was stopped can go on with --resume.
 
     [bold]Examples[/bold]
     calyx simulate
@@ -89,16 +95,31 @@ def simulate(
             if folder is None:
                 screen.line("stopped before the first round; nothing was trained")
             else:
-                screen.line(f"stopped; go on with: calyx simulate --resume --out {_short(folder)}")
+                screen.line(f"stopped; go on with: calyx simulate --resume --out {short(folder)}")
             raise typer.Exit(130) from None
         screen.line()
         screen.show(run_summary(result, display.start, display.rounds))
         screen.line()
-        screen.line(f"run folder: {_short(result['run_dir'])}")
-        screen.emit(result)
+        report = _report(screen, Path(result["run_dir"])) if with_report else None
+        screen.line(f"run folder: {short(result['run_dir'])}")
+        screen.emit(result | ({"report": str(report)} if report else {}))
 
 
-def _short(path: str | Path) -> str:
-    """Relative to where the user is, if it lies there."""
-    relative = os.path.relpath(path)
-    return str(path) if relative.startswith("..") else relative
+def _report(screen: Terminal, run_dir: Path) -> Path | None:
+    """Write the report of the run; a run without one is a run all the same."""
+    from shared.errors import CalyxError
+
+    try:
+        require_report_packages("the privacy report")
+        with screen.busy("writing the privacy report"):
+            from audit.run import report_new_run
+
+            done = report_new_run(run_dir)
+    except CalyxError as error:
+        screen.warn(f"no report was made: {error}")
+        return None
+    headline = done.report.headline
+    if headline.status in ("moved", "contradicted", "disagrees"):
+        screen.warn(f"{headline.title}; see the report")
+    screen.line(f"privacy report: {short(done.html_path)}")
+    return done.html_path

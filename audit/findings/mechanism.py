@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from pydantic import Field
 
@@ -35,6 +36,7 @@ class EncryptionFacts(Section):
 class MechanismSection(Section):
     """What each client did, in every round."""
 
+    noise_kind: Literal["none", "local", "distributed", "central"]
     noise: str = Field(description="who adds noise, of which distribution, in words")
     noise_multipliers: tuple[float, ...] = Field(description="σ of the ledgers, without repeats")
     clip_norm: float
@@ -68,6 +70,7 @@ def find(run: AuditedRun, _: EvidenceStore) -> MechanismSection:
         **packages,
     }
     return MechanismSection(
+        noise_kind=config.privacy.noise,
         noise=_noise_in_words(run),
         noise_multipliers=tuple(sorted({e.noise_multiplier * factor for e in events})),
         clip_norm=config.privacy.clip_norm,

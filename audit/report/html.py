@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from audit.findings.canaries import CanarySection
 from audit.report import plots, tables
+from audit.report.comparison import Comparison
 from audit.report.headline import epsilon_text
 from audit.report.plots import Plot
 from audit.report.schema import Report
@@ -19,6 +20,13 @@ def to_html(report: Report) -> str:
     """The page, made from the same data as ``report.json`` and nothing else."""
     template = _environment().get_template("page.html.j2")
     return template.render(r=report, figures=_figures(report), tables=tables) + "\n"
+
+
+def comparison_to_html(comparison: Comparison) -> str:
+    """One page for several runs."""
+    template = _environment().get_template("comparison.html.j2")
+    figures = {"comparison": plots.accuracy_against_epsilon(comparison)}
+    return template.render(c=comparison, figures=figures, tables=tables) + "\n"
 
 
 def _figures(report: Report) -> dict[str, Plot | None]:

@@ -19,6 +19,7 @@ from audit.findings.canaries import Observer
 from audit.findings.guarantee import CurvePoint, GuaranteeSection, worst_power
 from audit.findings.sampling import SamplingSection
 from audit.findings.utility import UtilitySection
+from audit.report.comparison import Comparison
 from audit.report.headline import epsilon_text
 from audit.report.section import LowerBound
 
@@ -312,6 +313,51 @@ def batch_sizes(found: SamplingSection) -> Plot | None:
         f"{found.largest_batch} records, {found.mean_batch_size or 0:.1f} on average.",
         "Sizes of all batches in the log, over all clients.",
     )
+
+
+def accuracy_against_epsilon(comparison: Comparison) -> Plot | None:
+    """A dot for each run; runs without privacy as lines."""
+    shown = [run for run in comparison.runs if run.accuracy is not None]
+    dots = [run for run in shown if run.epsilon is not None]
+    if not shown:
+        return None
+    with _figure(6.4, 3.8) as (axes, drawn):
+        kinds = sorted({(run.noise, run.encryption) for run in dots})
+        for number, (noise, encryption) in enumerate(kinds):
+            own = [run for run in dots if (run.noise, run.encryption) == (noise, encryption)]
+            axes.plot(
+                [run.epsilon or 0.0 for run in own],
+                [100 * (run.accuracy or 0.0) for run in own],
+                "o",
+                color=_SERIES[number % len(_SERIES)],
+                label=f"{noise} noise" + (f", {encryption}" if encryption != "none" else ""),
+            )
+        for run in shown:
+            height = 100 * (run.accuracy or 0.0)
+            if run.epsilon is None:
+                axes.axhline(height, color=MUTED, linewidth=1.0, linestyle=(0, (5, 3)))
+            place = (run.epsilon, height) if run.epsilon is not None else (1.0, height)
+            across: Any = "data" if run.epsilon is not None else axes.get_yaxis_transform()
+            axes.annotate(
+                run.run if run.epsilon is not None else f"{run.run} (no privacy)",
+                place,
+                xycoords=across,
+                xytext=(6, 4) if run.epsilon is not None else (-2, 3),
+                textcoords="offset points",
+                ha="left" if run.epsilon is not None else "right",
+                fontsize=7.5,
+            )
+        if dots:
+            axes.set(xscale="log")
+            axes.legend(loc="lower right")
+        axes.set(xlabel="ε", ylabel="accuracy, %")
+        axes.margins(x=0.15, y=0.12)
+        axes.grid()
+    listed = "; ".join(
+        f"{run.run}: epsilon {epsilon_text(run.epsilon)}, {100 * (run.accuracy or 0.0):.1f} %"
+        for run in shown
+    )
+    return Plot(drawn.svg, f"Scatter chart of accuracy against epsilon. {listed}.", "")
 
 
 @dataclass

@@ -8,6 +8,8 @@ from typing import Any
 
 from audit.findings.canaries import CanarySection
 from audit.findings.guarantee import GuaranteeSection
+from audit.findings.membership import MembershipSection
+from audit.report.comparison import Comparison
 from audit.report.headline import epsilon_text
 from audit.report.schema import Report
 
@@ -173,6 +175,46 @@ def noise_lines(found: CanarySection) -> list[Row]:
     ]
 
 
+def compared_lines(comparison: Comparison) -> list[Row]:
+    """Runs side by side."""
+    return [
+        (
+            run.run,
+            run.noise,
+            run.encryption,
+            run.unit,
+            epsilon_text(run.epsilon),
+            f"{run.delta:g}",
+            lower(run.lower_bound),
+            percent(run.accuracy),
+            "–" if run.cost_in_points is None else f"{run.cost_in_points:.1f}",
+        )
+        for run in comparison.runs
+    ]
+
+
 def lower(epsilon: float | None) -> str:
     """A lower bound, rounded down, so that what is printed never claims too much."""
     return "–" if epsilon is None else f"{math.floor(epsilon * 100 + 1e-9) / 100:.2f}"
+
+
+def membership_lines(found: MembershipSection) -> list[Row]:
+    """One line an attack."""
+    lines: list[Row] = []
+    for attack in found.attacks:
+        shown = {
+            rate.wanted_false_positive_rate: f"{percent(rate.true_positive_rate)} "
+            f"({percent(rate.low)} to {percent(rate.high)})"
+            for rate in attack.rates
+        }
+        lines.append(
+            (
+                attack.attack,
+                f"{attack.auc:.3f}",
+                f"{attack.auc_low:.3f} to {attack.auc_high:.3f}",
+                shown.get(0.01, "too few records"),
+                shown.get(0.001, "too few records"),
+                f"{attack.worst_records_auc:.2f}",
+            )
+        )
+    return lines

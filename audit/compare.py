@@ -1,0 +1,47 @@
+"""Several runs on one page: accuracy against epsilon.
+
+Each run's figures are computed anew from its folder, as for its own report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from audit.audited_run import AuditedRun
+from audit.evidence import EvidenceStore
+from audit.report.build import build
+from audit.report.comparison import Comparison, compared
+from audit.report.html import comparison_to_html
+from server.durable import write_atomically
+from shared.errors import RunError, UsageError
+
+
+def compare(run_dirs: Sequence[Path]) -> Comparison:
+    """Put runs side by side.
+
+    Raises:
+        UsageError: fewer than two runs, or a folder that holds no finished run.
+        CalyxError: a run or its evidence is damaged.
+    """
+    if len(run_dirs) < 2:
+        raise UsageError("a comparison needs at least two runs; name their folders")
+    reports = []
+    for run_dir in run_dirs:
+        run = AuditedRun(run_dir)
+        store = EvidenceStore(run.path)
+        store.check()
+        reports.append(build(run, store))
+    return compared(reports)
+
+
+def write_comparison(comparison: Comparison, path: Path) -> None:
+    """Write the page.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    try:
+        write_atomically(path, comparison_to_html(comparison).encode())
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror}") from None

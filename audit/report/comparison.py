@@ -1,0 +1,78 @@
+"""Several runs side by side, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from audit.report.schema import Report
+from audit.report.section import Section
+
+
+class ComparedRun(Section):
+    """One run."""
+
+    run: str
+    preset: str
+    data: str
+    clients: int
+    rounds: int
+    noise: str
+    encryption: str
+    unit: str
+    epsilon: float | None = Field(description="the headline; None is infinite")
+    delta: float
+    lower_bound: float | None = Field(description="largest bound that was measured")
+    accuracy: float | None
+    cost_in_points: float | None
+    status: str
+
+
+class Comparison(Section):
+    """All of them, those with the smallest epsilon first."""
+
+    runs: tuple[ComparedRun, ...]
+    notes: tuple[str, ...] = Field(description="why they cannot simply be compared")
+
+
+def compared(reports: Sequence[Report]) -> Comparison:
+    """Put reports side by side."""
+    runs = sorted(
+        (_run(report) for report in reports),
+        key=lambda run: (run.epsilon is None, run.epsilon or 0.0, run.run),
+    )
+    notes = []
+    private = [run for run in runs if run.epsilon is not None]
+    for what, values in (
+        ("units", {run.unit for run in private}),
+        ("deltas", {f"{run.delta:g}" for run in private}),
+        ("data sets", {run.data for run in runs}),
+    ):
+        if len(values) > 1:
+            notes.append(
+                f"The {what} differ ({', '.join(sorted(values))}): the epsilons or accuracies do "
+                "not mean the same."
+            )
+    return Comparison(runs=tuple(runs), notes=tuple(notes))
+
+
+def _run(report: Report) -> ComparedRun:
+    proven = [bound.epsilon for bound in report.lower_bounds if bound.kind == "bound"]
+    encryption = report.mechanism.encryption
+    return ComparedRun(
+        run=report.run.name,
+        preset=report.run.preset,
+        data=report.run.data,
+        clients=report.run.clients,
+        rounds=report.run.rounds,
+        noise=report.mechanism.noise_kind,
+        encryption=encryption.scheme if encryption else "none",
+        unit=report.guarantee.unit,
+        epsilon=report.guarantee.epsilon,
+        delta=report.guarantee.delta,
+        lower_bound=max(proven, default=None),
+        accuracy=report.utility.accuracy,
+        cost_in_points=report.utility.cost_in_points,
+        status=report.headline.status,
+    )
