@@ -34,6 +34,7 @@ class Checkpoint:
         average: running average of the weights; empty where there is none.
         roster: see `server.rounds.Roster.to_json`.
         history: one event a completed round.
+        contributors: in a sealed run, for whom it was opened at the key authority.
     """
 
     round: int
@@ -43,6 +44,7 @@ class Checkpoint:
     average: dict[str, NDArray] = field(default_factory=dict)
     roster: list[dict[str, Any]] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
+    contributors: list[str] = field(default_factory=list)
 
 
 def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
@@ -57,6 +59,7 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> Path:
         "order": list(checkpoint.weights),
         "roster": checkpoint.roster,
         "history": checkpoint.history,
+        "contributors": checkpoint.contributors,
     }
     path = directory / f"round-{checkpoint.round:06d}.safetensors"
     write_atomically(path, save(tensors, metadata={"calyx": json.dumps(rest)}))
@@ -87,6 +90,7 @@ def load_latest(directory: Path, config_digest: str) -> Checkpoint | None:
             average=_under("average/", tensors),
             roster=rest["roster"],
             history=rest["history"],
+            contributors=rest["contributors"],
         )
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise CheckpointError(

@@ -1,56 +1,48 @@
 """The whole run on the server, in reading order.
 
-gather → (sealed: open the run at the key authority) → for each round: choose a cohort → send
-instructions → receive until the deadline → examine every reply → combine what passed → evaluate →
-checkpoint → tell.
+gather → (sealed: open the run at the key authority) → for each round: choose a cohort of those
+who are there → send instructions → receive until the deadline → examine every reply → combine
+what passed → evaluate → checkpoint → tell.
+
+A server that is killed goes on with the round after its last checkpoint. Of a sealed round whose
+sum was complete it only has the sum released (`server.pending_release`); otherwise it repeats the
+instructions, and devices that have answered send the same bytes again (`client.kept_reply`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from server.averaging import RunningAverage
 from server.checkpoint import Checkpoint, load_latest, save_checkpoint, save_model
-from server.collecting import CentralCollection, Collection, PlainCollection
-from server.exchange import exchange
-from server.gathering import Gathering, gather
+from server.client_evaluation import evaluate_on_clients
+from server.collecting import CentralCollection, Collection, Combined, PlainCollection
+from server.gathering import Attendance
+from server.instructing import Instructor
 from server.journal import Journal
+from server.offering import Offers
+from server.pending_release import discard_pending, load_pending, save_pending
 from server.planning import Plans
-from server.rounds import Note, Roster, RoundRecord, is_enough
-from server.sealed import SealedCollection, SealedRun, UnionStep, offer_to_clients
+from server.rounds import Note, Roster, RoundRecord, Standing, is_enough
+from server.sealed import SealedCollection, SealedRun, SealedStep, UnionStep
 from server.strategy import Aggregator
 from shared.config import Config
 from shared.config.load import digest as config_digest
 from shared.data import load_split
-from shared.errors import (
-    CheckpointError,
-    ConfigError,
-    EncryptionError,
-    ProtocolError,
-    ReleaseRefused,
-    RoundError,
-)
+from shared.errors import ConfigError, ReleaseRefused, RoundError
 from shared.models import build_model
 from shared.models.evaluate import Evaluation, evaluate_model
 from shared.models.vector import dimension, trainable_names
 from shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise, seeded_key
-from shared.protocol.arrays import Weights, load_weights, to_record, weights_of
+from shared.protocol.arrays import Weights, load_weights, weights_of
 from shared.protocol.authority_client import Authority
-from shared.protocol.messages import (
-    ARRAYS,
-    CONFIG,
-    INSTRUCTION,
-    TrainInstruction,
-    read_metrics,
-)
-from shared.protocol.refusals import read_failure
 from shared.protocol.sealing import sealing_parameters
 
 
@@ -73,6 +65,16 @@ class ServerSettings:
     workers: int
     simulation_seed: int | None = None
     device_names: Mapping[int, str] | None = None
+
+
+@dataclass(frozen=True)
+class _Sealing:
+    step: SealedStep
+    offers: Offers
+
+
+# Who was asked in a round and what they did, and how to get from that to the next weights.
+_Gone = tuple[RoundRecord, Callable[[], Combined]]
 
 
 class Federation:
@@ -109,22 +111,39 @@ class Federation:
         self._strategy = Aggregator(config.federation)
         self._union = UnionStep(config.federation)
         self._average = RunningAverage(config.federation.average_decay)
+        self._attendance = Attendance(grid, config, settings.device_names)
+
+    @property
+    def _least(self) -> int:
+        """A round with fewer replies has no effect."""
+        fewest = self._config.federation.min_replies
+        if self._is_sealed:
+            return max(fewest, self._config.secure_aggregation.min_contributors)
+        return fewest
 
     def run(self) -> Weights:
-        """Carry out all rounds and return the final weights."""
+        """Carry out all rounds, or those that are left, and return the final weights."""
         started = time.monotonic()
-        found = gather(self._grid, self._config, self._settings.device_names)
-        state = self._first_or_last_state(found)
+        directory, rounds = self._settings.run_dir / "checkpoints", self._config.training.rounds
+        saved = load_latest(directory, self._digest)
+        state = self._restored(saved) if saved else self._first_state()
         roster = Roster.from_json(state.roster, self._config.seed)
         plans = Plans(self._config, roster, dimension(self._model))
-        sealed = self._open_sealed_run(roster, plans, found) if self._is_sealed else None
+        if saved is None:
+            # From here on who takes part, and so every plan, is settled.
+            save_checkpoint(directory, state)
+        sealed = None
+        if self._is_sealed and state.round < rounds:
+            sealed = self._open_sealed_run(state, roster, plans)
         journal = Journal(self._settings.run_dir, state.history)
         try:
             journal.write(self._start_event(state, roster, plans))
-            while state.round < self._config.training.rounds:
-                state = self._round(state, roster, plans, found, sealed, journal)
-                save_checkpoint(self._settings.run_dir / "checkpoints", state)
+            while state.round < rounds:
+                state = self._round(state, roster, plans, sealed, journal)
+                save_checkpoint(directory, state)
+                discard_pending(self._settings.run_dir)
                 journal.write(state.history[-1])
+            discard_pending(self._settings.run_dir)
             final = state.average or state.weights
             save_model(self._settings.run_dir / "model.safetensors", final)
             journal.write({"event": "finished", "seconds": time.monotonic() - started})
@@ -132,17 +151,21 @@ class Federation:
             journal.close()
         return final
 
-    def _first_or_last_state(self, found: Gathering) -> Checkpoint:
-        saved = load_latest(self._settings.run_dir / "checkpoints", self._digest)
-        if saved is None:
-            roster = Roster(found.members, self._config.seed)
-            weights = weights_of(self._model)
-            return Checkpoint(0, self._digest, weights, roster=roster.to_json())
-        if missing := {m["client"] for m in saved.roster} - set(found.node_ids):
-            raise CheckpointError(f"clients {sorted(missing)} of this run are not there")
-        declared = {m.client: m.declared_records for m in found.members}
-        if any(declared[m["client"]] != m["declared_records"] for m in saved.roster):
-            raise CheckpointError("a client declares another record count than before the restart")
+    def _first_state(self) -> Checkpoint:
+        roster = Roster(self._attendance.gather(), self._config.seed)
+        contributors = [member.client for member in roster.active] if self._is_sealed else []
+        if self._is_sealed and len(contributors) < self._least:
+            reasons = [m.reason for m in roster if m.reason]
+            raise RoundError(
+                f"{len(contributors)} clients can be used, a sealed sum needs {self._least}: "
+                + ("; ".join(reasons[:3]) or "too few are there")
+            )
+        weights = weights_of(self._model)
+        return Checkpoint(
+            0, self._digest, weights, roster=roster.to_json(), contributors=contributors
+        )
+
+    def _restored(self, saved: Checkpoint) -> Checkpoint:
         self._strategy.restore(
             {k: v for k, v in saved.strategy_state.items() if not k.startswith("union.")}
         )
@@ -150,61 +173,41 @@ class Federation:
         self._average.restore(saved.average)
         return saved
 
-    def _open_sealed_run(self, roster: Roster, plans: Plans, found: Gathering) -> SealedRun:
-        """Get the run's public key and let every client check that it is the authority's."""
+    def _open_sealed_run(self, state: Checkpoint, roster: Roster, plans: Plans) -> _Sealing:
+        """Get the run's public key; the same terms give the same one after a restart."""
         assert self._authority is not None
-        members, least = roster.active, self._config.secure_aggregation.min_contributors
-        if len(members) < least:
-            reasons = [m.reason for m in roster if m.reason]
-            raise RoundError(
-                f"{len(members)} clients can be used, a sealed sum needs {least}: "
-                + ("; ".join(reasons[:3]) or "too few are there")
-            )
-        plan = plans.of(members[0])
+        plan = plans.of(roster[state.contributors[0]])
         parameters = sealing_parameters(self._config, plan, dimension(self._model))
+        run = self._settings.run
         opening = self._authority.open_run(
-            self._settings.run,
-            parameters,
-            self._config.secure_aggregation.min_contributors,
-            [member.client for member in members],
+            run, parameters, self._config.secure_aggregation.min_contributors, state.contributors
         )
         sealed = SealedRun(
-            self._settings.run,
-            self._config,
-            plan,
-            parameters,
-            self._names,
-            self._authority,
-            opening,
+            run, self._config, plan, parameters, self._names, self._authority, opening
         )
-        refused = offer_to_clients(sealed, self._grid, found.node_ids)
-        record = RoundRecord(0, [])
-        record.declined += [Note(client, reason) for client, reason in refused.items()]
-        roster.apply(record)
-        return sealed
+        step = SealedStep(sealed, self._strategy, self._union)
+        return _Sealing(step, Offers(sealed, self._grid))
 
     def _round(
         self,
         state: Checkpoint,
         roster: Roster,
         plans: Plans,
-        found: Gathering,
-        sealed: SealedRun | None,
+        sealed: _Sealing | None,
         journal: Journal,
     ) -> Checkpoint:
         started = time.monotonic()
         number, federation = state.round + 1, self._config.federation
-        cohort = roster.cohort(number, self._config.cohort_size, federation.min_replies)
-        record = RoundRecord(number, cohort)
-        roster.asked(cohort)
-        collection = self._collection(number, state.weights, roster, plans, sealed)
-        self._train(record, state.weights, roster, plans, found, collection, journal)
+        record, combine = self._left_by_a_crash(state, sealed) or self._asked(
+            state, roster, plans, sealed, journal
+        )
+        roster.asked(record.asked)
         roster.apply(record)
         weights, skipped = state.weights, ""
         metrics: dict[str, float] = {}
         if is_enough(record, federation.min_replies):
             try:
-                combined = collection.combine()
+                combined = combine()
                 weights, metrics = combined.weights, dict(combined.metrics)
             except (ReleaseRefused, RoundError) as error:
                 skipped = str(error)
@@ -213,7 +216,9 @@ class Federation:
         kept = self._average.update(number, weights)
         result = self._evaluate(kept)
         if federation.client_evaluation:
-            metrics |= self._evaluate_on_clients(kept, record, found)
+            metrics |= evaluate_on_clients(
+                self._grid, kept, record, self._attendance.node_ids, federation.round_timeout_s
+            )
         event = {
             "event": "round",
             "round": number,
@@ -238,25 +243,91 @@ class Federation:
             self._average.state(),
             roster.to_json(),
             [*state.history, event],
+            state.contributors,
         )
+
+    def _left_by_a_crash(self, state: Checkpoint, sealed: _Sealing | None) -> _Gone | None:
+        """The next round, if all that is left to do of it is to have its sum released."""
+        if sealed is None:
+            return None
+        run_dir, context = self._settings.run_dir, sealed.step.run.context
+        pending = load_pending(run_dir, self._digest, state.round + 1, context)
+        if pending is None:
+            return None
+        return pending.record, partial(sealed.step.finish, pending, state.weights)
+
+    def _asked(
+        self,
+        state: Checkpoint,
+        roster: Roster,
+        plans: Plans,
+        sealed: _Sealing | None,
+        journal: Journal,
+    ) -> _Gone:
+        """Choose the round's clients and have them train."""
+        number = state.round + 1
+        present = self._present(roster, sealed)
+        cohort = roster.cohort(number, self._config.cohort_size, self._least, present)
+        record = RoundRecord(number, cohort)
+        collection = self._collection(record, state.weights, roster, plans, sealed)
+
+        def on_reply(arrived: int) -> None:
+            journal.write(
+                {"event": "reply", "round": number, "arrived": arrived, "asked": len(cohort)}
+            )
+
+        instructor = Instructor(
+            self._grid,
+            self._settings.run,
+            self._config.federation.round_timeout_s,
+            self._strategy.proximal_mu,
+        )
+        node_ids = self._attendance.node_ids
+        instructor.ask(record, state.weights, roster, plans, node_ids, collection, on_reply)
+        return record, collection.combine
+
+    def _present(self, roster: Roster, sealed: _Sealing | None) -> list[str]:
+        """Active clients that can be asked now. Waits while they are too few: a round that cannot
+        succeed would spend everybody's budget on nothing.
+        """
+        active = [member.client for member in roster.active]
+        if len(active) < self._least:
+            return active  # waiting cannot help
+        there = self._attendance.wait_for(active, self._least)
+        changed = RoundRecord(0, [])
+        for client in there:
+            now, then = self._attendance.members[client], roster[client]
+            if now.standing is not Standing.ACTIVE:
+                changed.declined.append(Note(client, now.reason))
+            elif now.declared_records != then.declared_records:
+                changed.declined.append(
+                    Note(client, "it declares another record count than before")
+                )
+        roster.apply(changed)
+        there = [client for client in there if roster[client].standing is Standing.ACTIVE]
+        if sealed is not None:
+            there, refused = sealed.offers.make(there, self._attendance.node_ids)
+            roster.apply(RoundRecord(0, [], declined=refused))
+        return there
 
     def _collection(
         self,
-        number: int,
+        record: RoundRecord,
         weights: Weights,
         roster: Roster,
         plans: Plans,
-        sealed: SealedRun | None,
+        sealed: _Sealing | None,
     ) -> Collection:
         if sealed is not None:
-            return SealedCollection(number, weights, sealed, self._strategy, self._union)
+            keep = partial(save_pending, self._settings.run_dir)
+            return SealedCollection(record, weights, sealed.step, keep)
         if self._config.privacy.noise == "central":
             plan = plans.of(roster.active[0])
-            noise = self._central_noise(number)
+            noise = self._central_noise(record.round)
             return CentralCollection(
-                number, weights, self._config, self._strategy, plan, self._names, noise
+                record.round, weights, self._config, self._strategy, plan, self._names, noise
             )
-        return PlainCollection(number, weights, self._config, self._strategy)
+        return PlainCollection(record.round, weights, self._config, self._strategy)
 
     def _central_noise(self, number: int) -> NoiseSource:
         if self._settings.simulation_seed is None:
@@ -264,100 +335,10 @@ class Federation:
         key = seeded_key("central", self._settings.simulation_seed, self._digest, number)
         return SeededNoise(key)
 
-    def _train(
-        self,
-        record: RoundRecord,
-        weights: Weights,
-        roster: Roster,
-        plans: Plans,
-        found: Gathering,
-        collection: Collection,
-        journal: Journal,
-    ) -> None:
-        """Send the round's instructions and examine the replies as they come."""
-        clients = {found.node_ids[client]: client for client in record.asked}
-        arrays = to_record(weights)
-        messages = []
-        for node, client in clients.items():
-            instruction = TrainInstruction(
-                self._settings.run,
-                record.round,
-                plans.of(roster[client]),
-                self._strategy.proximal_mu,
-            )
-            content = RecordDict({ARRAYS: arrays, INSTRUCTION: instruction.to_record()})
-            messages.append(Message(content, node, MessageType.TRAIN, group_id=str(record.round)))
-        timeout_s = self._config.federation.round_timeout_s
-        for reply in exchange(self._grid, messages, timeout_s):
-            client = clients.get(reply.metadata.src_node_id, "")
-            if client not in record.silent:
-                continue
-            self._receive(reply, client, roster, record, collection)
-            journal.write(
-                {
-                    "event": "reply",
-                    "round": record.round,
-                    "arrived": len(record.asked) - len(record.silent),
-                    "asked": len(record.asked),
-                }
-            )
-        record.close()
-
-    def _receive(
-        self,
-        reply: Message,
-        client: str,
-        roster: Roster,
-        record: RoundRecord,
-        collection: Collection,
-    ) -> None:
-        if reply.has_error():
-            failure = read_failure(reply)
-            note = Note(client, failure.reason)
-            (record.declined if failure.kind.is_final else record.failed).append(note)
-            return
-        try:
-            collection.add(client, roster[client], reply)
-        except (ProtocolError, EncryptionError) as error:
-            record.rejected.append(Note(client, str(error)))
-            return
-        record.ok.append(client)
-
     def _evaluate(self, weights: Weights) -> Evaluation:
         load_weights(self._model, weights)
         test, device = self._test, self._config.training.device
         return evaluate_model(self._model, test.features, test.labels, device)
-
-    def _evaluate_on_clients(
-        self, weights: Weights, record: RoundRecord, found: Gathering
-    ) -> dict[str, float]:
-        """Record-weighted mean of the clients' own metrics; clients that fail are left out."""
-        arrays = to_record(weights)
-        messages = [
-            Message(
-                RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord({"round": record.round})}),
-                found.node_ids[client],
-                MessageType.EVALUATE,
-                group_id=str(record.round),
-            )
-            for client in record.ok
-        ]
-        total, sums = 0.0, {"loss": 0.0, "accuracy": 0.0}
-        replies = exchange(self._grid, messages, self._config.federation.round_timeout_s)
-        for reply in sorted(replies, key=lambda r: r.metadata.src_node_id):
-            if reply.has_error():
-                continue
-            try:
-                metrics = read_metrics(reply.content)
-            except ProtocolError:
-                continue
-            weight = metrics.get("num-examples", 0.0)
-            if set(metrics) != {"num-examples", *sums} or not 0 < weight <= 1e9:
-                continue
-            total += weight
-            for key in sums:
-                sums[key] += weight * metrics[key]
-        return {f"client-{key}": value / total for key, value in sums.items()} if total else {}
 
     def _start_event(self, state: Checkpoint, roster: Roster, all_plans: Plans) -> dict[str, Any]:
         plans = [all_plans.of(member) for member in roster]

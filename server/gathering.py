@@ -1,10 +1,14 @@
-"""Finding the clients of a run: wait for them, let them introduce themselves, check them."""
+"""Finding the clients of a run: wait for them, let them introduce themselves, check them.
+
+Who is there is looked up again before each round. A client that went away is then not asked, and
+costs a round's deadline once and not each time; one that came back, under whatever number Flower
+gives it, is asked again.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
@@ -18,60 +22,99 @@ from shared.protocol.messages import Introduction
 from shared.protocol.refusals import read_failure
 
 _POLL_S = 0.5
+# A resumed run waits so long for all of its clients before it goes on with those that are enough.
+_GRACE_S = 30.0
+# What a node that came in the middle of a run may take to introduce itself.
+_INTRODUCTION_S = 20.0
 
 
-@dataclass(frozen=True)
-class Gathering:
-    """The clients that are there.
-
-    Attributes:
-        members: one entry a client that introduced itself.
-        node_ids: Flower's node of each client.
-    """
-
-    members: list[Member]
-    node_ids: dict[str, int]
-
-
-def gather(grid: Grid, config: Config, approved: Mapping[int, str] | None = None) -> Gathering:
-    """Wait for the configured number of clients and ask each who it is.
+class Attendance:
+    """Which clients are there, and on which of Flower's nodes.
 
     Args:
         grid: Flower's way to the clients.
         config: the run.
         approved: in a deployment, the name that each node was approved under: a device cannot
             take part as another one. None in a simulation.
-
-    Raises:
-        RoundError: not enough clients came in time, or too few of them can be used.
     """
-    wanted = config.federation.clients
-    nodes = _wait_for_nodes(grid, wanted, config.federation.join_timeout_s)
-    messages = [Message(RecordDict(), node, MessageType.QUERY) for node in nodes]
-    members: dict[str, Member] = {}
-    node_ids: dict[str, int] = {}
-    problems: list[str] = []
-    for reply in exchange(grid, messages, config.federation.round_timeout_s):
-        try:
-            member = _introduced(reply, config)
-            if approved is not None:
-                _check_name(member.client, approved.get(reply.metadata.src_node_id))
-        except ProtocolError as error:
-            problems.append(str(error))
-            continue
-        if member.client in members:
-            problems.append(f"two clients call themselves {member.client!r}")
-            continue
-        members[member.client] = member
-        node_ids[member.client] = reply.metadata.src_node_id
-    usable = [m for m in members.values() if m.standing is Standing.ACTIVE]
-    if len(usable) < config.federation.min_replies:
-        problems += [m.reason for m in members.values() if m.reason]
-        raise RoundError(
-            f"{len(usable)} of {wanted} clients can be used, a round needs "
-            f"{config.federation.min_replies}: {'; '.join(problems[:3]) or 'no answer'}"
-        )
-    return Gathering(list(members.values()), node_ids)
+
+    def __init__(
+        self, grid: Grid, config: Config, approved: Mapping[int, str] | None = None
+    ) -> None:
+        self._grid, self._config, self._approved = grid, config, approved
+        self._seen: set[int] = set()
+        self._problems: list[str] = []
+        self.members: dict[str, Member] = {}
+        self.node_ids: dict[str, int] = {}
+
+    def gather(self) -> list[Member]:
+        """Wait for the configured number of clients and ask each who it is.
+
+        Raises:
+            RoundError: not enough clients came in time, or too few of them can be used.
+        """
+        federation = self._config.federation
+        nodes = _wait_for_nodes(self._grid, federation.clients, federation.join_timeout_s)
+        self._introduce(nodes, nodes, federation.round_timeout_s)
+        usable = [m for m in self.members.values() if m.standing is Standing.ACTIVE]
+        if len(usable) < federation.min_replies:
+            problems = [*self._problems, *(m.reason for m in self.members.values() if m.reason)]
+            raise RoundError(
+                f"{len(usable)} of {federation.clients} clients can be used, a round needs "
+                f"{federation.min_replies}: {'; '.join(problems[:3]) or 'no answer'}"
+            )
+        return list(self.members.values())
+
+    def wait_for(self, clients: Sequence[str], least: int) -> list[str]:
+        """Those of `clients` that are there now; wait until they are at least `least`.
+
+        Raises:
+            RoundError: fewer came within ``federation.join_timeout_s``.
+        """
+        began, timeout_s = time.monotonic(), self._config.federation.join_timeout_s
+        # Only a run that goes on after a crash knows none of its clients yet.
+        grace_s = 0.0 if self.node_ids else min(_GRACE_S, timeout_s)
+        while True:
+            there = self._look(clients)
+            waited = time.monotonic() - began
+            if len(there) == len(clients) or (len(there) >= least and waited >= grace_s):
+                return there
+            if waited > timeout_s:
+                away = [client for client in clients if client not in there]
+                raise RoundError(
+                    f"{len(there)} of the {least} clients a round needs are there, and no more "
+                    f"came within {timeout_s:g} s: {', '.join(away[:5])} away; start them, then "
+                    "resume this run"
+                )
+            time.sleep(_POLL_S)
+
+    def _look(self, clients: Sequence[str]) -> list[str]:
+        nodes = set(self._grid.get_node_ids())
+        if unseen := sorted(nodes - self._seen):
+            timeout_s = min(_INTRODUCTION_S, self._config.federation.round_timeout_s)
+            self._introduce(unseen, nodes, timeout_s)
+        return [client for client in clients if self.node_ids.get(client) in nodes]
+
+    def _introduce(self, nodes: list[int], online: Collection[int], timeout_s: float) -> None:
+        """Ask nodes who they are. Who does not answer is asked again at the next look."""
+        messages = [Message(RecordDict(), node, MessageType.QUERY) for node in nodes]
+        for reply in exchange(self._grid, messages, timeout_s):
+            node = reply.metadata.src_node_id
+            if node not in nodes:
+                continue  # Flower's own answer for a node that is gone
+            self._seen.add(node)
+            try:
+                member = _introduced(reply, self._config)
+                if self._approved is not None:
+                    _check_name(member.client, self._approved.get(node))
+            except ProtocolError as error:
+                self._problems.append(str(error))
+                continue
+            if self.node_ids.get(member.client) in online:
+                self._problems.append(f"two clients call themselves {member.client!r}")
+                continue
+            self.members[member.client] = member
+            self.node_ids[member.client] = node
 
 
 def _wait_for_nodes(grid: Grid, wanted: int, timeout_s: float) -> list[int]:

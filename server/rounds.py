@@ -3,7 +3,8 @@
 Rules
 -----
 1. A client is *active*, *declined* or *quarantined*. Only active ones are asked.
-2. The cohort of a round depends on the seed, the round and the active clients alone.
+2. The cohort of a round depends on the seed, the round and the active clients that are there
+   alone. In a simulation all are always there.
 3. A client whose reply breaks the protocol (NaN, wrong shapes, absurd counts, too large) is
    quarantined for the rest of the run. The reply is not used.
 4. A client that refuses for good (its policy, its budget, its ledger) is declined for the rest of
@@ -18,7 +19,7 @@ Rules
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -82,6 +83,15 @@ class RoundRecord:
         """End the round: whoever is silent was late."""
         self.failed += [Note(client, "no answer before the deadline") for client in self.silent]
 
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> RoundRecord:
+        """Inverse of `dataclasses.asdict`."""
+        notes = {
+            kind: [Note(**note) for note in fields[kind]]
+            for kind in ("declined", "failed", "rejected")
+        }
+        return cls(int(fields["round"]), list(fields["asked"]), list(fields["ok"]), **notes)
+
 
 class Roster:
     """All clients of a run and their standing."""
@@ -101,18 +111,31 @@ class Roster:
         """Clients that may be asked, in their natural order."""
         return [m for m in self._members.values() if m.standing is Standing.ACTIVE]
 
-    def cohort(self, server_round: int, size: int, min_replies: int) -> list[str]:
+    def cohort(
+        self,
+        server_round: int,
+        size: int,
+        min_replies: int,
+        present: Collection[str] | None = None,
+    ) -> list[str]:
         """Choose the clients of a round.
 
+        Args:
+            server_round: its number.
+            size: how many, at most.
+            min_replies: how many, at least.
+            present: clients that can be asked; None for all.
+
         Raises:
-            RoundError: fewer than `min_replies` clients are active.
+            RoundError: fewer than `min_replies` clients are active and present.
         """
-        active = [m.client for m in self.active]
+        active = [m.client for m in self.active if present is None or m.client in present]
         if len(active) < min_replies:
             out = [f"{m.client}: {m.reason}" for m in self if m.standing is not Standing.ACTIVE]
             raise RoundError(
                 f"only {len(active)} of the {min_replies} clients a round needs are left "
-                f"({'; '.join(out[:3])}); mend them or lower federation.min_replies"
+                f"({'; '.join(out[:3]) or 'the others do not answer'}); mend them, or start a run "
+                "that needs fewer"
             )
         drawn = sorted(active, key=lambda client: _lot(self._seed, server_round, client))[:size]
         return sorted(drawn, key=_natural)

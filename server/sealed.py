@@ -1,36 +1,35 @@
 """One round's updates as a sealed sum: the server adds ciphertexts and never sees an update.
 
 Ciphertexts are added as they arrive, so memory does not grow with the clients. When enough are
-there the key authority decrypts the sum, and only the sum; what comes back is integers that
-already carry the clients' noise.
+there the sum is written down (`server.pending_release`) and the key authority decrypts it, and
+only it; what comes back is integers that already carry the clients' noise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from flwr.app import Message, MessageType
-from flwr.serverapp import Grid
+from flwr.app import Message
 
 from server.collecting import Combined, moved
-from server.exchange import exchange
+from server.pending_release import PendingRelease
 from server.replies import Update
-from server.rounds import Member
+from server.rounds import Member, RoundRecord
 from server.strategy import Aggregator as Strategy
 from shared.config import Config
+from shared.config.load import digest as config_digest
 from shared.config.schema import FederationConfig
-from shared.encryption import Aggregator, SealingParameters
+from shared.encryption import Aggregator, SealingParameters, context_hash
 from shared.encryption.quantise import Grid as IntegerGrid
 from shared.errors import EncryptionError, ProtocolError, RoundError
 from shared.privacy.plan import PrivacyPlan
 from shared.privacy.rotation import Rotation
 from shared.protocol.arrays import NDArray, Weights
-from shared.protocol.authority_client import Authority, Opening, ReleaseRequest
+from shared.protocol.authority_client import Authority, Opening
 from shared.protocol.receipts import Receipt
-from shared.protocol.refusals import read_failure
-from shared.protocol.sealing import SealingOffer, read_sealed_reply, rotation_seed
+from shared.protocol.sealing import read_sealed_reply, rotation_seed
 
 Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
 
@@ -57,25 +56,15 @@ class SealedRun:
     authority: Authority
     opening: Opening
 
+    @property
+    def least(self) -> int:
+        """A sum of fewer contributors is not released."""
+        return self.config.secure_aggregation.min_contributors
 
-def offer_to_clients(sealed: SealedRun, grid: Grid, node_ids: Mapping[str, int]) -> dict[str, str]:
-    """Send every client the public key and its admission; return who refused, and why."""
-    messages, clients = [], {}
-    for client, admission in sealed.opening.admissions.items():
-        offer = SealingOffer(
-            sealed.run, sealed.parameters, sealed.opening.public_context, admission
-        )
-        node = node_ids[client]
-        clients[node] = client
-        messages.append(Message(offer.to_content(), node, f"{MessageType.QUERY}.sealing"))
-    refused = dict.fromkeys(clients.values(), "no answer to the sealing offer")
-    for reply in exchange(grid, messages, sealed.config.federation.round_timeout_s):
-        client = clients[reply.metadata.src_node_id]
-        if reply.has_error():
-            refused[client] = read_failure(reply).reason
-        else:
-            del refused[client]
-    return refused
+    @property
+    def context(self) -> str:
+        """Hash of the public key."""
+        return context_hash(self.opening.public_context)
 
 
 class UnionStep:
@@ -104,27 +93,82 @@ class UnionStep:
         self._velocity = state.get("union.velocity")
 
 
+class SealedStep:
+    """From a sum that the clients' uploads were added up to, to the next global weights."""
+
+    def __init__(self, run: SealedRun, strategy: Strategy, union: UnionStep) -> None:
+        self.run, self._strategy, self._union = run, strategy, union
+
+    def finish(self, pending: PendingRelease, current: Weights) -> Combined:
+        """Have a sum released and take the step from `current`.
+
+        Raises:
+            ReleaseRefused: the key authority does not release it.
+            RunError: the authority cannot be reached. The same sum may be released later.
+        """
+        plan, server_round = self.run.plan, pending.record.round
+        released = self.run.authority.release(pending.request, pending.total.chunks)
+        if released.values.shape != (self.run.parameters.length,):
+            raise EncryptionError("the released sum has not the length of the model")
+        vector = self._restored(released.values, server_round)
+        if plan.unit == "record" and plan.noise == "distributed":
+            return Combined(self._gradient_step(vector, pending, current), {})
+        divisor = pending.weight if not plan.is_private else float(pending.total.contributors)
+        mean = moved(current, self.run.names, vector / divisor)
+        update = [Update("sum", mean, 1, {})]
+        weights, _ = self._strategy.aggregate(server_round, current, update)
+        return Combined(weights, {})
+
+    def _restored(self, values: NDArray, server_round: int) -> Vector:
+        plan, length = self.run.plan, self.run.parameters.length
+        if plan.mechanism is None:
+            bound = self.run.parameters.value_bound
+            grid = IntegerGrid(self.run.config.secure_aggregation.clamp / bound, bound)
+        else:
+            grid = IntegerGrid(plan.mechanism.step, plan.mechanism.clamp)
+        seed = rotation_seed(self.run.config, server_round)
+        return Rotation(length, seed).inverse(grid.restored(values))
+
+    def _gradient_step(self, total: Vector, pending: PendingRelease, current: Weights) -> Weights:
+        """One step over the union; the divisor is public: the records expected in the sum.
+
+        FedAdam and FedYogi take the negative mean gradient as the clients' mean update.
+        """
+        plan = self.run.plan
+        mean = total / (plan.sampling_rate * pending.weight * plan.declared_records)
+        if not self._strategy.is_adaptive:
+            return moved(current, self.run.names, self._union.step(mean))
+        update = [Update("sum", moved(current, self.run.names, -mean), 1, {})]
+        return self._strategy.aggregate(pending.record.round, current, update)[0]
+
+
 class SealedCollection:
-    """A `server.collecting.Collection` of ciphertexts."""
+    """A `server.collecting.Collection` of ciphertexts.
+
+    Args:
+        record: of this round; the replies that come are noted in it elsewhere.
+        current: the global weights.
+        step: what is done with the sum.
+        keep: makes the sum survive a crash, before it is released.
+    """
 
     def __init__(
         self,
-        server_round: int,
+        record: RoundRecord,
         current: Weights,
-        run: SealedRun,
-        strategy: Strategy,
-        union: UnionStep,
+        step: SealedStep,
+        keep: Callable[[PendingRelease], None],
     ) -> None:
-        self._round, self._current, self._run = server_round, current, run
-        self._strategy, self._union = strategy, union
-        self._sum = Aggregator(run.parameters, run.opening.public_context)
+        self._record, self._current, self._step, self._keep = record, current, step, keep
+        self._run = step.run
+        self._sum = Aggregator(self._run.parameters, self._run.opening.public_context)
         self._receipts: list[Receipt] = []
         self._weight = 0.0
 
     def add(self, client: str, member: Member, reply: Message) -> None:
         """See `Collection`."""
         sealed, receipt = read_sealed_reply(reply.content)
-        expected = (self._run.run, self._round, client, sealed.digest)
+        expected = (self._run.run, self._record.round, client, sealed.digest)
         if (receipt.run, receipt.round, receipt.contributor, receipt.upload_hash) != expected:
             raise ProtocolError("the receipt is not for this client's upload of this round")
         self._sum.add(sealed)
@@ -133,42 +177,10 @@ class SealedCollection:
 
     def combine(self) -> Combined:
         """See `Collection`."""
-        config, plan = self._run.config, self._run.plan
-        total = self._sum.finish()
-        least = config.secure_aggregation.min_contributors
+        total, least = self._sum.finish(), self._run.least
         if total.contributors < least:
             raise RoundError(f"{total.contributors} of at least {least} clients sealed an update")
-        request = ReleaseRequest.of(self._run.run, self._round, self._receipts, total)
-        released = self._run.authority.release(request, total.chunks)
-        if released.values.shape != (self._run.parameters.length,):
-            raise EncryptionError("the released sum has not the length of the model")
-        vector = self._restored(released.values)
-        if plan.unit == "record" and plan.noise == "distributed":
-            return Combined(self._gradient_step(vector), {})
-        divisor = self._weight if not plan.is_private else float(total.contributors)
-        mean = moved(self._current, self._run.names, vector / divisor)
-        update = [Update("sum", mean, 1, {})]
-        weights, _ = self._strategy.aggregate(self._round, self._current, update)
-        return Combined(weights, {})
-
-    def _restored(self, values: NDArray) -> Vector:
-        plan, length = self._run.plan, self._run.parameters.length
-        if plan.mechanism is None:
-            bound = self._run.parameters.value_bound
-            grid = IntegerGrid(self._run.config.secure_aggregation.clamp / bound, bound)
-        else:
-            grid = IntegerGrid(plan.mechanism.step, plan.mechanism.clamp)
-        seed = rotation_seed(self._run.config, self._round)
-        return Rotation(length, seed).inverse(grid.restored(values))
-
-    def _gradient_step(self, total: Vector) -> Weights:
-        """One step over the union; the divisor is public: the records expected in the sum.
-
-        FedAdam and FedYogi take the negative mean gradient as the clients' mean update.
-        """
-        plan, current = self._run.plan, self._current
-        mean = total / (plan.sampling_rate * self._weight * plan.declared_records)
-        if not self._strategy.is_adaptive:
-            return moved(current, self._run.names, self._union.step(mean))
-        update = [Update("sum", moved(current, self._run.names, -mean), 1, {})]
-        return self._strategy.aggregate(self._round, current, update)[0]
+        digest, receipts = config_digest(self._run.config), tuple(self._receipts)
+        pending = PendingRelease(digest, self._run.run, self._record, receipts, total, self._weight)
+        self._keep(pending)
+        return self._step.finish(pending, self._current)

@@ -24,7 +24,7 @@ from client.ledger import Ledger
 from server.federation import Federation, ServerSettings
 from shared.config import Config
 from shared.config.load import to_run_config
-from shared.errors import PolicyViolation
+from shared.errors import PolicyViolation, RoundError
 from shared.protocol.refusals import error_reply
 from simulations import run
 from simulations.authority import simulated_authority
@@ -198,14 +198,16 @@ def test_those_who_arrived_are_released_if_they_are_enough(tmp_path: Path) -> No
     assert [(r["ok"], r["skipped"]) for r in rounds] == [(3, False), (3, False)]
 
 
-def test_too_few_release_nothing_and_say_so(tmp_path: Path) -> None:
+def test_too_few_release_nothing_and_are_not_asked_again(tmp_path: Path) -> None:
     config = resolve("digits-cnn", SEALED)
-    rounds, _, _ = federate(config, tmp_path / "run", {1: refuse, 2: refuse})
-    assert all(r["skipped"] and "2 of at least 3 clients" in r["reason"] for r in rounds)
-    assert rounds[0]["accuracy"] == rounds[1]["accuracy"]
-    # What was spent before anybody knew stays spent.
+    with pytest.raises(RoundError, match="only 2 of the 3 clients a round needs are left"):
+        federate(config, tmp_path / "run", {1: refuse, 2: refuse})
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    (only,) = [e for e in map(json.loads, lines) if e["event"] == "round"]
+    assert only["skipped"] and "2 of at least 3 clients" in only["reason"]
+    # What was spent before anybody knew stays spent; nothing is spent on a hopeless second round.
     with Ledger.read_only(tmp_path / "run" / "ledgers" / "client-0000.sqlite") as ledger:
-        assert len(ledger.entries()) == 2
+        assert len(ledger.entries()) == 1
 
 
 BAD_CHUNKS: dict[str, Callable[[ConfigRecord], None]] = {
