@@ -152,10 +152,10 @@ class Ledger:
             instruction: SHA-256 of the server's instruction, hex.
             event: what the round costs.
             budget: what may be spent in all.
-            repeatable: only for simulations whose noise is derived from the instruction itself:
-                doing the same instruction of the same round again gives the same bytes and
-                reveals nothing new, so an entry that is there already is returned and nothing
-                is charged.
+            repeatable: only where the same instruction of the same round is answered with the
+                same bytes as before: a sealed reply that was kept, or a simulation whose noise
+                is derived from the instruction. They reveal nothing new, so an entry that is
+                there already is returned and nothing is charged.
 
         Raises:
             BudgetExceeded: all events with this one would cost more than the budget; nothing

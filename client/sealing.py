@@ -16,6 +16,7 @@ from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 from client.identity import ContributorIdentity
+from client.kept_reply import KeptReply, Occasion
 from shared.config import Config
 from shared.encryption import PublicSealer, SealingParameters, pack
 from shared.encryption.quantise import Grid, dithered_rounding
@@ -64,7 +65,7 @@ class SealingState:
         identity = ContributorIdentity.load(self.identity_path)
         admission.open(identity.sealing, self.authority_key, offer.public_context)
         PublicSealer(offer.parameters, offer.public_context)  # refuses a context with a secret key
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         fields = {"parameters": offer.parameters.to_json(), "admission": admission.to_json()}
         _write(self._path(offer.run, "context"), offer.public_context)
         _write(self._path(offer.run, "json"), json.dumps(fields).encode())
@@ -77,12 +78,7 @@ class SealingState:
         Raises:
             PolicyViolation: it was not admitted, or on other parameters.
         """
-        try:
-            fields = json.loads(self._path(run, "json").read_bytes())
-            context = self._path(run, "context").read_bytes()
-        except OSError:
-            raise PolicyViolation(f"this client was not admitted to sealed run {run!r}") from None
-        admission = Admission.from_json(fields["admission"])
+        admission, context = self._admitted(run)
         if admission.parameters_digest != expected.digest:
             raise PolicyViolation("the run's sealing parameters are not those of the admission")
         identity = ContributorIdentity.load(self.identity_path)
@@ -95,6 +91,35 @@ class SealingState:
             run, server_round, self.client, expected.digest, sealed.digest, nonce
         ).signed(identity.signing)
         return sealed_reply(sealed, receipt)
+
+    def sent_before(self, run: str, server_round: int, instruction: str) -> RecordDict | None:
+        """The reply this device has made to this very instruction, if it still has it.
+
+        Raises:
+            PolicyViolation: it was not admitted to the run.
+        """
+        return self._kept.load(self._occasion(run, server_round, instruction))
+
+    def keep(self, reply: RecordDict, run: str, server_round: int, instruction: str) -> None:
+        """Keep a reply for `sent_before`; before it is sent."""
+        self._kept.save(self._occasion(run, server_round, instruction), reply)
+
+    @property
+    def _kept(self) -> KeptReply:
+        return KeptReply(self.directory / f"{self.client.encode().hex()}.last-reply")
+
+    def _occasion(self, run: str, server_round: int, instruction: str) -> Occasion:
+        admission, _ = self._admitted(run)
+        parameters, context = admission.parameters_digest, admission.context_hash
+        return Occasion(run, server_round, instruction, parameters, context)
+
+    def _admitted(self, run: str) -> tuple[Admission, bytes]:
+        try:
+            fields = json.loads(self._path(run, "json").read_bytes())
+            context = self._path(run, "context").read_bytes()
+        except OSError:
+            raise PolicyViolation(f"this client was not admitted to sealed run {run!r}") from None
+        return Admission.from_json(fields["admission"]), context
 
     def _path(self, run: str, suffix: str) -> Path:
         # The run's name comes from the server: it must not choose a path.
