@@ -19,7 +19,7 @@ from client.ledger import Entry, Ledger
 from server.journal import FILE_NAME as JOURNAL
 from shared.config import Config
 from shared.encryption import SealingParameters
-from shared.errors import EvidenceError, UsageError
+from shared.errors import ConfigError, EvidenceError, UsageError
 from shared.privacy.accounting import PrivacyEvent
 from shared.privacy.plan import PrivacyPlan, draft_plan
 from shared.privacy.skellam_mechanism import SkellamMechanism
@@ -74,7 +74,7 @@ class AuditedRun(RunFolder):
                 f"{path} is the run of a deployment: its ledgers lie on the devices, so nothing "
                 "can be recomputed here; audit a simulation with the same configuration"
             )
-        self.config: Config = self.stored_config()
+        self.config: Config = self._config()
         self.environment: Event = self._json("environment.json")
         journal = self._journal()
         self.start: Event = next((e for e in journal if e.get("event") == "start"), {})
@@ -152,6 +152,12 @@ class AuditedRun(RunFolder):
             return read_batches(path)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise EvidenceError(f"batch log {path} cannot be read: {error}") from None
+
+    def _config(self) -> Config:
+        try:
+            return self.stored_config()
+        except (OSError, UnicodeDecodeError, ConfigError) as error:
+            raise EvidenceError(f"{self.config_path} cannot be read: {error}") from None
 
     def _check_finished(self, path: Path) -> None:
         done, wanted = len(self.rounds), self.config.training.rounds

@@ -6,7 +6,8 @@ same records.
 
 * **Sampling.** Where the batch log does not show the sampling that a charge assumes, the charge is
   counted without amplification: as one use of the mechanism on all records for every batch that the
-  most-used record was in, or for every batch if there is no log (`audit.findings.sampling`).
+  most-used record was in, or for every batch if there is no log (`audit.findings.sampling`). If
+  that should be less than what was charged, the charge stands.
 * **Curve.** The same composition at many deltas. All pairs hold at once.
 * **Worst true positive rate.** Every pair bounds any test by TPR <= delta + e^eps FPR and
   TPR <= 1 - e^-eps (1 - delta - FPR) (Kairouz, Oh, Viswanath 2015); the smallest over the curve is
@@ -115,7 +116,7 @@ def find(run: AuditedRun, store: EvidenceStore) -> GuaranteeSection:
     trusted = sampling.find(run, store).verdict in ("as assumed", "not needed")
     ledgers = run.ledgers
     counted = [
-        ledger.events if trusted else without_amplification(run, ledger) for ledger in ledgers
+        ledger.events if trusted else _dearer(run, ledger, delta, unit) for ledger in ledgers
     ]
     costs = [spent(events, delta, unit) for events in counted]
     worst = max(range(len(costs)), key=lambda client: costs[client].epsilon)
@@ -155,6 +156,14 @@ def find(run: AuditedRun, store: EvidenceStore) -> GuaranteeSection:
         if moved
         else "",
     )
+
+
+def _dearer(
+    run: AuditedRun, ledger: ClientLedger, delta: float, unit: Unit
+) -> tuple[PrivacyEvent, ...]:
+    """As charged or without amplification, whichever costs more: doubt never makes it cheaper."""
+    ways = (ledger.events, without_amplification(run, ledger))
+    return max(ways, key=lambda events: spent(events, delta, unit).epsilon)
 
 
 def without_amplification(run: AuditedRun, ledger: ClientLedger) -> tuple[PrivacyEvent, ...]:

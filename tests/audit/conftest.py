@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,3 +32,14 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_dir(finished_run: Path, tmp_path: Path) -> Path:
     """A copy of the run that a test may change."""
     return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+def journal_of(run_dir: Path) -> list[dict[str, Any]]:
+    """The events of a run's journal."""
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def rewrite_journal(run_dir: Path, events: list[dict[str, Any]]) -> None:
+    """Put other events in their place."""
+    lines = [json.dumps(event) + "\n" for event in events]
+    (run_dir / "metrics.jsonl").write_text("".join(lines))
