@@ -92,7 +92,7 @@ def _belief(prior: float, factor: float) -> Belief:
 
 def _of_hundred(share: float, *, up: bool) -> str:
     """``12 in 100``; close to certainty or impossibility, with more digits."""
-    if share > _VAGUE or share < 1 - _VAGUE:
+    if share > _VAGUE or 1 - share > _VAGUE:
         for base in (1_000, 10_000, 100_000, 1_000_000):
             if min(share, 1 - share) * base >= 1:
                 return f"{_whole(share * base, up=up):,} in {base:,}"

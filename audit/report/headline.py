@@ -32,7 +32,10 @@ def headline(
     contradicted |= epsilon is not None and any(b.epsilon > epsilon for b in proven)
     whose = "each record" if guarantee.unit == "record" else "each client"
     not_guaranteed = [
-        f"{name}: not bounded by this figure" for name in parties.does_not_hold_against
+        f"Against the {party.name}: "
+        + ("no bound." if party.epsilon is None else f"only ε = {epsilon_text(party.epsilon)}.")
+        for party in parties.parties
+        if party.name in parties.does_not_hold_against
     ]
     if epsilon is None:
         return Headline(

@@ -75,7 +75,7 @@ def epsilon_over_rounds(found: GuaranteeSection) -> Plot | None:
     lines = [line for line in found.by_round if len(line.rounds) > 1]
     if not lines:
         return None
-    with _figure(5.6, 2.9) as (axes, drawn):
+    with _figure(4.3, 2.7) as (axes, drawn):
         for number, line in enumerate(lines[:_MAX_LINES]):
             whole = len(lines) == 1
             axes.plot(
@@ -120,7 +120,7 @@ def epsilon_delta(found: GuaranteeSection) -> Plot | None:
     points = [p for p in found.curve if p.epsilon > 0]
     if not points or found.epsilon is None:
         return None
-    with _figure(5.6, 2.9) as (axes, drawn):
+    with _figure(4.3, 2.7) as (axes, drawn):
         axes.plot([p.delta for p in points], [p.epsilon for p in points], color=GREEN, lw=1.8)
         axes.plot([found.delta], [found.epsilon], "o", color=INK, markersize=5)
         axes.annotate(
@@ -243,7 +243,7 @@ def accuracy_over_rounds(found: UtilitySection) -> Plot | None:
     ]
     if len(points) < 2:
         return None
-    with _figure(5.6, 2.6) as (axes, drawn):
+    with _figure(4.3, 2.5) as (axes, drawn):
         axes.plot([p[0] for p in points], [100 * p[1] for p in points], color=GREEN, lw=1.6)
         plain = found.accuracy_without_privacy
         if plain is not None:
@@ -272,7 +272,7 @@ def group_accuracy(found: UtilitySection) -> Plot | None:
     groups = found.groups
     if not 2 <= len(groups) <= 40:
         return None
-    with _figure(5.6, 2.4) as (axes, drawn):
+    with _figure(4.3, 2.5) as (axes, drawn):
         places = range(len(groups))
         axes.errorbar(
             places,
@@ -303,7 +303,7 @@ def batch_sizes(found: SamplingSection) -> Plot | None:
     """How large batches were."""
     if len(found.sizes) < 2 or not found.rates:
         return None
-    with _figure(5.6, 2.2) as (axes, drawn):
+    with _figure(4.6, 2.0) as (axes, drawn):
         axes.bar([s for s, _ in found.sizes], [n for _, n in found.sizes], color=LEAF, width=0.9)
         axes.set(xlabel="records in a batch", ylabel="batches")
         axes.grid(axis="y")

@@ -64,7 +64,9 @@ def party_lines(report: Report) -> list[Row]:
             party.name,
             party.sees,
             party.does_not_see,
-            f"ε = {epsilon_text(party.epsilon)}" if party.epsilon is not None else "none",
+            f"ε\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{epsilon_text(party.epsilon)}"
+            if party.epsilon is not None
+            else "none",
             party.trusted_for,
         )
         for party in report.parties.parties
