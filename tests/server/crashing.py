@@ -1,0 +1,144 @@
+"""A sealed run that kills itself at a chosen point: ``python crashing.py FOLDER POINT``.
+
+Three real clients in this process, a real key authority on a folder that outlives it. The noise
+is seeded, so that what comes out can be compared; in all else the clients behave as real devices:
+they charge every time, and keep their replies.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import server.federation as federation
+from authority.local import LocalAuthority
+from client.app import app
+from client.identity import ContributorIdentity
+from client.node import Node
+from server.federation import Federation, ServerSettings
+from shared.config.load import to_run_config
+from simulations.grid import InProcessExecutor, LocalGrid, client_contexts
+from simulations.presets import resolve
+from simulations.run import partition_of
+from simulations.run_folder import RunFolder
+
+CLIENTS, ROUNDS, KILLED_IN = 3, 3, 2
+CONFIG = resolve(
+    "digits-cnn",
+    (
+        f"training.rounds={ROUNDS}",
+        f"federation.clients={CLIENTS}",
+        "secure_aggregation.min_contributors=2",
+        "data.max_records=200",
+        "privacy.epsilon=8",
+    ),
+)
+Patch = pytest.MonkeyPatch
+
+
+def die() -> None:
+    """As kill -9."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def before_the_record(patch: Patch) -> None:
+    """All have answered; nothing of it is on the server's disk."""
+    _around(patch, federation, "save_pending", lambda call, a: _due(a[1].record.round) or call(*a))
+
+
+def before_the_release(patch: Patch) -> None:
+    """The sum is on the disk, the authority has not been asked."""
+    _around(patch, LocalAuthority, "release", lambda call, a: _due(a[1].round) or call(*a))
+
+
+def after_the_release(patch: Patch) -> None:
+    """The authority has given the sum; nothing of it is in a checkpoint."""
+
+    def released(call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        values = call(*arguments)
+        _due(arguments[1].round)
+        return values
+
+    _around(patch, LocalAuthority, "release", released)
+
+
+def after_the_checkpoint(patch: Patch) -> None:
+    """The round is done, its record still there."""
+
+    def saved(call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        path = call(*arguments)
+        _due(arguments[1].round)
+        return path
+
+    _around(patch, federation, "save_checkpoint", saved)
+
+
+POINTS = {
+    point.__name__: point
+    for point in (before_the_record, before_the_release, after_the_release, after_the_checkpoint)
+}
+
+
+def _due(server_round: int) -> None:
+    if server_round == KILLED_IN:
+        die()
+
+
+def _around(
+    patch: Patch, owner: Any, name: str, act: Callable[[Callable[..., Any], tuple[Any, ...]], Any]
+) -> None:
+    real = getattr(owner, name)
+    patch.setattr(owner, name, lambda *arguments: act(real, arguments))
+
+
+@contextmanager
+def key_authority(folder: Path) -> Iterator[tuple[LocalAuthority, dict[int, Path]]]:
+    """The authority and the clients' keys of a folder, made if they are missing."""
+    identities = {number: folder / f"client-{number}.key" for number in range(CLIENTS)}
+    with LocalAuthority(folder / "authority") as authority:
+        if not identities[0].exists():
+            made = [ContributorIdentity.create(identities[n]).request(str(n)) for n in identities]
+            authority.roster.approve(made)
+        yield authority, identities
+
+
+def federate(folder: Path, away: tuple[int, ...] = ()) -> None:
+    """Begin the run of a folder, or go on with it.
+
+    Args:
+        folder: with the parties' folders.
+        away: clients that are not there.
+    """
+    run_folder = RunFolder(folder / "run")
+    if not run_folder.exists:
+        run_folder.prepare(CONFIG, partition_of(CONFIG))
+    with key_authority(folder) as (authority, identities), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Node, "is_simulated", property(lambda node: False))
+        nodes: dict[int, dict[str, Any]] = {
+            2 + number: {
+                "partition-id": number,
+                "partition-file": str(run_folder.partition_path),
+                "simulation-seed": CONFIG.seed,
+                "ledger": str(run_folder.ledger_path(number)),
+                "identity": str(identities[number]),
+                "authority-key": authority.verify_key.hex(),
+            }
+            for number in range(CLIENTS)
+            if number not in away
+        }
+        contexts = client_contexts(nodes, to_run_config(CONFIG))
+        grid = LocalGrid(InProcessExecutor(app, contexts), nodes)
+        settings = ServerSettings("crash", run_folder.path, "local", 1, CONFIG.seed)
+        Federation(grid, CONFIG, settings, authority).run()
+
+
+if __name__ == "__main__":
+    POINTS[sys.argv[2]](pytest.MonkeyPatch())
+    federate(Path(sys.argv[1]))
