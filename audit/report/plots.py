@@ -14,6 +14,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from audit.findings.canaries import Observer
 from audit.findings.guarantee import CurvePoint, GuaranteeSection, worst_power
@@ -40,6 +41,7 @@ _STYLE: Any = {
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
     "axes.linewidth": 0.6,
+    "axes.axisbelow": True,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": 9,
@@ -98,6 +100,7 @@ def epsilon_over_rounds(found: GuaranteeSection) -> Plot | None:
             )
         top = max(found.epsilon_target or 0.0, *(max(line.epsilons) for line in lines))
         axes.set(xlabel="round", ylabel="ε spent so far", ylim=(0, 1.15 * top), xlim=(0, last))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
     one = lines[0]
     several = "" if len(lines) == 1 else f", for {len(lines)} groups of clients"
@@ -257,6 +260,7 @@ def accuracy_over_rounds(found: UtilitySection) -> Plot | None:
                 fontsize=8,
             )
         axes.set(xlabel="round", ylabel="accuracy, %", ylim=(0, 102))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
     return Plot(
         drawn.svg,

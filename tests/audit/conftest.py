@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from audit.run import report_run
 from simulations import run
 
 SETTINGS = (
@@ -26,6 +27,14 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("audited") / "run"
     run("digits-cnn", rounds=2, settings=SETTINGS, out=out, workers=1)
     return out
+
+
+@pytest.fixture(scope="session")
+def reported_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run with its report; not to be changed."""
+    folder = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("reported") / "run"))
+    report_run(folder)
+    return folder
 
 
 @pytest.fixture

@@ -18,14 +18,6 @@ from shared.errors import CalyxError, EvidenceError, UsageError
 from tests.audit.conftest import journal_of, rewrite_journal
 
 
-@pytest.fixture(scope="module")
-def reported_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with its report; not to be changed."""
-    folder = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("reported") / "run"))
-    report_run(folder)
-    return folder
-
-
 @pytest.fixture
 def own_run(reported_run: Path, tmp_path: Path) -> Path:
     """A copy that a test may change."""

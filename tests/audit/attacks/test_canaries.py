@@ -11,6 +11,7 @@ import pytest
 from audit.attacks import canaries
 from audit.attacks.canaries import COMMITMENT, NAME, commitment
 from audit.audited_run import AuditedRun
+from audit.bounds.scores import likelihood_scores
 from audit.evidence import EvidenceStore
 from audit.findings import canaries as finding
 from shared.errors import EvidenceError, UsageError
@@ -132,5 +133,5 @@ def test_likelihood_scores_tell_more_than_sums_when_records_are_sampled() -> Non
     coins = generator.random(2000) < 0.5
     drawn = (generator.random((60, 2000)) < rate) & coins
     projections = generator.normal(scale=spread, size=(60, 2000)) + drawn
-    by_likelihood = finding._auc(finding.likelihood_scores(projections, rate, spread), coins)
+    by_likelihood = finding._auc(likelihood_scores(projections, rate, spread), coins)
     assert by_likelihood > finding._auc(projections.sum(0), coins) + 0.02
