@@ -55,7 +55,9 @@ def by_lbfgs(
         def closure(x: torch.Tensor = x) -> torch.Tensor:
             nonlocal best, least
             value = distance(x)
-            (x.grad,) = torch.autograd.grad(value, x)
+            (slope,) = torch.autograd.grad(value, x)
+            # Recurrent layers return it with their own layout, which L-BFGS does not take.
+            x.grad = slope.contiguous()
             found = float(value.detach())
             # The line search may end on a worse point than it has seen.
             if found < least:
