@@ -66,11 +66,16 @@ class Party:
     process: subprocess.Popen[bytes] | None = None
     environment: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def command(self) -> list[str]:
+        """What is started."""
+        return calyx(*self.words)
+
     def start(self) -> None:
         """Start it, or start it again."""
         with self.output.open("ab") as file:
             self.process = subprocess.Popen(
-                calyx(*self.words),
+                self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,

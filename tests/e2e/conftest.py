@@ -1,8 +1,8 @@
-"""Real processes on 127.0.0.1, started once for all tests of this folder.
+"""Real processes on 127.0.0.1, started once for all tests of a module.
 
 `bench.deployment.Deployment` sets a whole deployment up. ``federation`` is one with three devices
-that draw noise from the system's entropy; tests that take something away from it (a device, the
-server) make one of their own with ``make_deployment``.
+that draw noise from the system's entropy, and with a proxy that sees what they say; tests that
+take something away from it (a device, the server) make one of their own with ``make_deployment``.
 """
 
 from __future__ import annotations
@@ -15,24 +15,14 @@ import pytest
 
 from bench.deployment import Deployment
 
-# A device's first policy lets one run of the default preset pass; tests are many runs.
-GENEROUS = ("max_epsilon = 4.0", "max_epsilon = 100.0")
+from .network import Network, behind_proxy
 
 
-def generous(deployment: Deployment) -> None:
-    """Let the owners of all devices allow many runs."""
-    for number in range(deployment.clients):
-        path = deployment.device(number).policy_path
-        path.write_text(path.read_text().replace(*GENEROUS))
-
-
-@pytest.fixture(scope="session")
-def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     """A running deployment of three devices, sealed."""
-    deployment = Deployment(tmp_path_factory.mktemp("federation"))
-    generous(deployment)
-    with deployment:
-        yield deployment
+    with behind_proxy(tmp_path_factory.mktemp("federation"), is_open=True) as network:
+        yield network
 
 
 @pytest.fixture

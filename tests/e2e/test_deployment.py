@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from client.launch import status_of as device_status
 from client.ledger import Ledger
 from server.launch import status_of as server_status
 from simulations import run as simulate
+
+from .network import Network
 
 pytestmark = pytest.mark.slow
 
@@ -34,9 +37,13 @@ def run_command(
 SEALED = ("secure_aggregation.min_contributors=3", "training.rounds=2")
 
 
-def test_sealed_run_completes_and_every_device_accounts_for_it(federation: Deployment) -> None:
+def test_sealed_run_completes_and_every_device_accounts_for_it(federation: Network) -> None:
+    federation.proxy.take_said()
     done = run_command(federation, "first", *SEALED)
     assert done.returncode == 0, done.stderr
+    said = federation.proxy.take_said()
+    assert said.count(b"chunks") == 6 and b"ArrayRecord" not in said
+    assert largest_object(said) > 100_000  # one sealed update
     result = json.loads(done.stdout.splitlines()[-1])
     assert (result["state"], result["rounds"], result["clients"]) == ("completed", 2, 3)
     assert 0 < result["epsilon_max"] <= 3
@@ -45,6 +52,12 @@ def test_sealed_run_completes_and_every_device_accounts_for_it(federation: Deplo
             rounds = [(e.run, e.round) for e in ledger.entries() if e.run == "first"]
         assert rounds == [("first", 1), ("first", 2)]
         assert "round 2: answered" in federation.devices[number].said
+
+
+def largest_object(said: bytes) -> int:
+    """Bytes of the largest thing that a device has handed to the server."""
+    pushed = re.findall(rb"/v1/fleet/push-object HTTP(?:.*\r\n)*?Content-Length: (\d+)", said)
+    return max(map(int, pushed), default=0)
 
 
 def test_status_tells_scripts_what_runs(federation: Deployment) -> None:
@@ -114,14 +127,16 @@ REFUSED: dict[str, tuple[tuple[str, ...], tuple[str, str], str]] = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_a_policy_forbids_is_refused_and_both_sides_say_why(
-    federation: Deployment, name: str
+    federation: Network, name: str
 ) -> None:
+    """And nothing leaves the devices: what they said is captured, and holds the refusals alone."""
     settings, change, reason = REFUSED[name]
     policies = [federation.device(number).policy_path for number in range(3)]
     before = policies[0].read_text()
     for policy in policies:
         policy.write_text(before.replace(*change))
     run = f"refused-{list(REFUSED).index(name)}"
+    federation.proxy.take_said()
     try:
         done = run_command(federation, run, *settings)
     finally:
@@ -129,6 +144,10 @@ def test_what_a_policy_forbids_is_refused_and_both_sides_say_why(
             policy.write_text(before)
     assert done.returncode == 1, done.stdout
     assert reason in done.stderr
+    said = federation.proxy.take_said()
+    assert said.count(reason.encode()) >= 3
+    assert b"ArrayRecord" not in said and b"chunks" not in said
+    assert largest_object(said) < 1000
     assert all(reason in device.said for device in federation.devices)
     with Ledger.read_only(federation.device(0).ledger_path) as ledger:
         assert not [entry for entry in ledger.entries() if entry.run == run]
