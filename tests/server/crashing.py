@@ -38,6 +38,7 @@ CONFIG = resolve(
         "secure_aggregation.min_contributors=2",
         "data.max_records=200",
         "privacy.epsilon=8",
+        "federation.join_timeout_s=1",
     ),
 )
 Patch = pytest.MonkeyPatch
@@ -50,34 +51,22 @@ def die() -> None:
 
 def before_the_record(patch: Patch) -> None:
     """All have answered; nothing of it is on the server's disk."""
-    _around(patch, federation, "save_pending", lambda call, a: _due(a[1].record.round) or call(*a))
+    _around(patch, federation, "save_pending", first=lambda call: _due(call[1].record.round))
 
 
 def before_the_release(patch: Patch) -> None:
     """The sum is on the disk, the authority has not been asked."""
-    _around(patch, LocalAuthority, "release", lambda call, a: _due(a[1].round) or call(*a))
+    _around(patch, LocalAuthority, "release", first=lambda call: _due(call[1].round))
 
 
 def after_the_release(patch: Patch) -> None:
     """The authority has given the sum; nothing of it is in a checkpoint."""
-
-    def released(call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        values = call(*arguments)
-        _due(arguments[1].round)
-        return values
-
-    _around(patch, LocalAuthority, "release", released)
+    _around(patch, LocalAuthority, "release", then=lambda call: _due(call[1].round))
 
 
 def after_the_checkpoint(patch: Patch) -> None:
     """The round is done, its record still there."""
-
-    def saved(call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        path = call(*arguments)
-        _due(arguments[1].round)
-        return path
-
-    _around(patch, federation, "save_checkpoint", saved)
+    _around(patch, federation, "save_checkpoint", then=lambda call: _due(call[1].round))
 
 
 POINTS = {
@@ -92,10 +81,23 @@ def _due(server_round: int) -> None:
 
 
 def _around(
-    patch: Patch, owner: Any, name: str, act: Callable[[Callable[..., Any], tuple[Any, ...]], Any]
+    patch: Patch,
+    owner: Any,
+    name: str,
+    *,
+    first: Callable[[tuple[Any, ...]], None] = lambda _: None,
+    then: Callable[[tuple[Any, ...]], None] = lambda _: None,
 ) -> None:
+    """Have something done before or after each call of a function, with its arguments."""
     real = getattr(owner, name)
-    patch.setattr(owner, name, lambda *arguments: act(real, arguments))
+
+    def watched(*arguments: Any) -> Any:
+        first(arguments)
+        result = real(*arguments)
+        then(arguments)
+        return result
+
+    patch.setattr(owner, name, watched)
 
 
 @contextmanager

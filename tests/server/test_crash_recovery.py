@@ -15,12 +15,12 @@ import pytest
 
 from authority.events import Granted, Repeated
 from authority.log import verify
+from authority.roster import Roster
 from client.ledger import Ledger
-from server import gathering
 from server.checkpoint import load_latest
 from server.pending_release import FILE_NAME, load_pending
 from shared.config.load import digest
-from shared.errors import CheckpointError, RoundError
+from shared.errors import CheckpointError, ReleaseRefused, RoundError
 
 from .crashing import CLIENTS, CONFIG, KILLED_IN, POINTS, ROUNDS, federate
 
@@ -97,29 +97,21 @@ def test_killed_server_goes_on_to_the_same_model_and_no_round_is_paid_for_twice(
 
 
 def test_released_round_is_finished_with_no_client_there(
-    killed: Killed, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    killed: Killed, uninterrupted: Path, tmp_path: Path
 ) -> None:
     """The round after it cannot begin, and the run can be resumed again."""
     killed(tmp_path, "after_the_release")
-    monkeypatch.setattr(gathering, "_POLL_S", 0.01)
-    # Whoever waits looks at the clock; this one is in a hurry.
-    ticks = iter(range(0, 10**6, 50))
-    monkeypatch.setattr(gathering.time, "monotonic", lambda: float(next(ticks)))
     with pytest.raises(RoundError, match=r"0 of the 2 clients a round needs.*resume this run"):
         federate(tmp_path, away=(0, 1, 2))
-    monkeypatch.undo()
     state = load_latest(tmp_path / "run" / "checkpoints", digest(CONFIG))
     assert state is not None and state.round == KILLED_IN
     federate(tmp_path)
     assert model(tmp_path) == model(uninterrupted)
 
 
-def test_run_goes_on_without_a_client_that_stays_away(
-    killed: Killed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_goes_on_without_a_client_that_stays_away(killed: Killed, tmp_path: Path) -> None:
     """On the terms that the authority knows, although fewer are there."""
     killed(tmp_path, "before_the_record")
-    monkeypatch.setattr(gathering, "_GRACE_S", 0.0)
     federate(tmp_path, away=(1,))
     assert [charges(tmp_path, client) for client in range(CLIENTS)] == [
         [1, 2, 3],
@@ -127,6 +119,23 @@ def test_run_goes_on_without_a_client_that_stays_away(
         [1, 2, 3],
     ]
     assert [n for _, n in releases(tmp_path)] == [1, 2, 3]
+
+
+def test_run_ends_when_a_contributor_was_revoked_and_goes_on_without_it(
+    killed: Killed, tmp_path: Path
+) -> None:
+    """Every further round with it would be refused too, after the others have paid for it."""
+    killed(tmp_path, "before_the_release")
+    Roster(tmp_path / "authority").revoke("1")
+    with pytest.raises(ReleaseRefused, match="'1' was revoked; .* then resume the run"):
+        federate(tmp_path)
+    federate(tmp_path, away=(1,))
+    assert [charges(tmp_path, client) for client in range(CLIENTS)] == [
+        [1, 2, 3],
+        [1, 2],
+        [1, 2, 3],
+    ]
+    assert releases(tmp_path) == [("granted", n) for n in (1, 2, 3)]
 
 
 def test_altered_record_is_not_used(killed: Killed, tmp_path: Path) -> None:
