@@ -42,7 +42,7 @@ from shared.models.evaluate import Evaluation, evaluate_model
 from shared.models.vector import dimension, trainable_names
 from shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise, seeded_key
 from shared.protocol.arrays import Weights, load_weights, weights_of
-from shared.protocol.authority_client import Authority
+from shared.protocol.authority_client import Authority, Refusal
 from shared.protocol.sealing import sealing_parameters
 
 
@@ -65,6 +65,18 @@ class ServerSettings:
     workers: int
     simulation_seed: int | None = None
     device_names: Mapping[int, str] | None = None
+
+
+# What the key authority says of a run or of a client, and not of one sum.
+_FOR_GOOD = frozenset(
+    {
+        Refusal.UNKNOWN_RUN,
+        Refusal.CLOSED_RUN,
+        Refusal.SUSPENDED_RUN,
+        Refusal.NOT_ENROLLED,
+        Refusal.REVOKED,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -209,7 +221,10 @@ class Federation:
             try:
                 combined = combine()
                 weights, metrics = combined.weights, dict(combined.metrics)
-            except (ReleaseRefused, RoundError) as error:
+            except ReleaseRefused as error:
+                self._end_if_for_good(error)
+                skipped = str(error)
+            except RoundError as error:
                 skipped = str(error)
         else:
             skipped = f"{len(record.ok)} usable replies, {federation.min_replies} are needed"
@@ -245,6 +260,19 @@ class Federation:
             [*state.history, event],
             state.contributors,
         )
+
+    def _end_if_for_good(self, error: ReleaseRefused) -> None:
+        """End the run where every further round would be refused as well, after it was paid for.
+
+        The round stays open: without the refused sum its devices are asked again, and answer as
+        before.
+        """
+        if Refusal.of(error) in _FOR_GOOD:
+            discard_pending(self._settings.run_dir)
+            raise ReleaseRefused(
+                f"{error}; mend it at the key authority, or revoke that client here too, and then "
+                "resume the run"
+            ) from error
 
     def _left_by_a_crash(self, state: Checkpoint, sealed: _Sealing | None) -> _Gone | None:
         """The next round, if all that is left to do of it is to have its sum released."""
