@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import base64
+import io
 from functools import lru_cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
 from audit.findings.canaries import CanarySection
+from audit.findings.inversion import InversionSection
+from audit.findings.pictures import Picture
 from audit.report import plots, tables
 from audit.report.comparison import Comparison
 from audit.report.headline import epsilon_text
@@ -32,11 +36,13 @@ def comparison_to_html(comparison: Comparison) -> str:
 def _figures(report: Report) -> dict[str, Plot | None]:
     """All figures by name, None where there is nothing to draw."""
     canaries = report.canaries if isinstance(report.canaries, CanarySection) else None
+    inversion = report.inversion if isinstance(report.inversion, InversionSection) else None
     return {
         "epsilon_over_rounds": plots.epsilon_over_rounds(report.guarantee),
         "epsilon_delta": plots.epsilon_delta(report.guarantee),
         "bounds": plots.bounds_against_guarantee(report.lower_bounds, report.guarantee),
         "roc": plots.roc(canaries.observers, report.guarantee.curve) if canaries else None,
+        "ladder": plots.ladder(inversion) if inversion else None,
         "accuracy": plots.accuracy_over_rounds(report.utility),
         "groups": plots.group_accuracy(report.utility),
         "batches": plots.batch_sizes(report.sampling),
@@ -58,19 +64,12 @@ def _environment() -> Environment:
         "percent": tables.percent,
         "plain": tables.plain,
         "figures": tables.figures,
-        "size": _size,
+        "size": tables.size,
         "duration": _duration,
         "data_uri": _data_uri,
+        "png": _png,
     }
     return environment
-
-
-def _size(size_bytes: float) -> str:
-    units = ["B", "kB", "MB", "GB"]
-    while size_bytes >= 999.5 and len(units) > 1:
-        size_bytes /= 1000
-        units.pop(0)
-    return f"{size_bytes:.0f} {units[0]}" if units[0] == "B" else f"{size_bytes:.1f} {units[0]}"
 
 
 def _duration(seconds: float | None) -> str:
@@ -81,6 +80,14 @@ def _duration(seconds: float | None) -> str:
     return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
 
 
-def _data_uri(content: str, kind: str = "image/svg+xml") -> Markup:
-    encoded = base64.b64encode(content.encode()).decode()
+def _data_uri(content: str | bytes, kind: str = "image/svg+xml") -> Markup:
+    raw = content.encode() if isinstance(content, str) else content
+    encoded = base64.b64encode(raw).decode()
     return Markup(f"data:{kind};base64,{encoded}")  # noqa: S704 - base64 holds no markup
+
+
+def _png(picture: Picture) -> Markup:
+    """A small picture, pixel by pixel."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture.array()).save(buffer, format="PNG")
+    return _data_uri(buffer.getvalue(), "image/png")

@@ -9,6 +9,7 @@ from typing import Any
 from audit.findings.canaries import CanarySection
 from audit.findings.guarantee import GuaranteeSection
 from audit.findings.membership import MembershipSection
+from audit.findings.views import ViewsSection
 from audit.report.comparison import Comparison
 from audit.report.headline import epsilon_text
 from audit.report.schema import Report
@@ -177,6 +178,19 @@ def noise_lines(found: CanarySection) -> list[Row]:
     ]
 
 
+def view_lines(found: ViewsSection) -> list[Row]:
+    """What each party got."""
+    return [
+        (
+            view.party,
+            "; ".join(f"{k.messages} {k.kind} {k.direction}" for k in view.captured),
+            size(view.bytes),
+            view.says,
+        )
+        for view in found.views
+    ]
+
+
 def compared_lines(comparison: Comparison) -> list[Row]:
     """Runs side by side."""
     return [
@@ -220,3 +234,12 @@ def membership_lines(found: MembershipSection) -> list[Row]:
             )
         )
     return lines
+
+
+def size(size_bytes: float) -> str:
+    """Decimal units."""
+    units = ["B", "kB", "MB", "GB"]
+    while size_bytes >= 999.5 and len(units) > 1:
+        size_bytes /= 1000
+        units.pop(0)
+    return f"{size_bytes:.0f} {units[0]}" if units[0] == "B" else f"{size_bytes:.1f} {units[0]}"
