@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from audit.attacks import canaries, evaluation, membership, unprotected
+from audit.attacks import canaries, evaluation, membership, unprotected, views
+from audit.attacks.inversion import ladder
 from audit.audited_run import AuditedRun
 from audit.evidence import OF_EVERY_REPORT, EvidenceStore
 from audit.report.build import SETUP, build
@@ -35,6 +36,8 @@ ATTACKS: dict[str, Attack] = {
     "unprotected": unprotected.run,
     "canaries": canaries.run,
     "membership": membership.run,
+    "inversion": ladder.run,
+    "views": views.run,
 }
 
 
