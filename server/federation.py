@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from flwr.serverapp import Grid
 
@@ -24,6 +23,7 @@ from server.averaging import RunningAverage
 from server.checkpoint import Checkpoint, load_latest, save_checkpoint, save_model
 from server.client_evaluation import evaluate_on_clients
 from server.collecting import CentralCollection, Collection, Combined, PlainCollection
+from server.events import round_event, start_event
 from server.gathering import Attendance
 from server.instructing import Instructor
 from server.journal import Journal
@@ -123,6 +123,8 @@ class Federation:
         self._strategy = Aggregator(config.federation)
         self._union = UnionStep(config.federation)
         self._average = RunningAverage(config.federation.average_decay)
+        # Why the run cannot go on, although its last round was gone through.
+        self._end: ReleaseRefused | None = None
         self._attendance = Attendance(grid, config, settings.device_names)
 
     @property
@@ -149,12 +151,26 @@ class Federation:
             sealed = self._open_sealed_run(state, roster, plans)
         journal = Journal(self._settings.run_dir, state.history)
         try:
-            journal.write(self._start_event(state, roster, plans))
+            journal.write(
+                start_event(
+                    config=self._config,
+                    run_dir=self._settings.run_dir,
+                    engine=self._settings.engine,
+                    workers=self._settings.workers,
+                    first_round=state.round + 1,
+                    parameters=sum(int(w.size) for w in state.weights.values()),
+                    test_records=len(self._test),
+                    members=list(roster),
+                    plans=plans,
+                )
+            )
             while state.round < rounds:
                 state = self._round(state, roster, plans, sealed, journal)
                 save_checkpoint(directory, state)
                 discard_pending(self._settings.run_dir)
                 journal.write(state.history[-1])
+                if self._end is not None:
+                    raise self._end
             discard_pending(self._settings.run_dir)
             final = state.average or state.weights
             save_model(self._settings.run_dir / "model.safetensors", final)
@@ -234,22 +250,14 @@ class Federation:
             metrics |= evaluate_on_clients(
                 self._grid, kept, record, self._attendance.node_ids, federation.round_timeout_s
             )
-        event = {
-            "event": "round",
-            "round": number,
-            "accuracy": result.accuracy,
-            "loss": result.loss,
-            "epsilon_max": plans.epsilon_max(roster),
-            "ok": len(record.ok),
-            "asked": len(record.asked),
-            "declined": [asdict(n) for n in record.declined],
-            "failed": [asdict(n) for n in record.failed],
-            "rejected": [asdict(n) for n in record.rejected],
-            "skipped": bool(skipped),
-            "reason": skipped,
-            "clients": metrics,
-            "seconds": round(time.monotonic() - started, 4),
-        }
+        event = round_event(
+            record,
+            result,
+            epsilon_max=plans.epsilon_max(roster),
+            skipped=skipped,
+            client_metrics=metrics,
+            seconds=time.monotonic() - started,
+        )
         return Checkpoint(
             number,
             self._digest,
@@ -311,7 +319,8 @@ class Federation:
             self._strategy.proximal_mu,
         )
         node_ids = self._attendance.node_ids
-        instructor.ask(record, state.weights, roster, plans, node_ids, collection, on_reply)
+        late = instructor.ask(record, state.weights, roster, plans, node_ids, collection, on_reply)
+        self._attendance.doubt(late)
         return record, collection.combine
 
     def _present(self, roster: Roster, sealed: _Sealing | None) -> list[str]:
@@ -367,27 +376,3 @@ class Federation:
         load_weights(self._model, weights)
         test, device = self._test, self._config.training.device
         return evaluate_model(self._model, test.features, test.labels, device)
-
-    def _start_event(self, state: Checkpoint, roster: Roster, all_plans: Plans) -> dict[str, Any]:
-        plans = [all_plans.of(member) for member in roster]
-        config = self._config
-        return {
-            "event": "start",
-            "run_dir": str(self._settings.run_dir),
-            "preset": config.name,
-            "rounds": config.training.rounds,
-            "first_round": state.round + 1,
-            "clients": len(plans),
-            "train_records": sum(member.declared_records for member in roster),
-            "test_records": len(self._test),
-            "parameters": sum(int(w.size) for w in state.weights.values()),
-            "unit": config.privacy.unit,
-            "noise": config.privacy.noise,
-            "epsilon_target": plans[0].target_epsilon,
-            "delta": config.privacy.delta,
-            "noise_multiplier": max(plan.noise_multiplier for plan in plans),
-            "largest_client": max(plan.declared_records for plan in plans),
-            "engine": self._settings.engine,
-            "workers": self._settings.workers,
-            "scheme": config.secure_aggregation.scheme,
-        }
