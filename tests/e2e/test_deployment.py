@@ -19,7 +19,7 @@ from simulations import run as simulate
 
 from .network import Network
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.e2e]
 
 
 def command(*words: str, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
