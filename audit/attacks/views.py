@@ -57,6 +57,7 @@ Vector = NDArray[np.float64]
 NAME, CAPTURED, PICTURES = "views", "views-captured", "views-pictures"
 # A sum over many records is searched for this many; more pictures would share what little there is.
 MOST_PICTURES = 8
+_FEW_RECORDS = 5000
 _SEED = 1
 _STRATEGIES_THAT_ADAPT = ("fedadam", "fedyogi")
 
@@ -134,13 +135,15 @@ def run(folder: RunFolder, store: EvidenceStore, progress: Progress) -> None:
 
 def replay(config: Config) -> tuple[Played, Dataset]:
     """The first round of a run once more, captured; and the server's test records."""
-    capture = Capture(rounds=1)
+    capture, split = Capture(rounds=1), load_split(config.data, config.seed)
+    watching = Watching(tap=capture, on_release=capture.on_release)
+    # Worker processes take longer to start than a round over few records takes.
+    workers = 1 if len(split.train) <= _FEW_RECORDS else None
     try:
-        with twin(config, Watching(tap=capture, on_release=capture.on_release)):
+        with twin(config, watching, workers=workers):
             pass
     except CaptureComplete:
         pass
-    split = load_split(config.data, config.seed)
     model = build_model(config.model, split.test.input_shape, split.test.classes, config.seed)
     sent = capture.find("train", 1)[0]
     plan = TrainInstruction.from_content(sent.message.content).plan

@@ -105,7 +105,7 @@ def find(run: AuditedRun, store: EvidenceStore) -> ViewsSection | None:
         return None
     facts, arrays = store.get_json(NAME), store.get_arrays(PICTURES)
     crossings = facts["crossings"]
-    _check_bytes(crossings, facts["sights"], store.get_arrays(CAPTURED))
+    check_bytes(crossings, facts["sights"], store.get_arrays(CAPTURED))
     parties = list(dict.fromkeys(row["party"] for row in facts["sights"]))
     views = tuple(_view(party, crossings, facts["sights"], arrays) for party in [*parties, NETWORK])
     return ViewsSection(
@@ -130,9 +130,14 @@ def find(run: AuditedRun, store: EvidenceStore) -> ViewsSection | None:
     )
 
 
-def _check_bytes(
+def check_bytes(
     crossings: Sequence[Mapping[str, Any]], sights: Sequence[Mapping[str, Any]], kept: Arrays
 ) -> None:
+    """Refuse bytes that are not those whose hash was taken when they were captured.
+
+    Raises:
+        EvidenceError: naming the message.
+    """
     for index in {number for sight in sights for number in sight["crossings"]}:
         content = kept.get(f"crossing-{index}")
         if (

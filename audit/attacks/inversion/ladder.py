@@ -10,7 +10,7 @@ authority ever releases a sum of.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -143,29 +143,36 @@ class Federations:
 
 
 def run(folder: RunFolder, store: EvidenceStore, progress: Progress) -> None:
-    """Climb the ladder and put its pictures into evidence.
+    """Climb the whole ladder and put its pictures into evidence.
 
     Raises:
         CalyxError: a federation could not be played.
     """
     data = reference(folder.stored_config())
-    federations, rungs = Federations(data), ladder()
+    rows, arrays = climb(data, ladder(), progress)
+    store.put_json(NAME, {"source": data.source, "rungs": rows})
+    store.put_arrays(PICTURES, arrays)
+
+
+def climb(
+    data: Reference, rungs: Sequence[Rung], progress: Progress
+) -> tuple[list[dict[str, Any]], dict[str, NDArray[Any]]]:
+    """Carry out these rungs: what is said of each, and all pictures."""
+    federations = Federations(data)
     arrays: dict[str, NDArray[Any]] = {"baseline": data.mean_image}
     rows = []
     for number, rung in enumerate(rungs):
 
         def tick(share: float, number: int = number) -> None:
-            progress("inversion ladder", (number + share) / len(rungs))
+            progress(NAME, (number + share) / len(rungs))
 
         tick(0.0)
         found = rung.climb(federations, rung, tick)
-        played = found.played
         pictures = found.pictures.double().reshape(-1, SIDE, SIDE).clamp(0, 1).numpy()
-        records = np.concatenate([r.features for r in played.records]).reshape(-1, SIDE, SIDE)
-        if len(pictures) == 1:
-            records = records[:1]
+        records = np.concatenate([r.features for r in found.played.records])
+        truth = records.reshape(-1, SIDE, SIDE)
         arrays[rung.name] = pictures.astype(np.float32)
-        arrays[f"{rung.name}-truth"] = records[match(pictures, records)].astype(np.float32)
+        arrays[f"{rung.name}-truth"] = truth[match(pictures, truth)].astype(np.float32)
         rows.append(
             {
                 "name": rung.name,
@@ -174,14 +181,13 @@ def run(folder: RunFolder, store: EvidenceStore, progress: Progress) -> None:
                 "attack": rung.attack,
                 "clients": rung.clients,
                 "sealed": rung.sealed,
-                "noise_multiplier": played.plan.noise_multiplier,
+                "noise_multiplier": found.played.plan.noise_multiplier,
                 "observed": found.observed,
                 "facts": dict(found.facts),
             }
         )
-    progress("inversion ladder", 1.0)
-    store.put_json(NAME, {"source": data.source, "rungs": rows})
-    store.put_arrays(PICTURES, arrays)
+    progress(NAME, 1.0)
+    return rows, arrays
 
 
 def ladder() -> list[Rung]:
