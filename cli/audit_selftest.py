@@ -6,6 +6,14 @@ import typer
 
 from cli.options import AsJson, Verbose
 
+NAMES = {
+    "steinke": "Steinke et al.",
+    "fdp": "f-DP in one run",
+    "clopper_pearson": "Clopper-Pearson",
+    "gaussian": "Gaussian model",
+    "largest_proven": "largest of the first three",
+}
+
 
 def selftest(
     as_json: AsJson = False,
@@ -25,18 +33,21 @@ def selftest(
     from cli.progress import progress
 
     with terminal(as_json=as_json, verbose=verbose) as screen:
-        from audit.selftest import run
+        from audit.selftest import CANARIES, EPSILONS, LARGEST, SAMPLED, run
 
         with progress(screen) as step:
             found = run(progress=step)
-        epsilons = [f"{e:g}" for e in next(iter(found.coverage.values()))]
-        headings = ("false alarms", *(f"ε = {e}" for e in epsilons))
+        headings = ("false alarms", *(f"ε = {epsilon:g}" for epsilon in EPSILONS))
         shown = table("bound", *headings, right=headings)
-        for name, rate in found.null_positive_rate.items():
+        alarms = {**found.null_positive_rate, LARGEST: found.largest_null_positive_rate}
+        for name, rate in alarms.items():
             shares = [f"{100 * share:.1f} %" for share in found.coverage[name].values()]
-            shown.add_row(name, f"{100 * rate:.1f} %", *shares)
+            shown.add_row(NAMES[name], f"{100 * rate:.1f} %", *shares)
         screen.line(f"{found.runs} null runs; runs whose bound is not above the true epsilon")
         screen.show(shown)
+        for epsilon, share in found.coverage[SAMPLED].items():
+            screen.line(f"f-DP with sampled batches, ε = {epsilon:.2f}: {100 * share:.1f} %")
+        screen.line(f"ceiling of {CANARIES:,} canaries: ε = {found.ceiling:.2f}")
         for pin in found.pins:
             verdict = "as published" if pin.holds else "WRONG"
             screen.line(f"published {pin.expected}, found {pin.found:.4f}: {verdict}")

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from scipy.stats import beta
 
-from audit.bounds.guesses import LEVEL, Coins, Scores, check, guess_counts
+from audit.bounds.guesses import LEVEL, SHARES, Coins, Scores, Shares, check, guess_counts
 
 
 def at_least(successes: int, trials: int, level: float) -> float:
@@ -49,17 +49,27 @@ def epsilon_of_rates(
     return best
 
 
-def lower_bound(scores: Scores, coins: Coins, delta: float, level: float = LEVEL) -> float:
-    """Best over pre-set thresholds: so many highest, or all but so many lowest, called included."""
+def lower_bound(
+    scores: Scores,
+    coins: Coins,
+    delta: float,
+    level: float = LEVEL,
+    shares: Shares = SHARES,
+) -> float:
+    """Best over pre-set thresholds: so many highest, or all but so many lowest, called included.
+
+    Thresholds are ranks, since nobody can say beforehand how large scores will be. With the number
+    of those called fixed, hits vary less than the binomials that the limits are made for.
+    """
     check(scores, coins)
     ordered = coins[np.argsort(-scores, kind="stable")]
-    halves = [count // 2 for count in guess_counts(len(scores))]
+    halves = [count // 2 for count in guess_counts(len(scores), shares)]
     called = sorted({*halves, *(len(scores) - half for half in halves)})
     included = int(coins.sum())
-    share = level / len(called)
+    part = level / len(called)
     best = 0.0
     for count in called:
         hits = int(ordered[:count].sum())
         rates = (hits, included, count - hits, len(scores) - included)
-        best = max(best, epsilon_of_rates(*rates, delta, share))
+        best = max(best, epsilon_of_rates(*rates, delta, part))
     return best

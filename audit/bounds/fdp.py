@@ -1,35 +1,52 @@
 """Auditing f-differential privacy in one run (Mahloujifar, Melis, Chaudhuri 2024, Algorithm 3).
 
 The hypothesis is a whole trade-off curve and not one pair (epsilon, delta), which uses the guesses
-better. For a mu-GDP curve the complement's inverse is Phi(Phi^-1(x) - mu). The mechanisms of Calyx
-are Gaussian or close to it, and composing keeps them so; full batches are mu-GDP exactly.
+better. `lower_bound` tries mu-GDP curves, which full batches of a Gaussian mechanism have exactly.
+Sampled batches have other curves, which lie further out at small delta than the mu-GDP curve that
+fits in the middle: `lower_bound_among` takes them from an accountant.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
 
 from audit.bounds.gdp import epsilon_of
-from audit.bounds.guesses import LEVEL, Coins, Guesses, Scores, guess_counts, guesses
+from audit.bounds.guesses import (
+    LEVEL,
+    SHARES,
+    Coins,
+    Guesses,
+    Scores,
+    Shares,
+    guess_counts,
+    guesses,
+)
+from audit.bounds.trade_off import Curve, GaussianCurve
+
+Family = Callable[[int], Curve]
+"""Hypotheses of one kind, number 0 the most private."""
 
 _LARGEST_MU = 12.0
 _POINTS = 48
 _REFINEMENTS = 4
 
 
-def is_rejected(mu: NDArray[np.float64], made: Guesses, level: float) -> NDArray[np.bool_]:
-    """Whether each mu-GDP hypothesis is ruled out by the guesses; bool like `mu`.
+def is_rejected(
+    curve: Curve, made: Guesses, level: float, hypotheses: int = 1
+) -> NDArray[np.bool_]:
+    """Whether the guesses rule out each hypothesis of `curve`; bool (hypotheses,).
 
     R bounds the chance of at least so many right guesses, H the rest; both are walked down from
-    the observed count as the algorithm does.
+    the observed count as the algorithm does. Rounding a vanishing H down rejects less.
     """
     m, r, v = made.canaries, made.made, made.right
-    right = np.full(mu.shape, level * v / m)
-    wrong = np.full(mu.shape, level * (r - v) / m)
+    right = np.full(hypotheses, level * v / m)
+    wrong = np.full(hypotheses, level * (r - v) / m)
     for i in range(v - 1, -1, -1):
-        grown = np.maximum(wrong, ndtr(ndtri(right) - mu))
+        grown = np.maximum(wrong, curve.least_false_alarms(right))
         right = np.minimum(1.0, right + i / (r - i) * (grown - wrong))
         wrong = grown
     return np.asarray(right + wrong > r / m)
@@ -40,7 +57,7 @@ def mu_of_guesses(made: Guesses, level: float = LEVEL) -> float:
     low, high = 0.0, _LARGEST_MU
     for _ in range(_REFINEMENTS):
         grid = np.linspace(low, high, _POINTS)
-        rejected = is_rejected(grid, made, level)
+        rejected = is_rejected(GaussianCurve(grid), made, level, _POINTS)
         if not rejected[0]:
             return 0.0
         kept = int(np.argmin(rejected)) if not rejected.all() else _POINTS - 1
@@ -48,7 +65,49 @@ def mu_of_guesses(made: Guesses, level: float = LEVEL) -> float:
     return low
 
 
-def lower_bound(scores: Scores, coins: Coins, delta: float, level: float = LEVEL) -> float:
+def lower_bound(
+    scores: Scores,
+    coins: Coins,
+    delta: float,
+    level: float = LEVEL,
+    shares: Shares = SHARES,
+) -> float:
     """Best over the pre-set counts, each held to its part of the level, as epsilon at `delta`."""
-    share = level / len(guess_counts(len(scores)))
-    return epsilon_of(max(mu_of_guesses(made, share) for made in guesses(scores, coins)), delta)
+    part = level / len(guess_counts(len(scores), shares))
+    return epsilon_of(
+        max(mu_of_guesses(made, part) for made in guesses(scores, coins, shares)), delta
+    )
+
+
+def lower_bound_among(
+    family: Family,
+    size: int,
+    scores: Scores,
+    coins: Coins,
+    delta: float,
+    level: float = LEVEL,
+) -> float:
+    """The same with hypotheses of any kind, ordered from private to not.
+
+    It holds if the mechanism's curve is one of the family, or between two of them.
+
+    Args:
+        family: the hypothesis of each number below `size`.
+        size: how many there are.
+        scores, coins, delta, level: as for `lower_bound`.
+    """
+    part = level / len(guess_counts(len(scores)))
+    best = max(_last_rejected(family, size, made, part) for made in guesses(scores, coins))
+    return family(best).epsilon(delta) if best >= 0 else 0.0
+
+
+def _last_rejected(family: Family, size: int, made: Guesses, level: float) -> int:
+    """Number of the least private hypothesis that is ruled out, by bisection; -1 if none is."""
+    low, high = -1, size
+    while high - low > 1:
+        middle = (low + high) // 2
+        if is_rejected(family(middle), made, level)[0]:
+            low = middle
+        else:
+            high = middle
+    return low

@@ -8,7 +8,7 @@ level divided by how many there are (Bonferroni).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 Scores = NDArray[np.float64]
 Coins = NDArray[np.bool_]
+Shares = Sequence[float]
 
 LEVEL = 0.05
 # Shares of the canaries that are guessed, half as included and half as left out.
-SHARES = (0.1, 0.3)
+SHARES: Shares = (0.1, 0.3)
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,18 @@ class Guesses:
     right: int
 
 
-def guess_counts(canaries: int) -> tuple[int, ...]:
+def guess_counts(canaries: int, shares: Shares = SHARES) -> tuple[int, ...]:
     """The counts of guesses for so many canaries: even, different, at least 2."""
-    return tuple(sorted({max(2, 2 * round(share * canaries / 2)) for share in SHARES}))
+    return tuple(sorted({max(2, 2 * round(share * canaries / 2)) for share in shares}))
 
 
-def guesses(scores: Scores, coins: Coins) -> Iterator[Guesses]:
+def guesses(scores: Scores, coins: Coins, shares: Shares = SHARES) -> Iterator[Guesses]:
     """Guess "included" for the highest and "left out" for the lowest scores, for every count.
 
     Args:
         scores: (canaries,), higher for included ones.
         coins: (canaries,), which were included.
+        shares: of the canaries that are guessed.
 
     Raises:
         ValueError: shapes differ, or a score is not finite.
@@ -55,7 +57,7 @@ def guesses(scores: Scores, coins: Coins) -> Iterator[Guesses]:
     check(scores, coins)
     order = np.argsort(scores, kind="stable")
     ordered = coins[order]
-    for made in guess_counts(len(scores)):
+    for made in guess_counts(len(scores), shares):
         half = made // 2
         right = int(ordered[-half:].sum()) + int((~ordered[:half]).sum())
         yield Guesses(len(scores), made, right)

@@ -15,7 +15,16 @@ import math
 import numpy as np
 from scipy.stats import binom
 
-from audit.bounds.guesses import LEVEL, Coins, Guesses, Scores, guess_counts, guesses
+from audit.bounds.guesses import (
+    LEVEL,
+    SHARES,
+    Coins,
+    Guesses,
+    Scores,
+    Shares,
+    guess_counts,
+    guesses,
+)
 
 _LARGEST_EPSILON = 50.0
 _PRECISION = 1e-6
@@ -51,7 +60,13 @@ def epsilon_of_guesses(made: Guesses, delta: float, level: float = LEVEL) -> flo
     return low
 
 
-def lower_bound(scores: Scores, coins: Coins, delta: float, level: float = LEVEL) -> float:
+def lower_bound(
+    scores: Scores,
+    coins: Coins,
+    delta: float,
+    level: float = LEVEL,
+    shares: Shares = SHARES,
+) -> float:
     """Best over the pre-set counts, each held to its part of the level."""
-    share = level / len(guess_counts(len(scores)))
-    return max(epsilon_of_guesses(made, delta, share) for made in guesses(scores, coins))
+    part = level / len(guess_counts(len(scores), shares))
+    return max(epsilon_of_guesses(made, delta, part) for made in guesses(scores, coins, shares))

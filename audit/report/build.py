@@ -12,6 +12,7 @@ from audit.findings import (
     canaries,
     composition,
     guarantee,
+    inversion,
     limits,
     mechanism,
     membership,
@@ -20,6 +21,7 @@ from audit.findings import (
     sampling,
     uncounted,
     utility,
+    views,
 )
 from audit.findings.canaries import CanarySection
 from audit.report.headline import headline
@@ -35,6 +37,8 @@ SETUP = "audit-setup"
 ATTACK_SECTIONS: dict[str, Find] = {
     "canaries": canaries.find,
     "membership": membership.find,
+    "inversion": inversion.find,
+    "views": views.find,
 }
 
 
@@ -96,7 +100,7 @@ def lower_bounds(section: Section | None, run: AuditedRun) -> list[LowerBound]:
             epsilon=getattr(observer, method),
             delta=run.config.privacy.delta,
             confidence=section.confidence,
-            ceiling=section.ceiling if kind == "bound" else None,
+            ceiling=section.ceilings.get(method),
         )
         for observer in section.observers
         for method, kind in kinds.items()

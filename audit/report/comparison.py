@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from audit.report.headline import largest_proven
 from audit.report.schema import Report
 from audit.report.section import Section
 
@@ -58,7 +59,7 @@ def compared(reports: Sequence[Report]) -> Comparison:
 
 
 def _run(report: Report) -> ComparedRun:
-    proven = [bound.epsilon for bound in report.lower_bounds if bound.kind == "bound"]
+    measured = largest_proven(report.lower_bounds)
     encryption = report.mechanism.encryption
     return ComparedRun(
         run=report.run.name,
@@ -71,7 +72,7 @@ def _run(report: Report) -> ComparedRun:
         unit=report.guarantee.unit,
         epsilon=report.guarantee.epsilon,
         delta=report.guarantee.delta,
-        lower_bound=max(proven, default=None),
+        lower_bound=measured.epsilon if measured else None,
         accuracy=report.utility.accuracy,
         cost_in_points=report.utility.cost_in_points,
         status=report.headline.status,

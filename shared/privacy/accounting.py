@@ -161,6 +161,28 @@ def spent(
     return Spent(_pld_epsilon(key, delta, 1), _rdp_epsilon(key, delta), delta)
 
 
+def profile(
+    noise_multiplier: float, rate: float, count: int, epsilons: Floats, *, interval: float = 1e-3
+) -> Floats:
+    """delta at each epsilon, of `count` Gaussian steps with Poisson sampling; by PLD.
+
+    Args:
+        noise_multiplier: at least 0.1.
+        rate: sampling rate, 1 for none.
+        count: of steps.
+        epsilons: (n,), at least 0.
+        interval: width of the privacy loss grid; the error is upwards and below 0.1 % of epsilon.
+
+    Raises:
+        PrivacyError: there is too little noise for a grid of losses.
+    """
+    if noise_multiplier < _PLD_MIN_NOISE:
+        raise PrivacyError(f"noise multiplier {noise_multiplier} is below {_PLD_MIN_NOISE}")
+    composed = _pld(noise_multiplier, rate, interval).self_compose(count)
+    with np.errstate(all="ignore"):
+        return np.asarray(composed.get_delta_for_epsilon(epsilons), dtype=np.float64)
+
+
 def within(events: Iterable[PrivacyEvent], epsilon: float, delta: float, unit: Unit) -> bool:
     """Whether the composed events stay within (epsilon, delta); fast where RDP already shows it."""
     key = _merged(events)

@@ -19,7 +19,9 @@ def test_it_passes_for_the_bounds_as_they_are() -> None:
     assert found.passed, found.as_dict()
     assert set(found.null_positive_rate) == {"steinke", "fdp", "clopper_pearson", "gaussian"}
     assert found.delta_mutant_caught
-    assert {what for what, _ in seen} == {"null runs", "coverage"}
+    assert {what for what, _ in seen} == {"null runs", "coverage", "sampled batches"}
+    assert 0 < found.largest_null_positive_rate <= sum(found.null_positive_rate.values())
+    assert set(found.coverage) == {*selftest.BOUNDS, selftest.LARGEST, selftest.SAMPLED}
     assert all(0 < share <= 1 for _, share in seen)
 
 
