@@ -123,8 +123,6 @@ class Federation:
         self._strategy = Aggregator(config.federation)
         self._union = UnionStep(config.federation)
         self._average = RunningAverage(config.federation.average_decay)
-        # Why the run cannot go on, although its last round was gone through.
-        self._end: ReleaseRefused | None = None
         self._attendance = Attendance(grid, config, settings.device_names)
 
     @property
@@ -169,8 +167,6 @@ class Federation:
                 save_checkpoint(directory, state)
                 discard_pending(self._settings.run_dir)
                 journal.write(state.history[-1])
-                if self._end is not None:
-                    raise self._end
             discard_pending(self._settings.run_dir)
             final = state.average or state.weights
             save_model(self._settings.run_dir / "model.safetensors", final)

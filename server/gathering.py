@@ -24,8 +24,10 @@ from shared.protocol.refusals import read_failure
 _POLL_S = 0.5
 # A resumed run waits so long for all of its clients before it goes on with those that are enough.
 _GRACE_S = 30.0
-# What a node that came in the middle of a run may take to introduce itself.
-_INTRODUCTION_S = 20.0
+# What a node may take to introduce itself in the middle of a run; the others wait for it.
+_INTRODUCTION_S = 10.0
+# The same for one that was silent before, and may be busy still, or dead.
+_SECOND_CHANCE_S = 2.0
 
 
 class Attendance:
@@ -43,6 +45,8 @@ class Attendance:
     ) -> None:
         self._grid, self._config, self._approved = grid, config, approved
         self._seen: set[int] = set()
+        self._doubted: set[int] = set()
+        self._has_begun = False
         self._problems: list[str] = []
         self.members: dict[str, Member] = {}
         self.node_ids: dict[str, int] = {}
@@ -56,6 +60,7 @@ class Attendance:
         federation = self._config.federation
         nodes = _wait_for_nodes(self._grid, federation.clients, federation.join_timeout_s)
         self._introduce(nodes, nodes, federation.round_timeout_s)
+        self._has_begun = True
         usable = [m for m in self.members.values() if m.standing is Standing.ACTIVE]
         if len(usable) < federation.min_replies:
             problems = [*self._problems, *(m.reason for m in self.members.values() if m.reason)]
@@ -73,7 +78,8 @@ class Attendance:
         """
         began, timeout_s = time.monotonic(), self._config.federation.join_timeout_s
         # Only a run that goes on after a crash knows none of its clients yet.
-        grace_s = 0.0 if self.node_ids else min(_GRACE_S, timeout_s)
+        grace_s = 0.0 if self._has_begun else min(_GRACE_S, timeout_s)
+        self._has_begun = True
         while True:
             there = self._look(clients)
             waited = time.monotonic() - began
@@ -88,11 +94,25 @@ class Attendance:
                 )
             time.sleep(_POLL_S)
 
+    def doubt(self, clients: Sequence[str]) -> None:
+        """Ask clients who they are before they count as there again.
+
+        For those that were silent in a round: Flower lists a node for a minute after it died, and
+        each round in that minute would otherwise be waited out to its deadline.
+        """
+        for client in clients:
+            node = self.node_ids.pop(client)
+            self._seen.discard(node)
+            self._doubted.add(node)
+
     def _look(self, clients: Sequence[str]) -> list[str]:
         nodes = set(self._grid.get_node_ids())
-        if unseen := sorted(nodes - self._seen):
-            timeout_s = min(_INTRODUCTION_S, self._config.federation.round_timeout_s)
-            self._introduce(unseen, nodes, timeout_s)
+        # Who comes back may have been started anew, with other code or other records.
+        self._seen &= nodes
+        if unseen := nodes - self._seen:
+            longest_s = _SECOND_CHANCE_S if unseen <= self._doubted else _INTRODUCTION_S
+            timeout_s = min(longest_s, self._config.federation.round_timeout_s)
+            self._introduce(sorted(unseen), nodes, timeout_s)
         return [client for client in clients if self.node_ids.get(client) in nodes]
 
     def _introduce(self, nodes: list[int], online: Collection[int], timeout_s: float) -> None:
@@ -103,6 +123,7 @@ class Attendance:
             if node not in nodes:
                 continue  # Flower's own answer for a node that is gone
             self._seen.add(node)
+            self._doubted.discard(node)
             try:
                 member = _introduced(reply, self._config)
                 if self._approved is not None:
@@ -110,7 +131,8 @@ class Attendance:
             except ProtocolError as error:
                 self._problems.append(str(error))
                 continue
-            if self.node_ids.get(member.client) in online:
+            before = self.node_ids.get(member.client, node)
+            if before != node and before in online:
                 self._problems.append(f"two clients call themselves {member.client!r}")
                 continue
             self.members[member.client] = member

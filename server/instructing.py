@@ -40,7 +40,7 @@ class Instructor:
         node_ids: Mapping[str, int],
         collection: Collection,
         on_reply: Callable[[int], None],
-    ) -> None:
+    ) -> list[str]:
         """Ask everybody in `record`, and fill it with what came of it until the deadline.
 
         Args:
@@ -51,6 +51,9 @@ class Instructor:
             node_ids: Flower's node of each client.
             collection: takes the good replies.
             on_reply: told how many have answered, each time one has.
+
+        Returns:
+            Those who did not answer.
         """
         clients = {node_ids[client]: client for client in record.asked}
         arrays = to_record(weights)
@@ -66,7 +69,7 @@ class Instructor:
             if client in record.silent:
                 _receive(reply, client, roster, record, collection)
                 on_reply(len(record.asked) - len(record.silent))
-        record.close()
+        return record.close()
 
 
 def _receive(

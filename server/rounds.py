@@ -79,9 +79,11 @@ class RoundRecord:
         heard = {*self.ok, *(n.client for n in self.declined + self.failed + self.rejected)}
         return [client for client in self.asked if client not in heard]
 
-    def close(self) -> None:
-        """End the round: whoever is silent was late."""
-        self.failed += [Note(client, "no answer before the deadline") for client in self.silent]
+    def close(self) -> list[str]:
+        """End the round: whoever is silent was late. Returns them."""
+        late = self.silent
+        self.failed += [Note(client, "no answer before the deadline") for client in late]
+        return late
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> RoundRecord:
