@@ -23,7 +23,7 @@ from audit.report.build import SETUP, build
 from audit.report.html import to_html
 from audit.report.schema import Report, Step
 from server.durable import write_atomically
-from shared.errors import DataError, EvidenceError, RunError, UsageError
+from shared.errors import CalyxError, EvidenceError, LedgerError, RunError, UsageError
 from shared.protocol.identity import software_version
 from simulations.run_folder import RunFolder
 
@@ -67,7 +67,8 @@ def audit_run(
 
     Raises:
         UsageError: an attack of that name does not exist, or the folder holds no finished run.
-        CalyxError: the run or its evidence is damaged, or an attack failed.
+        CalyxError: the run or its evidence is damaged. (An attack that fails is left out, and
+            the report says why.)
     """
     chosen = _chosen(skip, only)
     run = AuditedRun(run_dir)
@@ -144,14 +145,17 @@ def _chosen(skip: Collection[str], only: Collection[str]) -> list[str]:
 def _step(
     name: str, attack: Attack, run: AuditedRun, store: EvidenceStore, progress: Progress
 ) -> Step:
-    """Run one attack; one that says it does not fit this run is left out, with its reason."""
+    """Run one attack; one that fails or does not fit this run is left out, with its reason."""
     if store.has(name):
         return Step(name=name, done=True, seconds=None, reason="done before")
     started = time.monotonic()
     progress(name, 0.0)
     try:
         attack(run, store, progress)
-    except (UsageError, DataError) as error:
+    except (EvidenceError, LedgerError):
+        raise
+    except CalyxError as error:
+        # The others' evidence is worth having; the report says what failed.
         return Step(name=name, done=False, seconds=None, reason=str(error))
     progress(name, 1.0)
     return Step(name=name, done=True, seconds=round(time.monotonic() - started, 1), reason="")

@@ -45,7 +45,7 @@ def headline(
             "client is not bounded.",
             for_whom="nobody",
             against_whom="nobody",
-            measured=_measured(bounds, epsilon),
+            measured=_measured(bounds, epsilon, attacks),
             not_guaranteed=tuple(not_guaranteed),
         )
     shown = f"ε = {epsilon_text(epsilon)} at δ = {guarantee.delta:g}"
@@ -66,7 +66,7 @@ def headline(
             + guarantee.note,
             "for_whom": f"{guarantee.units:,} {guarantee.unit}s",
             "against_whom": ", ".join(parties.holds_against) or "nobody",
-            "measured": _measured(bounds, epsilon),
+            "measured": _measured(bounds, epsilon, attacks),
             "not_guaranteed": tuple(not_guaranteed),
         }
     )
@@ -90,8 +90,12 @@ def largest_proven(bounds: Sequence[LowerBound]) -> LowerBound | None:
     return max(own, key=lambda bound: bound.epsilon, default=None)
 
 
-def _measured(bounds: Sequence[LowerBound], epsilon: float | None) -> str:
+def _measured(
+    bounds: Sequence[LowerBound], epsilon: float | None, attacks: Mapping[str, Section | None]
+) -> str:
     best = largest_proven(bounds)
+    if best is None and any(attacks.values()):
+        return "No lower bound on ε was measured: the attack with canaries was left out."
     if best is None:
         return "Nothing was measured: this report was made without attacks."
     ceiling = best.ceiling

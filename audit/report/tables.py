@@ -178,6 +178,12 @@ def noise_lines(found: CanarySection) -> list[Row]:
     ]
 
 
+def attack_lines(report: Report) -> list[Row]:
+    """What attacks found, for the first page."""
+    sections = (("Who was in it?", report.membership), ("Reconstruction", report.views))
+    return [(name, getattr(found, "answer", "")) for name, found in sections if found is not None]
+
+
 def view_lines(found: ViewsSection) -> list[Row]:
     """What each party got."""
     return [
