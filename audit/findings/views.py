@@ -240,7 +240,9 @@ def _says(party: str, sights: Sequence[Sight]) -> str:
             else "no picture recovered"
         )
         leak = sight.labels
-        exact = leak is not None and leak.named and leak.right == leak.named < leak.classes
+        # Where every class is there, any name is right.
+        telling = leak is not None and leak.present < leak.classes
+        exact = telling and leak is not None and leak.named and leak.right == leak.named
         told = f", {leak.named} of {leak.present} classes named rightly" if leak and exact else ""
         parts.append(f"From {sight.sees} ({sight.records:,} records): {verdict}{told}.")
     return " ".join(parts)

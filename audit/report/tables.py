@@ -189,7 +189,7 @@ def view_lines(found: ViewsSection) -> list[Row]:
     return [
         (
             view.party,
-            "; ".join(f"{k.messages} {k.kind} {k.direction}" for k in view.captured),
+            "; ".join(f"{k.messages} × {k.kind} {k.direction}" for k in view.captured),
             size(view.bytes),
             view.says,
         )
@@ -248,4 +248,8 @@ def size(size_bytes: float) -> str:
     while size_bytes >= 999.5 and len(units) > 1:
         size_bytes /= 1000
         units.pop(0)
-    return f"{size_bytes:.0f} {units[0]}" if units[0] == "B" else f"{size_bytes:.1f} {units[0]}"
+    return (
+        f"{size_bytes:.0f}\N{NO-BREAK SPACE}{units[0]}"
+        if units[0] == "B"
+        else f"{size_bytes:.1f}\N{NO-BREAK SPACE}{units[0]}"
+    )
