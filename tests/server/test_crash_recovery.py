@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from authority.events import Granted, Repeated
@@ -136,6 +137,22 @@ def test_run_ends_when_a_contributor_was_revoked_and_goes_on_without_it(
         [1, 2, 3],
     ]
     assert releases(tmp_path) == [("granted", n) for n in (1, 2, 3)]
+
+
+def test_client_with_other_records_than_before_is_not_asked_again(
+    killed: Killed, tmp_path: Path
+) -> None:
+    killed(tmp_path, "before_the_record")
+    path = tmp_path / "run" / "partition.npz"
+    with np.load(path) as archive:
+        indices = dict(archive)
+    np.savez(path, **(indices | {"client-1": indices["client-1"][1:]}))
+    federate(tmp_path)
+    assert [charges(tmp_path, client) for client in (0, 1, 2)] == [[1, 2, 3], [1, 2], [1, 2, 3]]
+    state = load_latest(tmp_path / "run" / "checkpoints", digest(CONFIG))
+    assert state is not None
+    reasons = {member["client"]: member["reason"] for member in state.roster}
+    assert "another record count" in reasons.pop("1") and set(reasons.values()) == {""}
 
 
 def test_altered_record_is_not_used(killed: Killed, tmp_path: Path) -> None:
