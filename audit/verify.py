@@ -22,6 +22,7 @@ from pathlib import Path
 
 from audit.audited_run import AuditedRun
 from audit.evidence import EvidenceStore
+from audit.findings.canaries import CanarySection
 from audit.report.build import build
 from audit.report.html import to_html
 from audit.report.schema import Report
@@ -73,6 +74,12 @@ def verify(path: Path) -> Verified:
         raise EvidenceError(
             f"{json_path} is not what its evidence gives{_first_difference(report, stored)}; make "
             f"it anew with: calyx report {run_dir}"
+        )
+    canaries = report.canaries
+    if isinstance(canaries, CanarySection) and not canaries.committed_before_round_1:
+        raise EvidenceError(
+            f"{json_path}: the coins of the canaries were not committed to before round 1, so the "
+            "bounds prove nothing; audit the run anew"
         )
     html_path = json_path.with_name(HTML_NAME)
     if html_path.exists() and html_path.read_bytes() != to_html(report).encode():

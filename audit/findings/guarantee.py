@@ -33,6 +33,7 @@ from scipy.stats import norm
 from audit.audited_run import AuditedRun, ClientLedger
 from audit.evidence import EvidenceStore
 from audit.findings import sampling
+from audit.findings.sampling import SamplingSection
 from audit.report.section import Section
 from client.ledger import Entry
 from shared.privacy.accounting import PrivacyEvent, Spent, Unit, spent
@@ -111,9 +112,14 @@ class GuaranteeSection(Section):
 
 def find(run: AuditedRun, store: EvidenceStore) -> GuaranteeSection:
     """Compute the guarantee of a run from its ledgers."""
+    return computed(run, sampling.find(run, store))
+
+
+def computed(run: AuditedRun, sampled: SamplingSection) -> GuaranteeSection:
+    """The guarantee, given what is known of sampling."""
     privacy, plan = run.config.privacy, run.plans[0]
     unit, delta = privacy.unit, privacy.delta
-    trusted = sampling.find(run, store).verdict in ("as assumed", "not needed")
+    trusted = sampled.verdict in ("as assumed", "not needed")
     ledgers = run.ledgers
     counted = [
         ledger.events if trusted else _dearer(run, ledger, delta, unit) for ledger in ledgers

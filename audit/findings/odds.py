@@ -15,8 +15,6 @@ import math
 
 from pydantic import Field
 
-from audit.audited_run import AuditedRun
-from audit.evidence import EvidenceStore
 from audit.findings import guarantee
 from audit.findings.guarantee import GuaranteeSection
 from audit.report.section import Section
@@ -43,11 +41,6 @@ class OddsSection(Section):
     beliefs: tuple[Belief, ...]
     failure: str = Field(description="what delta means")
     judgement: str = Field(description="how strong that is")
-
-
-def find(run: AuditedRun, store: EvidenceStore) -> OddsSection:
-    """Say the guarantee of a run in plain words."""
-    return in_words(guarantee.find(run, store))
 
 
 def in_words(found: GuaranteeSection) -> OddsSection:

@@ -44,7 +44,11 @@ class PartiesSection(Section):
 
 def find(run: AuditedRun, store: EvidenceStore) -> PartiesSection:
     """Put together what each party sees in a run of this configuration."""
-    found = guarantee.find(run, store)
+    return seen(run, guarantee.find(run, store))
+
+
+def seen(run: AuditedRun, found: GuaranteeSection) -> PartiesSection:
+    """The parties, given what is guaranteed."""
     noise = run.config.privacy.noise
     parties = [_server(run, found)]
     if run.is_sealed:

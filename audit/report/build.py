@@ -52,14 +52,16 @@ def build(run: AuditedRun, store: EvidenceStore) -> Report:
     found: dict[str, Section | None] = attacks | {
         name: find(run, store) for name, find in ATTACK_SECTIONS.items()
     }
+    sampled = sampling.find(run, store)
+    guaranteed = guarantee.computed(run, sampled)
     sections: dict[str, Any] = {
         "agreement": agreement.find(run, store),
-        "guarantee": guarantee.find(run, store),
-        "odds": odds.find(run, store),
-        "sampling": sampling.find(run, store),
+        "guarantee": guaranteed,
+        "odds": odds.in_words(guaranteed),
+        "sampling": sampled,
         "composition": composition.find(run, store),
         "mechanism": mechanism.find(run, store),
-        "parties": parties.find(run, store),
+        "parties": parties.seen(run, guaranteed),
         "uncounted": uncounted.find(run, store),
         "utility": utility.find(run, store),
         "limits": limits.find(run, store),

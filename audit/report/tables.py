@@ -15,6 +15,7 @@ from audit.report.headline import epsilon_text
 from audit.report.schema import Report
 
 Row = tuple[str, ...]
+MOST_CLIENTS = 30
 
 
 def worst_lines(found: GuaranteeSection) -> list[Row]:
@@ -34,8 +35,19 @@ def several_lines(found: GuaranteeSection) -> list[Row]:
     ]
 
 
+def client_caption(found: GuaranteeSection) -> str:
+    """What the table of clients shows."""
+    if len(found.by_client) <= MOST_CLIENTS:
+        return "From each client's ledger"
+    return f"From the {MOST_CLIENTS} dearest of {len(found.by_client):,} clients' ledgers"
+
+
 def client_lines(found: GuaranteeSection) -> list[Row]:
-    """What each client's ledger adds up to."""
+    """What each client's ledger adds up to; of many clients the dearest."""
+    shown = found.by_client
+    if len(shown) > MOST_CLIENTS:
+        dearest = sorted(shown, key=lambda c: math.inf if c.epsilon is None else c.epsilon)
+        shown = tuple(reversed(dearest[-MOST_CLIENTS:]))
     return [
         (
             str(cost.client),
@@ -46,7 +58,7 @@ def client_lines(found: GuaranteeSection) -> list[Row]:
             epsilon_text(cost.epsilon),
             cost.ledger_head[:16],
         )
-        for cost in found.by_client
+        for cost in shown
     ]
 
 
