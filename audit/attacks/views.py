@@ -98,7 +98,7 @@ def run(folder: RunFolder, store: EvidenceStore, progress: Progress) -> None:
     sights = sights_of(played, public)
     rows: list[dict[str, Any]] = []
     attacked: dict[int, tuple[dict[str, Any], dict[str, NDArray[Any]]]] = {}
-    low, high = float(test.features.min()), float(test.features.max())
+    low, high = _range(test)
     mean = (test.features.mean(axis=0) - low) / (high - low)
     arrays: dict[str, NDArray[Any]] = {"baseline": mean.astype(np.float32)}
     for number, sight in enumerate(sights):
@@ -148,6 +148,7 @@ def replay(config: Config) -> tuple[Played, Dataset]:
     sent = capture.find("train", 1)[0]
     plan = TrainInstruction.from_content(sent.message.content).plan
     load_weights(model, read_record(read_arrays(sent.message.content), like=weights_of(model)))
+    model.eval()
     records = tuple(split.train.subset(indices) for indices in partition_of(config))
     after = capture.find("train", 2, sender=SERVER)
     final = (
@@ -274,7 +275,7 @@ def _attack(
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """All attacks on one sight: what is said of them, and their pictures."""
     model, shape = played.model, test.input_shape
-    low, high = float(test.features.min()), float(test.features.max())
+    low, high = _range(test)
     behind = [played.records[client] for client in sight.clients]
     truth = np.concatenate([(r.features - low) / (high - low) for r in behind])
     present = np.isin(np.arange(test.classes), np.concatenate([r.labels for r in behind]))
@@ -296,9 +297,13 @@ def _attack(
         arrays[f"{name}-truth"] = truth[match(pictures, truth)].astype(np.float32)
         arrays[f"{name}-baseline-truth"] = truth[match(chance, truth)].astype(np.float32)
 
-    is_smooth = isinstance(model, Lstm)
+    is_smooth, unfit = isinstance(model, Lstm), ""
     invert = invert_smooth if is_smooth else invert_piecewise
-    keep("inverted", invert(Observed(model, gradient, guess, shape, low, high), _SEED, tick))
+    try:
+        keep("inverted", invert(Observed(model, gradient, guess, shape, low, high), _SEED, tick))
+    except (RuntimeError, NotImplementedError) as error:
+        # A user's own model may have no second derivative.
+        unfit = " ".join(str(error).split())[:200]
     names = closed_form.first_layer(model, shape)
     if names is not None:
         inputs = closed_form.layer_inputs(by_name[names[0]], by_name[names[1]], count)
@@ -307,9 +312,16 @@ def _attack(
         "clients": len(sight.clients),
         "records": len(truth),
         "search": "L-BFGS" if is_smooth else "Adam on the angle",
+        "search_failed": unfit,
         "closed_form": names is not None,
         "labels": bias is not None,
     }, arrays
+
+
+def _range(test: Dataset) -> tuple[float, float]:
+    """Between which values records lie, as far as test records tell."""
+    low, high = float(test.features.min()), float(test.features.max())
+    return low, high if high > low else low + 1.0
 
 
 def _mean_probability(model: torch.nn.Module, test: Dataset) -> torch.Tensor:

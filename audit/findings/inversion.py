@@ -5,6 +5,7 @@ Every figure is computed from the pictures in the evidence (`audit.attacks.inver
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -151,11 +152,14 @@ def _says(recovered: int, count: int, facts: dict[str, Any]) -> str:
         words = "The record was recovered." if count == 1 else f"{recovered} of {count} recovered."
     else:
         words = "Nothing was recovered: the mean image is at least as good a guess."
-    if "rank_of_truth" in facts:
+    if "largest_correlation" in facts:
+        # Of so many independent numbers; three standard deviations, some guesses.
+        chance = 3 / math.sqrt(facts["numbers"])
         words += (
-            f" Of {facts['candidates']} guesses that were encrypted with the public key, "
-            f"{facts['equal_ciphertexts']} ciphertexts equalled those captured, and the right one "
-            f"came out as number {facts['rank_of_truth']}."
+            f" {facts['candidates']} guesses, the right one among them, were encrypted with the "
+            f"public key: {facts['equal_ciphertexts']} ciphertexts equalled those captured, and "
+            f"none correlated by more than {facts['largest_correlation']:.4f} (chance: up to some "
+            f"{chance:.4f})."
         )
     if "correlation_with_update" in facts:
         words += f" Correlation with the update: {facts['correlation_with_update']:+.4f}."

@@ -30,6 +30,13 @@ _ASSUMED = {
     "addresses. A simulation has no network: these are the bytes that would travel",
     PUBLIC: "gets the final model; code, configuration and first weights are known to everybody",
 }
+# By kind of message, from the server and to it.
+_KINDS = {
+    "query": ("request to introduce itself", "introduction"),
+    "query.sealing": ("public key with admission", "acceptance of the key"),
+    "train": ("training instruction with the global model", "update"),
+    "evaluate": ("request to evaluate the global model", "evaluation"),
+}
 _CLIENT_ASSUMED = "keeps its own records, noise and every global model that it is sent"
 
 
@@ -37,7 +44,7 @@ class CapturedKind(Section):
     """All messages of one kind in one direction."""
 
     kind: str
-    direction: str = Field(description="sent or received")
+    direction: str = Field(description="sent, received, or seen by a wire tap")
     messages: int
     bytes: int
 
@@ -47,6 +54,7 @@ class LabelLeak(Section):
 
     named: int = Field(description="classes with a negative gradient")
     right: int = Field(description="of these, classes that are among the records")
+    by_chance: float = Field(description="how many would be right if they were drawn by lot")
     present: int = Field(description="classes among the records")
     classes: int
 
@@ -175,7 +183,9 @@ def _kinds(party: str, own: Sequence[Mapping[str, Any]]) -> tuple[CapturedKind, 
     groups: dict[tuple[str, str], list[int]] = {}
     for crossing in own:
         direction = "sent" if crossing["sender"] == party else "received"
-        groups.setdefault((crossing["kind"], direction), []).append(crossing["bytes"])
+        direction = "seen" if party == NETWORK else direction
+        kind = _KINDS.get(crossing["kind"], (crossing["kind"],) * 2)[crossing["sender"] != SERVER]
+        groups.setdefault((kind, direction), []).append(crossing["bytes"])
     return tuple(
         CapturedKind(kind=kind, direction=direction, messages=len(sizes), bytes=sum(sizes))
         for (kind, direction), sizes in groups.items()
@@ -184,9 +194,10 @@ def _kinds(party: str, own: Sequence[Mapping[str, Any]]) -> tuple[CapturedKind, 
 
 def _sight(row: Mapping[str, Any], crossings: Sequence[Mapping[str, Any]], arrays: Arrays) -> Sight:
     name = row["name"]
-    attacks = [("inverted", f"search, {row['search']}")]
+    attacks = [] if row["search_failed"] else [("inverted", f"search, {row['search']}")]
     attacks += [("closed", "closed form of the first layer")] if row["closed_form"] else []
     missing = [] if row["closed_form"] else ["closed form: no layer with a bias sees whole records"]
+    missing += [f"search: {row['search_failed']}"] if row["search_failed"] else []
     missing += [] if row["labels"] else ["labels: the output layer has no bias"]
     leak = None
     if row["labels"]:
@@ -194,6 +205,7 @@ def _sight(row: Mapping[str, Any], crossings: Sequence[Mapping[str, Any]], array
         leak = LabelLeak(
             named=int(named.sum()),
             right=int((named & present).sum()),
+            by_chance=float(named.sum() * present.mean()),
             present=int(present.sum()),
             classes=len(present),
         )
@@ -233,19 +245,27 @@ def _says(party: str, sights: Sequence[Sight]) -> str:
         return "The union of what crossed all boundaries: no attack beyond those of the others."
     parts = []
     for sight in sights:
-        best = max(r.recovered for r in sight.reconstructions)
+        best = max((r.recovered for r in sight.reconstructions), default=0)
         verdict = (
             f"{best} of {len(sight.reconstructions[0].pictures)} pictures recovered"
             if best
             else "no picture recovered"
+            if sight.reconstructions
+            else "no search was possible"
         )
-        leak = sight.labels
-        # Where every class is there, any name is right.
-        telling = leak is not None and leak.present < leak.classes
-        exact = telling and leak is not None and leak.named and leak.right == leak.named
-        told = f", {leak.named} of {leak.present} classes named rightly" if leak and exact else ""
+        told = _labels_said(sight.labels)
         parts.append(f"From {sight.sees} ({sight.records:,} records): {verdict}{told}.")
     return " ".join(parts)
+
+
+def _labels_said(leak: LabelLeak | None) -> str:
+    # Where every class is among the records, any class that is named is right.
+    if leak is None or not leak.named or leak.present == leak.classes:
+        return ""
+    return (
+        f", {leak.named} classes named, {leak.right} of them rightly (by chance "
+        f"{leak.by_chance:.1f}; {leak.present} of {leak.classes} are there)"
+    )
 
 
 def _answer(views: Sequence[View]) -> str:

@@ -331,6 +331,7 @@ def _public_key(federations: Federations, rung: Rung, tick: Tick) -> Attacked:
         "equal_ciphertexts": equal,
         "rank_of_truth": 1 + int(np.flatnonzero(order == is_true.index(True))[0]),
         "largest_correlation": max(fits),
+        "numbers": size,
     }
     vector = holder.difference(chunks, guess, size)
 
