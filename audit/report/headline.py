@@ -32,7 +32,7 @@ def headline(
     contradicted |= epsilon is not None and any(b.epsilon > epsilon for b in proven)
     whose = "each record" if guarantee.unit == "record" else "each client"
     not_guaranteed = [
-        f"Against the {party.name}: "
+        f"Against {party.name}: "
         + ("no bound." if party.epsilon is None else f"only ε = {epsilon_text(party.epsilon)}.")
         for party in parties.parties
         if party.name in parties.does_not_hold_against
