@@ -96,6 +96,7 @@ def find(run: AuditedRun, store: EvidenceStore) -> InversionSection | None:
             "of rounds differ. What this run's parties got is shown under views.",
             "Other attacks may do better. What noise gives away at most is bounded by epsilon, "
             "which does not depend on an attack.",
+            f"The pictures shown are {facts['source']}: whoever gets the report sees them.",
             "A ciphertext that could not be inverted is no proof that it cannot be: that rests "
             "on the encryption's security level. It is shown beside the sum that is released.",
         ),

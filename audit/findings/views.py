@@ -130,6 +130,8 @@ def find(run: AuditedRun, store: EvidenceStore) -> ViewsSection | None:
         caveats=(
             "Round 1 only. What all rounds give away together is bounded by epsilon and measured "
             "with canaries.",
+            "The records beside the reconstructions are real training records: whoever gets the "
+            "report sees them.",
             "Sums over many records show at most what they have in common; that nothing was "
             "recovered says little about one record.",
         ),
