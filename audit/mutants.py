@@ -156,6 +156,10 @@ def examine(settings: tuple[str, ...], seed: int) -> tuple[str, ...]:
             flags.append("canaries show more than is guaranteed")
         if any(observer.noise.too_little for observer in found.observers):
             flags.append("too little noise")
+        if not all(observer.signal.as_planned for observer in found.observers):
+            flags.append("canaries do not weigh one clip norm")
+        if not found.sums.agree:
+            flags.append("sums of clipped gradients are others when computed again")
         if found.remainder is not None and not found.remainder.as_planned:
             flags.append("what remains of the sums is not the planned noise")
         if sampling.find(audited, store).verdict in ("not as assumed", "not measured"):
@@ -214,15 +218,12 @@ def _noise_for_all_clients() -> list[Patch]:
 
 def _no_clip() -> list[Patch]:
     import client.dp_sgd as dp_sgd
+    import shared.models.record_gradients as record_gradients
 
-    real = dp_sgd._clipped_sum
+    def ones(norms: torch.Tensor, _: float) -> torch.Tensor:
+        return torch.ones_like(norms)
 
-    def unclipped(
-        model: nn.Module, gradients: Any, data: Any, indices: Any, _: float, device: Any
-    ) -> float:
-        return real(model, gradients, data, indices, 1e9, device)
-
-    return [(dp_sgd, "_clipped_sum", unclipped)]
+    return [(dp_sgd, "clip_factors", ones), (record_gradients, "clip_factors", ones)]
 
 
 def _batch_clip() -> list[Patch]:
@@ -301,6 +302,7 @@ def _wrong_count() -> list[Patch]:
 def _batch_norm() -> list[Patch]:
     """A batch norm in the model, and no check that would refuse it."""
     import audit.attacks.canaries as attack
+    import audit.attacks.canary_views as views
     import client.dp_sgd as dp_sgd
     import client.round as client_round
     import server.federation as federation
@@ -315,7 +317,7 @@ def _batch_norm() -> list[Patch]:
     def nothing(*_: Any) -> None:
         """Refuses no model."""
 
-    owners: list[Any] = [attack, client_round, federation]
+    owners: list[Any] = [attack, views, client_round, federation]
     return [
         *((owner, "build_model", mixing) for owner in owners),
         (sys.modules[__name__], "build_model", mixing),

@@ -1,9 +1,14 @@
-"""Canary records of an audited simulation: gradients of known direction, in or out by a coin.
+"""Canaries of an audited simulation: contributions of known direction, in or out by a coin.
 
-A canary stands for one record more, whose gradient is a direction that the auditor knows. If its
-coin says so, it takes part as a record does: it is drawn into a batch by the plan's sampling rate,
-clipped to the plan's norm, summed with the others, noised and sealed by the same code. What is
-released can then be searched for it. Only a simulated client accepts canaries (`client.node`).
+A canary stands for one more unit of privacy. For ``unit = record`` it is one more record, whose
+gradient is a direction that the auditor knows: it is drawn into a batch by the plan's sampling
+rate, clipped, summed with the others, noised and sealed by the same code as a record. For
+``unit = client`` the client itself is the canary and sends such a direction in place of what it
+would have learned. What is released can then be searched for it. Only a simulated client accepts
+canaries (`client.node`).
+
+The directions are rows of a random rotation, so they are orthogonal to each other and as good as
+orthogonal to everything that was chosen without knowing them.
 """
 
 from __future__ import annotations
@@ -18,57 +23,56 @@ from numpy.typing import NDArray
 from shared.errors import DataError
 from shared.privacy.noise import NoiseSource
 from shared.privacy.plan import PrivacyPlan
+from shared.privacy.rotation import Rotation
+
+# Norm of a canary before clipping, in clip norms. Above one, so that it is clipped as the records
+# that move a model most are: without clipping it would weigh double.
+LOUDNESS = 2.0
 
 
 @dataclass(frozen=True)
 class Canaries:
-    """The canaries of one client.
+    """The canaries of one client that take part; it is not told of others.
 
     Attributes:
         seed: of all directions of the audit.
-        client: number of the client.
-        coins: which of its canaries take part; bool (canaries,).
+        places: which rows of the rotation they are.
     """
 
     seed: int
-    client: int
-    coins: tuple[bool, ...]
+    places: tuple[int, ...]
 
     @classmethod
     def load(cls, path: Path, client: int) -> Canaries:
         """Read this client's canaries from the audit's file.
 
         Raises:
-            DataError: it cannot be read, or has none for this client.
+            DataError: it cannot be read, or says nothing of this client.
         """
         try:
             with np.load(path, allow_pickle=False) as archive:
-                coins = np.asarray(archive[f"client-{client}"], dtype=np.bool_)
-                return cls(int(archive["seed"]), client, tuple(bool(coin) for coin in coins))
+                places = np.asarray(archive[f"client-{client}"], dtype=np.int64)
+                return cls(int(archive["seed"]), tuple(int(place) for place in places))
         except (OSError, KeyError, ValueError) as error:
             raise DataError(f"client {client} has no canaries in {path.name}: {error}") from None
 
-    def clipped_sum(
-        self, dimension: int, plan: PrivacyPlan, noise: NoiseSource
-    ) -> NDArray[np.float64]:
-        """Sum of this step's canaries, each clipped like a record's gradient; (dimension,)."""
-        drawn = np.array(self.coins, dtype=np.bool_)
+    def drawn(self, plan: PrivacyPlan, noise: NoiseSource) -> NDArray[np.int64]:
+        """Places of those that are in this step's batch: all, or by one coin each."""
+        places = np.array(self.places, dtype=np.int64)
         if plan.sampling == "poisson":
-            drawn &= noise.coins(len(drawn), plan.sampling_rate)
-        chosen = directions(self.seed, self.client, len(self.coins), dimension)[drawn]
-        gradients = plan.clip_norm * chosen.astype(np.float64)
-        norms = np.linalg.norm(gradients, axis=1, keepdims=True)
-        return np.asarray((gradients * np.minimum(1.0, plan.clip_norm / norms)).sum(axis=0))
+            return places[noise.coins(len(places), plan.sampling_rate)]
+        return places
+
+    def summed(
+        self, places: NDArray[np.int64], lengths: NDArray[np.float64], dimension: int
+    ) -> NDArray[np.float64]:
+        """Sum of the directions of these places, each of its length; (dimension,)."""
+        by_place = np.zeros(dimension)
+        by_place[places] = lengths
+        return directions(self.seed, dimension).inverse(by_place)
 
 
-@lru_cache(maxsize=64)
-def directions(seed: int, client: int, count: int, dimension: int) -> NDArray[np.float32]:
-    """Independent random unit vectors, float32 (count, dimension); nearly orthogonal.
-
-    Two of them have an inner product of about 1/sqrt(dimension).
-    """
-    generator = np.random.default_rng([seed, client])
-    drawn = generator.standard_normal((count, dimension), dtype=np.float32)
-    drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
-    drawn.setflags(write=False)
-    return drawn
+@lru_cache(maxsize=4)
+def directions(seed: int, dimension: int) -> Rotation:
+    """The rotation whose rows are the directions: ``forward(x)[place]`` is <direction, x>."""
+    return Rotation(dimension, f"canaries {seed}".encode())

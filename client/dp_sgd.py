@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from client.audit import NO_AUDIT, Audit
+from client.canaries import LOUDNESS
 from client.training import TrainingLog, add_proximal_gradient, batch_tensors
 from shared.config.schema import TrainingConfig
 from shared.data import Dataset
@@ -35,7 +36,7 @@ from shared.models.build import BUILT_IN
 from shared.models.opacus_bridge import DPOptimizerFastGradientClipping
 from shared.models.optimizer import make_optimizer
 from shared.models.private import check_private, try_private
-from shared.models.record_gradients import RecordGradients, watched
+from shared.models.record_gradients import RecordGradients, clip_factors, watched
 from shared.privacy.noise import NoiseSource
 from shared.privacy.plan import PrivacyPlan
 
@@ -182,11 +183,14 @@ def _batch(records: int, plan: PrivacyPlan, noise: NoiseSource, audit: Audit) ->
 
 
 def _add_canaries(model: nn.Module, plan: PrivacyPlan, noise: NoiseSource, audit: Audit) -> None:
-    """Add the clipped gradients of an audited simulation's canaries to each ``grad``."""
+    """Add the gradients of an audited simulation's canaries to each ``grad``, clipped as others."""
     if audit.canaries is None:
         return
     parameters = [p for p in model.parameters() if p.requires_grad]
-    total = audit.canaries.clipped_sum(sum(p.numel() for p in parameters), plan, noise)
+    drawn = audit.canaries.drawn(plan, noise)
+    norms = torch.full((len(drawn),), LOUDNESS * plan.clip_norm, dtype=torch.float64)
+    lengths = (norms * clip_factors(norms, plan.clip_norm)).numpy()
+    total = audit.canaries.summed(drawn, lengths, sum(p.numel() for p in parameters))
     first = 0
     for parameter in parameters:
         part = torch.from_numpy(total[first : first + parameter.numel()])

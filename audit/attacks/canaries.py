@@ -2,25 +2,10 @@
 
 m canaries are spread over the clients, and a fair coin decides for each whether it takes part. A
 hash of the coins goes into the chain of evidence before the first round. Then the run is repeated
-with them (`audit.twin`), through the clients' own clipping, noise and sealing, and what the
-observer sees is projected on every canary's direction, round by round:
-
-    x_ti = <c_i, what was released in round t> / C
-
-Two observers are recorded:
-
-* *public*: sees what is released, nothing else: the released sum of every round, or with local
-  noise each client's update;
-* *informed*: also knows every record but not the coins, and subtracts what the others contributed.
-  Differential privacy is a promise against this one; it exists where a round is one step over the
-  union of all records.
+with them (`audit.twin`), through the clients' own clipping, noise and sealing, and what observers
+see is projected on every canary's direction, round by round (`audit.attacks.canary_views`).
 
 Projections and coins are the evidence; scores and bounds are made from them (`audit.findings`).
-
-Where nothing is sampled the auditor, who knows coins and records, can also subtract everything but
-the noise. What remains of each round is kept as two numbers: its squared norm, which betrays noise
-of another size and gradients that were not clipped, and its cosine with the round before, which
-betrays noise that was used twice.
 """
 
 from __future__ import annotations
@@ -28,39 +13,39 @@ from __future__ import annotations
 import hashlib
 import secrets
 import tempfile
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from flwr.app import Message
 from numpy.typing import NDArray
 
+from audit.attacks.canary_views import (
+    Placed,
+    SumWatcher,
+    UpdateWatcher,
+    Watcher,
+    insiders_of,
+    momentum_gains,
+)
 from audit.evidence import EvidenceStore
 from audit.twin import Watching, rounds_of, twin
-from client.canaries import directions
-from client.dp_sgd import clipped_gradient_sum
+from client.node import Node
 from shared.config import Config
-from shared.data import Dataset, load_split
-from shared.encryption.quantise import Grid
+from shared.data import load_split
 from shared.errors import UsageError
 from shared.models import build_model
-from shared.models.vector import dimension, to_vector, trainable_names
-from shared.privacy.noise import SeededNoise, seeded_key
+from shared.models.vector import dimension
 from shared.privacy.plan import PrivacyPlan
-from shared.privacy.rotation import Rotation
-from shared.protocol.arrays import load_weights, read_record, weights_of
-from shared.protocol.authority_client import Released, ReleaseRequest
-from shared.protocol.messages import TrainInstruction, read_arrays
-from shared.protocol.sealing import rotation_seed
+from simulations.run import partition_of
 from simulations.run_folder import RunFolder
 
 Progress = Callable[[str, float], None]
-Floats = NDArray[np.float64]
 
 COMMITMENT, NAME = "canaries-commitment", "canaries"
 DEFAULT_CANARIES = 1000
+# Directions are orthogonal, but the sum of all must stay small beside the noise, whose norm grows
+# with the dimension.
+_DIMENSIONS_PER_CANARY = 4
 
 
 def run(
@@ -77,7 +62,7 @@ def run(
         folder: the run.
         store: its evidence.
         progress: told how far it is.
-        canaries: m, how many.
+        canaries: m, how many; fewer for a very small model.
         workers: client processes; None for one a core.
 
     Raises:
@@ -85,25 +70,25 @@ def run(
     """
     config = folder.stored_config()
     refuse_unfit(config)
-    clients = config.federation.clients
-    coins = np.frombuffer(secrets.token_bytes(canaries), dtype=np.uint8) & 1
-    seed, nonce = secrets.randbits(63), secrets.token_bytes(32)
+    insiders = insiders_of(config)
+    placed = _placed(config, canaries, config.federation.clients - len(insiders))
+    nonce = secrets.token_bytes(32)
     store.put_json(
         COMMITMENT,
         {
-            "sha256": commitment(coins.astype(np.bool_), nonce),
-            "canaries": canaries,
-            "direction_seed": seed,
-            "observers": ["public", "informed"] if _is_union(config) else ["public"],
+            "sha256": commitment(placed.coins, nonce),
+            "canaries": len(placed.coins),
+            "direction_seed": placed.seed,
+            "insiders": len(insiders),
         },
     )
-    owner = np.arange(canaries) % clients
-    watcher = _Watcher(config, seed, owner, coins.astype(np.bool_))
+    watcher = _watcher(config, folder, placed, insiders)
+    total = config.training.rounds
     with tempfile.TemporaryDirectory(prefix="calyx-canaries-") as name:
         path = Path(name) / "canaries.npz"
-        parts = {f"client-{k}": coins[owner == k].astype(np.bool_) for k in range(clients)}
-        np.savez(path, seed=np.int64(seed), **parts)
-        total = config.training.rounds
+        clients = range(config.federation.clients)
+        own = {f"client-{k}": placed.places[placed.coins & (placed.owner == k)] for k in clients}
+        np.savez(path, seed=np.int64(placed.seed), **own)
         watching = Watching(
             tap=watcher,
             on_release=watcher.on_release,
@@ -112,33 +97,21 @@ def run(
         )
         with twin(config, watching, workers=workers) as repeated:
             last = rounds_of(repeated)[-1]
-    own = rounds_of(folder)[-1]
-    plan = watcher.plan
+    plans = {client: one.plan for client, one in watcher.instructions.items()}
     store.put_json(
         f"{NAME}-run",
         {
             "accuracy_with_canaries": last["accuracy"],
-            "accuracy_without": own["accuracy"],
-            "rounds": len(watcher.public),
+            "accuracy_without": rounds_of(folder)[-1]["accuracy"],
+            "rounds": len(watcher.public.values),
             "dimension": watcher.dimension,
-            "noise_multiplier": plan.noise_multiplier,
-            "shares": plan.mechanism.shares if plan.mechanism else 1,
-            "contributors": watcher.contributors,
-            "sampling_rate": plan.sampling_rate,
-            "steps_per_round": plan.steps_per_round,
+            "noise_multiplier": min(plan.noise_multiplier for plan in plans.values()),
+            "sampling_rate": max(plan.sampling_rate for plan in plans.values()),
+            "steps_per_round": max(plan.steps_per_round for plan in plans.values()),
+            "disagreements": watcher.disagreements,
         },
     )
-    arrays = {
-        "coins": coins.astype(np.bool_),
-        "nonce": np.frombuffer(nonce, dtype=np.uint8),
-        "public": np.array(watcher.public),
-    }
-    if watcher.informed:
-        arrays["informed"] = np.array(watcher.informed)
-    if watcher.remainder.energies:
-        arrays["energies"] = np.array(watcher.remainder.energies)
-        arrays["cosines"] = np.array(watcher.remainder.cosines)
-    store.put_arrays(NAME, arrays)
+    store.put_arrays(NAME, _arrays(config, watcher, placed, nonce, plans))
 
 
 def refuse_unfit(config: Config) -> None:
@@ -147,7 +120,7 @@ def refuse_unfit(config: Config) -> None:
     Raises:
         UsageError: with the reason.
     """
-    privacy = config.privacy
+    privacy, training = config.privacy, config.training
     if privacy.unit != "record" or privacy.noise not in ("local", "distributed"):
         raise UsageError(
             f"record canaries need unit = record with local or distributed noise; this run has "
@@ -158,6 +131,11 @@ def refuse_unfit(config: Config) -> None:
             "sealed updates with local noise show an observer only sums; audit the same run with "
             "secure_aggregation.scheme = none"
         )
+    if privacy.noise == "local" and training.optimizer != "sgd":
+        raise UsageError(
+            f"an update made by {training.optimizer} is no sum of gradients, so canaries cannot be "
+            "measured in it; audit the same run with training.optimizer = sgd"
+        )
 
 
 def commitment(coins: NDArray[np.bool_], nonce: bytes) -> str:
@@ -165,127 +143,62 @@ def commitment(coins: NDArray[np.bool_], nonce: bytes) -> str:
     return hashlib.sha256(nonce + coins.astype(np.bool_).tobytes()).hexdigest()
 
 
-def _is_union(config: Config) -> bool:
-    return config.privacy.noise == "distributed"
+def _placed(config: Config, wanted: int, holders: int) -> Placed:
+    """Coins and directions, drawn anew for every audit."""
+    split = load_split(config.data, config.seed)
+    shape, classes = split.test.input_shape, split.test.classes
+    size = dimension(build_model(config.model, shape, classes, config.seed))
+    canaries = min(wanted, size // _DIMENSIONS_PER_CANARY)
+    coins = np.frombuffer(secrets.token_bytes(canaries), dtype=np.uint8) & 1
+    seed = secrets.randbits(63)
+    places = np.random.default_rng(seed).permutation(size)[:canaries]
+    return Placed(seed, places, np.arange(canaries) % holders, coins.astype(np.bool_))
 
 
-class _Remainder:
-    """What remains of the released sums without canaries and records: the noise, if all is well."""
-
-    def __init__(self) -> None:
-        self._before: Floats | None = None
-        self.energies: list[float] = []
-        self.cosines: list[float] = []
-
-    def add(self, remainder: Floats) -> None:
-        """One round's remainder in clip norms, rotated as it is when the noise is added."""
-        self.energies.append(float(remainder @ remainder))
-        if self._before is not None:
-            norms = float(np.linalg.norm(remainder) * np.linalg.norm(self._before))
-            self.cosines.append(float(remainder @ self._before) / norms if norms else 1.0)
-        self._before = remainder
-
-
-class _Watcher:
-    """Stands at the server's boundary and at the released sums; keeps projections only."""
-
-    def __init__(
-        self, config: Config, seed: int, owner: NDArray[np.int64], coins: NDArray[np.bool_]
-    ) -> None:
-        self._config = config
-        split = load_split(config.data, config.seed)
-        self._train: Dataset = split.train
-        self._model = build_model(
-            config.model, split.test.input_shape, split.test.classes, config.seed
+def _watcher(config: Config, folder: RunFolder, placed: Placed, insiders: Sequence[int]) -> Watcher:
+    partition = partition_of(config)
+    if config.privacy.noise == "local":
+        return UpdateWatcher(config, placed, partition)
+    nodes = [
+        Node.from_settings(
+            {
+                "partition-id": client,
+                "partition-file": str(folder.partition_path),
+                "simulation-seed": config.seed,
+                "ledger": "none: it is asked what it sent, and trains nothing",
+            }
         )
-        self._names = trainable_names(self._model)
-        self.dimension = dimension(self._model)
-        self._owner = owner
-        counts = [int((owner == k).sum()) for k in range(config.federation.clients)]
-        self._directions = [
-            directions(seed, k, count, self.dimension) for k, count in enumerate(counts)
-        ]
-        self._canaries = sum(
-            (own[coins[owner == k]].sum(axis=0, dtype=np.float64))
-            for k, own in enumerate(self._directions)
-        )
-        self._sent: Floats = np.zeros(self.dimension)
-        self._others: Floats = np.zeros(self.dimension)
-        self._round = 0
-        self._plan: PrivacyPlan | None = None
-        self.contributors = 0
-        self.public: list[Floats] = []
-        self.informed: list[Floats] = []
-        self.remainder = _Remainder()
+        for client in insiders
+    ]
+    return SumWatcher(config, placed, partition, nodes)
 
-    @property
-    def plan(self) -> PrivacyPlan:
-        """The plan of the clients; in runs with local noise that of the last one seen."""
-        if self._plan is None:
-            raise UsageError("the repeated run sent no training instruction")
-        return self._plan
 
-    def sent(self, message: Message) -> None:
-        """Once a round: the global weights; what the others would contribute at them."""
-        if message.metadata.message_type != "train":
-            return
-        instruction = TrainInstruction.from_content(message.content)
-        self._plan = instruction.plan
-        if instruction.round == self._round:
-            return
-        self._round = instruction.round
-        weights = read_record(read_arrays(message.content), like=weights_of(self._model))
-        self._sent = to_vector(weights, self._names)
-        if _is_union(self._config):
-            load_weights(self._model, weights)
-            self._others = self._expected_gradient(instruction.plan)
-        else:
-            self.public.append(np.zeros(len(self._owner)))
-
-    def received(self, message: Message) -> None:
-        """With local noise: a client's own update, projected on its own canaries."""
-        if (
-            _is_union(self._config)
-            or message.metadata.message_type != "train"
-            or message.has_error()
-        ):
-            return
-        # Node ids follow the clients' numbers.
-        client = message.metadata.src_node_id - 2
-        weights = read_record(read_arrays(message.content), like=weights_of(self._model))
-        update = to_vector(weights, self._names) - self._sent
-        own = self._owner == client
-        scale = self.plan.expected_batch_size / self._config.training.learning_rate
-        projected = self._directions[client] @ (-update).astype(np.float32)
-        self.public[-1][own] = scale / self.plan.clip_norm * projected
-        self.contributors = 1
-
-    def on_release(self, request: ReleaseRequest, _: object, released: Released) -> None:
-        """With sealed sums: what the key authority released, as the server restores it."""
-        mechanism = self.plan.mechanism
-        assert mechanism is not None
-        grid = Grid(mechanism.step, mechanism.clamp)
-        seed = rotation_seed(self._config, request.round)
-        rotation, restored = Rotation(self.dimension, seed), grid.restored(released.values)
-        vector = rotation.inverse(restored)
-        self.contributors = request.contributors
-        self.public.append(self._project(vector))
-        self.informed.append(self._project(vector - self._others))
-        if self.plan.sampling == "full":
-            norm = self.plan.clip_norm
-            known = rotation.forward(self._others + norm * self._canaries)
-            self.remainder.add((restored - known) / norm)
-
-    def _project(self, vector: NDArray[Any]) -> Floats:
-        narrow = (vector / self.plan.clip_norm).astype(np.float32)
-        found = np.zeros(len(self._owner))
-        for client, own in enumerate(self._directions):
-            found[self._owner == client] = own @ narrow
-        return found
-
-    def _expected_gradient(self, plan: PrivacyPlan) -> Floats:
-        """What all records together contribute at these weights, in the mean over sampling."""
-        everything = replace(plan, sampling="full", sampling_rate=1.0)
-        unused = SeededNoise(seeded_key("audit"))
-        total, _ = clipped_gradient_sum(self._model, self._train, everything, unused)
-        return np.asarray(plan.sampling_rate * total)
+def _arrays(
+    config: Config,
+    watcher: Watcher,
+    placed: Placed,
+    nonce: bytes,
+    plans: dict[int, PrivacyPlan],
+) -> dict[str, NDArray[np.generic]]:
+    holders = [plans[client] for client in placed.owner]
+    momentum = config.training.momentum if config.privacy.noise == "local" else 0.0
+    gains = [momentum_gains(momentum, plan.steps_per_round) for plan in holders]
+    arrays: dict[str, NDArray[np.generic]] = {
+        "coins": placed.coins,
+        "nonce": np.frombuffer(nonce, dtype=np.uint8),
+        "rates": np.array([plan.sampling_rate for plan in holders]),
+        # What a canary that is in adds to a round, in the mean over sampling.
+        "signals": np.array(
+            [
+                plan.sampling_rate * gain.sum() / np.sqrt(np.mean(gain**2))
+                for plan, gain in zip(holders, gains, strict=True)
+            ]
+        ),
+    }
+    for name, seen in (("public", watcher.public), ("informed", watcher.informed)):
+        if len(seen.values):
+            arrays |= {name: seen.values, f"{name}-noise": seen.noise}
+    if watcher.remainders.energies:
+        arrays["energies"] = np.array(watcher.remainders.energies)
+        arrays["cosines"] = np.array(watcher.remainders.cosines)
+    return arrays

@@ -2,13 +2,15 @@
 
 Scores are made from the projections in the evidence (`audit.attacks.canaries`):
 
-* full batches, or several local steps in a round: the sum over rounds, the best for Gaussian
-  noise of one size;
+* full batches, or several local steps in a round: the sum over rounds, each by its noise, the best
+  for Gaussian noise;
 * Poisson batches of one step a round: sum of log(1 - q + q exp((x_t - 1/2) / s^2)), the likelihood
   ratio of an observer of all rounds; s is the noise in units of the clip norm.
 
-Canaries that were left out also measure the noise itself. Their projections vary by the noise, and
-by what else is in the sum; less than the noise says that noise is missing.
+Canaries also measure the mechanism. Projections of those left out vary by the noise, and by what
+else is in the sum; less than the noise says that noise is missing. Those that were in stand out by
+one clip norm each time they are drawn, though they are louder than that before clipping; more says
+that clipping is missing.
 """
 
 from __future__ import annotations
@@ -17,29 +19,31 @@ import math
 from collections.abc import Iterable
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
-from scipy.stats import norm
 
 from audit.attacks.canaries import COMMITMENT, NAME, commitment
 from audit.audited_run import AuditedRun
 from audit.bounds import clopper_pearson, fdp, gaussian, steinke
 from audit.bounds.guesses import LEVEL, Coins, Scores, ceiling, guess_counts
 from audit.bounds.scores import likelihood_scores
-from audit.evidence import EvidenceStore
+from audit.evidence import Arrays, EvidenceStore
+from audit.findings.canary_checks import (
+    NoiseMeasured,
+    Remainder,
+    SignalMeasured,
+    SumsComputedAgain,
+    noise_measured,
+    remains,
+    signal_measured,
+    sums_computed_again,
+)
 from audit.report.section import Section
 from audit.subsampled import HYPOTHESES, subsampled
 from shared.errors import EvidenceError
 from shared.privacy.accounting import spent
 
-# Chance that noise of the right size is called wrong.
-NOISE_LEVEL = 1e-4
-# Relative size of what rounding to the grid, and single precision in the gradients, may add.
-_ROUNDING = 1e-3
-_KNOWS = {
-    "public": "what is released, and nothing else",
-    "informed": "what is released, and every record but the canaries",
-}
+# Who knows most comes last: the headline is that one's.
+_OBSERVERS = ("public", "informed")
 
 
 class RocPoint(Section):
@@ -49,25 +53,6 @@ class RocPoint(Section):
     true_positive_rate: float
     low: float
     high: float
-
-
-class NoiseMeasured(Section):
-    """Noise in what was released, measured on canaries that were left out."""
-
-    expected: float = Field(description="standard deviation by the plan, in clip norms")
-    measured: float
-    p_value: float = Field(description="chance of so little noise if the plan was followed")
-    too_little: bool
-
-
-class Remainder(Section):
-    """Released sums less everything but the noise, as the auditor alone can compute it."""
-
-    energy_ratio: float = Field(description="squared norm over what the plan's noise would give")
-    energy_p_value: float = Field(description="two-sided")
-    largest_cosine: float = Field(description="of two rounds' noise, absolute")
-    cosine_p_value: float
-    as_planned: bool
 
 
 class Observer(Section):
@@ -83,6 +68,7 @@ class Observer(Section):
     auc: float
     roc: tuple[RocPoint, ...]
     noise: NoiseMeasured
+    signal: SignalMeasured
 
     @property
     def proven(self) -> float:
@@ -102,13 +88,17 @@ class CanarySection(Section):
         description="by method, the bound if the scores told all canaries apart"
     )
     observers: tuple[Observer, ...]
+    sums: SumsComputedAgain
     remainder: Remainder | None = Field(description="None where records are sampled")
     guarantee: float | None
-    violated: bool = Field(description="a bound, or the noise, contradicts the guarantee")
+    violated: bool = Field(
+        description="a bound, the noise or the clipping contradicts the guarantee"
+    )
     unit_matches: bool = Field(description="canaries are records, and the guarantee is for records")
     committed_before_round_1: bool
     accuracy_with_canaries: float
     accuracy_without: float
+    accuracy_cost: float = Field(description="what the canaries cost; negative for a gain")
     answer: str
 
 
@@ -125,65 +115,81 @@ def find(run: AuditedRun, store: EvidenceStore) -> CanarySection | None:
     coins: Coins = arrays["coins"].astype(np.bool_)
     if commitment(coins, arrays["nonce"].tobytes()) != promised["sha256"]:
         raise EvidenceError("the coins of the canaries are not those committed to before round 1")
-    privacy = run.config.privacy
-    epsilon = max(spent(ledger.events, privacy.delta, "record").epsilon for ledger in run.ledgers)
-    observers = tuple(
-        observed(name, arrays[name], coins, privacy.delta, facts) for name in promised["observers"]
+    delta = run.config.privacy.delta
+    epsilon = max(spent(ledger.events, delta, "record").epsilon for ledger in run.ledgers)
+    names = [name for name in _OBSERVERS if name in arrays]
+    observers = tuple(observed(name, arrays, facts, promised["insiders"], delta) for name in names)
+    sums = sums_computed_again(facts["disagreements"])
+    remainder = (
+        remains(arrays["energies"], arrays["cosines"], facts["dimension"])
+        if "energies" in arrays
+        else None
     )
-    remainder = remains(arrays, facts) if "energies" in arrays else None
-    violated = any(o.proven > epsilon or o.noise.too_little for o in observers)
-    violated |= remainder is not None and not remainder.as_planned
+    faults = [o.proven > epsilon or o.noise.too_little for o in observers]
+    faults += [not o.signal.as_planned for o in observers]
+    faults += [not sums.agree, remainder is not None and not remainder.as_planned]
+    violated = any(faults)
+    with_canaries, without = facts["accuracy_with_canaries"], facts["accuracy_without"]
     return CanarySection(
         canaries=len(coins),
         included=int(coins.sum()),
         guesses=guess_counts(len(coins)),
         confidence=1 - LEVEL,
         ceiling=ceiling(max(guess_counts(len(coins))), LEVEL / len(guess_counts(len(coins)))),
-        ceilings=_ceilings(coins, privacy.delta, facts),
+        ceilings=_ceilings(coins, delta, facts),
         observers=observers,
+        sums=sums,
         remainder=remainder,
         guarantee=epsilon if math.isfinite(epsilon) else None,
         violated=violated,
-        unit_matches=privacy.unit == "record",
+        unit_matches=run.config.privacy.unit == "record",
         committed_before_round_1=store.index(COMMITMENT) < store.index(NAME),
-        accuracy_with_canaries=facts["accuracy_with_canaries"],
-        accuracy_without=facts["accuracy_without"],
+        accuracy_with_canaries=with_canaries,
+        accuracy_without=without,
+        accuracy_cost=without - with_canaries,
         answer=_answer(observers, epsilon, violated=violated),
     )
 
 
 def observed(
-    name: str,
-    projections: NDArray[np.float64],
-    coins: Coins,
-    delta: float,
-    facts: dict[str, float],
+    name: str, arrays: Arrays, facts: dict[str, float], insiders: int, delta: float
 ) -> Observer:
     """One observer's bounds.
 
     Args:
         name: ``public`` or ``informed``.
-        projections: float64 (rounds, canaries).
-        coins: which were in.
-        delta: of the guarantee.
+        arrays: the evidence: ``coins``, ``rates`` and ``signals`` (canaries,), and projections and
+            noise (rounds, canaries) under the observer's name.
         facts: of the repeated run, as in its evidence.
+        insiders: clients that collude with the informed observer.
+        delta: of the guarantee.
     """
-    spread = noise_spread(facts)
-    rate = facts["sampling_rate"]
-    by_likelihood = rate < 1 and facts["steps_per_round"] == 1
-    scores = likelihood_scores(projections, rate, spread) if by_likelihood else projections.sum(0)
+    coins: Coins = arrays["coins"].astype(np.bool_)
+    projections, noise, rates = arrays[name], arrays[f"{name}-noise"], arrays["rates"]
+    single = facts["steps_per_round"] == 1
+    # Which of several steps drew a canary is not seen: then rounds are weighted as if all had.
+    scores = likelihood_scores(projections, rates if single else 1.0, noise)
+    sampled = single and bool((rates < 1).any())
     return Observer(
         observer=name,
-        knows=_KNOWS[name],
-        scoring="likelihood ratio over all rounds" if by_likelihood else "sum over all rounds",
+        knows=_knows(name, insiders),
+        scoring="likelihood ratio over all rounds" if sampled else "sum over all rounds",
         steinke=steinke.lower_bound(scores, coins, delta),
         fdp=_fdp(scores, coins, delta, facts),
         clopper_pearson=clopper_pearson.lower_bound(scores, coins, delta),
         gaussian=gaussian.lower_bound(scores, coins, delta),
         auc=_auc(scores, coins),
         roc=tuple(_roc(scores, coins)),
-        noise=noise_measured(projections, coins, facts),
+        noise=noise_measured(projections, noise, coins),
+        signal=signal_measured(projections, noise, arrays["signals"], coins),
     )
+
+
+def _knows(name: str, insiders: int) -> str:
+    if name == "public":
+        return "what is released, and nothing else"
+    colluding = f", and what {insiders} colluding clients sent" if insiders else ""
+    return f"what is released, every record but the canaries{colluding}"
 
 
 def _ceilings(coins: Coins, delta: float, facts: dict[str, float]) -> dict[str, float]:
@@ -202,61 +208,6 @@ def _fdp(scores: Scores, coins: Coins, delta: float, facts: dict[str, float]) ->
         return fdp.lower_bound(scores, coins, delta)
     family = subsampled(rate, round(facts["rounds"] * facts["steps_per_round"]))
     return fdp.lower_bound_among(family, HYPOTHESES, scores, coins, delta)
-
-
-def noise_spread(facts: dict[str, float]) -> float:
-    """Standard deviation of the noise in one round's projection, in clip norms.
-
-    More clients than the guarantee counts on add more noise.
-    """
-    together = facts["contributors"] / facts["shares"]
-    return facts["noise_multiplier"] * math.sqrt(together * facts["steps_per_round"])
-
-
-def noise_measured(
-    projections: NDArray[np.float64], coins: Coins, facts: dict[str, float]
-) -> NoiseMeasured:
-    """Compare the spread of left-out canaries within rounds with what the plan says.
-
-    Rounds are centred, so that what is common to all canaries of a round does not count. What
-    remains besides the noise (the other canaries, the records) only makes the spread larger, so
-    only too little is a fault that this can show.
-    """
-    left_out = projections[:, ~coins]
-    rounds, count = left_out.shape
-    freedom = rounds * (count - 1)
-    measured = float(np.sqrt(((left_out - left_out.mean(1, keepdims=True)) ** 2).sum() / freedom))
-    expected = noise_spread(facts)
-    # So many degrees of freedom make the chi-square distribution normal (Wilson, Hilferty 1931).
-    ratio = (measured / expected) ** 2 if expected > 0 else math.inf
-    corner = 2 / (9 * freedom)
-    p_value = float(norm.cdf((ratio ** (1 / 3) - (1 - corner)) / math.sqrt(corner)))
-    return NoiseMeasured(
-        expected=expected, measured=measured, p_value=p_value, too_little=p_value < NOISE_LEVEL
-    )
-
-
-def remains(arrays: dict[str, NDArray[np.float64]], facts: dict[str, float]) -> Remainder:
-    """Is what remains of the released sums noise of the planned size, new in every round?
-
-    The squared norm of d Gaussian coordinates in T rounds is normal with relative deviation
-    sqrt(2/(dT)), with a thousandth more for rounding. The cosine of two independent vectors is
-    normal with deviation 1/sqrt(d); the largest of T - 1 is held to a T-1st of the level.
-    """
-    energies, cosines = arrays["energies"], arrays["cosines"]
-    dimension, rounds = facts["dimension"], len(energies)
-    ratio = float(energies.mean() / (dimension * noise_spread(facts) ** 2))
-    deviation = abs(ratio - 1) - _ROUNDING
-    energy_p = float(2 * norm.sf(max(deviation, 0.0) / math.sqrt(2 / (dimension * rounds))))
-    largest = float(np.abs(cosines).max()) if len(cosines) else 0.0
-    cosine_p = min(1.0, float(2 * norm.sf(largest * math.sqrt(dimension)) * max(len(cosines), 1)))
-    return Remainder(
-        energy_ratio=ratio,
-        energy_p_value=energy_p,
-        largest_cosine=largest,
-        cosine_p_value=cosine_p,
-        as_planned=energy_p >= NOISE_LEVEL and cosine_p >= NOISE_LEVEL,
-    )
 
 
 def _auc(scores: Scores, coins: Coins) -> float:
@@ -297,10 +248,16 @@ def _answer(observers: Iterable[Observer], epsilon: float, *, violated: bool) ->
         return f"Nothing is guaranteed; the canaries show an epsilon of {shown}."
     if violated:
         return (
-            f"THE GUARANTEE DOES NOT HOLD: the canaries show an epsilon of {shown}, or noise that "
-            f"is not the plan's, and {epsilon:.2f} is promised."
+            f"THE GUARANTEE DOES NOT HOLD: the canaries show an epsilon of {shown}, or noise or "
+            f"clipping that is not the plan's, and {epsilon:.2f} is promised."
         )
-    return (
+    answer = (
         f"The canaries show an epsilon of {shown}, with 95 % confidence; {epsilon:.2f} is "
         "promised. They do not contradict the guarantee."
     )
+    if best.gaussian > epsilon:
+        answer += (
+            f" The bound of the Gaussian model, {best.gaussian:.2f}, lies above it. Of audits of a "
+            "guarantee that just holds, one in forty shows that: audit once more."
+        )
+    return answer

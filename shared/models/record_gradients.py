@@ -92,8 +92,7 @@ class RecordGradients:
         parts = self._layer_gradients(losses)
         squared = torch.stack([part.squared_norms() for part in parts]).sum(dim=0)
         norms = squared.sqrt()
-        factors = (clip_norm / (norms + _TINY)).clamp(max=1.0)
-        factors = torch.where(torch.isfinite(norms), factors, torch.zeros_like(factors))
+        factors = clip_factors(norms, clip_norm)
         sums: Sums = {p: torch.zeros_like(p) for p in self._parameters}
         for part in parts:
             for parameter, gradient in part.weighted_sum(factors).items():
@@ -145,6 +144,12 @@ class RecordGradients:
                 )
             parts.extend(_gradients_of(call.layer, call.inputs, grad_output))
         return _with_shared_parameters_merged(parts)
+
+
+def clip_factors(norms: torch.Tensor, clip_norm: float) -> torch.Tensor:
+    """min(1, C/norm) for each gradient of these L2 norms, and 0 for one that is not finite; (n,)."""
+    factors = (clip_norm / (norms + _TINY)).clamp(max=1.0)
+    return torch.where(torch.isfinite(norms), factors, torch.zeros_like(factors))
 
 
 @contextmanager

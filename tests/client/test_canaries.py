@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch.nn.utils import parameters_to_vector
 
 from client.audit import Audit
 from client.canaries import Canaries, directions
-from client.dp_sgd import clipped_gradient_sum
+from client.dp_sgd import clipped_gradient_sum, train_privately
 from shared.config.load import build, from_settings
 from shared.data import load_split
 from shared.errors import DataError
@@ -43,38 +44,55 @@ def noise() -> SeededNoise:
     return SeededNoise(seeded_key("test"))
 
 
-def test_only_canaries_whose_coin_says_so_are_in_the_sum_clipped() -> None:
-    canaries = Canaries(seed=5, client=1, coins=(True, False, True))
-    total = canaries.clipped_sum(9000, plan_of(), noise())
-    found = directions(5, 1, 3, 9000) @ total
-    assert found == pytest.approx([2.0, 0.0, 2.0], abs=0.15)
-    assert np.linalg.norm(total) == pytest.approx(2.0 * np.sqrt(2), rel=0.02)
+def test_directions_are_orthogonal_unit_vectors() -> None:
+    canaries = Canaries(seed=5, places=(3, 700, 8999))
+    rows = [canaries.summed(np.array([place]), np.ones(1), 9000) for place in canaries.places]
+    assert np.inner(rows, rows) == pytest.approx(np.eye(3), abs=1e-12)
+    # Spread out, as a gradient is: no coordinate stands for one canary.
+    assert np.abs(rows).max() < 8 / np.sqrt(9000)
 
 
 def test_canaries_are_drawn_by_the_plans_rate() -> None:
-    canaries = Canaries(seed=5, client=1, coins=(True,) * 400)
-    total = canaries.clipped_sum(20_000, plan_of(0.25), noise())
-    # Nearly orthogonal unit vectors: the squared norm counts how many were drawn.
-    drawn = float(np.dot(total, total)) / 4
-    assert 100 - 5 * np.sqrt(75) < drawn < 100 + 5 * np.sqrt(75)
+    canaries = Canaries(seed=5, places=tuple(range(400)))
+    assert len(canaries.drawn(plan_of(), noise())) == 400
+    drawn = canaries.drawn(plan_of(0.25), noise())
+    assert 100 - 5 * np.sqrt(75) < len(drawn) < 100 + 5 * np.sqrt(75)
 
 
-def test_the_real_sum_of_gradients_carries_them() -> None:
+def test_the_real_sum_of_gradients_carries_them_clipped() -> None:
     data = load_split(CONFIG.data, 0).train
     model = build_model(CONFIG.model, data.input_shape, data.classes, 0)
     size = dimension(model)
-    canaries = Canaries(seed=5, client=0, coins=(True, False))
+    canaries = Canaries(seed=5, places=(1, 2, 5000))
     without, _ = clipped_gradient_sum(model, data, plan_of(), noise())
     audit = Audit(canaries=canaries)
     carrying, records = clipped_gradient_sum(model, data, plan_of(), noise(), audit)
     assert records == len(data)  # a canary is nobody's record
-    expected = canaries.clipped_sum(size, plan_of(), noise())
-    assert carrying - without == pytest.approx(expected, abs=1e-4)
+    seen = directions(5, size).forward(carrying - without)
+    expected = np.zeros(size)
+    expected[[1, 2, 5000]] = plan_of().clip_norm
+    assert seen == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_model_trained_with_local_noise_carries_them_too() -> None:
+    local = build(from_settings(["data.max_records=40", "privacy.noise=local"]))
+    plan = replace(draft_plan(local, 40), noise_multiplier=1e-9, steps_per_round=1)
+    data = load_split(local.data, 0).train
+    weights = []
+    for audit in (Audit(), Audit(canaries=Canaries(seed=5, places=(7,)))):
+        model = build_model(local.model, data.input_shape, data.classes, 0)
+        settings = local.training
+        train_privately(model, data, settings, plan, proximal_mu=0, noise=noise(), audit=audit)
+        weights.append(parameters_to_vector(model.parameters()).detach().double().numpy())
+    moved = (weights[0] - weights[1]) * plan.expected_batch_size / local.training.learning_rate
+    seen = directions(5, len(moved)).forward(moved)
+    assert seen[7] == pytest.approx(plan.clip_norm, rel=1e-3)
+    assert np.abs(np.delete(seen, 7)).max() < 1e-2
 
 
 def test_a_client_without_canaries_in_the_file_says_so(tmp_path: Path) -> None:
     path = tmp_path / "canaries.npz"
-    np.savez(path, seed=np.int64(1), **{"client-0": np.array([True])})
-    assert Canaries.load(path, 0) == Canaries(1, 0, (True,))
+    np.savez(path, seed=np.int64(1), **{"client-0": np.array([4, 2])})
+    assert Canaries.load(path, 0) == Canaries(1, (4, 2))
     with pytest.raises(DataError, match="client 3 has no canaries"):
         Canaries.load(path, 3)

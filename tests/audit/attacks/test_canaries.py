@@ -14,6 +14,7 @@ from audit.audited_run import AuditedRun
 from audit.bounds.scores import likelihood_scores
 from audit.evidence import EvidenceStore
 from audit.findings import canaries as finding
+from audit.findings import canary_checks
 from shared.errors import EvidenceError, UsageError
 from simulations import run
 from simulations.run_folder import RunFolder
@@ -51,8 +52,7 @@ def test_included_canaries_stand_out_by_one_clip_norm_a_round(sealed: EvidenceSt
     coins, informed = arrays["coins"], arrays["informed"]
     assert informed.shape == (4, 300)
     gap = informed[:, coins].mean() - informed[:, ~coins].mean()
-    facts = sealed.get_json(f"{NAME}-run")
-    spread = finding.noise_spread(facts) * np.sqrt(4 / 300 / 4)
+    spread = arrays["informed-noise"].mean() * np.sqrt(4 / 300 / 4)
     assert abs(gap - 1.0) < 5 * spread
 
 
@@ -65,8 +65,10 @@ def test_bounds_do_not_exceed_the_guarantee_and_the_noise_is_as_planned(
     assert not section.violated
     public, informed = section.observers
     assert (public.observer, informed.observer) == ("public", "informed")
+    assert section.sums.agree and section.sums.sums == 3
     for observer in section.observers:
         assert observer.proven <= section.guarantee
+        assert observer.signal.as_planned
         assert observer.noise.measured == pytest.approx(observer.noise.expected, rel=0.1)
     assert informed.auc > 0.7  # epsilon 8 hides little from somebody who knows everything else
     json.dumps(section.model_dump())
@@ -116,16 +118,40 @@ def test_without_noise_canaries_show_that_nothing_is_guaranteed_or_are_refused(
 
 @pytest.mark.parametrize(("share", "too_little"), [(1.0, False), (0.9, True), (1.2, False)])
 def test_noise_that_is_too_small_is_found(share: float, too_little: bool) -> None:
-    facts = {
-        "noise_multiplier": 2.0,
-        "contributors": 10,
-        "shares": 10,
-        "steps_per_round": 1,
-    }
     generator = np.random.default_rng(0)
     coins = generator.random(400) < 0.5
-    projections = generator.normal(scale=2.0 * share, size=(20, 400)) + coins
-    assert finding.noise_measured(projections, coins, facts).too_little is too_little
+    noise = np.full((20, 400), 2.0)
+    noise[:, :100] = 0.0  # took no part
+    projections = np.where(noise > 0, generator.normal(scale=2.0 * share, size=(20, 400)), 0.0)
+    assert canary_checks.noise_measured(projections, noise, coins).too_little is too_little
+
+
+@pytest.mark.parametrize(("weight", "as_planned"), [(1.0, True), (2.0, False), (0.3, False)])
+def test_canaries_of_another_weight_than_a_clip_norm_are_found(
+    weight: float, as_planned: bool
+) -> None:
+    generator = np.random.default_rng(0)
+    coins, noise = generator.random(400) < 0.5, np.full((20, 400), 2.0)
+    projections = generator.normal(scale=2.0, size=(20, 400)) + weight * coins
+    found = canary_checks.signal_measured(projections, noise, np.ones(400), coins)
+    assert found.as_planned is as_planned
+    assert found.measured == pytest.approx(weight, abs=4 * found.deviation)
+
+
+@pytest.mark.parametrize(
+    ("size", "again", "as_planned"), [(1.0, 0.0, True), (0.98, 0.0, False), (1.0, 0.05, False)]
+)
+def test_a_remainder_of_another_size_or_used_twice_is_found(
+    size: float, again: float, as_planned: bool
+) -> None:
+    energies, cosines = np.full(20, size), np.array([0.001, -0.002, again])
+    assert canary_checks.remains(energies, cosines, 20_000).as_planned is as_planned
+
+
+def test_a_canary_without_part_in_a_round_is_scored_by_the_others() -> None:
+    projections, noise = np.array([[3.0, 1.0], [0.0, 1.0]]), np.array([[2.0, 2.0], [0.0, 2.0]])
+    scores = likelihood_scores(projections, 1.0, noise)
+    assert scores == pytest.approx([2.5 / 4, 1.0 / 4])
 
 
 def test_likelihood_scores_tell_more_than_sums_when_records_are_sampled() -> None:
