@@ -80,7 +80,8 @@ class Network(Deployment):
 
     def open_round(self, run: str) -> int | None:
         last = (self.events(run) or [{}])[-1]
-        is_waiting = last.get("event") == "reply" and last["arrived"] == DEVICES - 1
+        numbers = (last.get("arrived"), last.get("asked"))
+        is_waiting = last.get("event") == "reply" and numbers == (DEVICES - 1, DEVICES)
         return int(last["round"]) if is_waiting else None
 
     def stopped_in_training(self, run: str, number: int) -> bool:
