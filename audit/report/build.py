@@ -28,6 +28,7 @@ from audit.report.headline import headline
 from audit.report.schema import AuditFacts, Report, RunFacts, Step
 from audit.report.section import LowerBound, Section
 from shared.config.load import digest
+from shared.errors import EvidenceError
 
 Find = Callable[[AuditedRun, EvidenceStore], Section | None]
 
@@ -50,7 +51,7 @@ def build(run: AuditedRun, store: EvidenceStore) -> Report:
     """
     attacks = dict.fromkeys(("canaries", "membership", "inversion", "views"), None)
     found: dict[str, Section | None] = attacks | {
-        name: find(run, store) for name, find in ATTACK_SECTIONS.items()
+        name: _found(name, find, run, store) for name, find in ATTACK_SECTIONS.items()
     }
     sampled = sampling.find(run, store)
     guaranteed = guarantee.computed(run, sampled)
@@ -82,6 +83,16 @@ def build(run: AuditedRun, store: EvidenceStore) -> Report:
         **sections,
         **found,
     )
+
+
+def _found(name: str, find: Find, run: AuditedRun, store: EvidenceStore) -> Section | None:
+    try:
+        return find(run, store)
+    except KeyError as error:
+        raise EvidenceError(
+            f"the evidence of {name} lacks {error}: it was gathered by another version of Calyx; "
+            f"audit the run anew with: calyx audit run {run.path}"
+        ) from None
 
 
 def lower_bounds(section: Section | None, run: AuditedRun) -> list[LowerBound]:

@@ -158,7 +158,7 @@ def bounds_against_guarantee(bounds: Sequence[LowerBound], found: GuaranteeSecti
     if not bounds:
         return None
     rows = list(reversed(bounds))
-    with _figure(5.8, 0.75 + 0.27 * len(rows)) as (axes, drawn):
+    with _figure(4.3, 0.7 + 0.22 * len(rows)) as (axes, drawn):
         for place, bound in enumerate(rows):
             color = GREEN if bound.kind == "bound" else MUTED
             axes.plot([0, bound.epsilon], [place, place], color=color, linewidth=1.0, alpha=0.5)
