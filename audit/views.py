@@ -40,11 +40,17 @@ from simulations.grid import FIRST_CLIENT_NODE_ID
 from simulations.pool import decode, encode
 
 SERVER, AUTHORITY, NETWORK, PUBLIC = "server", "authority", "network", "public"
+_CLIENT = "client "
 
 
 def client_name(number: int) -> str:
     """How a client is called in views."""
-    return f"client {number}"
+    return f"{_CLIENT}{number}"
+
+
+def client_number(party: str) -> int:
+    """Inverse of `client_name`."""
+    return int(party.removeprefix(_CLIENT))
 
 
 @dataclass(frozen=True)

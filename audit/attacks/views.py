@@ -36,6 +36,7 @@ from audit.views import (
     CaptureComplete,
     Crossing,
     client_name,
+    client_number,
     released_integers,
     restored_sum,
     table,
@@ -159,7 +160,9 @@ def replay(config: Config) -> tuple[Played, Dataset]:
 
 def sights_of(played: Played, public: Crossing) -> list[Sight]:
     """Every estimate that a single party can make."""
-    cohort = sorted(_number(c.receiver) for c in played.capture.find("train", 1, sender=SERVER))
+    cohort = sorted(
+        client_number(c.receiver) for c in played.capture.find("train", 1, sender=SERVER)
+    )
     first = _weights(played, weights_of(played.model))
     sights = []
     released = played.capture.find("released sum", 1)
@@ -238,7 +241,7 @@ def _ciphertext(played: Played, client: int) -> Sight:
 
 def _colluder(played: Played, cohort: list[int]) -> int | None:
     """A client that took part in the round and was shown its result."""
-    shown = {_number(c.receiver) for c in played.capture.find("train", 2, sender=SERVER)}
+    shown = {client_number(c.receiver) for c in played.capture.find("train", 2, sender=SERVER)}
     both = sorted(shown & set(cohort)) if len(cohort) > 1 else []
     return both[-1] if both else None
 
@@ -353,7 +356,3 @@ def _weights(played: Played, weights: dict[str, NDArray[Any]]) -> Vector:
 
 def _clients(count: int) -> str:
     return "one client" if count == 1 else f"{count} clients"
-
-
-def _number(party: str) -> int:
-    return int(party.removeprefix(client_name(0)[:-1]))

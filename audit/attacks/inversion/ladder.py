@@ -39,7 +39,6 @@ from audit.views import client_name, released_integers, restored_sum
 from client.dp_sgd import clipped_gradient_sum
 from client.node import Node
 from client.sealing import integers_to_seal
-from shared.data import Dataset
 from shared.models.vector import to_vector
 from shared.privacy.noise import SystemNoise
 from shared.protocol.arrays import weights_of
@@ -397,11 +396,7 @@ def _only(played: Played, client: int) -> Played:
 
 
 def _labels(played: Played) -> torch.Tensor:
-    return torch.from_numpy(np.concatenate([_sorted(r).labels for r in played.records]))
-
-
-def _sorted(records: Dataset) -> Dataset:
-    return records.subset(np.argsort(records.labels, kind="stable"))
+    return torch.from_numpy(np.concatenate([r.labels for r in played.records]))
 
 
 def _size(played: Played) -> int:

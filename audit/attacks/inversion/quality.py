@@ -47,8 +47,3 @@ def match(pictures: Pictures, records: Pictures) -> NDArray[np.int64]:
     rows, columns = linear_sum_assignment(np.log(np.maximum(error / x.shape[1], _LEAST_ERROR)))
     assert (rows == np.arange(len(x))).all()
     return np.asarray(columns, dtype=np.int64)
-
-
-def recovered(pictures: Pictures, truth: Pictures, baseline_db: float) -> int:
-    """How many of these pictures are better than the baseline, by more than the margin."""
-    return int((psnr(pictures, truth) > baseline_db + MARGIN_DB).sum())
