@@ -147,7 +147,7 @@ class RecordGradients:
 
 
 def clip_factors(norms: torch.Tensor, clip_norm: float) -> torch.Tensor:
-    """min(1, C/norm) for each gradient of these L2 norms, and 0 for one that is not finite; (n,)."""
+    """min(1, C/norm) for gradients of these L2 norms, 0 for one that is not finite; (n,)."""
     factors = (clip_norm / (norms + _TINY)).clamp(max=1.0)
     return torch.where(torch.isfinite(norms), factors, torch.zeros_like(factors))
 
