@@ -279,7 +279,8 @@ def _shuffled() -> list[Patch]:
             queue += list(noise.generator.permutation(records))
         indices = np.unique(queue[:size])
         del queue[:size]
-        audit.batches.add(indices, records)
+        if audit.batches is not None:
+            audit.batches.add(indices, records)
         return indices
 
     return [(dp_sgd, "_batch", batch)]
