@@ -15,12 +15,15 @@ from scipy.stats import beta
 from audit.bounds.guesses import LEVEL, SHARES, Coins, Scores, Shares, check, guess_counts
 
 
-def at_least(successes: int, trials: int, level: float) -> float:
-    """The rate is at least this, with confidence 1 - level."""
+def at_least(successes: float, trials: float, level: float) -> float:
+    """The rate is at least this, with confidence 1 - level.
+
+    Fractions of trials are those of means over trials that are not independent.
+    """
     return float(beta.ppf(level, successes, trials - successes + 1)) if successes else 0.0
 
 
-def at_most(successes: int, trials: int, level: float) -> float:
+def at_most(successes: float, trials: float, level: float) -> float:
     """The rate is at most this, with confidence 1 - level."""
     return 1 - at_least(trials - successes, trials, level)
 

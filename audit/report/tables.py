@@ -248,7 +248,8 @@ def membership_lines(found: MembershipSection) -> list[Row]:
                 f"{attack.auc_low:.3f} to {attack.auc_high:.3f}",
                 shown.get(0.01, "too few records"),
                 shown.get(0.001, "too few records"),
-                f"{attack.worst_records_auc:.2f}",
+                f"{attack.worst_records.auc:.2f} "
+                f"({attack.worst_records.low:.2f} to {attack.worst_records.high:.2f})",
             )
         )
     return lines

@@ -126,7 +126,7 @@ class PrivacyPlan:
     def from_json(cls, text: str) -> PrivacyPlan:
         """Read a plan that another party sent; anything unexpected is refused."""
         try:
-            plan: PrivacyPlan = TypeAdapter(cls).validate_json(text, strict=True)
+            plan: PrivacyPlan = _reader().validate_json(text, strict=True)
             numbers = [plan.clip_norm, plan.noise_multiplier, plan.expected_batch_size, plan.delta]
             sane = all(math.isfinite(x) and x >= 0 for x in numbers)
             sane = sane and plan.unit in ("record", "client")
@@ -166,6 +166,12 @@ def _mechanism_fits(plan: PrivacyPlan, mechanism: SkellamMechanism) -> bool:
         and mechanism.noise_multiplier == plan.noise_multiplier
         and mechanism.releases == plan.rounds
     )
+
+
+@lru_cache(maxsize=1)
+def _reader() -> TypeAdapter[PrivacyPlan]:
+    """Kept: every instruction carries a plan, and a new reader takes longer than reading."""
+    return TypeAdapter(PrivacyPlan)
 
 
 def _with_forced_factor(plan: PrivacyPlan) -> PrivacyPlan:
