@@ -55,5 +55,5 @@ calyx server run server digits-cnn --name demo --set federation.clients=3 \
 echo
 echo "4. what it cost the records of one device, and what the authority released"
 calyx client budget device-0/ledger.sqlite
-calyx authority log authority | head -n 1
+calyx authority log authority | sed -n 1p
 echo "everything is in $home"
