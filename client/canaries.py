@@ -13,11 +13,13 @@ orthogonal to everything that was chosen without knowing them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from shared.errors import DataError
@@ -70,6 +72,23 @@ class Canaries:
         by_place = np.zeros(dimension)
         by_place[places] = lengths
         return directions(self.seed, dimension).inverse(by_place)
+
+    def stand_in(self, parameters: Iterable[torch.Tensor], clip_norm: float) -> None:
+        """Move a model as a client would that is one canary or more itself (``unit = client``)."""
+        moved = list(parameters)
+        places = np.array(self.places, dtype=np.int64)
+        lengths = np.full(len(places), LOUDNESS * clip_norm)
+        with torch.no_grad():
+            add_to(moved, self.summed(places, lengths, sum(p.numel() for p in moved)))
+
+
+def add_to(tensors: Iterable[torch.Tensor], vector: NDArray[np.float64]) -> None:
+    """Add a flat vector to tensors, one after the other, in place."""
+    first = 0
+    for tensor in tensors:
+        part = torch.from_numpy(vector[first : first + tensor.numel()])
+        tensor += part.reshape(tensor.shape).to(tensor)
+        first += tensor.numel()
 
 
 @lru_cache(maxsize=4)

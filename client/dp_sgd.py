@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from client.audit import NO_AUDIT, Audit
-from client.canaries import LOUDNESS
+from client.canaries import LOUDNESS, add_to
 from client.training import TrainingLog, add_proximal_gradient, batch_tensors
 from shared.config.schema import TrainingConfig
 from shared.data import Dataset
@@ -191,12 +191,7 @@ def _add_canaries(model: nn.Module, plan: PrivacyPlan, noise: NoiseSource, audit
     norms = torch.full((len(drawn),), LOUDNESS * plan.clip_norm, dtype=torch.float64)
     lengths = (norms * clip_factors(norms, plan.clip_norm)).numpy()
     total = audit.canaries.summed(drawn, lengths, sum(p.numel() for p in parameters))
-    first = 0
-    for parameter in parameters:
-        part = torch.from_numpy(total[first : first + parameter.numel()])
-        assert parameter.grad is not None
-        parameter.grad += part.reshape(parameter.shape).to(parameter.grad)
-        first += parameter.numel()
+    add_to([p.grad for p in parameters if p.grad is not None], total)
 
 
 def _clipped_sum(

@@ -91,6 +91,10 @@ def _train(
 ) -> float:
     """Train in place, with all the protection that the client alone gives; return the loss."""
     plan = instruction.plan
+    audit = node.audit(instruction.round)
+    if plan.unit == "client" and audit.canaries is not None:
+        audit.canaries.stand_in((p for p in model.parameters() if p.requires_grad), plan.clip_norm)
+        return 0.0  # it has learned nothing
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     log = train_locally(
         model,
@@ -100,7 +104,7 @@ def _train(
         proximal_mu=instruction.proximal_mu,
         noise=noise,
         order_seed=node.order_seed(config, instruction.round),
-        audit=node.audit(instruction.round),
+        audit=audit,
     )
     if plan.unit == "client" and plan.noise == "local":
         model.load_state_dict(protect_update(before, model.state_dict(), plan, noise))

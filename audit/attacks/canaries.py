@@ -5,6 +5,8 @@ hash of the coins goes into the chain of evidence before the first round. Then t
 with them (`audit.twin`), through the clients' own clipping, noise and sealing, and what observers
 see is projected on every canary's direction, round by round (`audit.attacks.canary_views`).
 
+Where whole clients are protected, clients are the canaries: `audit.attacks.client_canaries`.
+
 Projections and coins are the evidence; scores and bounds are made from them (`audit.findings`).
 """
 
@@ -19,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from audit.attacks import client_canaries
 from audit.attacks.canary_views import (
     Placed,
     SumWatcher,
@@ -69,6 +72,9 @@ def run(
         UsageError: the run has no record-level noise of clients, so there is nothing to audit.
     """
     config = folder.stored_config()
+    if config.privacy.unit == "client":
+        client_canaries.run(folder, store, progress, workers=workers)
+        return
     refuse_unfit(config)
     insiders = insiders_of(config)
     placed = _placed(config, canaries, config.federation.clients - len(insiders))

@@ -43,11 +43,14 @@ def epsilon_estimate(cosines: Scores, dimension: int, delta: float) -> float:
 def between(p: tuple[float, float], q: tuple[float, float], delta: float) -> float:
     """Smallest epsilon with P[S] <= e^eps Q[S] + delta for all S, P and Q being (mean, spread).
 
+    At most 200: an epsilon beyond that is no promise any more, and is given as 200.
+
     delta(eps) = P[L > eps] - e^eps Q[L > eps] with the loss L = log p/q, integrated on a grid.
     """
-    low = min(p[0] - _SPREADS * p[1], q[0] - _SPREADS * q[1])
-    high = max(p[0] + _SPREADS * p[1], q[0] + _SPREADS * q[1])
-    x = np.linspace(low, high, _GRID)
+    # Points around each mean, in its own spread: one even grid over both could step over the
+    # narrower of the two and find nothing.
+    around = [mean + spread * np.linspace(-_SPREADS, _SPREADS, _GRID) for mean, spread in (p, q)]
+    x = np.union1d(*around)
     log_p, log_q = norm.logpdf(x, *p), norm.logpdf(x, *q)
 
     def excess(epsilon: float) -> float:
@@ -58,5 +61,5 @@ def between(p: tuple[float, float], q: tuple[float, float], delta: float) -> flo
     if excess(0.0) <= 0:
         return 0.0
     if excess(_LARGEST_EPSILON) > 0:
-        return math.inf
+        return _LARGEST_EPSILON
     return float(brentq(excess, 0.0, _LARGEST_EPSILON, xtol=1e-6))

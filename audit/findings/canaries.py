@@ -27,6 +27,7 @@ from audit.bounds import clopper_pearson, fdp, gaussian, steinke
 from audit.bounds.guesses import LEVEL, Coins, Scores, ceiling, guess_counts
 from audit.bounds.scores import likelihood_scores
 from audit.evidence import Arrays, EvidenceStore
+from audit.findings import client_canaries
 from audit.findings.canary_checks import (
     NoiseMeasured,
     Remainder,
@@ -37,6 +38,7 @@ from audit.findings.canary_checks import (
     signal_measured,
     sums_computed_again,
 )
+from audit.findings.client_canaries import ClientCanarySection
 from audit.report.section import Section
 from audit.subsampled import HYPOTHESES, subsampled
 from shared.errors import EvidenceError
@@ -102,8 +104,13 @@ class CanarySection(Section):
     answer: str
 
 
+def found(run: AuditedRun, store: EvidenceStore) -> CanarySection | ClientCanarySection | None:
+    """What canaries of the guarantee's unit showed, records or clients; None without any."""
+    return find(run, store) or client_canaries.find(run, store)
+
+
 def find(run: AuditedRun, store: EvidenceStore) -> CanarySection | None:
-    """Bounds from the evidence, None if there were no canaries.
+    """Bounds from the evidence, None if there were no canary records.
 
     Raises:
         EvidenceError: the coins are not those that were committed to.

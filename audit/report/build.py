@@ -36,7 +36,7 @@ SETUP = "audit-setup"
 
 # Sections that need an attack: field of the report, and what makes it from the evidence.
 ATTACK_SECTIONS: dict[str, Find] = {
-    "canaries": canaries.find,
+    "canaries": canaries.found,
     "membership": membership.find,
     "inversion": inversion.find,
     "views": views.find,

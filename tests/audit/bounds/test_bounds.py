@@ -198,3 +198,7 @@ def test_cosine_estimate_finds_the_epsilon_of_two_gaussians(epsilon: float) -> N
 def test_cosine_estimate_needs_canaries() -> None:
     with pytest.raises(ValueError, match="at least two"):
         cosine.epsilon_estimate(np.array([0.1]), 100, DELTA)
+
+
+def test_cosine_estimate_stays_a_number_where_nothing_is_hidden() -> None:
+    assert cosine.between((1.0, 1e-6), (0.0, 1e-3), DELTA) == 200.0
