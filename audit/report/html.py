@@ -15,7 +15,7 @@ from audit.findings.inversion import InversionSection
 from audit.findings.pictures import Picture
 from audit.report import plots, tables
 from audit.report.comparison import Comparison
-from audit.report.headline import epsilon_text
+from audit.report.headline import bounds_of_strongest, epsilon_text
 from audit.report.plots import Plot
 from audit.report.schema import Report
 
@@ -40,6 +40,9 @@ def _figures(report: Report) -> dict[str, Plot | None]:
     return {
         "epsilon_over_rounds": plots.epsilon_over_rounds(report.guarantee),
         "epsilon_delta": plots.epsilon_delta(report.guarantee),
+        "bounds_of_strongest": plots.bounds_against_guarantee(
+            bounds_of_strongest(report.lower_bounds), report.guarantee
+        ),
         "bounds": plots.bounds_against_guarantee(report.lower_bounds, report.guarantee),
         "roc": plots.roc(canaries.observers, report.guarantee.curve) if canaries else None,
         "ladder": plots.ladder(inversion) if inversion else None,

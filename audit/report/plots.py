@@ -170,7 +170,7 @@ def bounds_against_guarantee(bounds: Sequence[LowerBound], found: GuaranteeSecti
             axes.axvline(found.epsilon, color=RED, linewidth=1.2)
             axes.annotate(
                 f"guaranteed {epsilon_text(found.epsilon)}",
-                (found.epsilon, len(rows) - 0.4),
+                (found.epsilon, len(rows) - 0.3),
                 xytext=(3, 2),
                 textcoords="offset points",
                 color=RED,
@@ -189,8 +189,8 @@ def bounds_against_guarantee(bounds: Sequence[LowerBound], found: GuaranteeSecti
         f"Dot chart of {len(bounds)} lower bounds on epsilon"
         + (f"; the largest is {best.epsilon:.2f} ({_method(best.method)})" if best else "")
         + (f"; {epsilon_text(found.epsilon)} is guaranteed." if found.epsilon else "."),
-        "Filled: bounds that hold with the stated confidence. Hollow: model based or estimates. "
-        "Ticks: the most that so many guesses could have shown.",
+        "Filled: with stated confidence. Hollow: model or estimate. Ticks: the most that could "
+        "have been shown.",
     )
 
 
