@@ -323,11 +323,16 @@ class Federation:
         """Active clients that can be asked now. Waits while they are too few: a round that cannot
         succeed would spend everybody's budget on nothing.
         """
+        names = self._settings.device_names
+        changed = RoundRecord(0, [])
+        if names is not None:
+            gone = [m.client for m in roster.active if m.client not in names.values()]
+            changed.declined += [Note(client, "this server has revoked it") for client in gone]
+            roster.apply(changed)
         active = [member.client for member in roster.active]
         if len(active) < self._least:
             return active  # waiting cannot help
         there = self._attendance.wait_for(active, self._least)
-        changed = RoundRecord(0, [])
         for client in there:
             now, then = self._attendance.members[client], roster[client]
             if now.standing is not Standing.ACTIVE:

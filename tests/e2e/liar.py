@@ -44,6 +44,7 @@ def weights_changed(change: Callable[[np.ndarray], np.ndarray]) -> Change:
 
 
 LIES: dict[str, Change] = {
+    "the truth": lambda content: content,
     "garbage ciphertext": chunks_changed(lambda chunks: [b"\x00" * 1000] * len(chunks)),
     "nothing": lambda content: RecordDict(),
     "NaN": weights_changed(lambda array: np.full_like(array, np.nan)),

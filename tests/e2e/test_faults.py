@@ -17,10 +17,13 @@ from pathlib import Path
 
 import pytest
 
+from authority import launch as authority_launch
 from bench.deployment import Party
+from cli.deployed_run import submit_run
+from server.enrolment import revoke
 from server.launch import status_of
+from server.submission import stored_config
 
-from .liar import LIES
 from .network import DEVICES, HELD, TRIO, Network, behind_proxy, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e]
@@ -178,7 +181,8 @@ def lie(network: Network) -> Iterator[Callable[[str], None]]:
         path.write_text(policies[path].replace("required = true", "required = false"))
     chosen, output = network.root / "lie", network.root / "liar.out"
     liar = Liar((str(network.device_dir(HELD)), str(chosen)), output)
-    chosen.write_text("nothing")
+    chosen.write_text("the truth")
+    network.devices[HELD] = liar
     liar.start()
     try:
         network.wait_for("the liar", liar, lambda p: "connected to" in p.said)
@@ -189,19 +193,37 @@ def lie(network: Network) -> Iterator[Callable[[str], None]]:
             path.write_text(text)
 
 
-@pytest.mark.parametrize("kind", LIES)
+@pytest.mark.parametrize("kind", REJECTED)
 def test_liar_is_put_aside_and_the_others_go_on(
     network: Network, lie: Callable[[str], None], kind: str
 ) -> None:
     settings, reason = REJECTED[kind]
     lie(kind)
-    run = f"lie-{list(LIES).index(kind)}"
+    run = f"lie-{list(REJECTED).index(kind)}"
     network.submit(run, "training.rounds=2", *settings)
     first, second = network.check(run, 2)
     ((note),) = first["rejected"]
     assert note["client"] == str(HELD)
     assert re.search(reason, note["reason"])
     assert (first["ok"], second["asked"], second["ok"]) == (2, 2, 2)
+
+
+def test_run_ends_when_a_device_was_revoked_and_resumes_without_it(
+    network: Network, lie: Callable[[str], None]
+) -> None:
+    """Only at the authority first: a sum with this device in it will never be released."""
+    lie("the truth")
+    name = str(HELD)
+    with network.round_held("revoked") as held:
+        authority_launch.revoke(network.authority_dir, name)
+    ended = network.wait("revoked")
+    assert ended.state == "failed" and "revoked: '2' was revoked" in ended.error
+    revoke(network.folder, name)
+    config = stored_config(network.folder, "revoked")
+    submit_run(network.server_dir, "revoked", config, resume=True)
+    told = network.check("revoked", 3)
+    assert [e["ok"] for e in told] == [3] * (held - 1) + [2] * (4 - held)
+    assert network.releases("revoked") == [("granted", n) for n in (1, 2, 3)]
 
 
 def test_nothing_of_all_this_has_stopped_the_server(network: Network) -> None:
