@@ -122,6 +122,7 @@ class Deployment:
         is_sealed: with a key authority.
         simulated_noise: see ``calyx client join``; for comparing with a simulation only.
         device_server: address the devices are told, if not the server's own (a proxy's).
+        public_port: of the reverse proxy that the server has written a configuration for.
     """
 
     def __init__(
@@ -133,11 +134,12 @@ class Deployment:
         simulated_noise: int | None = None,
         device_server: str | None = None,
         server_port: int | None = None,
+        public_port: int = server_launch.PUBLIC_PORT,
     ) -> None:
         self.root, self.clients = root, clients
         port, authority_port = server_port or free_port(), free_port()
         self.server_dir, self.authority_dir = root / "server", root / "authority"
-        server_launch.init(self.server_dir, port=port)
+        server_launch.init(self.server_dir, port=port, public_port=public_port)
         self.folder = ServerFolder(self.server_dir)
         key = ""
         self.authority: Party | None = None

@@ -4,7 +4,7 @@
 #
 #   docs/deploy/demo.sh [FOLDER]      a new temporary folder by default; it is kept, to look at
 #
-# Needs calyx on the PATH. Listens on 127.0.0.1 only; SERVER_PORT and AUTHORITY_PORT may be set.
+# Needs calyx on the PATH. Listens on 127.0.0.1 only; SERVER_PORT, AUTHORITY_PORT and ROUNDS may be set.
 set -euo pipefail
 command -v calyx >/dev/null || { echo "calyx is not on the PATH; activate its environment"; exit 2; }
 
@@ -49,8 +49,8 @@ for k in 0 1 2; do until_it_says "device-$k.log" "connected to"; done
 
 echo "3. a run: sealed sums, record-level privacy"
 calyx server run server digits-cnn --name demo --set federation.clients=3 \
-  --set secure_aggregation.min_contributors=3 --set training.rounds=15 \
-  --set federation.server_learning_rate=2 --set federation.average_decay=0.7
+  --set secure_aggregation.min_contributors=3 --set training.rounds="${ROUNDS:-25}" \
+  --set federation.server_learning_rate=1 --set federation.average_decay=0.8
 
 echo
 echo "4. what it cost the records of one device, and what the authority released"
