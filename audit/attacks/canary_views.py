@@ -28,7 +28,7 @@ from flwr.app import Message
 from numpy.typing import NDArray
 from torch import nn
 
-from audit.record_sums import clipped_sum_by_record
+from audit.record_sums import distance_from_sum_by_record
 from client.canaries import directions
 from client.dp_sgd import clipped_gradient_sum
 from client.node import Node
@@ -165,8 +165,8 @@ class _Known:
         chosen = np.random.default_rng(number).permutation(len(self._train))[:_CHECKED_RECORDS]
         some = self._train.subset(np.sort(chosen))
         trainers = self._trainers_sum(some, weights, plan)
-        again = clipped_sum_by_record(self.model, some, plan.clip_norm)
-        self.disagreements.append(float(np.linalg.norm(trainers - again)) / plan.clip_norm)
+        distance = distance_from_sum_by_record(self.model, some, plan.clip_norm, trainers)
+        self.disagreements.append(distance)
 
     def _trainers_sum(self, data: Dataset, weights: Weights, plan: PrivacyPlan) -> Floats:
         load_weights(self.model, weights)
