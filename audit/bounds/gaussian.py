@@ -17,6 +17,7 @@ from scipy.stats import nct
 from audit.bounds.gdp import epsilon_of
 from audit.bounds.guesses import LEVEL, Coins, Scores, check
 
+# Of the noncentrality: scores so far apart show a mu in the hundreds, and nobody asks for more.
 _LARGEST = 1e4
 
 
@@ -40,6 +41,8 @@ def mu_lower_bound(scores: Scores, coins: Coins, level: float = LEVEL) -> float:
     wanted = 1 - level / 2
     if statistic <= 0 or nct.cdf(statistic, n + k - 2, 0.0) <= wanted:
         return 0.0
+    if statistic > _LARGEST and nct.cdf(statistic, n + k - 2, _LARGEST) > wanted:
+        return _LARGEST / scale
     top = min(statistic, _LARGEST)
     limit = brentq(lambda c: nct.cdf(statistic, n + k - 2, c) - wanted, 0.0, top)
     return float(limit) / scale

@@ -202,3 +202,10 @@ def test_cosine_estimate_needs_canaries() -> None:
 
 def test_cosine_estimate_stays_a_number_where_nothing_is_hidden() -> None:
     assert cosine.between((1.0, 1e-6), (0.0, 1e-3), DELTA) == 200.0
+
+
+@pytest.mark.parametrize("mu", [20.0, 630.0, 633.0, 1e4, 1e9])
+def test_scores_far_apart_have_a_large_gaussian_limit(mu: float) -> None:
+    scores, coins = ideal_canaries(mu, 1000, 0)
+    assert 0.9 * min(mu, 1e4 / math.sqrt(250)) <= gaussian.mu_lower_bound(scores, coins) <= mu
+    assert gaussian.lower_bound(scores, coins, DELTA) > 100
