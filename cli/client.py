@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.device import enroll, join, status, stop
-from cli.figures import NO_PRIVACY, bound_text, count_text, epsilon_text
+from cli.figures import NO_PRIVACY, bound_text, count_text
 from cli.help_text import help_text
 from cli.options import AsJson, Verbose
+from shared.privacy.epsilon_text import epsilon_text
 
 if TYPE_CHECKING:
     from cli.console import Terminal

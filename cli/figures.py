@@ -4,23 +4,9 @@ from __future__ import annotations
 
 import math
 
+from shared.privacy.epsilon_text import epsilon_text
+
 NO_PRIVACY = "no differential privacy"
-
-
-def epsilon_text(epsilon: float | None) -> str:
-    """Three or four digits, rounded up: a printed epsilon never promises too much.
-
-    None and infinity are no guarantee.
-    """
-    if epsilon is None or math.isinf(epsilon):
-        return "∞"
-    if epsilon <= 0:
-        return "0"
-    digits = 2 if epsilon < 100 else 0
-    scale = 10.0**digits
-    # Without the slack, 8.0 stored as 8.000000000000002 would read 8.01.
-    rounded = math.ceil(epsilon * scale - 1e-6) / scale
-    return f"{rounded:.{digits}f}"
 
 
 def bound_text(bound: float | None, headline: float | None) -> str:

@@ -104,7 +104,8 @@ def _promise(found: Forecast) -> dict[str, str | Text]:
 
 def _plan_table(found: Forecast) -> Table:
     from cli.console import table
-    from cli.figures import bound_text, epsilon_text, number_text
+    from cli.figures import bound_text, number_text
+    from shared.privacy.epsilon_text import epsilon_text
 
     steps = ("records", "clients", "batch", "steps/\nround", "steps")
     privacy = ("q", "σ", "ε one\nround", "ε end\nPLD", "ε end\nRDP")
@@ -136,7 +137,7 @@ def _chosen(plans: Sequence[ClientPlan]) -> list[ClientPlan]:
 def _curve(found: Forecast, width: int) -> list[str]:
     """Epsilon over rounds as columns, as many as fit."""
     from cli.chart import columns, thinned
-    from cli.figures import epsilon_text
+    from shared.privacy.epsilon_text import epsilon_text
 
     cell = max(4, len(str(found.config.training.rounds)) + 1)
     curve = thinned(found.curve, max((min(width, 100) - 9) // cell, 2))

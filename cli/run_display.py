@@ -22,10 +22,10 @@ from cli.figures import (
     count_text,
     delta_warning,
     duration_text,
-    epsilon_text,
     number_text,
     percent_text,
 )
+from shared.privacy.epsilon_text import epsilon_text
 
 Event = Mapping[str, Any]
 _NOTES_SHOWN = 5

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from cli.chart import sparkline
 from cli.console import facts
-from cli.figures import NO_PRIVACY, duration_text, epsilon_text, number_text, percent_text
+from cli.figures import NO_PRIVACY, duration_text, number_text, percent_text
+from shared.privacy.epsilon_text import epsilon_text
 
 Event = Mapping[str, Any]
 

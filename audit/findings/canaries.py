@@ -39,22 +39,15 @@ from audit.findings.canary_checks import (
     sums_computed_again,
 )
 from audit.findings.client_canaries import ClientCanarySection
+from audit.findings.roc import RocPoint, roc_points
 from audit.report.section import Section
 from audit.subsampled import HYPOTHESES, subsampled
 from shared.errors import EvidenceError
 from shared.privacy.accounting import spent
+from shared.privacy.epsilon_text import epsilon_text, lower_bound_text
 
 # Who knows most comes last: the headline is that one's.
 _OBSERVERS = ("public", "informed")
-
-
-class RocPoint(Section):
-    """One threshold: rates, and 95 % limits of the true positive rate."""
-
-    false_positive_rate: float
-    true_positive_rate: float
-    low: float
-    high: float
 
 
 class Observer(Section):
@@ -186,7 +179,7 @@ def observed(
         clopper_pearson=clopper_pearson.lower_bound(scores, coins, delta),
         gaussian=gaussian.lower_bound(scores, coins, delta),
         auc=_auc(scores, coins),
-        roc=tuple(_roc(scores, coins)),
+        roc=tuple(roc_points(scores, coins)),
         noise=noise_measured(projections, noise, coins),
         signal=signal_measured(projections, noise, arrays["signals"], coins),
     )
@@ -228,43 +221,25 @@ def _auc(scores: Scores, coins: Coins) -> float:
     return float((ranks[coins].sum() - inside * (inside + 1) / 2) / (inside * outside))
 
 
-def _roc(scores: Scores, coins: Coins) -> Iterable[RocPoint]:
-    """Some twenty points, evenly spaced on a logarithmic axis of the false positive rate."""
-    ordered = coins[np.argsort(-scores, kind="stable")]
-    inside, outside = int(coins.sum()), int((~coins).sum())
-    hits, alarms = np.cumsum(ordered), np.cumsum(~ordered)
-    for wanted in sorted({round(x) for x in np.geomspace(1, max(outside, 1), 20)}):
-        place = int(np.searchsorted(alarms, wanted))
-        if place >= len(alarms):
-            continue
-        hit = int(hits[place])
-        yield RocPoint(
-            false_positive_rate=wanted / outside,
-            true_positive_rate=hit / inside,
-            low=clopper_pearson.at_least(hit, inside, LEVEL / 2),
-            high=clopper_pearson.at_most(hit, inside, LEVEL / 2),
-        )
-
-
 def _answer(observers: Iterable[Observer], epsilon: float, *, violated: bool) -> str:
     # Who knows most comes last. Fixed beforehand: the larger of two observers' bounds would be
     # too large too often.
     *_, best = observers
-    shown = f"at least {best.proven:.2f}" if best.proven > 0 else "nothing above 0"
+    shown = f"at least {lower_bound_text(best.proven)}" if best.proven > 0 else "nothing above 0"
     if not math.isfinite(epsilon):
         return f"Nothing is guaranteed; the canaries show an epsilon of {shown}."
     if violated:
         return (
             f"THE GUARANTEE DOES NOT HOLD: the canaries show an epsilon of {shown}, or noise or "
-            f"clipping that is not the plan's, and {epsilon:.2f} is promised."
+            f"clipping that is not the plan's, and {epsilon_text(epsilon)} is promised."
         )
     answer = (
-        f"The canaries show an epsilon of {shown}, with 95 % confidence; {epsilon:.2f} is "
-        "promised. They do not contradict the guarantee."
+        f"The canaries show an epsilon of {shown}, with 95 % confidence; "
+        f"{epsilon_text(epsilon)} is promised. They do not contradict the guarantee."
     )
     if best.gaussian > epsilon:
         answer += (
-            f" The bound of the Gaussian model, {best.gaussian:.2f}, lies above it. Of audits of a "
-            "guarantee that just holds, one in forty shows that: audit once more."
+            f" The bound of the Gaussian model, {lower_bound_text(best.gaussian)}, lies above it. "
+            "Of audits of a guarantee that just holds, one in forty shows that: audit once more."
         )
     return answer

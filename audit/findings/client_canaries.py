@@ -19,6 +19,7 @@ from audit.bounds.guesses import LEVEL
 from audit.evidence import EvidenceStore
 from audit.report.section import AttackSection, LowerBound
 from shared.privacy.accounting import spent
+from shared.privacy.epsilon_text import epsilon_text
 
 _RESAMPLES = 400
 
@@ -48,7 +49,9 @@ def find(run: AuditedRun, store: EvidenceStore) -> ClientCanarySection | None:
     low, high = (float(np.quantile(resampled, level)) for level in (LEVEL / 2, 1 - LEVEL / 2))
     violated = float(np.quantile(resampled, 0.001)) > epsilon
     told = f"about {estimate:.2f} ({low:.2f} to {high:.2f})"
-    promised = f"{epsilon:.2f} is promised" if math.isfinite(epsilon) else "nothing is promised"
+    promised = (
+        f"{epsilon_text(epsilon)} is promised" if math.isfinite(epsilon) else "nothing is promised"
+    )
     return ClientCanarySection(
         title="How much does one client show in the model?",
         answer=(

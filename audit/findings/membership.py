@@ -27,6 +27,7 @@ from audit.audited_run import AuditedRun
 from audit.bounds import clopper_pearson
 from audit.bounds.guesses import LEVEL
 from audit.evidence import Arrays, EvidenceStore
+from audit.findings.roc import RocPoint, roc_points
 from audit.report.section import Section
 
 Floats = NDArray[np.float64]
@@ -72,6 +73,7 @@ class MembershipAttack(Section):
     auc_low: float = Field(description="the intervals of all attacks hold together with 95 %")
     auc_high: float
     rates: tuple[RateAt, ...]
+    roc: tuple[RocPoint, ...]
     worst_records: Area = Field(
         description="on the 1 % of records that moved the model's confidence most in the other "
         "half of the shadows"
@@ -135,6 +137,7 @@ def attacked(name: str, score: Score, arrays: Arrays) -> MembershipAttack:
         auc_low=everywhere.low,
         auc_high=everywhere.high,
         rates=tuple(_rates(scores, inside)),
+        roc=tuple(roc_points(scores.ravel(), inside.ravel(), trials=scores.shape[1])),
         worst_records=_worst(scores, arrays["train"], inside),
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from audit.findings.agreement import AgreementSection
@@ -11,6 +10,7 @@ from audit.findings.parties import PartiesSection
 from audit.findings.sampling import SamplingSection
 from audit.report.schema import Headline
 from audit.report.section import LowerBound, Section
+from shared.privacy.epsilon_text import epsilon_text, lower_bound_text
 
 
 def headline(
@@ -72,13 +72,6 @@ def headline(
     )
 
 
-def epsilon_text(epsilon: float | None) -> str:
-    """Two decimals, rounded up, so that what is printed never promises too much."""
-    if epsilon is None or math.isinf(epsilon):
-        return "∞"
-    return f"{math.ceil(epsilon * 100 - 1e-6) / 100:.2f}" if epsilon < 100 else f"{epsilon:,.0f}"
-
-
 def largest_proven(bounds: Sequence[LowerBound]) -> LowerBound | None:
     """The largest bound of the observer who knows most and so comes last; None without bounds.
 
@@ -104,11 +97,11 @@ def _measured(
     if best is None:
         return "Nothing was measured: this report was made without attacks."
     ceiling = best.ceiling
-    could = f" So many canaries could have shown up to {ceiling:.2f}." if ceiling else ""
+    could = (
+        f" So many canaries could have shown up to {lower_bound_text(ceiling)}." if ceiling else ""
+    )
     promised = "nothing" if epsilon is None else f"at most {epsilon_text(epsilon)}"
-    # Rounded down: a lower bound never claims too much either.
-    floor = math.floor(best.epsilon * 100) / 100
     return (
-        f"Attacks of this audit show an ε of at least {floor:.2f} with "
+        f"Attacks of this audit show an ε of at least {lower_bound_text(best.epsilon)} with "
         f"{100 * best.confidence:.0f} % confidence; {promised} is guaranteed.{could}"
     )

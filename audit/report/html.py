@@ -12,12 +12,21 @@ from PIL import Image
 
 from audit.findings.canaries import CanarySection
 from audit.findings.inversion import InversionSection
+from audit.findings.membership import MembershipSection
 from audit.findings.pictures import Picture
-from audit.report import plots, tables
+from audit.report import tables
 from audit.report.comparison import Comparison
-from audit.report.headline import bounds_of_strongest, epsilon_text
-from audit.report.plots import Plot
+from audit.report.headline import bounds_of_strongest
+from audit.report.plots.bounds import bounds_against_guarantee
+from audit.report.plots.comparison import accuracy_against_epsilon
+from audit.report.plots.drawing import Plot
+from audit.report.plots.guarantee import epsilon_delta, epsilon_over_rounds
+from audit.report.plots.ladder import ladder
+from audit.report.plots.roc import Roc, roc
+from audit.report.plots.sampling import batch_sizes
+from audit.report.plots.utility import accuracy_over_rounds, group_accuracy
 from audit.report.schema import Report
+from shared.privacy.epsilon_text import epsilon_text, lower_bound_text
 
 
 def to_html(report: Report) -> str:
@@ -29,27 +38,42 @@ def to_html(report: Report) -> str:
 def comparison_to_html(comparison: Comparison) -> str:
     """One page for several runs."""
     template = _environment().get_template("comparison.html.j2")
-    figures = {"comparison": plots.accuracy_against_epsilon(comparison)}
+    figures = {"comparison": accuracy_against_epsilon(comparison)}
     return template.render(c=comparison, figures=figures, tables=tables) + "\n"
 
 
 def _figures(report: Report) -> dict[str, Plot | None]:
     """All figures by name, None where there is nothing to draw."""
-    canaries = report.canaries if isinstance(report.canaries, CanarySection) else None
     inversion = report.inversion if isinstance(report.inversion, InversionSection) else None
+    strongest = bounds_of_strongest(report.lower_bounds)
     return {
-        "epsilon_over_rounds": plots.epsilon_over_rounds(report.guarantee),
-        "epsilon_delta": plots.epsilon_delta(report.guarantee),
-        "bounds_of_strongest": plots.bounds_against_guarantee(
-            bounds_of_strongest(report.lower_bounds), report.guarantee
-        ),
-        "bounds": plots.bounds_against_guarantee(report.lower_bounds, report.guarantee),
-        "roc": plots.roc(canaries.observers, report.guarantee.curve) if canaries else None,
-        "ladder": plots.ladder(inversion) if inversion else None,
-        "accuracy": plots.accuracy_over_rounds(report.utility),
-        "groups": plots.group_accuracy(report.utility),
-        "batches": plots.batch_sizes(report.sampling),
+        "epsilon_over_rounds": epsilon_over_rounds(report.guarantee),
+        "epsilon_delta": epsilon_delta(report.guarantee),
+        "bounds_of_strongest": bounds_against_guarantee(strongest, report.guarantee),
+        "bounds": bounds_against_guarantee(report.lower_bounds, report.guarantee),
+        "roc": _canary_roc(report),
+        "membership_roc": _membership_roc(report),
+        "ladder": ladder(inversion) if inversion else None,
+        "accuracy": accuracy_over_rounds(report.utility),
+        "groups": group_accuracy(report.utility),
+        "batches": batch_sizes(report.sampling),
     }
+
+
+def _canary_roc(report: Report) -> Plot | None:
+    if not isinstance(report.canaries, CanarySection):
+        return None
+    curves = [Roc(f"{o.observer} observer", o.auc, o.roc) for o in report.canaries.observers]
+    shaded = "95 % Clopper-Pearson intervals of each point"
+    return roc(curves, report.guarantee.curve, shaded)
+
+
+def _membership_roc(report: Report) -> Plot | None:
+    if not isinstance(report.membership, MembershipSection):
+        return None
+    curves = [Roc(attack.attack, attack.auc, attack.roc) for attack in report.membership.attacks]
+    shaded = "95 % Clopper-Pearson intervals, each record taken for one trial"
+    return roc(curves, report.guarantee.curve, shaded)
 
 
 @lru_cache(maxsize=1)
@@ -63,7 +87,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "epsilon": epsilon_text,
-        "bound": tables.lower,
+        "bound": lower_bound_text,
         "percent": tables.percent,
         "plain": tables.plain,
         "figures": tables.figures,

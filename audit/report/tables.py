@@ -11,8 +11,8 @@ from audit.findings.guarantee import GuaranteeSection
 from audit.findings.membership import MembershipSection
 from audit.findings.views import ViewsSection
 from audit.report.comparison import Comparison
-from audit.report.headline import epsilon_text
 from audit.report.schema import Report
+from shared.privacy.epsilon_text import epsilon_text, lower_bound_text
 
 Row = tuple[str, ...]
 MOST_CLIENTS = 30
@@ -167,10 +167,10 @@ def observer_lines(found: CanarySection) -> list[Row]:
             observer.observer,
             observer.knows,
             observer.scoring,
-            lower(observer.steinke),
-            lower(observer.fdp),
-            lower(observer.clopper_pearson),
-            lower(observer.gaussian),
+            lower_bound_text(observer.steinke),
+            lower_bound_text(observer.fdp),
+            lower_bound_text(observer.clopper_pearson),
+            lower_bound_text(observer.gaussian),
             f"{observer.auc:.3f}",
         )
         for observer in found.observers
@@ -219,17 +219,12 @@ def compared_lines(comparison: Comparison) -> list[Row]:
             run.unit,
             epsilon_text(run.epsilon),
             f"{run.delta:g}",
-            lower(run.lower_bound),
+            lower_bound_text(run.lower_bound),
             percent(run.accuracy),
             "–" if run.cost_in_points is None else f"{run.cost_in_points:.1f}",
         )
         for run in comparison.runs
     ]
-
-
-def lower(epsilon: float | None) -> str:
-    """A lower bound, rounded down, so that what is printed never claims too much."""
-    return "–" if epsilon is None else f"{math.floor(epsilon * 100 + 1e-9) / 100:.2f}"
 
 
 def membership_lines(found: MembershipSection) -> list[Row]:

@@ -10,6 +10,7 @@ from shared.privacy.skellam_mechanism import SkellamMechanism
 
 # The others take the same checks; `calyx audit mutants` plants them all.
 IN_TESTS = (
+    "no noise",
     "half the noise",
     "no clipping",
     "the same noise every round",

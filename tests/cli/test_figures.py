@@ -13,15 +13,15 @@ from cli.figures import (
     count_text,
     delta_warning,
     duration_text,
-    epsilon_text,
     number_text,
     percent_text,
 )
+from shared.privacy.epsilon_text import epsilon_text, lower_bound_text
 
 
 @given(st.floats(min_value=1e-6, max_value=1e6))
 def test_a_printed_epsilon_is_never_smaller_than_the_true_one(epsilon: float) -> None:
-    assert float(epsilon_text(epsilon)) >= epsilon - 1e-6
+    assert float(epsilon_text(epsilon).replace(",", "")) >= epsilon - 1e-6
 
 
 @pytest.mark.parametrize(
@@ -33,12 +33,18 @@ def test_a_printed_epsilon_is_never_smaller_than_the_true_one(epsilon: float) ->
         (0.001, "0.01"),
         (0.0, "0"),
         (321.2, "322"),
+        (1321.2, "1,322"),
         (None, "∞"),
         (math.inf, "∞"),
     ],
 )
 def test_epsilon_is_rounded_up_and_infinity_is_shown(epsilon: float | None, text: str) -> None:
     assert epsilon_text(epsilon) == text
+
+
+@pytest.mark.parametrize(("epsilon", "text"), [(0.969, "0.96"), (8.0, "8.00"), (None, "–")])
+def test_what_was_shown_is_rounded_down(epsilon: float | None, text: str) -> None:
+    assert lower_bound_text(epsilon) == text
 
 
 @pytest.mark.parametrize(
