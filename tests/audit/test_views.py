@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from audit.attacks import views
+from audit.attacks.inversion.estimates import contribution
 from audit.attacks.inversion.federation import Played
-from audit.attacks.inversion.ladder import contribution
 from audit.audited_run import AuditedRun
 from audit.evidence import EvidenceStore
 from audit.findings import views as findings

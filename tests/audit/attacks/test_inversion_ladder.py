@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from audit.attacks.inversion import ladder
+from audit.attacks.inversion.estimates import contribution
 from audit.attacks.inversion.federation import DELTA, Reference, play, reference, sealed
-from audit.attacks.inversion.ladder import climb, contribution
+from audit.attacks.inversion.ladder import climb
 from audit.audited_run import AuditedRun
 from audit.evidence import EvidenceStore
 from audit.findings import inversion

@@ -1,0 +1,70 @@
+"""What an observer makes of the bytes that he got: updates, sums, ciphertexts as numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from audit.attacks.inversion.ciphertexts import PublicKeyHolder
+from audit.attacks.inversion.federation import Played
+from audit.views import client_name, released_integers, restored_sum
+from client.dp_sgd import clipped_gradient_sum
+from client.node import Node
+from client.sealing import integers_to_seal
+from shared.models.vector import to_vector
+from shared.protocol.arrays import weights_of
+from shared.protocol.messages import TrainInstruction
+from shared.protocol.sealing import SealingOffer, read_sealed_reply
+
+Vector = NDArray[np.float64]
+
+
+def as_gradient(vector: Vector, played: Played) -> tuple[torch.Tensor, ...]:
+    """A flat vector as one tensor for each parameter."""
+    parts, start = [], 0
+    for parameter in played.model.parameters():
+        part = vector[start : start + parameter.numel()]
+        parts.append(torch.from_numpy(np.asarray(part)).reshape(parameter.shape))
+        start += parameter.numel()
+    return tuple(parts)
+
+
+def contribution(played: Played, client: int) -> NDArray[np.int64]:
+    """The integers that a client sealed, made once more as it made them, its noise included.
+
+    Only a client can do this, for its own records and noise; plans of record-level distributed
+    noise only.
+    """
+    (sent,) = played.capture.find("train", 1, receiver=client_name(client))
+    instruction = TrainInstruction.from_content(sent.message.content)
+    digest = instruction.digest(played.config, weights_of(played.model))
+    node = Node(str(client), client, "", played.config.seed, "", "", "")
+    noise = node.noise(digest)
+    vector, _ = clipped_gradient_sum(played.model, played.records[client], played.plan, noise)
+    return integers_to_seal(vector, played.config, played.plan, 1, noise)[0]
+
+
+def update_in_clear(played: Played) -> Vector:
+    """What client 0 of an unsealed federation sent, less what it was sent."""
+    before = to_vector(weights_of(played.model), played.names)
+    return to_vector(played.reply(0), played.names) - before
+
+
+def mean_gradient(played: Played) -> Vector:
+    """The released sum, over all records."""
+    (crossing,) = played.capture.find("released sum", 1)
+    total = restored_sum(released_integers(crossing), played.config, played.plan, 1)
+    if not played.plan.is_private:
+        # A sum of updates, not of gradients.
+        total = -total / played.config.training.learning_rate
+    return total / len(played.records)
+
+
+def sealed_upload(played: Played) -> tuple[PublicKeyHolder, list[bytes]]:
+    """The public key as it was sent to client 0, and what client 0 sent back."""
+    (offered,) = played.capture.find("query.sealing", 0, receiver=client_name(0))
+    offer = SealingOffer.from_content(offered.message.content)
+    (reply,) = played.capture.find("train", 1, sender=client_name(0))
+    upload, _ = read_sealed_reply(reply.message.content)
+    return PublicKeyHolder(offer.parameters, offer.public_context), list(upload.chunks)
