@@ -20,7 +20,9 @@ from authority.secret_file import read_secret, write_secret
 from shared.encryption import SealingParameters
 from shared.encryption.wire import export_public_context, read_chunk
 from shared.errors import EncryptionError
-from shared.protocol.receipts import Receipt, TagKeys, canonical, derive, weigh
+from shared.protocol.receipts import Receipt
+from shared.protocol.signed import canonical, derive
+from shared.protocol.tags import TagKeys, weigh
 
 _TAG_SECRET_BYTES = 32
 

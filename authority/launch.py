@@ -38,8 +38,8 @@ from shared.certificates import Credentials, expiry
 from shared.errors import ConfigError, EnrolmentError, Fault, RunError, UsageError
 from shared.private_files import create_private, private_directory, replace_file
 from shared.process_lock import exclusive, holder
+from shared.protocol.contributor_keys import ContributorKeys
 from shared.protocol.enrolment import contributor_keys
-from shared.protocol.receipts import ContributorKeys
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 9443
 CERTIFICATE_DAYS = 365

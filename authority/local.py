@@ -35,8 +35,9 @@ from authority.secret_file import read_secret, write_secret
 from shared.encryption import SealedSum, SealingParameters, context_hash, unpack_sum
 from shared.errors import EncryptionError, LedgerError, ReleaseRefused
 from shared.private_files import private_directory, replace_file
+from shared.protocol.admission import Admission
 from shared.protocol.authority_client import Opening, Refusal, Released, ReleaseRequest
-from shared.protocol.receipts import Admission, check_name
+from shared.protocol.signed import check_name
 
 # Said to the server instead of what was found, which may depend on the secret key.
 _FAILURES = {

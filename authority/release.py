@@ -25,7 +25,7 @@ Rules for releasing (`decide`), in the order of checking:
 8. Every receipt is for this run, round and parameters and signed by its contributor. With rule 5
    this means that a receipt is used for one release at most.
 
-After a grant the sum is decrypted and its tags are checked (`shared.protocol.receipts`):
+After a grant the sum is decrypted and its tags are checked (`shared.protocol.tags`):
 
 9. Tags that do not fit mean that the sum is not that of the receipts' uploads. Nothing is
    released, the round is spent, and after `MAX_FAILED_PROOFS` the run is suspended: whether a
@@ -59,7 +59,8 @@ from authority.events import (
     Revoked,
 )
 from shared.protocol.authority_client import Refusal, ReleaseRequest
-from shared.protocol.receipts import MAX_ROUND, ContributorKeys, Receipt
+from shared.protocol.contributor_keys import ContributorKeys
+from shared.protocol.receipts import MAX_ROUND, Receipt
 
 MAX_FAILED_PROOFS = 3
 

@@ -19,7 +19,7 @@ from authority.events import Event, Revoked
 from authority.release import State, apply, enrol
 from shared.errors import LedgerError, ProtocolError, ReleaseRefused
 from shared.private_files import replace_file
-from shared.protocol.receipts import ContributorKeys
+from shared.protocol.contributor_keys import ContributorKeys
 
 
 @dataclass(frozen=True)

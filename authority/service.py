@@ -30,7 +30,8 @@ from shared.protocol.authority_client import (
     Refusal,
     ReleaseRequest,
 )
-from shared.protocol.receipts import Receipt, check_name, is_hex
+from shared.protocol.receipts import Receipt
+from shared.protocol.signed import check_name, is_hex
 
 MAX_RECEIPTS = 100_000
 MAX_CALL_S = 600.0

@@ -17,7 +17,7 @@ from shared.certificates import fingerprint
 from shared.errors import DataError, UsageError
 from shared.private_files import create_private, private_directory, replace_file
 from shared.protocol.enrolment import EnrolmentRequest, make_request, read_request
-from shared.protocol.receipts import check_name
+from shared.protocol.signed import check_name
 
 POLICY = """\
 # What you, the owner of these records, allow. Checked on this device against every instruction,

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from shared.errors import LedgerError, PolicyViolation
-from shared.protocol.receipts import ContributorKeys
+from shared.protocol.contributor_keys import ContributorKeys
 
 _KEY_BYTES = 32
 

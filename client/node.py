@@ -41,7 +41,7 @@ from shared.data import Dataset, load_split
 from shared.errors import DataError, LedgerError, PolicyViolation
 from shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise, seeded_key
 from shared.privacy.plan import PrivacyPlan
-from shared.protocol.receipts import is_hex
+from shared.protocol.signed import is_hex
 
 Scalar = str | int | float | bool
 

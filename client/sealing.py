@@ -24,7 +24,8 @@ from shared.errors import PolicyViolation, ProtocolError
 from shared.privacy.noise import NoiseSource
 from shared.privacy.plan import PrivacyPlan
 from shared.privacy.rotation import Rotation
-from shared.protocol.receipts import Admission, Receipt, fresh_nonce
+from shared.protocol.admission import Admission
+from shared.protocol.receipts import Receipt, fresh_nonce
 from shared.protocol.sealing import SealingOffer, rotation_seed, sealed_reply, sealing_parameters
 
 

@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.errors import ConfigError, Fault, ProtocolError, UsageError
 from shared.process_lock import exclusive, holder
-from shared.protocol.receipts import check_name
+from shared.protocol.signed import check_name
 
 DEFAULT_PORT = 9440
 LOOPBACK = "127.0.0.1"

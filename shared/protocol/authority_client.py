@@ -32,7 +32,9 @@ from shared.encryption import SealedSum, SealingParameters
 from shared.errors import CalyxError, ProtocolError, ReleaseRefused, RunError
 from shared.protocol import authority_pb2 as pb
 from shared.protocol import authority_pb2_grpc
-from shared.protocol.receipts import Admission, Receipt, canonical
+from shared.protocol.admission import Admission
+from shared.protocol.receipts import Receipt
+from shared.protocol.signed import canonical
 
 REFUSAL_KEY = "calyx-refusal"
 MAX_MESSAGE_BYTES = 4 * 2**20

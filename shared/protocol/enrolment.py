@@ -28,7 +28,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from shared.errors import EnrolmentError, ProtocolError
-from shared.protocol.receipts import ContributorKeys, canonical, check_name, is_hex, verifies
+from shared.protocol.contributor_keys import ContributorKeys
+from shared.protocol.signed import canonical, check_name, is_hex, verifies
 
 FORMAT = "calyx-enrolment-1"
 VALID_DAYS = 14

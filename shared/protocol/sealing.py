@@ -26,7 +26,8 @@ from shared.encryption import (
 )
 from shared.errors import EncryptionError, ProtocolError
 from shared.privacy.plan import PrivacyPlan, SumShape
-from shared.protocol.receipts import Admission, Receipt
+from shared.protocol.admission import Admission
+from shared.protocol.receipts import Receipt
 
 OFFER, SEALED = "sealing-offer", "sealed"
 

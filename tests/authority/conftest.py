@@ -23,7 +23,9 @@ from shared.encryption import (
     pack,
 )
 from shared.protocol.authority_client import Authority, Opening, ReleaseRequest
-from shared.protocol.receipts import ContributorKeys, Receipt, TagKeys, fresh_nonce
+from shared.protocol.contributor_keys import ContributorKeys
+from shared.protocol.receipts import Receipt, fresh_nonce
+from shared.protocol.tags import TagKeys
 
 # Two fields a slot and three ciphertexts, with a plain modulus of 39 bits.
 PARAMETERS = derive_parameters(scheme="bfv", contributors=32, value_bound=8191, length=20_000)

@@ -30,7 +30,7 @@ from shared.errors import (
     UsageError,
 )
 from shared.protocol.authority_client import RemoteAuthority
-from shared.protocol.receipts import ContributorKeys
+from shared.protocol.contributor_keys import ContributorKeys
 
 # Runs an authority that kills itself, as kill -9 would, at one point of a release.
 CHILD = textwrap.dedent(

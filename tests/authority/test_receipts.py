@@ -16,16 +16,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from shared.errors import ProtocolError
-from shared.protocol.receipts import (
-    Admission,
-    ContributorKeys,
-    Receipt,
-    TagKeys,
-    _keystream,
-    canonical,
-    fresh_nonce,
-    weigh,
-)
+from shared.protocol.admission import Admission
+from shared.protocol.contributor_keys import ContributorKeys
+from shared.protocol.receipts import Receipt, fresh_nonce
+from shared.protocol.signed import canonical
+from shared.protocol.tags import TagKeys, keystream, weigh
 
 SIGNING, SEALING = Ed25519PrivateKey.generate(), X25519PrivateKey.generate()
 AUTHORITY = Ed25519PrivateKey.generate()
@@ -196,7 +191,7 @@ def test_weighing_is_linear_modulo_the_plain_modulus(
 def test_weighing_full_chunks_is_exact_at_the_largest_values(modulus: int) -> None:
     """Against Python's integers, where nothing can wrap."""
     key, width = b"k" * 32, 4096
-    stream = _keystream(key, 8 * (width - 1))
+    stream = keystream(key, 8 * (width - 1))
     words = [stream[start : start + 8] for start in range(0, len(stream), 8)]
     weights = [int.from_bytes(word, "little") % modulus for word in words]
     for slot in (modulus - 1, -1, modulus // 2):

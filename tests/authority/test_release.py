@@ -26,7 +26,8 @@ from authority.events import (
 from authority.release import MAX_FAILED_PROOFS, State, apply, decide, enrol, open_run
 from shared.errors import ReleaseRefused
 from shared.protocol.authority_client import Refusal, ReleaseRequest
-from shared.protocol.receipts import ContributorKeys, Receipt
+from shared.protocol.contributor_keys import ContributorKeys
+from shared.protocol.receipts import Receipt
 
 NAMES = [f"device-{i}" for i in range(6)]
 SIGNING = {name: Ed25519PrivateKey.generate() for name in NAMES}

@@ -21,8 +21,8 @@ from server.folder import ServerFolder
 from shared import certificates
 from shared.config.load import build, from_settings
 from shared.errors import ConfigError, EnrolmentError, UsageError
+from shared.protocol.contributor_keys import ContributorKeys
 from shared.protocol.enrolment import make_request
-from shared.protocol.receipts import ContributorKeys
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from shared.errors import EnrolmentError
+from shared.protocol.contributor_keys import ContributorKeys
 from shared.protocol.enrolment import contributor_keys, make_request, read_request
-from shared.protocol.receipts import ContributorKeys
 
 
 class Keys:
