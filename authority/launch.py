@@ -14,20 +14,12 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
-import threading
-import time
-import tomllib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from authority import certificates
 from authority.local import LocalAuthority
@@ -35,15 +27,17 @@ from authority.log import LogReport, verify
 from authority.roster import Roster
 from authority.service import AuthorityServer
 from shared.certificates import Credentials, expiry
-from shared.errors import ConfigError, EnrolmentError, Fault, RunError, UsageError
+from shared.errors import EnrolmentError, UsageError
+from shared.log_file import logging_to
 from shared.private_files import create_private, private_directory, replace_file
-from shared.process_lock import exclusive, holder
+from shared.process_lock import exclusive, holder, stop_holder
 from shared.protocol.contributor_keys import ContributorKeys
 from shared.protocol.enrolment import contributor_keys
+from shared.settings_file import read_settings
+from shared.stop_signal import stop_signal
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 9443
 CERTIFICATE_DAYS = 365
-_LOG_BYTES, _LOG_FILES = 1_000_000, 5
 _log = logging.getLogger("authority")
 
 
@@ -137,7 +131,7 @@ def serve(
         EncryptionError: wrong passphrase, or a folder open to others.
         LedgerError: the log is altered, shortened, or in use by another process.
     """
-    settings = read_settings(directory)
+    settings = settings_of(directory)
     try:
         root, certificate, private_key = (
             (directory / "tls" / name).read_bytes()
@@ -147,11 +141,6 @@ def serve(
         raise UsageError(
             f"{error.filename} cannot be read; restore it, or make a new authority with init"
         ) from error
-    stop = threading.Event()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
     taken = f"the authority in {directory} is served already"
     with (
         LocalAuthority(
@@ -161,7 +150,8 @@ def serve(
             accept_untagged=settings.accept_untagged,
         ) as authority,
         exclusive(directory / "lock", taken),
-        _logging_to(directory / "logs"),
+        logging_to(directory / "logs" / "authority.log", "authority"),
+        stop_signal() as stop,
     ):
         server = AuthorityServer(
             authority,
@@ -170,7 +160,6 @@ def serve(
             root,
             Credentials(certificate, private_key),
         )
-        previous = {s: signal.signal(s, on_signal) for s in (signal.SIGTERM, signal.SIGINT)}
         try:
             server.start()
             _log.info("serving on port %d", server.port)
@@ -180,8 +169,6 @@ def serve(
         finally:
             server.stop()
             _log.info("stopped")
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
 
 def approve(directory: Path, request: str) -> ContributorKeys:
@@ -196,7 +183,7 @@ def approve(directory: Path, request: str) -> ContributorKeys:
             before.
         ReleaseRefused: the name or a key is taken or was revoked.
     """
-    read_settings(directory)
+    settings_of(directory)
     keys, roster = contributor_keys(request), Roster(directory)
     if keys.name in (members := roster.members()) and members[keys.name].keys == keys:
         raise EnrolmentError(
@@ -213,7 +200,7 @@ def revoke(directory: Path, name: str) -> None:
     Raises:
         ProtocolError: nobody of that name is enrolled.
     """
-    read_settings(directory)
+    settings_of(directory)
     Roster(directory).revoke(name)
 
 
@@ -224,7 +211,7 @@ def status_of(directory: Path) -> dict[str, Any]:
         UsageError: there is none.
         LedgerError: its log is altered.
     """
-    settings = read_settings(directory)
+    settings = settings_of(directory)
     pid = holder(directory / "lock")
     report = verify_log(directory)
     certificate = (directory / "tls" / "authority.pem").read_bytes()
@@ -250,17 +237,8 @@ def stop_running(directory: Path, timeout_s: float = 20.0) -> bool:
     Raises:
         RunError: it does not stop.
     """
-    read_settings(directory)
-    pid = holder(directory / "lock")
-    if pid is None:
-        return False
-    os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + timeout_s
-    while holder(directory / "lock") is not None:
-        if time.monotonic() > deadline:
-            raise RunError(f"process {pid} does not stop; look at {directory / 'logs'}")
-        time.sleep(0.05)
-    return True
+    settings_of(directory)
+    return stop_holder(directory / "lock", directory / "logs", timeout_s)
 
 
 def verify_log(directory: Path) -> LogReport:
@@ -272,42 +250,14 @@ def verify_log(directory: Path) -> LogReport:
     return verify(directory / "releases.jsonl")
 
 
-def read_settings(directory: Path) -> AuthoritySettings:
+def settings_of(directory: Path) -> AuthoritySettings:
     """The settings of the authority in `directory`.
 
     Raises:
         UsageError: there is none, or a value is not allowed.
     """
-    path = directory / "authority.toml"
-    try:
-        return AuthoritySettings(**tomllib.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise UsageError(f"no authority in {directory}; make one with init") from error
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-    except ValidationError as error:
-        faults = [
-            Fault(".".join(map(str, e["loc"])), repr(e["input"]), e["msg"]) for e in error.errors()
-        ]
-        raise ConfigError(f"{path} is not usable", faults) from error
-
-
-@contextmanager
-def _logging_to(directory: Path) -> Iterator[None]:
-    private_directory(directory)
-    path = directory / "authority.log"
-    handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logger = logging.getLogger("authority")
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        handler.close()
+    absent = f"no authority in {directory}; make one with init"
+    return read_settings(directory / "authority.toml", AuthoritySettings, absent)
 
 
 def _settings_text(port: int, min_contributors: int) -> str:

@@ -30,6 +30,7 @@ from cli.deployed_run import submit_run
 from client.device import Device
 from client.enrolment import enroll, keep_records
 from server import launch as server_launch
+from server import setup as server_setup
 from server.enrolment import approve
 from server.folder import ServerFolder
 from server.submission import Submission, read_submission
@@ -134,19 +135,19 @@ class Deployment:
         simulated_noise: int | None = None,
         device_server: str | None = None,
         server_port: int | None = None,
-        public_port: int = server_launch.PUBLIC_PORT,
+        public_port: int = server_setup.PUBLIC_PORT,
     ) -> None:
         self.root, self.clients = root, clients
         port, authority_port = server_port or free_port(), free_port()
         self.server_dir, self.authority_dir = root / "server", root / "authority"
-        server_launch.init(self.server_dir, port=port, public_port=public_port)
+        server_setup.init(self.server_dir, port=port, public_port=public_port)
         self.folder = ServerFolder(self.server_dir)
         key = ""
         self.authority: Party | None = None
         if is_sealed:
             made = authority_launch.init(self.authority_dir, port=authority_port)
             address = f"127.0.0.1:{authority_port}"
-            server_launch.use_authority(self.server_dir, address, made.for_server)
+            server_setup.use_authority(self.server_dir, address, made.for_server)
             key = made.verify_key
             words = ("authority", "serve", str(self.authority_dir))
             self.authority = Party(words, root / "authority.out")

@@ -44,7 +44,7 @@ def init(
     calyx server init ~/server --host fl.example.org --host 192.0.2.7
     """
     from cli.console import facts, terminal
-    from server.launch import init as make
+    from server.setup import init as make
 
     with terminal(as_json=as_json, verbose=verbose) as screen:
         made = make(directory, hosts=hosts or (), listen=listen, port=port, public_port=public_port)
@@ -84,7 +84,7 @@ def renew(
     calyx server renew ~/server
     """
     from cli.console import terminal
-    from server.launch import renew as make
+    from server.setup import renew as make
 
     with terminal() as screen:
         until = make(directory, hosts or ())
@@ -104,7 +104,7 @@ def authority(
     calyx server authority ~/server authority.example:9443 ./for-server
     """
     from cli.console import terminal
-    from server.launch import use_authority
+    from server.setup import use_authority
 
     with terminal() as screen:
         use_authority(directory, address, files)

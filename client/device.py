@@ -20,17 +20,17 @@ Everything a round needs comes from here and nothing of it from a server.
 
 from __future__ import annotations
 
-import tomllib
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from shared.errors import ConfigError, EnrolmentError, Fault, UsageError
+from shared.errors import EnrolmentError
 from shared.process_lock import exclusive, holder
+from shared.settings_file import read_settings
 
 DataSource = Literal["idx", "npz", "python"]
 NodeSettings = dict[str, str | int | float | bool]
@@ -97,21 +97,8 @@ class Device:
             UsageError: there is no device in this folder.
             ConfigError: the file cannot be used; all faults are listed.
         """
-        path = self.settings_path
-        try:
-            return DeviceSettings(**tomllib.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            raise UsageError(
-                f"there is no device in {self.directory}; make one with: calyx client enroll DIR"
-            ) from None
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-        except ValidationError as error:
-            faults = [
-                Fault(".".join(map(str, e["loc"])), repr(e["input"]), e["msg"])
-                for e in error.errors()
-            ]
-            raise ConfigError(f"{path} is not usable", faults) from None
+        absent = f"there is no device in {self.directory}; make one with: calyx client enroll DIR"
+        return read_settings(self.settings_path, DeviceSettings, absent)
 
     def node_settings(self, simulated_noise: int | None = None) -> NodeSettings:
         """The settings that `client.node.Node` reads.

@@ -9,12 +9,10 @@ import resource
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,12 +22,13 @@ from client.ledger import Ledger
 from client.own_data import make_importable
 from client.policy import Policy
 from client.supernode import Answered, SuperNode
-from shared.errors import CalyxError, LedgerError, UsageError
-from shared.private_files import private_directory, replace_file
+from shared.errors import CalyxError, LedgerError
+from shared.log_file import logging_to
+from shared.private_files import replace_file
+from shared.process_lock import stop_holder
 from shared.protocol.flower_line import Stopped
 
 _log = logging.getLogger("calyx.client")
-_LOG_BYTES, _LOG_FILES = 1_000_000, 5
 # Maxrss is in kilobytes, on macOS in bytes.
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
@@ -70,7 +69,8 @@ def join(
     settings = device.settings()
     place = settings.data.place
     _check_ready(device)
-    with device.exclusive(), _logging_to(device.log_path), _Stop() as stop:
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every request
+    with device.exclusive(), logging_to(device.log_path), _Stop() as stop:
         status = _Status(device, settings.server, simulated_noise)
         tell = _teller(status, on_event)
         if simulated_noise is not None:
@@ -163,20 +163,12 @@ def stop_running(directory: Path, timeout_s: float = 20.0) -> bool:
     """Tell a running device to stop and wait until it has; False if none ran.
 
     Raises:
-        UsageError: it does not stop.
+        UsageError: there is no device.
+        RunError: it does not stop.
     """
     device = Device(directory)
     device.settings()
-    pid = device.running_pid()
-    if pid is None:
-        return False
-    os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + timeout_s
-    while device.running_pid() is not None:
-        if time.monotonic() > deadline:
-            raise UsageError(f"process {pid} does not stop; look at {device.log_path}")
-        time.sleep(0.05)
-    return True
+    return stop_holder(device.lock_path, device.log_path, timeout_s)
 
 
 def _check_ready(device: Device) -> None:
@@ -263,24 +255,6 @@ def _teller(status: _Status, on_event: Callable[[Happening], None]) -> Callable[
         on_event(Happening(kind, text))
 
     return tell
-
-
-@contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
-    private_directory(path.parent)
-    handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    root = logging.getLogger()
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(level)
-        handler.close()
 
 
 def _read_status(device: Device) -> dict[str, Any]:

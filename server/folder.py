@@ -3,7 +3,7 @@
 ::
 
     DIR/                 0700
-      server.toml        settings; written by `server.launch.init`, for the operator to edit
+      server.toml        settings; written by `server.setup.init`, for the operator to edit
       ca/                ca.pem, ca-key.pem: signs the server's certificate, nothing else
       tls/               server.pem, server-key.pem
       for-devices/       ca.pem: what a device pins
@@ -20,15 +20,15 @@
 
 from __future__ import annotations
 
-import tomllib
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from shared.errors import ConfigError, Fault, ProtocolError, UsageError
+from shared.errors import ProtocolError, UsageError
 from shared.process_lock import exclusive, holder
 from shared.protocol.signed import check_name
+from shared.settings_file import read_settings
 
 DEFAULT_PORT = 9440
 LOOPBACK = "127.0.0.1"
@@ -81,21 +81,8 @@ class ServerFolder:
             UsageError: there is no server in this folder.
             ConfigError: the file cannot be used.
         """
-        path = self.settings_path
-        try:
-            return ServerSettings(**tomllib.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            raise UsageError(
-                f"there is no server in {self.directory}; make one with: calyx server init DIR"
-            ) from None
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-        except ValidationError as error:
-            faults = [
-                Fault(".".join(map(str, e["loc"])), repr(e["input"]), e["msg"])
-                for e in error.errors()
-            ]
-            raise ConfigError(f"{path} is not usable", faults) from None
+        absent = f"there is no server in {self.directory}; make one with: calyx server init DIR"
+        return read_settings(self.settings_path, ServerSettings, absent)
 
     @property
     def local_address(self) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from shared.errors import UsageError
+from shared.errors import RunError, UsageError
 
 
 @contextmanager
@@ -44,3 +46,26 @@ def holder(path: Path) -> int | None:
     finally:
         os.close(file)
     return None
+
+
+def stop_holder(path: Path, log: Path, timeout_s: float) -> bool:
+    """Tell the process that holds a lock file to stop, and wait until it has; False without one.
+
+    Args:
+        path: the lock file.
+        log: where to look if it does not stop.
+        timeout_s: how long to wait.
+
+    Raises:
+        RunError: it does not stop.
+    """
+    pid = holder(path)
+    if pid is None:
+        return False
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + timeout_s
+    while holder(path) is not None:
+        if time.monotonic() > deadline:
+            raise RunError(f"process {pid} does not stop; look at {log}")
+        time.sleep(0.05)
+    return True

@@ -198,7 +198,7 @@ def test_init_makes_everything_and_opens_nothing_to_others(folder: Path) -> None
         "server-key.pem",
         "server.pem",
     ]
-    settings = launch.read_settings(folder)
+    settings = launch.settings_of(folder)
     assert (settings.host, settings.port, settings.min_contributors) == ("127.0.0.1", 9443, 5)
     assert not settings.accept_untagged
     assert (folder / "authority.pub").read_text().strip() == files.verify_key
@@ -218,7 +218,7 @@ def test_init_that_was_broken_off_is_done_again(folder: Path) -> None:
     launch.init(folder)
     (folder / "authority.toml").unlink()
     launch.init(folder)
-    assert launch.read_settings(folder).min_contributors == 2
+    assert launch.settings_of(folder).min_contributors == 2
 
 
 @pytest.mark.parametrize(

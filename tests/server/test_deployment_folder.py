@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from server import launch, submission
+from server import launch, setup, submission
 from server.enrolment import approve, approved_nodes, revoke
 from server.folder import ServerFolder
 from shared import certificates
@@ -27,7 +27,7 @@ from shared.protocol.enrolment import make_request
 
 @pytest.fixture
 def folder(tmp_path: Path) -> ServerFolder:
-    launch.init(tmp_path / "server", hosts=["fl.example.org", "192.0.2.7"])
+    setup.init(tmp_path / "server", hosts=["fl.example.org", "192.0.2.7"])
     return ServerFolder(tmp_path / "server")
 
 
@@ -53,7 +53,7 @@ def test_folder_is_for_its_owner_alone(folder: ServerFolder) -> None:
 def test_certificate_is_for_the_names_given_and_this_machine(folder: ServerFolder) -> None:
     names = names_of(folder)
     assert set(names) == {"fl.example.org", "192.0.2.7", "localhost", "127.0.0.1", "::1"}
-    launch.renew(folder.directory, ["more.example.org"])
+    setup.renew(folder.directory, ["more.example.org"])
     assert set(names_of(folder)) == {*names, "more.example.org"}
 
 
@@ -65,7 +65,7 @@ def names_of(folder: ServerFolder) -> list[str]:
 
 def test_server_is_never_overwritten(folder: ServerFolder) -> None:
     with pytest.raises(UsageError, match="there is a server"):
-        launch.init(folder.directory)
+        setup.init(folder.directory)
 
 
 def test_it_listens_on_this_machine_unless_told_otherwise(folder: ServerFolder) -> None:
@@ -85,7 +85,7 @@ def test_expired_certificate_stops_the_start_with_what_to_do(
 
     with monkeypatch.context() as patch:
         patch.setattr(certificates, "datetime", Past)
-        launch.renew(folder.directory)
+        setup.renew(folder.directory)
     with pytest.raises(EnrolmentError, match="has expired at 2020-12-31 .* calyx server renew"):
         launch.up(folder.directory)
 

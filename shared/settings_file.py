@@ -1,0 +1,38 @@
+"""A TOML file with the settings of one party, written for its operator to edit."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from shared.errors import ConfigError, Fault, UsageError
+
+_Settings = TypeVar("_Settings", bound=BaseModel)
+
+
+def read_settings(path: Path, kind: type[_Settings], absent: str) -> _Settings:
+    """Read and check the file.
+
+    Args:
+        path: of the file.
+        kind: what it must hold.
+        absent: what to say, and to do, where there is no such file.
+
+    Raises:
+        UsageError: there is none.
+        ConfigError: it cannot be used; all faults are listed.
+    """
+    try:
+        return kind(**tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UsageError(absent) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        faults = [
+            Fault(".".join(map(str, e["loc"])), repr(e["input"]), e["msg"]) for e in error.errors()
+        ]
+        raise ConfigError(f"{path} is not usable", faults) from None
