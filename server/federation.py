@@ -30,7 +30,8 @@ from server.journal import Journal
 from server.offering import Offers
 from server.pending_release import discard_pending, load_pending, save_pending
 from server.planning import Plans
-from server.rounds import Note, Roster, RoundRecord, Standing, is_enough
+from server.presence import Presence
+from server.rounds import Roster, RoundRecord, is_enough
 from server.sealed import SealedCollection, SealedRun, SealedStep, UnionStep
 from server.strategy import Aggregator
 from shared.config import Config
@@ -124,6 +125,7 @@ class Federation:
         self._union = UnionStep(config.federation)
         self._average = RunningAverage(config.federation.average_decay)
         self._attendance = Attendance(grid, config, settings.device_names)
+        self._presence = Presence(self._attendance, self._least, settings.device_names)
 
     @property
     def _least(self) -> int:
@@ -298,7 +300,7 @@ class Federation:
     ) -> _Gone:
         """Choose the round's clients and have them train."""
         number = state.round + 1
-        present = self._present(roster, sealed)
+        present = self._presence.of(roster, sealed.offers if sealed else None)
         cohort = roster.cohort(number, self._config.cohort_size, self._least, present)
         record = RoundRecord(number, cohort)
         collection = self._collection(record, state.weights, roster, plans, sealed)
@@ -318,35 +320,6 @@ class Federation:
         late = instructor.ask(record, state.weights, roster, plans, node_ids, collection, on_reply)
         self._attendance.doubt(late)
         return record, collection.combine
-
-    def _present(self, roster: Roster, sealed: _Sealing | None) -> list[str]:
-        """Active clients that can be asked now. Waits while they are too few: a round that cannot
-        succeed would spend everybody's budget on nothing.
-        """
-        names = self._settings.device_names
-        changed = RoundRecord(0, [])
-        if names is not None:
-            gone = [m.client for m in roster.active if m.client not in names.values()]
-            changed.declined += [Note(client, "this server has revoked it") for client in gone]
-            roster.apply(changed)
-        active = [member.client for member in roster.active]
-        if len(active) < self._least:
-            return active  # waiting cannot help
-        there = self._attendance.wait_for(active, self._least)
-        for client in there:
-            now, then = self._attendance.members[client], roster[client]
-            if now.standing is not Standing.ACTIVE:
-                changed.declined.append(Note(client, now.reason))
-            elif now.declared_records != then.declared_records:
-                changed.declined.append(
-                    Note(client, "it declares another record count than before")
-                )
-        roster.apply(changed)
-        there = [client for client in there if roster[client].standing is Standing.ACTIVE]
-        if sealed is not None:
-            there, refused = sealed.offers.make(there, self._attendance.node_ids)
-            roster.apply(RoundRecord(0, [], declined=refused))
-        return there
 
     def _collection(
         self,
