@@ -76,6 +76,29 @@ def test_killed_serverapp_repeats_the_round_and_devices_answer_as_before(network
     assert network.releases("serverapp") == [("granted", n) for n in (1, 2, 3)]
 
 
+def test_killed_server_ends_its_processes_and_goes_on_when_it_is_up_again(
+    network: Network,
+) -> None:
+    with network.round_held("server") as held:
+        processes = [network.server_process(name) for name in ("superlink", "serverapp")]
+        network.server.kill()
+        until("end of its processes", lambda: not any(map(is_alive, processes)))
+        network.server.output.unlink()
+        network.server.start()
+        network.wait_for("the server", network.server, lambda p: "ready on" in p.said)
+        until("two answers again", lambda: network.open_round("server") == held)
+    network.check("server", 3)
+    assert network.releases("server") == [("granted", n) for n in (1, 2, 3)]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process still does anything; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def test_serverapp_killed_between_release_and_checkpoint_uses_the_same_sum(
     network: Network,
 ) -> None:
