@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from audit.audited_run import AuditedRun
-from audit.evidence import EvidenceStore
+from audit.chain import AUDIT_ANEW
+from audit.evidence import OF_EVERY_REPORT, EvidenceStore
 from audit.findings.canaries import CanarySection
-from audit.report.build import build
+from audit.report.build import SETUP, build
 from audit.report.html import to_html
 from audit.report.schema import Report
 from audit.run import HTML_NAME, JSON_NAME
@@ -71,9 +72,13 @@ def verify(path: Path) -> Verified:
     run = AuditedRun(run_dir)
     report = build(run, store)
     if report.to_json().encode() != stored:
+        was_broken_off = not store.has(SETUP) and not OF_EVERY_REPORT.issuperset(store.names())
         raise EvidenceError(
-            f"{json_path} is not what its evidence gives{_first_difference(report, stored)}; make "
-            f"it anew with: calyx report {run_dir}"
+            f"{json_path} is older than its evidence, which is of an audit that was broken off; "
+            f"{AUDIT_ANEW} {run_dir}"
+            if was_broken_off
+            else f"{json_path} is not what its evidence gives{_first_difference(report, stored)}; "
+            f"make it anew with: calyx report {run_dir}"
         )
     canaries = report.canaries
     if isinstance(canaries, CanarySection) and not canaries.committed_before_round_1:

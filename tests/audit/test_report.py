@@ -189,3 +189,16 @@ def test_runs_are_put_side_by_side(reported_run: Path, own_run: Path, tmp_path: 
     assert re.search(r"Scatter chart of accuracy against epsilon", seen.alts[0])
     with pytest.raises(UsageError, match="at least two"):
         compare([reported_run])
+
+
+def test_an_audit_that_was_broken_off_is_to_be_done_anew(own_run: Path) -> None:
+    def interrupt(what: str, share: float) -> None:
+        if (what, share) == ("unprotected", 1.0):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        audit_run(own_run, only=["unprotected"], progress=interrupt)
+    with pytest.raises(EvidenceError, match=r"broken off.*calyx audit run"):
+        verify(own_run)
+    audit_run(own_run, only=["unprotected"], progress=lambda _what, _share: None)
+    verify(own_run)
