@@ -12,6 +12,7 @@ A policy is a TOML file on the device; only ``[privacy]`` and its first three ke
     [secure_aggregation]
     required = false           # only sealed updates may leave
     min_contributors = 2       # in sealed runs: no sum of fewer clients
+    accept_untagged = false    # also CKKS, whose sums the authority cannot check
 
     [training]
     models = []                # empty: those built in; "*": any; your own must be named
@@ -81,6 +82,7 @@ class SealingLimits(_Limits):
 
     required: bool = False
     min_contributors: Annotated[int, Field(ge=2)] = 2
+    accept_untagged: bool = False
 
 
 class TrainingLimits(_Limits):
@@ -145,6 +147,7 @@ class Policy(_Limits):
             ) from None
         return cls(
             privacy=limits,
+            secure_aggregation=SealingLimits(accept_untagged=True),
             training=TrainingLimits(models=(_ANY_MODEL,)),
             release=ReleaseLimits(metrics=True),
         )
@@ -221,8 +224,13 @@ class Policy(_Limits):
         limits, asked = self.secure_aggregation, config.secure_aggregation
         if asked.scheme == "none":
             if limits.required:
-                yield _fault_text("secure_aggregation.scheme", "none", "bfv or ckks")
-        elif asked.min_contributors < limits.min_contributors:
+                allowed = "bfv or ckks" if limits.accept_untagged else "bfv"
+                yield _fault_text("secure_aggregation.scheme", "none", allowed)
+            return
+        # Without tags a server can have something else decrypted than the sum (docs/adr/0011).
+        if asked.scheme == "ckks" and not limits.accept_untagged:
+            yield _fault_text("secure_aggregation.scheme", "ckks", "bfv")
+        if asked.min_contributors < limits.min_contributors:
             yield _fault_text(
                 "secure_aggregation.min_contributors",
                 asked.min_contributors,

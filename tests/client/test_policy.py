@@ -266,13 +266,19 @@ class TestLimits:
                 "secure_aggregation",
                 {"required": True},
                 (),
-                "secure_aggregation.scheme = none was asked, allowed is bfv or ckks",
+                "secure_aggregation.scheme = none was asked, allowed is bfv",
             ),
             (
                 "secure_aggregation",
                 {"min_contributors": 6},
                 ("secure_aggregation.scheme=bfv", "secure_aggregation.min_contributors=5"),
                 "secure_aggregation.min_contributors = 5 was asked, allowed is at least 6",
+            ),
+            (
+                "secure_aggregation",
+                {"required": True, "accept_untagged": True},
+                (),
+                "secure_aggregation.scheme = none was asked, allowed is bfv or ckks",
             ),
             (
                 "training",
@@ -300,6 +306,13 @@ class TestLimits:
         limits = Policy.model_validate(owners().model_dump() | {section: limit})
         owners().check(*run(*lines))
         assert expected in refusal(limits, *run(*lines))
+
+    def test_sums_that_nobody_can_check_need_the_owners_yes(self) -> None:
+        ckks = run("secure_aggregation.scheme=ckks", "secure_aggregation.min_contributors=5")
+        expected = "secure_aggregation.scheme = ckks was asked, allowed is bfv"
+        assert expected in refusal(owners(), *ckks)
+        accepting = {"secure_aggregation": {"accept_untagged": True}}
+        Policy.model_validate(owners().model_dump() | accepting).check(*ckks)
 
     @pytest.mark.parametrize(
         ("models", "name"),
