@@ -112,7 +112,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], dict[str, Any], type[CalyxError], str]
     "less noise than promised": ((), {"noise_multiplier": 0.3}, PolicyViolation, "epsilon"),
     "plan for other data": ((), {"declared_records": 5}, PolicyViolation, "the plan says"),
     "sealing it cannot do": (
-        ("secure_aggregation.scheme=ckks",),
+        ("secure_aggregation.scheme=bfv",),
         {},
         PolicyViolation,
         "not enrolled at a key authority",
