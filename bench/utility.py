@@ -69,13 +69,16 @@ FASHION_CENTRAL = (
     "training.learning_rate=0.5",
     "training.momentum=0.9",
 )
+# The best of six settings tried: large batches and few rounds, so that little noise is drawn in
+# all. With the steps and batches of the other two it is 65 %.
 FASHION_LOCAL = (
     *FASHION,
     *LOCAL,
-    "training.rounds=30",
-    "training.local_steps=5",
-    "training.batch_size=20",
-    "training.learning_rate=0.2",
+    "training.rounds=60",
+    "training.local_steps=1",
+    "training.batch_size=100",
+    "training.learning_rate=2.0",
+    "training.momentum=0",
 )
 
 

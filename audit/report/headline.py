@@ -92,6 +92,13 @@ def _measured(
     bounds: Sequence[LowerBound], epsilon: float | None, attacks: Mapping[str, Section | None]
 ) -> str:
     best = largest_proven(bounds)
+    promised = "nothing" if epsilon is None else f"at most {epsilon_text(epsilon)}"
+    models = [bound for bound in bounds if bound.kind == "model"]
+    if best is None and models:
+        return (
+            f"Attacks of this audit show an ε of at least {lower_bound_text(models[-1].epsilon)}, "
+            f"if what is released is Gaussian; {promised} is guaranteed."
+        )
     if best is None and any(attacks.values()):
         return "No lower bound on ε was measured: the attack with canaries was left out."
     if best is None:
@@ -100,7 +107,6 @@ def _measured(
     could = (
         f" So many canaries could have shown up to {lower_bound_text(ceiling)}." if ceiling else ""
     )
-    promised = "nothing" if epsilon is None else f"at most {epsilon_text(epsilon)}"
     return (
         f"Attacks of this audit show an ε of at least {lower_bound_text(best.epsilon)} with "
         f"{100 * best.confidence:.0f} % confidence; {promised} is guaranteed.{could}"

@@ -32,7 +32,7 @@ class LowerBound(Section):
     )
     epsilon: float = Field(ge=0)
     delta: float = Field(ge=0, lt=1)
-    confidence: float = Field(gt=0, lt=1)
+    confidence: float = Field(ge=0, lt=1, description="0: none is claimed")
     ceiling: float | None = Field(
         None, description="largest epsilon that so many guesses could have shown; None: no limit"
     )

@@ -61,5 +61,6 @@ def _method(name: str) -> str:
         "fdp": "f-DP in one run",
         "clopper_pearson": "Clopper-Pearson",
         "gaussian": "Gaussian model",
+        "cosine": "cosine estimate",
     }
     return names.get(name, name)

@@ -56,8 +56,10 @@ def test_the_report_has_the_estimate_and_calls_it_one(audited: EvidenceStore) ->
     run = AuditedRun(audited.run_dir)
     section = finding.found(run, audited)
     assert isinstance(section, ClientCanarySection)
-    assert section.low <= section.estimate <= section.high and not section.violated
-    assert [bound.kind for bound in section.bounds] == ["estimate"]
+    assert section.chance_low is not None and section.chance_high is not None
+    assert section.chance_low < section.guarantee < section.chance_high  # type: ignore[operator]
+    assert 0 < section.lower < 20 and not section.violated
+    assert [bound.kind for bound in section.bounds] == ["model", "estimate"]
     report = build(run, audited)
     assert section.answer in to_html(report)
     json.dumps(report.model_dump(mode="json"), allow_nan=False)

@@ -209,3 +209,14 @@ def test_scores_far_apart_have_a_large_gaussian_limit(mu: float) -> None:
     scores, coins = ideal_canaries(mu, 1000, 0)
     assert 0.9 * min(mu, 1e4 / math.sqrt(250)) <= gaussian.mu_lower_bound(scores, coins) <= mu
     assert gaussian.lower_bound(scores, coins, DELTA) > 100
+
+
+def test_limit_from_canary_clients_is_exact_and_cares_for_their_spread() -> None:
+    random, mu, d = np.random.default_rng(3), 1.6, 50_000
+    cosines = random.normal(mu, size=(2000, 30)) / math.sqrt(d)
+    limits = [cosine.mu_lower_bound(each, d) for each in cosines]
+    # At most 5 % lie above; 130 of 2,000 come once in a thousand tests.
+    assert sum(limit > mu for limit in limits) <= 130
+    assert np.mean(limits) > mu - 0.4
+    wide = mu / math.sqrt(d) + 3 * (cosines[0] - mu / math.sqrt(d))
+    assert cosine.mu_lower_bound(wide, d) < limits[0]
