@@ -256,7 +256,7 @@ def settings_of(directory: Path) -> AuthoritySettings:
     Raises:
         UsageError: there is none, or a value is not allowed.
     """
-    absent = f"no authority in {directory}; make one with init"
+    absent = f"there is no authority in {directory}; make one with: calyx authority init DIR"
     return read_settings(directory / "authority.toml", AuthoritySettings, absent)
 
 

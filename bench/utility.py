@@ -32,8 +32,7 @@ DIGITS_LOCAL = (
     "training.batch_size=144",
     "training.learning_rate=0.5",
 )
-# 20,000 records, 50 clients, batches of 1,000 over all of them, 150 steps: the setting in which
-# the design was first tried out.
+# 20,000 records, 50 clients, batches of 5,000 over all of them, 120 steps.
 FASHION = (
     "data.max_records=20000",
     "federation.clients=50",
@@ -43,8 +42,8 @@ FASHION = (
 )
 FASHION_UNION = (
     *FASHION,
-    "training.rounds=150",
-    "training.batch_size=20",
+    "training.rounds=120",
+    "training.batch_size=100",
     "privacy.sampling=poisson",
     "federation.server_learning_rate=0.5",
     "federation.server_momentum=0.9",
@@ -64,13 +63,12 @@ FASHION_CENTRAL = (
     "privacy.sampling=poisson",
     "secure_aggregation.scheme=none",
     "training.rounds=1",
-    "training.local_steps=150",
-    "training.batch_size=1000",
+    "training.local_steps=120",
+    "training.batch_size=5000",
     "training.learning_rate=0.5",
     "training.momentum=0.9",
 )
-# The best of six settings tried: large batches and few rounds, so that little noise is drawn in
-# all. With the steps and batches of the other two it is 65 %.
+# The best of six settings tried; with a fifth of the batch and 150 rounds it is 65 %.
 FASHION_LOCAL = (
     *FASHION,
     *LOCAL,

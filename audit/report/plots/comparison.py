@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from matplotlib.ticker import LogLocator, NullFormatter
+
 from audit.report.comparison import Comparison
 from audit.report.plots.drawing import MUTED, SERIES, Plot, figure
 from shared.privacy.epsilon_text import epsilon_text
@@ -43,6 +45,9 @@ def accuracy_against_epsilon(comparison: Comparison) -> Plot | None:
             )
         if dots:
             axes.set(xscale="log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 8)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
             axes.legend(loc="lower right")
         axes.set(xlabel="ε", ylabel="accuracy, %")
         axes.margins(x=0.15, y=0.12)
