@@ -57,7 +57,7 @@ def interrupted_after_a_round(*arguments: str) -> tuple[int, list[str], str]:
 
 
 def test_a_run_that_is_interrupted_says_how_to_go_on_and_goes_on(calyx: Calyx) -> None:
-    settings = (*SHORT, "--set", "training.rounds=12", "--set", "privacy.noise=none")
+    settings = (*SHORT, "--set", "training.rounds=60", "--set", "privacy.noise=none")
     code, lines, err = interrupted_after_a_round(*settings, "--out", "first")
     assert (code, err) == (130, "")
     assert lines[0] == "digits-cnn"
@@ -69,8 +69,8 @@ def test_a_run_that_is_interrupted_says_how_to_go_on_and_goes_on(calyx: Calyx) -
     assert (outcome.code, outcome.err) == (0, "")
     assert "going on at round " in outcome.out
     shown = [line.split()[1] for line in outcome.out.splitlines() if line.startswith("round ")]
-    assert shown[-1] == "12/12"
-    assert "1/12" not in shown
+    assert shown[-1] == "60/60"
+    assert "1/60" not in shown
     assert outcome.out.count("no differential privacy") == 2
     assert outcome.out.splitlines()[-1] == "run folder: first"
 
