@@ -2,17 +2,24 @@
 
 To look, it ends TLS with the server's own certificate and begins it anew towards the server, as
 only somebody can who holds the server's private key.
+
+One event loop serves all connections: OpenSSL does not allow two threads to read and write at
+once on one connection, and such a proxy held connections up for half a minute now and then.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import socket
 import ssl
 import threading
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -44,23 +51,20 @@ class Proxy:
     """
 
     def __init__(self, port: int, upstream: int, glass: Glass | None = None) -> None:
-        self._upstream, self._glass = upstream, glass
-        self._listener = socket.create_server(("127.0.0.1", port))
-        self._listener.settimeout(0.1)
-        self._lock = threading.Lock()
-        self._connections: set[socket.socket] = set()
-        self._said = bytearray()
-        self._is_cut, self._is_closed = False, threading.Event()
-        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._port, self._upstream = port, upstream
+        self._near_tls = glass.towards_devices() if glass else None
+        self._far_tls = glass.towards_server() if glass else None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._said, self._is_cut = bytearray(), False
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
+        self._server = self._run(self._listen())
 
     def cut(self) -> None:
         """End all connections and let no new one through."""
         self._is_cut = True
-        with self._lock:
-            connections = list(self._connections)
-        for connection in connections:
-            _end(connection)
+        self._run(self._end_all())
 
     def restore(self) -> None:
         """Let connections through again."""
@@ -68,16 +72,16 @@ class Proxy:
 
     def take_said(self) -> bytes:
         """What devices have said since the last call; only with a glass."""
-        with self._lock:
-            said, self._said = bytes(self._said), bytearray()
-        return said
+        return self._run(self._taken())
 
     def close(self) -> None:
         """End everything."""
-        self._is_closed.set()
+        self._server.close()
         self.cut()
+        self._run(asyncio.sleep(0.1))  # its connections' tasks see that they are ended
+        self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._listener.close()
+        self._loop.close()
 
     def __enter__(self) -> Proxy:
         return self
@@ -90,51 +94,49 @@ class Proxy:
     ) -> None:
         self.close()
 
-    def _accept(self) -> None:
-        while not self._is_closed.is_set():
-            try:
-                connection, _ = self._listener.accept()
-            except TimeoutError:
-                continue
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
 
-    def _serve(self, near: socket.socket) -> None:
-        far = None
+    async def _listen(self) -> asyncio.Server:
+        return await asyncio.start_server(self._serve, "127.0.0.1", self._port, ssl=self._near_tls)
+
+    async def _end_all(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _taken(self) -> bytes:
+        said, self._said = bytes(self._said), bytearray()
+        return said
+
+    async def _serve(self, near: asyncio.StreamReader, to_near: asyncio.StreamWriter) -> None:
+        writers = {to_near}
         try:
             if self._is_cut:
                 return
-            near.settimeout(None)
-            far = socket.create_connection(("127.0.0.1", self._upstream))
-            if self._glass is not None:
-                near = self._glass.towards_devices().wrap_socket(near, server_side=True)
-                far = self._glass.towards_server().wrap_socket(far, server_hostname="127.0.0.1")
-            with self._lock:
-                self._connections |= {near, far}
-            back = threading.Thread(target=self._pump, args=(far, near, False), daemon=True)
-            back.start()
-            self._pump(near, far, self._glass is not None)
-            back.join()
-        except (OSError, ValueError):
+            name = "127.0.0.1" if self._far_tls else None
+            far, to_far = await asyncio.open_connection(
+                "127.0.0.1", self._upstream, ssl=self._far_tls, server_hostname=name
+            )
+            writers.add(to_far)
+            self._writers |= writers
+            back = asyncio.create_task(self._pump(far, to_near, is_recorded=False))
+            await self._pump(near, to_far, is_recorded=self._near_tls is not None)
+            await back
+        except OSError:
             pass  # either side went away: what this proxy is for
         finally:
-            for connection in (near, far):
-                if connection is not None:
-                    with self._lock:
-                        self._connections.discard(connection)
-                    connection.close()
+            self._writers -= writers
+            for writer in writers:
+                writer.transport.abort()
 
-    def _pump(self, source: socket.socket, sink: socket.socket, is_recorded: bool) -> None:
-        # A TLS socket that another thread has shut down raises ValueError.
-        with contextlib.suppress(OSError, ValueError):
-            while data := source.recv(65536):
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, is_recorded: bool
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(65536):
                 if is_recorded:
-                    with self._lock:
-                        self._said += data
-                sink.sendall(data)
-        _end(source)
-        _end(sink)
-
-
-def _end(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
+                    self._said += data
+                sink.write(data)
+                await sink.drain()
+        with contextlib.suppress(OSError):
+            sink.close()  # what was written is still sent
