@@ -44,6 +44,8 @@ def interrupted_after_a_round(*arguments: str) -> tuple[int, list[str], str]:
         stderr=subprocess.PIPE,
         encoding="utf-8",
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # Where the tests run in the background of a script, they inherit that it is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     lines = []
