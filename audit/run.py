@@ -10,7 +10,7 @@ evidence alone, so `audit.verify` can make it again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -174,13 +174,9 @@ def _write(run: AuditedRun, store: EvidenceStore) -> Reported:
 
 
 def lower_bounds_by_method(report: Report) -> dict[str, float]:
-    """The bounds of the observer who knows most, by method.
+    """The bounds of the observer who knows most, by method; an estimate is no bound.
 
     Which observer that is was fixed with the attack, so nothing is picked by its result.
     """
-    return {bound.method: bound.epsilon for bound in report.lower_bounds}
-
-
-def attack_names() -> Sequence[str]:
-    """What may be left out."""
-    return list(ATTACKS)
+    found = report.lower_bounds
+    return {bound.method: bound.epsilon for bound in found if bound.kind != "estimate"}

@@ -31,18 +31,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic.types import Strict
 
 from client.ledger import Budget
 from shared.config import Config
-from shared.config.load import all_keys, from_toml
+from shared.config.load import faults_of, from_toml
 from shared.config.schema import Positive, Section
-from shared.errors import ConfigError, Fault, PolicyViolation
+from shared.errors import ConfigError, PolicyViolation
 from shared.privacy.accounting import spent, within
 from shared.privacy.plan import PrivacyPlan, draft_plan
 
@@ -122,7 +121,7 @@ class Policy(_Limits):
         try:
             return cls.model_validate(from_toml(text, where=f"the policy {path}"))
         except ValidationError as error:
-            faults = [_fault(item) for item in error.errors()]
+            faults = faults_of(error, Policy, "must be given; only the owner can decide it")
             raise ConfigError(f"the policy {path} is not valid", faults) from None
 
     @classmethod
@@ -288,17 +287,3 @@ def _contradiction(name: str, claimed: object, configured: object) -> str:
 
 def _fault_text(key: str, asked: object, allowed: object) -> str:
     return f"{key} = {asked} was asked, allowed is {allowed}"
-
-
-def _fault(item: Any) -> Fault:
-    key = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        sections = list(Policy.model_fields)
-        close = get_close_matches(key, [*all_keys(Policy), *sections], n=1)
-        return Fault(
-            key, str(item["input"]), "no such key" + f"; did you mean {close[0]}?" * len(close)
-        )
-    if item["type"] == "missing":
-        return Fault(key, "''", "must be given; only the owner can decide it")
-    message = item["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    return Fault(key, str(item["input"]), message)

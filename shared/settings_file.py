@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from shared.errors import ConfigError, Fault, UsageError
+from shared.config.load import faults_of
+from shared.errors import ConfigError, UsageError
 
 _Settings = TypeVar("_Settings", bound=BaseModel)
 
@@ -26,13 +27,10 @@ def read_settings(path: Path, kind: type[_Settings], absent: str) -> _Settings:
         ConfigError: it cannot be used; all faults are listed.
     """
     try:
-        return kind(**tomllib.loads(path.read_text(encoding="utf-8")))
+        return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UsageError(absent) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     except ValidationError as error:
-        faults = [
-            Fault(".".join(map(str, e["loc"])), repr(e["input"]), e["msg"]) for e in error.errors()
-        ]
-        raise ConfigError(f"{path} is not usable", faults) from None
+        raise ConfigError(f"{path} is not usable", faults_of(error, kind)) from None

@@ -158,8 +158,9 @@ def _attack(
     invert = invert_smooth if is_smooth else invert_piecewise
     try:
         keep("inverted", invert(Observed(model, gradient, guess, shape, low, high), _SEED, tick))
-    except (RuntimeError, NotImplementedError) as error:
-        # A user's own model may have no second derivative.
+    except RuntimeError as error:
+        # What PyTorch raises where a user's own model has no second derivative; NotImplementedError
+        # is a kind of it.
         unfit = " ".join(str(error).split())[:200]
     names = closed_form.first_layer(model, shape)
     if names is not None:

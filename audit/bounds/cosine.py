@@ -19,7 +19,7 @@ from scipy.stats import norm
 
 from audit.bounds.guesses import LEVEL, Scores
 
-_LARGEST_EPSILON = 200.0
+LARGEST_EPSILON = 200.0
 _GRID = 20_001
 _SPREADS = 12.0
 
@@ -86,6 +86,6 @@ def between(p: tuple[float, float], q: tuple[float, float], delta: float) -> flo
 
     if excess(0.0) <= 0:
         return 0.0
-    if excess(_LARGEST_EPSILON) > 0:
-        return _LARGEST_EPSILON
-    return float(brentq(excess, 0.0, _LARGEST_EPSILON, xtol=1e-6))
+    if excess(LARGEST_EPSILON) > 0:
+        return LARGEST_EPSILON
+    return float(brentq(excess, 0.0, LARGEST_EPSILON, xtol=1e-6))

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from audit.attacks.client_canaries import NAME
 from audit.audited_run import AuditedRun
-from audit.bounds.cosine import epsilon_estimate, mu_lower_bound
+from audit.bounds.cosine import LARGEST_EPSILON, epsilon_estimate, mu_lower_bound
 from audit.bounds.gdp import epsilon_of, mu_of
 from audit.bounds.guesses import LEVEL
 from audit.evidence import EvidenceStore
@@ -53,7 +53,9 @@ def find(run: AuditedRun, store: EvidenceStore) -> ClientCanarySection | None:
     lower = epsilon_of(mu_lower_bound(cosines, size), delta)
     estimate = epsilon_estimate(cosines, size, delta)
     violated = epsilon_of(mu_lower_bound(cosines, size, _ALARM_LEVEL), delta) > epsilon
-    chance = _by_chance(epsilon, delta, len(cosines), size) if math.isfinite(epsilon) else None
+    # Beyond that the estimate says nothing, and what chance makes of it neither.
+    is_estimable = epsilon < LARGEST_EPSILON
+    chance = _by_chance(epsilon, delta, len(cosines), size) if is_estimable else None
     promise = epsilon_text(epsilon) if math.isfinite(epsilon) else "nothing"
     shown = f"canary clients show an epsilon of at least {lower_bound_text(lower)}"
     spread = (

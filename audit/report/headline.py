@@ -96,8 +96,9 @@ def _measured(
     models = [bound for bound in bounds if bound.kind == "model"]
     if best is None and models:
         return (
-            f"Attacks of this audit show an ε of at least {lower_bound_text(models[-1].epsilon)}, "
-            f"if what is released is Gaussian; {promised} is guaranteed."
+            f"Attacks of this audit show an ε of at least {lower_bound_text(models[-1].epsilon)} "
+            f"with {100 * models[-1].confidence:.0f} % confidence, if what is released is "
+            f"Gaussian; {promised} is guaranteed."
         )
     if best is None and any(attacks.values()):
         return "No lower bound on ε was measured: the attack with canaries was left out."

@@ -65,7 +65,8 @@ def _canary_roc(report: Report) -> Plot | None:
         return None
     curves = [Roc(f"{o.observer} observer", o.auc, o.roc) for o in report.canaries.observers]
     shaded = "95 % Clopper-Pearson intervals of each point"
-    return roc(curves, report.guarantee.curve, shaded)
+    red = "above it no attacker can be, if the guarantee holds"
+    return roc(curves, report.guarantee.curve, shaded, red)
 
 
 def _membership_roc(report: Report) -> Plot | None:
@@ -73,7 +74,9 @@ def _membership_roc(report: Report) -> Plot | None:
         return None
     curves = [Roc(attack.attack, attack.auc, attack.roc) for attack in report.membership.attacks]
     shaded = "95 % Clopper-Pearson intervals, each record taken for one trial"
-    return roc(curves, report.guarantee.curve, shaded)
+    # Shadows have fewer records: where those are sampled, another curve through the same point.
+    red = "the most that the guarantee of the run itself allows"
+    return roc(curves, report.guarantee.curve, shaded, red)
 
 
 @lru_cache(maxsize=1)

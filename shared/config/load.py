@@ -102,7 +102,7 @@ def build(*layers: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(nested)
     except ValidationError as error:
-        raise ConfigError("the configuration is not valid", _faults(error)) from None
+        raise ConfigError("the configuration is not valid", faults_of(error, Config)) from None
 
 
 def from_run_config(run_config: Mapping[str, Scalar]) -> Config:
@@ -131,12 +131,23 @@ def digest(config: Config) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _faults(error: ValidationError) -> list[Fault]:
+def faults_of(
+    error: ValidationError, kind: type[BaseModel], missing: str = "must be given"
+) -> list[Fault]:
+    """What is wrong, key by key, and what is allowed there.
+
+    Args:
+        error: from validating `kind`.
+        kind: whose keys are near what was meant by one that does not exist.
+        missing: what to say of a key that must be there and is not.
+    """
     faults = []
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
-            faults.append(Fault(key, _shown(item["input"]), f"no such key{_nearest(key)}"))
+            faults.append(Fault(key, _shown(item["input"]), f"no such key{_nearest(key, kind)}"))
+        elif item["type"] == "missing":
+            faults.append(Fault(key, "''", missing))
         elif item["type"] == FAULTS:
             faults += item["ctx"]["faults"]
         else:
@@ -149,12 +160,13 @@ def _shown(value: object) -> str:
 
 
 def _allowed(key: str, message: str) -> str:
-    text = message.replace("Input should be ", "must be ").replace("Input", "it")
+    text = message.removeprefix("Value error, ")
+    text = text.replace("Input should be ", "must be ").replace("Input", "it")
     return text[0].lower() + text[1:]
 
 
-def _nearest(key: str) -> str:
-    close = get_close_matches(key, all_keys(), n=1)
+def _nearest(key: str, kind: type[BaseModel]) -> str:
+    close = get_close_matches(key, [*all_keys(kind), *kind.model_fields], n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 

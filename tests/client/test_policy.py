@@ -266,7 +266,7 @@ class TestLimits:
                 "secure_aggregation",
                 {"required": True},
                 (),
-                "secure_aggregation.scheme = none was asked, allowed is bfv",
+                "secure_aggregation.scheme = none was asked, allowed is bfv;",
             ),
             (
                 "secure_aggregation",
@@ -309,7 +309,7 @@ class TestLimits:
 
     def test_sums_that_nobody_can_check_need_the_owners_yes(self) -> None:
         ckks = run("secure_aggregation.scheme=ckks", "secure_aggregation.min_contributors=5")
-        expected = "secure_aggregation.scheme = ckks was asked, allowed is bfv"
+        expected = "secure_aggregation.scheme = ckks was asked, allowed is bfv;"
         assert expected in refusal(owners(), *ckks)
         accepting = {"secure_aggregation": {"accept_untagged": True}}
         Policy.model_validate(owners().model_dump() | accepting).check(*ckks)

@@ -25,13 +25,14 @@ class Roc:
     points: Sequence[RocPoint]
 
 
-def roc(curves: Sequence[Roc], allowed: Sequence[CurvePoint], shaded: str) -> Plot | None:
+def roc(curves: Sequence[Roc], allowed: Sequence[CurvePoint], shaded: str, red: str) -> Plot | None:
     """True against false positive rate on logarithmic axes, with 95 % intervals.
 
     Args:
         curves: to be drawn.
         allowed: pairs (epsilon, delta) of the guarantee; empty without one.
         shaded: what the intervals are, for the caption.
+        red: what the line of `allowed` is, for the caption.
     """
     curves = [curve for curve in curves if curve.points]
     if not curves:
@@ -62,9 +63,8 @@ def roc(curves: Sequence[Roc], allowed: Sequence[CurvePoint], shaded: str) -> Pl
         axes.grid(which="major")
         axes.legend(loc="lower right")
     shown = "; ".join(f"{curve.name}: area {curve.area:.3f}" for curve in curves)
-    above = " Above the red line no attacker can be, if the guarantee holds." if allowed else ""
     return Plot(
         drawn.svg,
         f"ROC curves on logarithmic axes. {shown}. Guessing would be 0.5.",
-        f"Shaded: {shaded}.{above}",
+        f"Shaded: {shaded}." + (f" Red: {red}." if allowed else ""),
     )

@@ -65,6 +65,18 @@ def test_the_report_has_the_estimate_and_calls_it_one(audited: EvidenceStore) ->
     json.dumps(report.model_dump(mode="json"), allow_nan=False)
 
 
+def test_promise_without_meaning_has_no_reference(tmp_path: Path) -> None:
+    settings = [s for s in CENTRAL if not s.startswith("privacy.epsilon")]
+    run(settings=[*settings, "privacy.epsilon=10000"], out=tmp_path / "run", workers=1)
+    store = EvidenceStore.anew(tmp_path / "run")
+    store.put_json(f"{NAME}-run", {"dimension": 53_002, "repeats": 1, "clients": 4, "rounds": 3})
+    store.put_arrays(NAME, {"cosines": np.array([0.3, 0.29, 0.305, 0.3])})
+    section = finding.found(AuditedRun(tmp_path / "run"), store)
+    assert isinstance(section, ClientCanarySection)
+    assert section.chance_low is None and not section.violated
+    assert "9,853 is promised" in section.answer
+
+
 def test_noise_that_is_missing_shows(audited: EvidenceStore, tmp_path: Path) -> None:
     run(settings=CENTRAL, out=tmp_path / "run", workers=1)
     forged = EvidenceStore.anew(tmp_path / "run")
