@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
+from authority import certificates
+from authority.certificates import CertificateSet
 from authority.local import LocalAuthority
+from authority.service import AuthorityServer
 from shared.encryption import (
     Aggregator,
     PublicSealer,
@@ -22,10 +26,17 @@ from shared.encryption import (
     derive_parameters,
     pack,
 )
-from shared.protocol.authority_client import Authority, Opening, ReleaseRequest
+from shared.protocol.authority_client import (
+    Authority,
+    Opening,
+    ReleaseRequest,
+    RemoteAuthority,
+)
 from shared.protocol.contributor_keys import ContributorKeys
 from shared.protocol.receipts import Receipt, fresh_nonce
 from shared.protocol.tags import TagKeys
+
+from .line import HOST, Line
 
 # Two fields a slot and three ciphertexts, with a plain modulus of 39 bits.
 PARAMETERS = derive_parameters(scheme="bfv", contributors=32, value_bound=8191, length=20_000)
@@ -150,3 +161,27 @@ def total_of() -> Callable[[Sequence[Upload]], NDArray[np.int64]]:
         return np.sum([upload.values for upload in uploads], axis=0)
 
     return add
+
+
+@pytest.fixture(scope="module")
+def tls() -> CertificateSet:
+    return certificates.make(["localhost", HOST], days=1)
+
+
+@pytest.fixture
+def line(authority: LocalAuthority, tls: CertificateSet) -> Iterator[Line]:
+    server = AuthorityServer(authority, HOST, 0, tls.root, tls.authority)
+    server.start()
+    yield Line(authority, server, tls)
+    server.stop()
+
+
+@pytest.fixture
+def remote(line: Line) -> Iterator[RemoteAuthority]:
+    with line.connect() as client:
+        yield client
+
+
+@pytest.fixture
+def far_run(remote: RemoteAuthority, line: Line, open_run: Callable[..., Any]) -> Any:
+    return open_run(remote, line.authority.verify_key)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,76 +17,19 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from authority import certificates
 from authority.certificates import CertificateSet
 from authority.events import Refused
-from authority.local import LocalAuthority
 from authority.log import verify
 from authority.service import AuthorityServer
-from shared.certificates import Credentials
 from shared.encryption import derive_parameters
 from shared.errors import CalyxError, ReleaseRefused, RunError
 from shared.protocol import authority_pb2 as pb
 from shared.protocol import authority_pb2_grpc
 from shared.protocol.authority_client import (
-    MAX_MESSAGE_BYTES,
-    REFUSAL_KEY,
     Refusal,
     ReleaseRequest,
     RemoteAuthority,
 )
 
-HOST = "127.0.0.1"
-
-
-@pytest.fixture(scope="module")
-def tls() -> CertificateSet:
-    return certificates.make(["localhost", HOST], days=1)
-
-
-@dataclass
-class Line:
-    """A server, and how to reach it."""
-
-    authority: LocalAuthority
-    server: AuthorityServer
-    tls: CertificateSet
-
-    @property
-    def target(self) -> str:
-        return f"{HOST}:{self.server.port}"
-
-    def connect(
-        self,
-        root: bytes | None = None,
-        own: Credentials | None = None,
-        timeout_s: float = 20.0,
-    ) -> RemoteAuthority:
-        own = own or self.tls.server
-        return RemoteAuthority(
-            self.target, root or self.tls.root, own.certificate, own.private_key, timeout_s
-        )
-
-    def channel(self) -> grpc.Channel:
-        own = self.tls.server
-        credentials = grpc.ssl_channel_credentials(self.tls.root, own.private_key, own.certificate)
-        return grpc.secure_channel(self.target, credentials)
-
-
-@pytest.fixture
-def line(authority: LocalAuthority, tls: CertificateSet) -> Iterator[Line]:
-    server = AuthorityServer(authority, HOST, 0, tls.root, tls.authority)
-    server.start()
-    yield Line(authority, server, tls)
-    server.stop()
-
-
-@pytest.fixture
-def remote(line: Line) -> Iterator[RemoteAuthority]:
-    with line.connect() as client:
-        yield client
-
-
-@pytest.fixture
-def far_run(remote: RemoteAuthority, line: Line, open_run: Callable[..., Any]) -> Any:
-    return open_run(remote, line.authority.verify_key)
+from .line import HOST, Line
 
 
 def test_a_sum_is_released_over_the_network(
@@ -139,74 +81,6 @@ def test_ciphertexts_altered_on_their_way_are_refused_and_logged(
     assert isinstance(last, Refused) and last.reason == "malformed" and len(last.contributors) == 3
 
 
-def header(**changes: Any) -> pb.ReleasePart:
-    plain = {"run": "run-1", "round": 1, "contributors": 3, "sum_hash": "5" * 64}
-    return pb.ReleasePart(
-        header=pb.ReleaseHeader(**{**plain, "receipts": 3, "chunks": 3, **changes})
-    )
-
-
-def streams(run: Any) -> dict[str, list[pb.ReleasePart]]:
-    uploads = run.uploads(1)
-    request, chunks = run.request(1, uploads)
-    first = header(sum_hash=request.sum_hash)
-    receipts = [pb.ReleasePart(receipt=r.to_json()) for r in request.receipts]
-    rest = [pb.ReleasePart(chunk=c) for c in chunks]
-    large = pb.ReleasePart(chunk=bytes(run.parameters.max_chunk_bytes + 1))
-    return {
-        "nothing": [],
-        "no header": [*receipts, *rest],
-        "empty part": [pb.ReleasePart(), *receipts, *rest],
-        "run without a name": [header(run=""), *receipts, *rest],
-        "run with a line break": [header(run="a\nb"), *receipts, *rest],
-        "hash that is none": [header(sum_hash="x"), *receipts, *rest],
-        "too many receipts announced": [header(receipts=2**31), *receipts, *rest],
-        "a receipt missing": [first, *receipts[:2], *rest],
-        "a receipt that is none": [first, pb.ReleasePart(receipt="{}"), *receipts[1:], *rest],
-        "a receipt too many": [first, *receipts, receipts[0], *rest],
-        "wrong number of chunks announced": [header(chunks=4), *receipts, *rest],
-        "a chunk missing": [first, *receipts, *rest[:2]],
-        "a chunk too many": [first, *receipts, *rest, rest[0]],
-        "a chunk too large": [first, *receipts, large, *rest[1:]],
-        "a second header": [first, *receipts, first, *rest],
-    }
-
-
-def test_malformed_streams_are_refused_logged_and_spend_nothing(
-    line: Line, far_run: Any, remote: RemoteAuthority, folder: Path, total_of: Callable[..., Any]
-) -> None:
-    with line.channel() as channel:
-        stub = authority_pb2_grpc.KeyAuthorityStub(channel)
-        for number, (name, parts) in enumerate(streams(far_run).items(), start=1):
-            with pytest.raises(grpc.RpcError) as caught:
-                list(stub.Release(iter(parts), timeout=20.0, wait_for_ready=True))
-            metadata = {item.key: item.value for item in caught.value.trailing_metadata()}
-            assert metadata[REFUSAL_KEY] == "malformed", name
-            assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-            entries = verify(folder / "releases.jsonl").entries
-            assert sum(isinstance(entry.event, Refused) for entry in entries) == number
-    uploads = far_run.uploads(1)
-    released = remote.release(*far_run.request(1, uploads))
-    assert (released.values == total_of(uploads)).all()
-
-
-def test_a_message_over_the_limit_is_not_read(line: Line, far_run: Any) -> None:
-    large = pb.ReleasePart(chunk=bytes(MAX_MESSAGE_BYTES + 1))
-    with line.channel() as channel:
-        stub = authority_pb2_grpc.KeyAuthorityStub(channel)
-        with pytest.raises(grpc.RpcError) as caught:
-            list(stub.Release(iter([large]), timeout=20.0, wait_for_ready=True))
-    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-
-
-@pytest.mark.parametrize("timeout", [None, 10_000.0])
-def test_a_call_without_a_reasonable_deadline_is_refused(line: Line, timeout: float | None) -> None:
-    with line.channel() as channel:
-        stub = authority_pb2_grpc.KeyAuthorityStub(channel)
-        with pytest.raises(grpc.RpcError, match="set a deadline"):
-            stub.CloseRun(pb.RunName(run="x"), timeout=timeout, wait_for_ready=True)
-
-
 def test_an_unexpected_fault_tells_the_other_side_nothing(
     line: Line,
     remote: RemoteAuthority,
@@ -224,16 +98,6 @@ def test_an_unexpected_fault_tells_the_other_side_nothing(
     assert "INTERNAL: internal fault of the key authority" in str(caught.value)
     assert "Traceback" not in str(caught.value) and str(folder) not in str(caught.value)
     assert str(folder) in caplog.text
-
-
-@pytest.mark.parametrize("what", ["{}", "not json", "x" * 100_000])
-def test_parameters_that_cannot_be_read_are_refused(line: Line, what: str) -> None:
-    terms = pb.RunTerms(run="r", parameters=what, min_contributors=3, contributors=["a"])
-    with line.channel() as channel:
-        stub = authority_pb2_grpc.KeyAuthorityStub(channel)
-        with pytest.raises(grpc.RpcError) as caught:
-            list(stub.OpenRun(terms, timeout=20.0, wait_for_ready=True))
-    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_health_is_served(line: Line, remote: RemoteAuthority) -> None:

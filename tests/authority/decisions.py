@@ -1,0 +1,32 @@
+"""What an authority decided, for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from authority.events import Failed, Granted, Refused, Repeated
+from authority.local import LocalAuthority
+from authority.log import verify
+from shared.errors import ReleaseRefused
+from shared.protocol.authority_client import Refusal
+
+TotalOf = Callable[[Sequence[Any]], NDArray[np.int64]]
+
+
+def refusal(authority: LocalAuthority, request: Any, chunks: Sequence[bytes]) -> Refusal:
+    with pytest.raises(ReleaseRefused) as caught:
+        authority.release(request, chunks)
+    assert "\n" not in str(caught.value)
+    return Refusal.of(caught.value)
+
+
+def decisions(folder: Path) -> list[object]:
+    kinds = (Granted, Repeated, Refused, Failed)
+    entries = verify(folder / "releases.jsonl").entries
+    return [entry.event for entry in entries if isinstance(entry.event, kinds)]

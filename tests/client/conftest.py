@@ -1,0 +1,25 @@
+"""A ledger of no records in particular."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from client.ledger import Ledger
+
+from .ledgers import (
+    FINGERPRINT,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "ledger.sqlite"
+
+
+@pytest.fixture
+def ledger(path: Path) -> Iterator[Ledger]:
+    with Ledger.open(path, data_fingerprint=FINGERPRINT) as opened:
+        yield opened

@@ -1,0 +1,50 @@
+"""Policies and runs for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client.policy import Policy
+from shared.config import Config
+from shared.config.load import build, from_settings
+from shared.errors import PolicyViolation
+from shared.privacy.plan import PrivacyPlan, SumShape, make_plan
+
+MINIMAL = """
+[privacy]
+max_epsilon = 8
+max_delta = 1e-4
+unit = "record"
+"""
+
+
+def policy(text: str, folder: Path) -> Policy:
+    path = folder / "policy.toml"
+    path.write_text(text, encoding="utf-8")
+    return Policy.load(path)
+
+
+def owners(**privacy: Any) -> Policy:
+    """A policy of these privacy limits, otherwise the defaults."""
+    limits = {"max_epsilon": 8.0, "max_delta": 1e-4, "unit": "any"} | privacy
+    return Policy.model_validate({"privacy": limits})
+
+
+def config(*lines: str) -> Config:
+    return build(from_settings(lines))
+
+
+def run(*lines: str) -> tuple[Config, PrivacyPlan]:
+    """A run as an honest server sends it."""
+    made = config(*lines)
+    return made, make_plan(made, 144, SumShape(1000, 8191))
+
+
+def refusal(limits: Policy, config: Config, plan: PrivacyPlan) -> str:
+    with pytest.raises(PolicyViolation) as caught:
+        limits.check(config, plan)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
