@@ -12,7 +12,8 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from server.federation import Federation, ServerSettings
+from server.federation import Federation
+from server.run_settings import RunSettings
 from shared.config.load import from_run_config
 from shared.protocol.authority_client import Authority
 
@@ -29,7 +30,7 @@ def serve(grid: Grid, context: Context, authority: Authority | None = None) -> N
     """What the app does; simulations call it with a key authority in their own process."""
     local = context.node_config
     run = str(local.get("run", context.run_id))
-    settings = ServerSettings(
+    settings = RunSettings(
         run=run,
         run_dir=Path(str(local.get("run-dir", Path("runs") / run))),
         engine=str(local.get("engine", "deployment")),

@@ -12,10 +12,9 @@ instructions, and devices that have answered send the same bytes again (`client.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from flwr.serverapp import Grid
 
@@ -32,6 +31,7 @@ from server.pending_release import discard_pending, load_pending, save_pending
 from server.planning import Plans
 from server.presence import Presence
 from server.rounds import Roster, RoundRecord, is_enough
+from server.run_settings import RunSettings
 from server.sealed import SealedCollection, SealedRun, SealedStep, UnionStep
 from server.strategy import Aggregator
 from shared.config import Config
@@ -45,28 +45,6 @@ from shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise, seeded_k
 from shared.protocol.arrays import Weights, load_weights, weights_of
 from shared.protocol.authority_client import Authority, Refusal
 from shared.protocol.sealing import sealing_parameters
-
-
-@dataclass(frozen=True)
-class ServerSettings:
-    """Settings of the machine the server runs on; never sent to clients.
-
-    Attributes:
-        run: identifier of the run, as it appears in the clients' ledgers.
-        run_dir: the run folder.
-        engine: name of the runtime, for the record.
-        workers: client processes, for the record.
-        simulation_seed: seed of central noise in a simulation; None for system entropy.
-        device_names: in a deployment, who each of Flower's nodes was approved as.
-    """
-
-    run: str
-    run_dir: Path
-    engine: str
-    workers: int
-    simulation_seed: int | None = None
-    device_names: Mapping[int, str] | None = None
-
 
 # What the key authority says of a run or of a client, and not of one sum.
 _FOR_GOOD = frozenset(
@@ -107,7 +85,7 @@ class Federation:
         self,
         grid: Grid,
         config: Config,
-        settings: ServerSettings,
+        settings: RunSettings,
         authority: Authority | None = None,
     ) -> None:
         self._grid, self._config, self._settings = grid, config, settings

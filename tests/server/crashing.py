@@ -22,7 +22,8 @@ from authority.local import LocalAuthority
 from client.app import app
 from client.identity import ContributorIdentity
 from client.node import Node
-from server.federation import Federation, ServerSettings
+from server.federation import Federation
+from server.run_settings import RunSettings
 from shared.config.load import to_run_config
 from simulations.grid import InProcessExecutor, LocalGrid, client_contexts
 from simulations.presets import resolve
@@ -137,7 +138,7 @@ def federate(folder: Path, away: tuple[int, ...] = ()) -> None:
         }
         contexts = client_contexts(nodes, to_run_config(CONFIG))
         grid = LocalGrid(InProcessExecutor(app, contexts), nodes)
-        settings = ServerSettings("crash", run_folder.path, "local", 1, CONFIG.seed)
+        settings = RunSettings("crash", run_folder.path, "local", 1, CONFIG.seed)
         Federation(grid, CONFIG, settings, authority).run()
 
 

@@ -17,7 +17,8 @@ from flwr.clientapp import ClientApp
 from safetensors.numpy import load_file
 
 from client.app import app as real_client
-from server.federation import Federation, ServerSettings
+from server.federation import Federation
+from server.run_settings import RunSettings
 from shared.config import Config
 from shared.config.load import to_run_config
 from shared.errors import PolicyViolation, RoundError
@@ -70,7 +71,7 @@ def federate(
     }
     contexts = client_contexts(nodes, to_run_config(config))
     grid = LocalGrid(InProcessExecutor(app or faulty_app(liars), contexts), nodes)
-    Federation(grid, config, ServerSettings("test", folder, "local", 1)).run()
+    Federation(grid, config, RunSettings("test", folder, "local", 1)).run()
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [e for e in map(json.loads, lines) if e["event"] == "round"]
 

@@ -21,7 +21,8 @@ from safetensors.numpy import load_file
 
 from client.app import app as real_client
 from client.ledger import Ledger
-from server.federation import Federation, ServerSettings
+from server.federation import Federation
+from server.run_settings import RunSettings
 from shared.config import Config
 from shared.config.load import to_run_config
 from shared.errors import PolicyViolation, RoundError
@@ -86,7 +87,7 @@ def federate(
         }
         contexts = client_contexts(nodes, to_run_config(config))
         grid = LocalGrid(InProcessExecutor(app, contexts), nodes)
-        settings = ServerSettings("test", folder, "local", 1, config.seed)
+        settings = RunSettings("test", folder, "local", 1, config.seed)
         Federation(grid, config, settings, trusted.authority).run()
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [e for e in map(json.loads, lines) if e["event"] == "round"], sent, got
