@@ -32,6 +32,9 @@ DIGITS_LOCAL = (
     "training.batch_size=144",
     "training.learning_rate=0.5",
 )
+# With less noise more momentum pays: with the preset's .5 it is 93.9 % at this epsilon, and at
+# epsilon 3 this much is 86.1 % where the preset has 91.4 %.
+DIGITS_EPS8 = ("privacy.epsilon=8", "federation.server_momentum=0.7")
 # 20,000 records, 50 clients, batches of 5,000 over all of them, 120 steps.
 FASHION = (
     "data.max_records=20000",
@@ -98,7 +101,7 @@ def measure(seeds: int, data_dir: Path | None) -> dict[str, Any]:
     digits = {
         "eps3_distributed": (),
         "eps3_local": DIGITS_LOCAL,
-        "eps8_distributed": ("privacy.epsilon=8",),
+        "eps8_distributed": DIGITS_EPS8,
         "no_dp": ("privacy.noise=none",),
     }
     figures: dict[str, Any] = {
