@@ -46,13 +46,17 @@ def _answering(handler: Handler) -> Handler:
 @app.query()
 @_answering
 def introduce(message: Message, context: Context) -> Message:
-    """Say who this client is, how many records it declares and which code it runs."""
+    """Say who this client is, how many records it declares and which code it runs.
+
+    Whoever asks chooses the configuration, so the count leaves only where the owner's policy says
+    so, and is not even taken before.
+    """
     config, node = from_run_config(context.run_config), Node.from_settings(context.node_config)
-    public = not config.is_private or config.privacy.record_counts == "public"
+    node.check_record_count(config)
     return Message(
         Introduction(
             client=node.name,
-            declared_records=len(node.records(config)) if public else 0,
+            declared_records=len(node.records(config)) if config.tells_record_counts else 0,
             version=software_version(),
             code_hash=code_hash(),
         ).to_content(),

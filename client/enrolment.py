@@ -43,6 +43,8 @@ max_rounds = 1000
 
 [release]
 metrics = false               # no exact loss or accuracy leaves
+record_counts = true          # how many records there are is told to servers that ask; false keeps
+                              # it here, and only runs with privacy.record_counts = "nominal" pass
 """
 
 

@@ -30,4 +30,6 @@ def evaluate_round(content: RecordDict, config: Config, node: Node) -> RecordDic
     model = build_model(config.model, records.input_shape, records.classes, config.seed)
     load_weights(model, read_record(read_arrays(content), like=weights_of(model)))
     result = evaluate_model(model, records.features, records.labels, config.training.device)
-    return evaluate_reply(result.loss, result.accuracy, len(records))
+    # The weight of this client's vote, which in a run with nominal counts says nothing about it.
+    weight = len(records) if config.tells_record_counts else config.privacy.nominal_records
+    return evaluate_reply(result.loss, result.accuracy, weight)

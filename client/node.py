@@ -143,6 +143,15 @@ class Node:
         if self.policy_path:
             Policy.load(Path(self.policy_path)).check_evaluation(config)
 
+    def check_record_count(self, config: Config) -> None:
+        """Refuse to say how many records there are where the owner's policy does not allow it.
+
+        Raises:
+            PolicyViolation: the run asks for the count, and it may not leave.
+        """
+        if self.policy_path:
+            Policy.load(Path(self.policy_path)).check_record_count(config)
+
     def sealing(self) -> SealingState:
         """What this client needs to seal.
 

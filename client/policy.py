@@ -21,6 +21,7 @@ A policy is a TOML file on the device; only ``[privacy]`` and its first three ke
 
     [release]
     metrics = false            # exact loss and accuracy may leave
+    record_counts = false      # the number of records may leave
 
 Nothing that a server claims is believed: epsilon is computed from what the plan will do, and the
 plan must be the one that the run's configuration leads to.
@@ -96,6 +97,7 @@ class ReleaseLimits(_Limits):
     """``[release]``: what may leave beside the protected update."""
 
     metrics: bool = False
+    record_counts: bool = False
 
 
 class Policy(_Limits):
@@ -148,7 +150,7 @@ class Policy(_Limits):
             privacy=limits,
             secure_aggregation=SealingLimits(accept_untagged=True),
             training=TrainingLimits(models=(_ANY_MODEL,)),
-            release=ReleaseLimits(metrics=True),
+            release=ReleaseLimits(metrics=True, record_counts=True),
         )
 
     @property
@@ -174,6 +176,7 @@ class Policy(_Limits):
         """
         lies = list(_contradictions(config, plan))
         faults = [*self._privacy(plan), *self._sealing(config), *self._training(config, plan)]
+        faults += self._record_count(config)
         if not self.release.metrics:
             faults += _metrics(config)
         if faults or lies:
@@ -188,13 +191,32 @@ class Policy(_Limits):
         Raises:
             PolicyViolation: naming every limit that is not kept.
         """
-        faults = [*self._model(config)]
+        faults = [*self._model(config), *self._record_count(config)]
         if not self.release.metrics:
             faults.append(_fault_text("evaluation", "exact metrics", "none"))
         if faults:
             raise PolicyViolation(
                 "; ".join(["the owner's policy does not allow this evaluation", *faults])
             )
+
+    def check_record_count(self, config: Config) -> None:
+        """Let an introduction pass only if the run's clients keep their count, or may tell it.
+
+        Raises:
+            PolicyViolation: the count was asked for and may not leave.
+        """
+        if faults := [*self._record_count(config)]:
+            raise PolicyViolation(
+                "; ".join(["the owner's policy does not allow this run", *faults])
+                + "; set privacy.record_counts = nominal, or ask the owner to change the policy"
+            )
+
+    def _record_count(self, config: Config) -> Iterator[str]:
+        # A plan is only carried out if it was made for the right number of records, so whoever may
+        # not ask for the number may not send plans that depend on it either.
+        if config.tells_record_counts and not self.release.record_counts:
+            asked = "privacy.record_counts" if config.is_private else "record counts without noise"
+            yield _fault_text(asked, "public", "nominal, in a private run")
 
     def _privacy(self, plan: PrivacyPlan) -> Iterator[str]:
         limits = self.privacy

@@ -154,7 +154,7 @@ def _sealing_fits(config: Config, plan: PrivacyPlan, model: nn.Module) -> None:
 
 def _plan_fits(config: Config, plan: PrivacyPlan, records: Dataset) -> None:
     """A plan for fewer records than there are would understate the sampling rate's meaning."""
-    if plan.is_private and config.privacy.record_counts != "public":
+    if not config.tells_record_counts:
         return
     # In sealed runs all clients share the plan of the one with the most records.
     shared_plan = config.secure_aggregation.scheme != "none" and plan.noise != "local"

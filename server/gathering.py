@@ -163,8 +163,8 @@ def _introduced(reply: Message, config: Config) -> Member:
     if reply.has_error():
         raise ProtocolError(read_failure(reply).reason)
     who = Introduction.from_content(reply.content)
-    counted = not config.is_private or config.privacy.record_counts == "public"
-    records = who.declared_records if counted else config.privacy.nominal_records
+    told = config.tells_record_counts
+    records = who.declared_records if told else config.privacy.nominal_records
     if records < 1:
         raise ProtocolError(f"client {who.client} declares no records")
     if who.code_hash != code_hash():

@@ -150,7 +150,7 @@ def _planned(run: AuditedRun) -> Comparison:
 
 def _records(run: AuditedRun) -> Comparison:
     held, told = sum(run.record_counts), int(run.start["train_records"])
-    declared = run.config.privacy.record_counts == "public" or not run.config.is_private
+    declared = run.config.tells_record_counts
     return Comparison(
         what="training records",
         ledgers=f"{held:,} in the partition",

@@ -181,6 +181,11 @@ class Config(Section):
         return self.privacy.noise != "none"
 
     @property
+    def tells_record_counts(self) -> bool:
+        """Whether each client's own number of records reaches the server."""
+        return not self.is_private or self.privacy.record_counts == "public"
+
+    @property
     def cohort_size(self) -> int:
         """Clients asked each round."""
         return self.federation.clients_per_round or self.federation.clients

@@ -42,6 +42,8 @@ max_epsilon = 8.0
 max_delta = 1e-4
 unit = "any"
 noise = ["distributed"]
+[release]
+record_counts = true
 """
 
 

@@ -189,14 +189,18 @@ class TestLimits:
 
     def test_metrics_may_leave_where_the_owner_says_so(self) -> None:
         lines = ("privacy.release_metrics=true", "federation.client_evaluation=true")
-        limits = Policy.model_validate(owners().model_dump() | {"release": {"metrics": True}})
+        limits = Policy.model_validate(
+            owners().model_dump() | {"release": {"metrics": True, "record_counts": True}}
+        )
         limits.check(*run(*lines))
         limits.check_evaluation(run(*lines)[0])
         with pytest.raises(PolicyViolation, match="exact metrics"):
             owners().check_evaluation(run(*lines)[0])
 
     def test_an_evaluation_may_not_run_code_of_the_servers_choice(self) -> None:
-        limits = Policy.model_validate(owners().model_dump() | {"release": {"metrics": True}})
+        limits = Policy.model_validate(
+            owners().model_dump() | {"release": {"metrics": True, "record_counts": True}}
+        )
         with pytest.raises(PolicyViolation, match=r"os:system"):
             limits.check_evaluation(config("model.name=os:system"))
 

@@ -20,7 +20,7 @@ class TestReading:
         assert read.budget == Budget(8.0, 1e-4, "record")
         assert read.privacy.noise == ("local", "distributed")
         assert not read.privacy.allow_unprotected
-        assert not read.release.metrics
+        assert not read.release.metrics and not read.release.record_counts
         assert not read.secure_aggregation.required
 
     def test_every_key_of_the_documentation_is_read(self, tmp_path: Path) -> None:
@@ -41,6 +41,7 @@ class TestReading:
             max_rounds = 1000
             [release]
             metrics = true
+            record_counts = true
             """,
             tmp_path,
         )
@@ -49,7 +50,7 @@ class TestReading:
         assert read.secure_aggregation.min_contributors == 5
         assert read.training.models == ("cnn", "mine:net")
         assert (read.training.max_local_steps, read.training.max_rounds) == (500, 1000)
-        assert read.release.metrics
+        assert read.release.metrics and read.release.record_counts
 
     def test_a_policy_without_limits_is_none(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="only the owner can decide") as caught:

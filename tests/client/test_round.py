@@ -35,6 +35,8 @@ max_epsilon = 8.0
 max_delta = 1e-4
 unit = "any"
 noise = ["local", "distributed", "central"]
+[release]
+record_counts = true
 """
 
 
@@ -186,7 +188,7 @@ def test_evaluation_lets_no_metrics_leave_and_runs_no_foreign_code(device: Node)
     config = config_of("privacy.noise=none")
     with pytest.raises(PolicyViolation, match="exact metrics"):
         evaluate_round(order(config, make_plan(config, records())), config, device)
-    Path(device.policy_path).write_text(POLICY + "\n[release]\nmetrics = true\n")
+    Path(device.policy_path).write_text(POLICY + "metrics = true\n")
     foreign = config_of("privacy.noise=none", "model.name=platform:platform")
     with pytest.raises(PolicyViolation, match=r"model\.name"):
         evaluate_round(order(config, make_plan(config, records())), foreign, device)
