@@ -27,6 +27,7 @@ from typing import Any
 
 from authority import launch as authority_launch
 from cli.deployed_run import submit_run
+from client.data_registry import DataRegistry
 from client.device import Device
 from client.enrolment import enroll, keep_records
 from server import launch as server_launch
@@ -152,6 +153,9 @@ class Deployment:
             words = ("authority", "serve", str(self.authority_dir))
             self.authority = Party(words, root / "authority.out")
         self.server = Party(("server", "up", str(self.server_dir)), root / "server.out")
+        # Its devices hold the same digits as those of any other deployment.
+        state = {"XDG_STATE_HOME": str(root / "state")}
+        registry = DataRegistry(root / "state" / "calyx")
         self.devices: list[Party] = []
         noise = () if simulated_noise is None else ("--simulated-noise", str(simulated_noise))
         for number in range(clients):
@@ -163,13 +167,14 @@ class Deployment:
                 ca=self.server_dir / "for-devices" / "ca.pem",
                 authority_key=key,
                 data=keep_records(directory, share_of_digits(number, clients, 0)),
+                registry=registry,
             )
             request = enrolled.device.request_path.read_text()
             approve(self.folder, request)
             if is_sealed:
                 authority_launch.approve(self.authority_dir, request)
             words = ("client", "join", str(directory), *noise)
-            self.devices.append(Party(words, root / f"device-{number}.out"))
+            self.devices.append(Party(words, root / f"device-{number}.out", environment=state))
 
     def device_dir(self, number: int) -> Path:
         """Folder of a device."""

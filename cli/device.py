@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from client.launch import Happening
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR")]
+AcceptOverlap = Annotated[
+    bool,
+    typer.Option(
+        "--accept-overlap",
+        help="Some records are another device's too: what each spends on them adds up.",
+    ),
+]
 _STYLES = {"refused": "bold yellow", "trouble": "yellow", "connected": "green"}
 
 
@@ -47,6 +54,7 @@ def enroll(
         typer.Option(metavar="K/N", help="For demonstrations: part K of N of the digits."),
     ] = None,
     seed: Annotated[int, typer.Option(help="With --partition: who gets which digits.")] = 0,
+    accept_overlap: AcceptOverlap = False,
     renew: Annotated[
         bool, typer.Option("--renew", help="Only make a new request for the device in DIR.")
     ] = False,
@@ -57,7 +65,8 @@ def enroll(
 
     Send the file request.json in DIR to the operators of the server and of the key authority, and
     tell them the fingerprint on another way. Both approve it once. The policy is yours: read it
-    and set the limits you want. Keys and records never leave the device.
+    and set the limits you want. Keys and records never leave the device. Records have one budget:
+    those that are another device's of this user already are refused.
 
     [bold]Examples[/bold]
     calyx client enroll ~/device --server fl.example.org:9441 --ca ca.pem --data ~/records \
@@ -74,7 +83,16 @@ def enroll(
         else:
             with screen.busy("making keys"):
                 made = _enroll(
-                    directory, server, ca, data, name, authority_key, python_path, partition, seed
+                    directory,
+                    server,
+                    ca,
+                    data,
+                    name,
+                    authority_key,
+                    python_path,
+                    partition,
+                    seed,
+                    accept_overlap=accept_overlap,
                 )
         device = made.device
         screen.show(
@@ -112,6 +130,7 @@ def join(
             help="NOT PRIVATE: noise from a seed, to compare a deployment with a simulation.",
         ),
     ] = None,
+    accept_overlap: AcceptOverlap = False,
     verbose: Verbose = False,
 ) -> None:
     """Let the device of DIR take part until it is told to stop (Ctrl-C or SIGTERM).
@@ -133,7 +152,12 @@ def join(
         def show(happening: Happening) -> None:
             screen.say(plain(happening.text), _STYLES.get(happening.kind, ""))
 
-        serve(directory, simulated_noise=simulated_noise, on_event=show)
+        serve(
+            directory,
+            simulated_noise=simulated_noise,
+            accept_overlap=accept_overlap,
+            on_event=show,
+        )
 
 
 def status(directory: Directory, as_json: AsJson = False, verbose: Verbose = False) -> None:
@@ -177,6 +201,8 @@ def _enroll(
     python_path: Path | None,
     partition: str | None,
     seed: int,
+    *,
+    accept_overlap: bool,
 ) -> Enrolled:
     from client.enrolment import enroll as make
     from shared.errors import UsageError
@@ -194,6 +220,7 @@ def _enroll(
         ca=ca,
         authority_key=_key_text(authority_key),
         data=place,
+        accept_overlap=accept_overlap,
     )
 
 

@@ -11,9 +11,12 @@ import tomli_w
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from client.data_registry import DataRegistry
 from client.device import DataPlace, Device, DeviceSettings
 from client.identity import ContributorIdentity
+from client.own_data import load_own, make_importable
 from shared.certificates import fingerprint
+from shared.data import Dataset
 from shared.errors import DataError, UsageError
 from shared.private_files import create_private, private_directory, replace_file
 from shared.protocol.enrolment import EnrolmentRequest, make_request, read_request
@@ -71,6 +74,8 @@ def enroll(
     ca: Path,
     authority_key: str,
     data: DataPlace,
+    accept_overlap: bool = False,
+    registry: DataRegistry | None = None,
 ) -> Enrolled:
     """Make a device in `directory`.
 
@@ -80,12 +85,15 @@ def enroll(
         server: host:port of the server.
         ca: the server's CA certificate, as its operator gave it.
         authority_key: the key authority's key, 64 hex digits; empty: this device cannot seal.
-        data: where its records are.
+        data: where its records are; they are read once, and claimed for this device.
+        accept_overlap: see `DataRegistry.claim`.
+        registry: where they are claimed; None for this user's own.
 
     Raises:
         UsageError: there is a device in this folder, or the CA is no certificate.
         ConfigError: a value is not allowed.
-        DataError: the records are not there.
+        DataError: the records are not there, or cannot be used.
+        LedgerError: some of them are on the account of another device.
     """
     device = Device(directory)
     if device.settings_path.exists():
@@ -102,6 +110,9 @@ def enroll(
     except (OSError, ValueError) as error:
         raise UsageError(f"{ca} is no CA certificate that can be read: {error}") from None
     settings = DeviceSettings(name=name, server=server, authority_key=authority_key, data=data)
+    (registry or DataRegistry.of_user()).claim(
+        stored_records(data), device.ledger_path, accept_overlap=accept_overlap
+    )
     private_directory(directory)
     # A set-up that was broken off before its settings were written is done over.
     for old in (device.node_key_path, device.identity_path, device.policy_path, device.ca_path):
@@ -127,6 +138,17 @@ def renew_request(directory: Path) -> Enrolled:
     settings = device.settings()
     request = _write_request(device, settings)
     return Enrolled(device, request, fingerprint(device.ca_path.read_bytes()))
+
+
+def stored_records(data: DataPlace) -> Dataset:
+    """A device's records as a ledger and the registry know them, however a run looks at them.
+
+    Raises:
+        DataError: there are none that can be used.
+    """
+    if data.source == "python":
+        make_importable(data.python_path)
+    return load_own(data.source, data.place, "sequence")
 
 
 def keep_records(directory: Path, archive: bytes) -> DataPlace:

@@ -17,9 +17,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from client.data_registry import DataRegistry
 from client.device import Device
+from client.enrolment import stored_records
 from client.ledger import Ledger
-from client.own_data import make_importable
 from client.policy import Policy
 from client.supernode import Answered, SuperNode
 from shared.errors import CalyxError, LedgerError
@@ -50,6 +51,7 @@ def join(
     directory: Path,
     *,
     simulated_noise: int | None = None,
+    accept_overlap: bool = False,
     on_event: Callable[[Happening], None] = lambda _: None,
 ) -> None:
     """Serve the server of this device until SIGTERM or SIGINT; call it in the main thread.
@@ -58,6 +60,7 @@ def join(
         directory: the device's folder.
         simulated_noise: seed of noise that protects nobody; see `Device.node_settings`. It is
             never read from the folder, and log and status say it.
+        accept_overlap: see `DataRegistry.claim`.
         on_event: told what happens.
 
     Raises:
@@ -68,15 +71,13 @@ def join(
     device = Device(directory)
     settings = device.settings()
     place = settings.data.place
-    _check_ready(device)
+    _check_ready(device, accept_overlap=accept_overlap)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every request
     with device.exclusive(), logging_to(device.log_path), _Stop() as stop:
         status = _Status(device, settings.server, simulated_noise)
         tell = _teller(status, on_event)
         if simulated_noise is not None:
             tell("trouble", "the noise is SEEDED: this device protects nobody in this session")
-        if settings.data.source == "python":
-            make_importable(settings.data.python_path)
         os.chdir(directory)  # a neutral place: nothing of a user's folder is imported by mistake
         _log.info("device %s starts, records: %s", settings.name, place)
         try:
@@ -171,7 +172,7 @@ def stop_running(directory: Path, timeout_s: float = 20.0) -> bool:
     return stop_holder(device.lock_path, device.log_path, timeout_s)
 
 
-def _check_ready(device: Device) -> None:
+def _check_ready(device: Device, *, accept_overlap: bool) -> None:
     """Fail before the server is bothered, with everything that only the owner can mend."""
     Policy.load(device.policy_path)
     device.node_key()
@@ -183,6 +184,8 @@ def _check_ready(device: Device) -> None:
             f"the ledger {device.ledger_path} is gone, so nobody knows what was spent on these "
             "records; restore it from a copy, or enrol a new device with new records"
         )
+    records = stored_records(device.settings().data)
+    DataRegistry.of_user().claim(records, device.ledger_path, accept_overlap=accept_overlap)
 
 
 class _Status:

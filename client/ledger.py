@@ -124,6 +124,11 @@ class Ledger:
         return cls(store, writable=False)
 
     @property
+    def ledger_id(self) -> str:
+        """This ledger's own random number, hex: it stays with the file wherever that goes."""
+        return self._store.identity.ledger_id
+
+    @property
     def data_fingerprint(self) -> str:
         """SHA-256 over the records this ledger is about, hex."""
         return self._store.identity.data_fingerprint

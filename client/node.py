@@ -31,6 +31,7 @@ import numpy as np
 from client.audit import Audit
 from client.batch_log import BatchLog
 from client.canaries import Canaries
+from client.data_registry import DataRegistry
 from client.ledger import Ledger
 from client.own_data import load_own
 from client.policy import Policy
@@ -171,11 +172,25 @@ class Node:
         """Open the ledger of these records, to be closed by the caller.
 
         A device's ledger belongs to its records as they are stored, however a run looks at them:
-        one that reads images as sequences spends the same budget.
+        one that reads images as sequences spends the same budget. Two devices with the same records
+        do not have two budgets: see `client.data_registry`. A simulation claims nothing.
         """
         if self.data_source:
             records = load_own(self.data_source, self.data_directory, "sequence")
+            return self._claimed_ledger(records)
         return Ledger.open(Path(self.ledger_path), data_fingerprint=records.fingerprint)
+
+    def _claimed_ledger(self, records: Dataset) -> Ledger:
+        """The ledger of records that are on no other; claimed before it is made, and by its id."""
+        registry, path = DataRegistry.of_user(), Path(self.ledger_path)
+        registry.claim(records, path)
+        ledger = Ledger.open(path, data_fingerprint=records.fingerprint)
+        try:
+            registry.claim(records, path)
+        except BaseException:
+            ledger.close()
+            raise
+        return ledger
 
     def noise(self, instruction_digest: str) -> NoiseSource:
         """Fresh system noise, or in a simulation noise that only this instruction gets.

@@ -11,6 +11,8 @@ command -v calyx >/dev/null || { echo "calyx is not on the PATH; activate its en
 home=${1:-$(mktemp -d -t calyx-demo-XXXXXX)}
 server_port=${SERVER_PORT:-9440} authority_port=${AUTHORITY_PORT:-9443}
 mkdir -p "$home" && cd "$home"
+# The digits are the same in every demonstration, and records have one budget for each user.
+export XDG_STATE_HOME="$PWD/state"
 pids=()
 finish() {
   [ ${#pids[@]} -eq 0 ] || { kill -TERM "${pids[@]}" 2>/dev/null || true; wait "${pids[@]}" || true; }

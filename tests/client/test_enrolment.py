@@ -25,6 +25,7 @@ def ca(tmp_path: Path) -> Path:
 
 
 def made(tmp_path: Path, ca: Path, **changes: object) -> Enrolled:
+    np.savez(tmp_path / "own.npz", x=np.eye(6).reshape(6, 2, 3), y=[0, 1, 2, 0, 1, 2])
     data = DataPlace(source="npz", place=str(tmp_path))
     wanted = {"name": "clinic", "server": "host:1", "authority_key": "ab" * 32, "data": data}
     return enroll(tmp_path / "device", ca=ca, **{**wanted, **changes})  # type: ignore[arg-type]
@@ -69,6 +70,7 @@ def test_request_holds_no_private_key(tmp_path: Path, ca: Path) -> None:
         ({"data": DataPlace(source="npz", place="/nowhere")}, DataError, "/nowhere"),
         ({"data": DataPlace(source="python", place="x")}, DataError, "module:function"),
         ({"ca": Path("/nowhere")}, UsageError, "no CA certificate"),
+        ({"data": DataPlace(source="idx", place="/usr")}, DataError, "/usr"),
     ],
 )
 def test_what_cannot_work_is_refused_before_keys_are_made(

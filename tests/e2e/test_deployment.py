@@ -164,6 +164,7 @@ def test_stranger_is_told_to_be_approved(federation: Deployment, tmp_path: Path)
 def enroll_stranger(
     federation: Deployment, directory: Path, name: str = "stranger"
 ) -> subprocess.CompletedProcess[str]:
+    # The records of a device that is there: as another user of this machine, for each stranger.
     data = federation.device_dir(0) / "data"
     return command(
         *("client", "enroll", str(directory), "--name", name, "--data", str(data)),
