@@ -18,12 +18,14 @@ from client.batch_log import read_batches
 from client.ledger import Entry, Ledger
 from server.journal import FILE_NAME as JOURNAL
 from shared.config import Config
+from shared.data.npz import arrays_of
 from shared.encryption import SealingParameters
-from shared.errors import ConfigError, EvidenceError, UsageError
+from shared.errors import ConfigError, DataError, EvidenceError, UsageError
 from shared.privacy.accounting import PrivacyEvent
 from shared.privacy.plan import PrivacyPlan, draft_plan
 from shared.privacy.skellam_mechanism import SkellamMechanism
 from shared.protocol.sealing import sealing_parameters
+from shared.regular_file import MOST_BYTES, read_regular
 from simulations.run_folder import RunFolder
 
 Event = dict[str, Any]
@@ -94,10 +96,10 @@ class AuditedRun(RunFolder):
     def record_counts(self) -> tuple[int, ...]:
         """Records of each client."""
         try:
-            with np.load(self.partition_path, allow_pickle=False) as archive:
-                clients = range(self.config.federation.clients)
-                return tuple(len(archive[f"client-{number}"]) for number in clients)
-        except (OSError, KeyError, ValueError) as error:
+            arrays = arrays_of(read_regular(self.partition_path, self.path), MOST_BYTES)
+            clients = range(self.config.federation.clients)
+            return tuple(len(arrays[f"client-{number}"]) for number in clients)
+        except (OSError, KeyError, TypeError, DataError) as error:
             raise EvidenceError(f"{self.partition_path} cannot be read: {error}") from None
 
     @cached_property
@@ -149,7 +151,7 @@ class AuditedRun(RunFolder):
         if not path.exists() or not path.stat().st_size:
             return None
         try:
-            return read_batches(path)
+            return read_batches(path, self.path)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise EvidenceError(f"batch log {path} cannot be read: {error}") from None
 
@@ -175,14 +177,14 @@ class AuditedRun(RunFolder):
                 f"the ledger of client {client} is missing ({path}); without it what was spent "
                 "cannot be computed, so there is no report"
             )
-        with Ledger.read_only(path) as ledger:
+        with Ledger.inspect(path, self.path) as ledger:
             ledger.verify()
             return ClientLedger(client, ledger.data_fingerprint, ledger.head_hash, ledger.entries())
 
     def _journal(self) -> list[Event]:
         path = self.path / JOURNAL
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = read_regular(path, self.path).decode("utf-8").splitlines()
         except FileNotFoundError:
             return []
         except (OSError, UnicodeDecodeError) as error:
@@ -203,7 +205,7 @@ class AuditedRun(RunFolder):
     def _json(self, name: str) -> Event:
         path = self.path / name
         try:
-            found: Event = json.loads(path.read_text(encoding="utf-8"))
+            found: Event = json.loads(read_regular(path, self.path))
         except (OSError, ValueError) as error:
             raise EvidenceError(f"{path} cannot be read: {error}") from None
         return found

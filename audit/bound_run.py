@@ -9,6 +9,7 @@ from audit.chain import AUDIT_ANEW, sha256_of
 from client.ledger import Ledger
 from shared.config.load import digest
 from shared.errors import CalyxError, EvidenceError, LedgerError
+from shared.regular_file import files_below
 from simulations.run_folder import RunFolder
 
 
@@ -23,11 +24,16 @@ def bound(run_dir: Path) -> dict[str, Any]:
         raise EvidenceError(f"{run_dir} is not the folder of a run: it has no config.toml")
     try:
         config_digest = digest(folder.stored_config())
-    except (CalyxError, ValueError) as error:
+    except (OSError, CalyxError, ValueError) as error:
         raise EvidenceError(f"{folder.config_path} cannot be read: {error}") from None
-    # Ledgers first: opening one rolls back what a killed process left half done.
-    ledgers = {path.stem: _ledger_head(path) for path in sorted(folder.ledger_dir.glob("*.sqlite"))}
-    return {"config_digest": config_digest, "ledgers": ledgers, "files": _files(folder.path)}
+    files = _files(folder.path)
+    paths = [folder.path / name for name in files]
+    ledgers = {
+        path.stem: _ledger_head(path, folder.path)
+        for path in paths
+        if path.parent == folder.ledger_dir and path.suffix == ".sqlite"
+    }
+    return {"config_digest": config_digest, "ledgers": ledgers, "files": files}
 
 
 def check_unchanged(run_dir: Path, then: dict[str, Any]) -> None:
@@ -49,9 +55,9 @@ def check_unchanged(run_dir: Path, then: dict[str, Any]) -> None:
         raise EvidenceError(f"the evidence is of a run with another configuration; {AUDIT_ANEW}")
 
 
-def _ledger_head(path: Path) -> dict[str, Any]:
+def _ledger_head(path: Path, run_dir: Path) -> dict[str, Any]:
     try:
-        with Ledger.read_only(path) as ledger:
+        with Ledger.inspect(path, run_dir) as ledger:
             entries = ledger.verify()
             return {"head": ledger.head_hash, "entries": entries, "data": ledger.data_fingerprint}
     except LedgerError as error:
@@ -60,13 +66,14 @@ def _ledger_head(path: Path) -> dict[str, Any]:
 
 def _files(run_dir: Path) -> dict[str, str]:
     """Hash of every file of the run; not of the audit itself, nor of hidden or temporary ones."""
-    found = {}
-    for path in sorted(run_dir.rglob("*")):
-        relative = path.relative_to(run_dir)
-        hidden = any(part.startswith(".") for part in relative.parts)
-        if relative.parts[0] != "audit" and not hidden and path.is_file():
-            found[relative.as_posix()] = sha256_of(path)
-    return found
+    try:
+        return {
+            path.relative_to(run_dir).as_posix(): sha256_of(path, run_dir)
+            for path in files_below(run_dir)
+            if path.relative_to(run_dir).parts[0] != "audit"
+        }
+    except OSError as error:
+        raise EvidenceError(f"the run folder {run_dir} cannot be read: {error}") from None
 
 
 def _difference(then: Any, now: Any) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import EvidenceError
+from shared.regular_file import MOST_HASHED_BYTES, open_regular, read_regular
 
 GENESIS = "genesis"
 AUDIT_ANEW = "audit the run anew with: calyx audit run"
@@ -61,15 +62,16 @@ class Chain:
 
     Args:
         path: to read, or where `begin` makes one.
+        below: the run folder, of which nothing leads out.
 
     Raises:
         EvidenceError: the file is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, below: Path) -> None:
+        self._path, self._below = path, below
         self._links: list[Link] = []
-        if path.exists():
+        if os.path.lexists(path):
             self.read()
 
     def __iter__(self) -> Iterator[Link]:
@@ -105,7 +107,7 @@ class Chain:
         """
         links: list[Link] = []
         try:
-            lines = self._path.read_bytes().splitlines(keepends=True)
+            lines = read_regular(self._path, self._below).splitlines(keepends=True)
         except OSError as error:
             raise EvidenceError(f"{self._path} cannot be read: {error}") from None
         for number, line in enumerate(lines):
@@ -114,6 +116,7 @@ class Chain:
                 fits = link.sealed == link and link.index == number and link.line == line
                 fits &= link.previous == (links[-1].hash if links else "")
                 fits &= (link.name == GENESIS) == (number == 0)
+                fits &= link.file == Path(link.file).name
             except (TypeError, ValueError, RecursionError):
                 fits = False
             if not fits:
@@ -142,15 +145,15 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def sha256_of(path: Path) -> str:
-    """Of a file, hex.
+def sha256_of(path: Path, below: Path) -> str:
+    """Of a regular file of a run folder, hex.
 
     Raises:
         EvidenceError: it cannot be read.
     """
     try:
         hasher = hashlib.sha256()
-        with path.open("rb") as file:
+        with open_regular(path, below, MOST_HASHED_BYTES) as file:
             while part := file.read(_HASH_AT_ONCE):
                 hasher.update(part)
         return hasher.hexdigest()

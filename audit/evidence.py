@@ -36,7 +36,9 @@ from numpy.typing import NDArray
 from audit.bound_run import bound, check_unchanged
 from audit.chain import AUDIT_ANEW, GENESIS, Chain, Link, sha256, sha256_of
 from server.durable import write_atomically
-from shared.errors import EvidenceError
+from shared.data.npz import arrays_of
+from shared.errors import DataError, EvidenceError
+from shared.regular_file import MOST_BYTES, UnfitFile, check_no_link, read_regular
 
 CHAIN = "chain.jsonl"
 # Made for every report; evidence that holds no more than these is of no audit.
@@ -60,7 +62,11 @@ class EvidenceStore:
     def __init__(self, run_dir: Path, *, earlier: Sequence[str] = ()) -> None:
         self.run_dir = run_dir.absolute()
         self.directory = self.run_dir / "audit" / "evidence"
-        self._chain = Chain(self.directory / CHAIN)
+        try:
+            check_no_link(self.directory / CHAIN, self.run_dir)  # what is written stays within, too
+        except UnfitFile as error:
+            raise EvidenceError(f"the evidence of {run_dir} is not used: {error}") from None
+        self._chain = Chain(self.directory / CHAIN, self.run_dir)
         if not len(self._chain):
             self._begin(list(earlier))
 
@@ -77,7 +83,7 @@ class EvidenceStore:
             try:
                 before = cls(run_dir)
             except EvidenceError:
-                earlier = [f"unreadable:{sha256_of(directory / CHAIN)}"]
+                earlier = [f"unreadable:{sha256_of(directory / CHAIN, run_dir.absolute())}"]
             else:
                 is_audit = not OF_EVERY_REPORT.issuperset(before.names())
                 earlier = before.earlier + ([before.head] if is_audit else [])
@@ -165,8 +171,10 @@ class EvidenceStore:
 
     def get_arrays(self, name: str) -> Arrays:
         """Read back what `put_arrays` kept; errors as `get_json`."""
-        with np.load(io.BytesIO(self._content(name, ".npz")), allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
+        try:
+            return arrays_of(self._content(name, ".npz"), MOST_BYTES)
+        except DataError as error:
+            raise EvidenceError(f"evidence {name!r} of {self.run_dir}: {error}") from None
 
     def check(self) -> None:
         """See that nothing was altered: chain, evidence, and the files and ledgers of the run.
@@ -224,7 +232,7 @@ class EvidenceStore:
         if path.suffix != suffix:
             raise EvidenceError(f"evidence {name!r} is kept as {link.file}, not as *{suffix}")
         try:
-            content = path.read_bytes()
+            content = read_regular(path, self.run_dir)
         except OSError as error:
             raise EvidenceError(f"{path} cannot be read ({error.strerror}); {AUDIT_ANEW}") from None
         if sha256(content) != link.sha256:

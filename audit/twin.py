@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from shared.config import Config
 from shared.encryption import SealingParameters
 from shared.protocol.authority_client import Authority, Opening, Released, ReleaseRequest
+from shared.regular_file import read_regular
 from simulations.engine import Simulation, run_local
 from simulations.follower import JournalFollower
 from simulations.grid import Tap
@@ -118,7 +119,7 @@ def twin(
 
 def rounds_of(folder: RunFolder) -> list[dict[str, Any]]:
     """The round events of a run's journal."""
-    lines = (folder.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = read_regular(folder.path / "metrics.jsonl", folder.path).decode("utf-8").splitlines()
     return [event for event in map(json.loads, lines) if event["event"] == "round"]
 
 

@@ -29,6 +29,7 @@ from audit.report.html import to_html
 from audit.report.schema import Report
 from audit.run import HTML_NAME, JSON_NAME
 from shared.errors import EvidenceError, UsageError
+from shared.regular_file import read_regular
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def verify(path: Path) -> Verified:
     """
     started = time.monotonic()
     json_path, run_dir = _place(path)
-    stored = json_path.read_bytes()
+    stored = _read(json_path, run_dir)
     store = EvidenceStore.existing(run_dir)
     store.check()
     run = AuditedRun(run_dir)
@@ -87,7 +88,7 @@ def verify(path: Path) -> Verified:
             "bounds prove nothing; audit the run anew"
         )
     html_path = json_path.with_name(HTML_NAME)
-    if html_path.exists() and html_path.read_bytes() != to_html(report).encode():
+    if html_path.exists() and _read(html_path, run_dir) != to_html(report).encode():
         raise EvidenceError(
             f"{html_path} is not the page that {json_path.name} gives with the versions installed "
             f"here; make it anew with: calyx report {run_dir}"
@@ -105,7 +106,7 @@ def verify(path: Path) -> Verified:
 
 def _place(path: Path) -> tuple[Path, Path]:
     """The report and the run folder it lies in."""
-    json_path = path / "audit" / JSON_NAME if path.is_dir() else path
+    json_path = (path / "audit" / JSON_NAME if path.is_dir() else path).absolute()
     if not json_path.is_file():
         raise UsageError(f"there is no report at {json_path}; make one with: calyx audit run")
     if json_path.name != JSON_NAME or json_path.parent.name != "audit":
@@ -113,7 +114,14 @@ def _place(path: Path) -> tuple[Path, Path]:
             f"{json_path} is not in a run folder; verify RUN_DIR/audit/{JSON_NAME}, beside its "
             "evidence"
         )
-    return json_path, json_path.absolute().parent.parent
+    return json_path, json_path.parent.parent
+
+
+def _read(path: Path, run_dir: Path) -> bytes:
+    try:
+        return read_regular(path, run_dir)
+    except OSError as error:
+        raise EvidenceError(f"{path} cannot be read: {error}") from None
 
 
 def _first_difference(report: Report, stored: bytes) -> str:

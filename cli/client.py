@@ -13,6 +13,7 @@ from cli.device import enroll, join, status, stop
 from cli.figures import NO_PRIVACY, bound_text, count_text
 from cli.help_text import help_text
 from cli.options import AsJson, Verbose
+from shared.errors import LedgerError
 from shared.privacy.epsilon_text import epsilon_text
 
 if TYPE_CHECKING:
@@ -59,12 +60,11 @@ def budget(
     calyx client budget my.sqlite --unit client --json
     """
     from cli.console import terminal
-    from client.ledger import Ledger
 
     if not 0 < delta < 1:
         raise typer.BadParameter(f"{delta:g} is not between 0 and 1", param_hint="'--delta'")
     with terminal(as_json=as_json, verbose=verbose) as screen:
-        with screen.busy("reading the ledger"), Ledger.read_only(ledger) as opened:
+        with screen.busy("reading the ledger"), _opened(ledger) as opened:
             if verify:
                 opened.verify()
             found = _account(opened, delta, unit.value)
@@ -75,6 +75,18 @@ def budget(
 
 for command in (enroll, join, status, stop, budget):
     app.command(help=help_text(command))(command)
+
+
+def _opened(path: Path) -> Ledger:
+    """A ledger of a run folder may be somebody else's; any other is this device's own."""
+    from client.ledger import Ledger
+
+    run_dir = path.absolute().parent.parent
+    if path.absolute().parent.name == "ledgers" and (run_dir / "config.toml").exists():
+        if not path.exists():
+            raise LedgerError(f"there is no ledger at {path}; check the path")
+        return Ledger.inspect(path.absolute(), run_dir)
+    return Ledger.read_only(path)
 
 
 def _account(ledger: Ledger, delta: float, unit: Any) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.regular_file import read_regular
+
 
 @dataclass
 class BatchLog:
@@ -46,16 +48,23 @@ class BatchLog:
         self._step += 1
 
 
-def read_batches(path: Path) -> NDArray[np.bool_]:
+def read_batches(path: Path, below: Path) -> NDArray[np.bool_]:
     """All batches of one client, bool (batches, records), in order of round and step.
+
+    Args:
+        path: the log.
+        below: the run folder, which may be somebody else's.
 
     Raises:
         ValueError: the file is not such a log.
+        OSError: it cannot be read, or is no regular file.
     """
     batches: dict[tuple[int, int], NDArray[np.bool_]] = {}
-    for text in path.read_text(encoding="ascii").splitlines():
+    for text in read_regular(path, below).decode("ascii").splitlines():
         line = json.loads(text)
         packed = np.frombuffer(bytes.fromhex(line["batch"]), dtype=np.uint8)
+        if len(packed) != -(-int(line["records"]) // 8):
+            raise ValueError(f"{path.name} holds a batch of another size than it says")
         mask = np.unpackbits(packed, count=int(line["records"])).astype(np.bool_)
         batches[(int(line["round"]), int(line["step"]))] = mask
     if len({len(mask) for mask in batches.values()}) > 1:

@@ -34,7 +34,7 @@ from typing import Self
 
 from client.ledger_entry import Entry
 from client.ledger_schema import create_if_missing
-from client.ledger_store import LedgerStore
+from client.ledger_store import LedgerStore, read_foreign
 from shared.errors import BudgetExceeded, LedgerError, PrivacyError
 from shared.privacy.accounting import PrivacyEvent, Spent, Unit, spent, within
 
@@ -121,6 +121,29 @@ class Ledger:
                 shows on the first question to it.
         """
         store = LedgerStore(path, busy_timeout_s=busy_timeout_s, writable=False)
+        return cls(store, writable=False)
+
+    @classmethod
+    def inspect(cls, path: Path, below: Path) -> Ledger:
+        """Look at a ledger in a folder that may be somebody else's, without touching the file.
+
+        It is read whole and opened in memory, so that nothing beside it is used: a journal made for
+        the purpose would have SQLite write, or delete files it names.
+
+        Args:
+            path: of the ledger.
+            below: the run folder, of which nothing leads out.
+
+        Raises:
+            LedgerError: as `read_only`; or it is no regular file of that folder, too large, or a
+                process that was killed left it half written.
+        """
+        store = LedgerStore(
+            path,
+            busy_timeout_s=BUSY_TIMEOUT_S,
+            writable=False,
+            content=read_foreign(path, below),
+        )
         return cls(store, writable=False)
 
     @property

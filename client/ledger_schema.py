@@ -12,6 +12,7 @@ import sqlite3
 import tempfile
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 from client.ledger_entry import SCHEMA_VERSION, Identity
@@ -58,6 +59,22 @@ CREATE TRIGGER head_only_grows BEFORE UPDATE ON head WHEN NEW.count != OLD.count
 CREATE TRIGGER head_stays BEFORE DELETE ON head
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 """
+
+
+def schema_of(database: sqlite3.Connection) -> frozenset[tuple[str, str, str]]:
+    """Kind, name and text of everything that a database defines."""
+    return frozenset(database.execute("SELECT type, name, sql FROM sqlite_master").fetchall())
+
+
+@cache
+def expected_schema() -> frozenset[tuple[str, str, str]]:
+    """`schema_of` a ledger."""
+    database = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        database.executescript(_SCHEMA + "COMMIT;")
+        return schema_of(database)
+    finally:
+        database.close()
 
 
 def create_if_missing(path: Path, data_fingerprint: str) -> None:

@@ -9,14 +9,16 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from client.ledger_entry import SCHEMA_VERSION, Entry, Identity
-from client.ledger_schema import APPLICATION_ID
+from client.ledger_schema import APPLICATION_ID, expected_schema, schema_of
 from shared.errors import LedgerError
+from shared.regular_file import read_regular
 
 _IN_USE = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _NO_SPACE = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
@@ -30,25 +32,31 @@ class LedgerStore:
         path: an existing ledger.
         busy_timeout_s: how long to wait for another process.
         writable: whether charges will be written.
+        content: what the file held, to open that in memory and leave the file alone.
 
     Raises:
         LedgerError: the file is missing, no ledger, damaged, or of a newer schema.
     """
 
-    def __init__(self, path: Path, *, busy_timeout_s: float, writable: bool) -> None:
-        _check_file(path)
+    def __init__(
+        self, path: Path, *, busy_timeout_s: float, writable: bool, content: bytes | None = None
+    ) -> None:
         self.path = path
         self._busy_timeout_s = busy_timeout_s
-        with self._errors():
+        if content is None:
+            _check_file(path)
             # rw also for reading: a charge that a killed process left half done is rolled back.
+            name = f"{path.absolute().as_uri()}?mode=rw"
+        else:
+            name = ":memory:"
+        with self._errors():
             self._database = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode=rw",
-                uri=True,
-                isolation_level=None,
-                timeout=busy_timeout_s,
+                name, uri=content is None, isolation_level=None, timeout=busy_timeout_s
             )
         try:
             with self._errors():
+                if content is not None:
+                    self._database.deserialize(content)
                 self._prepare(writable)
                 self.identity = self._read_identity()
         except BaseException:
@@ -133,6 +141,8 @@ class LedgerStore:
             raise self._altered(" ".join(str(found).split()))
 
     def _prepare(self, writable: bool) -> None:
+        # Before anything of it is used: a view or trigger in a table's place could run for ever.
+        self._database.execute("PRAGMA trusted_schema = OFF")
         if not writable:
             self._database.execute("PRAGMA query_only = ON")
         self._database.execute("PRAGMA synchronous = EXTRA")
@@ -146,6 +156,8 @@ class LedgerStore:
                 f"ledger {self.path} has schema version {version}, this program knows "
                 f"{SCHEMA_VERSION}; use the program version that wrote it"
             )
+        if not schema_of(self._database) <= expected_schema():
+            raise self._altered("its tables: they are not those of a ledger")
 
     def _read_identity(self) -> Identity:
         rows = self._database.execute(
@@ -187,6 +199,29 @@ class LedgerStore:
             f"ledger {self.path} cannot be read ({error}); check the path or restore it from a "
             "backup"
         )
+
+
+def read_foreign(path: Path, below: Path) -> bytes:
+    """The content of a ledger file in a folder that may be somebody else's.
+
+    Raises:
+        LedgerError: it cannot be read, or is not whole without the journal beside it.
+    """
+    for suffix in ("-journal", "-wal"):
+        if os.path.lexists(f"{path}{suffix}"):
+            raise LedgerError(
+                f"ledger {path} was left half written (there is {path.name}{suffix}); finish its "
+                "run with calyx simulate --resume, or have its owner do so"
+            )
+    try:
+        content = read_regular(path, below)
+    except OSError as error:
+        raise LedgerError(f"ledger {path} cannot be read: {error}; check the path") from None
+    if not content:
+        raise LedgerError(
+            f"ledger {path} is empty, which no ledger ever is; restore it from a backup"
+        )
+    return content
 
 
 def _check_file(path: Path) -> None:

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from server.durable import write_atomically
 from shared.errors import CheckpointError
 from shared.protocol.arrays import NDArray, Weights
+from shared.regular_file import MOST_HASHED_BYTES, read_regular
 
 _KEEP = 2
 
@@ -79,9 +80,8 @@ def load_latest(directory: Path, config_digest: str) -> Checkpoint | None:
         return None
     path = paths[-1]
     try:
-        with safe_open(path, framework="numpy") as file:
-            rest = json.loads((file.metadata() or {})["calyx"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        content = read_regular(path, directory.parent, MOST_HASHED_BYTES)
+        tensors, rest = load(content), json.loads(_metadata(content)["calyx"])
         checkpoint = Checkpoint(
             round=int(rest["round"]),
             config_digest=str(rest["config_digest"]),
@@ -101,6 +101,12 @@ def load_latest(directory: Path, config_digest: str) -> Checkpoint | None:
             f"{path} belongs to a run with another configuration; resume with the same settings"
         )
     return checkpoint
+
+
+def _metadata(content: bytes) -> dict[str, Any]:
+    """What stands in the header beside the arrays; `safe_open` would open the path by itself."""
+    length = int.from_bytes(content[:8], "little")
+    return dict(json.loads(content[8 : 8 + length])["__metadata__"])
 
 
 def _under(prefix: str, tensors: dict[str, NDArray]) -> dict[str, NDArray]:

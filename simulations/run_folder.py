@@ -34,8 +34,10 @@ from shared.config import Config
 from shared.config.load import build, digest, flatten, from_toml, to_toml
 from shared.errors import ConfigError, Fault, RunError
 from shared.protocol.identity import code_hash, software_version
+from shared.regular_file import UnfitFile, read_regular
 
 _PACKAGES = ("flwr", "torch", "opacus", "tenseal", "dp-accounting", "numpy", "flwr-datasets")
+_MOST_TEXT_BYTES = 1 << 20
 
 
 class RunFolder:
@@ -74,8 +76,23 @@ class RunFolder:
 
     def stored_config(self) -> Config:
         """The configuration of the run in this folder."""
-        text = self.config_path.read_text(encoding="utf-8")
+        try:
+            text = read_regular(self.config_path, self.path, _MOST_TEXT_BYTES).decode("utf-8")
+        except UnfitFile as error:
+            raise ConfigError(f"{self.config_path} cannot be read: {error}") from None
         return build(from_toml(text, where=str(self.config_path)))
+
+    def model(self) -> bytes:
+        """The final weights, as safetensors.
+
+        Raises:
+            RunError: they cannot be read.
+        """
+        path = self.path / "model.safetensors"
+        try:
+            return read_regular(path, self.path)
+        except OSError as error:
+            raise RunError(f"{path} cannot be read: {error}") from None
 
     def check_same(self, config: Config) -> None:
         """Refuse to resume with other settings.

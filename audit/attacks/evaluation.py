@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
 from audit.evidence import EvidenceStore
 from shared.data import load_split
@@ -31,7 +31,7 @@ def run(folder: RunFolder, store: EvidenceStore, progress: Callable[[str, float]
     config = folder.stored_config()
     test = load_split(config.data, config.seed).test
     model = build_model(config.model, test.input_shape, test.classes, config.seed)
-    load_weights(model, load_file(folder.path / "model.safetensors"))
+    load_weights(model, load(folder.model()))
     model.eval()
     predicted = np.empty(len(test), dtype=np.int64)
     with torch.no_grad():

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
 from audit.evidence import EvidenceStore
 from audit.twin import Watching, rounds_of, twin
@@ -112,7 +112,7 @@ def complementary_halves(
 def confidences(config: Config, folder: RunFolder, data: Dataset) -> NDArray[np.float64]:
     """log p_y - log of the sum of the others' probabilities, of a final model; (records,)."""
     model = build_model(config.model, data.input_shape, data.classes, config.seed)
-    weights: dict[str, Any] = load_file(folder.path / "model.safetensors")
+    weights: dict[str, Any] = load(folder.model())
     load_weights(model, weights)
     model.eval()
     found = []

@@ -62,7 +62,7 @@ def run(folder: RunFolder, store: EvidenceStore, progress: Progress) -> None:
     config = folder.stored_config()
     progress("views", 0.0)
     played, test = replay(config)
-    model_file = (folder.path / "model.safetensors").read_bytes()
+    model_file = folder.model()
     public = Crossing(config.training.rounds, "final model", SERVER, PUBLIC, (model_file,))
     crossings = [*played.capture.crossings, public]
     sights = sights_of(played, public)

@@ -16,6 +16,7 @@ array                  meaning
 
 from __future__ import annotations
 
+import io
 import math
 import zipfile
 import zlib
@@ -175,6 +176,29 @@ def _read_array(path: Path, name: str) -> NDArray[Any] | None:
         raise DataError(f"{path}: {name} does not fit into memory: use fewer records") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def arrays_of(content: bytes, most_bytes: int) -> dict[str, NDArray[Any]]:
+    """All arrays of an archive that somebody else may have made, by name.
+
+    Raises:
+        DataError: it is damaged, holds Python objects, or would need more memory than that.
+    """
+    where = Path("the archive")
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(member.file_size for member in archive.infolist()) > most_bytes:
+                raise DataError(f"the archive unfolds to more than {most_bytes:,} bytes")
+            found = {}
+            for member in archive.namelist():
+                name = member.removesuffix(".npy")
+                _check_header(archive, member, where, name)
+                with archive.open(member) as file:
+                    found[name] = np.lib.format.read_array(file, allow_pickle=False)
+            return found
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"the archive is damaged or none ({reason})") from None
 
 
 def _member(names: Iterable[str], name: str) -> str | None:

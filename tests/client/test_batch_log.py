@@ -17,14 +17,14 @@ def test_batches_are_read_as_they_were_drawn(tmp_path: Path) -> None:
         log = BatchLog(path, round=number)
         for mask in drawn[3 * (number - 1) : 3 * number]:
             log.add(np.flatnonzero(mask), 19)
-    assert (read_batches(path) == drawn).all()
+    assert (read_batches(path, path.parent) == drawn).all()
 
 
 def test_a_round_that_was_repeated_counts_once(tmp_path: Path) -> None:
     path = tmp_path / "client.jsonl"
     BatchLog(path, round=1).add(np.array([0, 1]), 4)
     BatchLog(path, round=1).add(np.array([2]), 4)
-    assert read_batches(path).tolist() == [[False, False, True, False]]
+    assert read_batches(path, path.parent).tolist() == [[False, False, True, False]]
 
 
 def test_batches_of_different_data_are_refused(tmp_path: Path) -> None:
@@ -32,4 +32,4 @@ def test_batches_of_different_data_are_refused(tmp_path: Path) -> None:
     BatchLog(path, round=1).add(np.array([0]), 4)
     BatchLog(path, round=2).add(np.array([0]), 40)
     with pytest.raises(ValueError, match="different data"):
-        read_batches(path)
+        read_batches(path, path.parent)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 from torch import nn
 
 from audit.twin import Watching, twin
@@ -141,7 +141,7 @@ def play(
         capture = Capture(rounds=1)
         watching = Watching(tap=capture, on_release=capture.on_release)
         with twin(config, watching, workers=1) as folder:
-            final = load_file(folder.path / "model.safetensors")
+            final = load(folder.model())
         train = load_split(config.data, config.seed).train
         records = tuple(train.subset(indices) for indices in partition_of(config))
     (sent,) = capture.find("train", 1, receiver=client_name(0))[:1]
