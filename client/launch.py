@@ -28,6 +28,7 @@ from shared.log_file import logging_to
 from shared.private_files import replace_file
 from shared.process_lock import stop_holder
 from shared.protocol.flower_line import Stopped
+from shared.proxies import host_of, is_loopback, keep_local_calls_direct, proxy_for
 
 _log = logging.getLogger("calyx.client")
 # Maxrss is in kilobytes, on macOS in bytes.
@@ -73,6 +74,8 @@ def join(
     place = settings.data.place
     _check_ready(device, accept_overlap=accept_overlap)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every request
+    host = host_of(settings.server)
+    keep_local_calls_direct(*([host] if is_loopback(host) else []))
     with device.exclusive(), logging_to(device.log_path), _Stop() as stop:
         status = _Status(device, settings.server, simulated_noise)
         tell = _teller(status, on_event)
@@ -110,8 +113,9 @@ def _serve(
     settings = device.settings()
 
     def on_trouble(text: str) -> None:
+        proxy = proxy_for(settings.server)
         if text:
-            tell("trouble", text)
+            tell("trouble", f"{text} (through the proxy {proxy})" if proxy else text)
         else:
             tell("recovered", f"{settings.server} is there again")
 
@@ -130,7 +134,9 @@ def _serve(
         status.put(state="connecting")
         node_id = fleet.connect(status.last_node_id)
         status.put(state="connected", node_id=node_id)
-        tell("connected", f"connected to {settings.server} as {settings.name}")
+        proxy = proxy_for(settings.server)
+        way = f", through the proxy {proxy}" if proxy else ""
+        tell("connected", f"connected to {settings.server} as {settings.name}{way}")
         node_settings = device.node_settings(simulated_noise)
         with stop.interrupting():
             SuperNode(fleet, app, node_settings, node_id, stop.event, on_answer, on_trouble).serve()

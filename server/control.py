@@ -13,6 +13,7 @@ from server.folder import ServerFolder
 from shared.errors import UsageError
 from shared.protocol import flower_internals as flower
 from shared.protocol.flower_line import Line, Rejected
+from shared.proxies import host_of, keep_local_calls_direct
 
 _PATIENCE_S = 20.0
 Scalar = str | int | float | bool
@@ -47,6 +48,7 @@ class Control:
                 f"calyx server up {folder.directory}"
             )
         address = folder.local_address
+        keep_local_calls_direct(host_of(address))
         self._client = flower.ControlHttpClient.from_server_address(
             address,
             False,

@@ -21,6 +21,7 @@ from shared.errors import EnrolmentError, RunError
 from shared.private_files import replace_file
 from shared.process_lock import stop_holder
 from shared.protocol import flower_internals as flower
+from shared.proxies import host_of, keep_local_calls_direct
 from shared.stop_signal import stop_signal
 
 _READY_S = 60.0
@@ -42,6 +43,7 @@ def up(directory: Path, on_event: Callable[[str], None] = lambda _: None) -> Non
     folder.settings()
     flower.check()
     _check_certificate(folder)
+    keep_local_calls_direct(host_of(folder.local_address))  # the children inherit it
     supervisor = Supervisor(folder.log_dir)
     work_dir = folder.state_dir / "empty"
     work_dir.mkdir(exist_ok=True)
@@ -79,13 +81,13 @@ def status_of(directory: Path) -> dict[str, Any]:
     folder = ServerFolder(directory)
     settings = folder.settings()
     pid = folder.running_pid()
-    online: dict[int, str] = {}
+    online: dict[int, str] | None = None
     if pid is not None:
         try:
             with Control(folder) as control:
                 online = {node.node_id: node.status for node in control.nodes()}
         except RunError:
-            online = {}  # it is only just starting, or about to end
+            online = None  # it is only just starting, or about to end
     certificate = folder.certificate_path.read_bytes()
     return {
         "running": pid is not None,
@@ -100,7 +102,9 @@ def status_of(directory: Path) -> dict[str, Any]:
                 "name": node.name,
                 "status": "revoked"
                 if node.is_revoked
-                else online.get(node.node_id, "unknown" if pid is None else "offline"),
+                else "unknown"
+                if online is None
+                else online.get(node.node_id, "offline"),
                 "node_id": node.node_id,
                 "approved_at": node.approved_at,
                 "fingerprint": node.fingerprint,
@@ -140,7 +144,7 @@ def _start(
         if stop.is_set():
             return
         raise RunError(
-            f"the SuperLink does not start: {supervisor.last_words('superlink')}; see "
+            f"the SuperLink does not start: {supervisor.fault_of('superlink')}; see "
             f"{folder.log_dir / 'superlink.log'}"
         )
     reconcile(folder)
@@ -149,7 +153,7 @@ def _start(
     while not pid_path.exists() and not stop.wait(0.05):
         if not supervisor.is_alive("serverapp") or time.monotonic() > deadline:
             raise RunError(
-                f"the ServerApp does not start: {supervisor.last_words('serverapp')}; see "
+                f"the ServerApp does not start: {supervisor.fault_of('serverapp')}; see "
                 f"{folder.log_dir / 'serverapp.log'}"
             )
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -25,6 +27,10 @@ _STOP_S = 10.0
 # So many deaths within so many seconds are no accident.
 _DEATHS, _WITHIN_S = 5, 120.0
 _PARENT = "CALYX_PARENT"
+# What is kept of a child's output to find its fault in; the log has all of it.
+_KEPT_LINES = 500
+_LAST_WORDS_S = 2.0
+_FAULT = re.compile(r"\b(error|critical|fatal)\b", re.IGNORECASE)
 
 
 @dataclass
@@ -55,6 +61,7 @@ class Supervisor:
 
     def __init__(self, log_dir: Path) -> None:
         self._log_dir, self._children = log_dir, list[Child]()
+        self._said: dict[str, deque[str]] = {}
         self._pumps: list[threading.Thread] = []
 
     def start(self, child: Child) -> None:
@@ -79,7 +86,7 @@ class Supervisor:
             if len(child.deaths) >= _DEATHS:
                 raise RunError(
                     f"{child.name} has ended {_DEATHS} times with code {code} "
-                    f"({self.last_words(child.name)}); see {self._log_dir / child.name}.log"
+                    f"({self.fault_of(child.name)}); see {self._log_dir / child.name}.log"
                 )
             self._launch(child)
             again.append(child.name)
@@ -96,14 +103,12 @@ class Supervisor:
         """Process ids by name."""
         return {c.name: c.process.pid for c in self._children if c.process is not None}
 
-    def last_words(self, name: str) -> str:
-        """The last line of a child's log."""
-        try:
-            lines = (self._log_dir / f"{name}.log").read_text(errors="replace").splitlines()
-        except OSError:
-            return "it said nothing"
-        said = [line.strip() for line in lines if line.strip()]
-        return said[-1][:300] if said else "it said nothing"
+    def fault_of(self, name: str) -> str:
+        """What a child said went wrong since it was last started; one line."""
+        for pump in self._pumps:
+            if pump.name == name and not self.is_alive(name):
+                pump.join(_LAST_WORDS_S)  # it may not have read everything yet
+        return fault_in(list(self._said.get(name, ())))
 
     def stop(self) -> None:
         """End all children, the youngest first; those that will not are killed."""
@@ -128,19 +133,41 @@ class Supervisor:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        pump = threading.Thread(target=self._pump, args=(child.name, child.process), daemon=True)
+        self._said[child.name] = said = deque[str](maxlen=_KEPT_LINES)
+        arguments = (child.name, child.process, said)
+        pump = threading.Thread(target=self._pump, args=arguments, name=child.name, daemon=True)
         pump.start()
         self._pumps = [thread for thread in self._pumps if thread.is_alive()] + [pump]
 
-    def _pump(self, name: str, process: subprocess.Popen[bytes]) -> None:
+    def _pump(self, name: str, process: subprocess.Popen[bytes], said: deque[str]) -> None:
         path = self._log_dir / f"{name}.log"
         handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES)
         assert process.stdout is not None
         with process.stdout as output:
             for line in output:
                 text = line.decode(errors="replace").rstrip("\n")
+                said.append(text)
                 handler.emit(logging.LogRecord(name, logging.INFO, "", 0, text, None, None))
         handler.close()
+
+
+def fault_in(lines: Iterable[str]) -> str:
+    """The first line of a program's output that says what went wrong; else its last.
+
+    A fault has consequences, which are told after it, and how a program ends is the last of them.
+    Of a traceback it is the line of the exception, and of several the first, which is the cause.
+    """
+    said = [line.rstrip() for line in lines if line.strip()]
+    in_traceback = False
+    for line in said:
+        if line.startswith("Traceback (most recent call last)"):
+            in_traceback = True
+        elif in_traceback:
+            if not line[0].isspace():
+                return line[:300]
+        elif _FAULT.search(line):
+            return line.strip()[:300]
+    return said[-1].strip()[:300] if said else "it said nothing"
 
 
 def end_with_parent() -> None:

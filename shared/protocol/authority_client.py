@@ -35,6 +35,7 @@ from shared.protocol import authority_pb2_grpc
 from shared.protocol.admission import Admission
 from shared.protocol.receipts import Receipt
 from shared.protocol.signed import canonical
+from shared.proxies import host_of, is_loopback
 
 REFUSAL_KEY = "calyx-refusal"
 MAX_MESSAGE_BYTES = 4 * 2**20
@@ -195,6 +196,8 @@ class RemoteAuthority:
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", RECONNECT_MS),
         ]
+        if is_loopback(host_of(target)):
+            options.append(("grpc.enable_http_proxy", 0))
         self._channel = grpc.secure_channel(target, credentials, options)
         self._stub = authority_pb2_grpc.KeyAuthorityStub(self._channel)
         self._target, self._timeout_s = target, timeout_s

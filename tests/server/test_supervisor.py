@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from server.supervisor import Child, Supervisor, environment
+from server.supervisor import Child, Supervisor, environment, fault_in
 from shared.errors import RunError
 
 
@@ -75,7 +75,7 @@ def test_stop_also_ends_a_child_that_will_not(
             """,
         )
     )
-    until(lambda: "deaf" in supervisor.last_words("child"))
+    until(lambda: "deaf" in supervisor.fault_of("child"))
     supervisor.stop()
     assert not supervisor.is_alive("child")
 
@@ -109,3 +109,48 @@ def test_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
         return not status.exists() or "State:\tZ" in status.read_text()
 
     until(gone)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("", "it said nothing"),
+        ("starting\nno port left\n\n", "no port left"),
+        ("starting\nERROR :  port 9440 is taken\nINFO : bye\n", "ERROR :  port 9440 is taken"),
+        (
+            """\
+            INFO: up
+            Traceback (most recent call last):
+              File "a.py", line 1, in <module>
+                raise OSError("error")
+            OSError: [Errno 28] no space left
+
+            During handling of the above exception, another exception occurred:
+
+            Traceback (most recent call last):
+              File "a.py", line 3, in <module>
+            SystemExit: 1
+            """,
+            "OSError: [Errno 28] no space left",
+        ),
+    ],
+)
+def test_the_first_line_that_says_what_went_wrong_is_told(said: str, expected: str) -> None:
+    assert fault_in(textwrap.dedent(said).splitlines()) == expected
+
+
+def test_a_childs_fault_is_told_and_not_what_it_said_before_or_after(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    code = """
+        import sys
+        print("a line of log")
+        try:
+            open("/nowhere")
+        finally:
+            import atexit
+            atexit.register(print, "goodbye", file=sys.stderr)
+    """
+    supervisor.start(child(tmp_path, code))
+    until(lambda: not supervisor.is_alive("child"))
+    assert supervisor.fault_of("child").startswith("FileNotFoundError: ")
