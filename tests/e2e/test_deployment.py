@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -219,6 +220,24 @@ def test_deployment_computes_what_its_simulation_computes(
         [e[f] for f in figures] for e in simulated
     ]
     assert_all_ended(deployment)
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
+    make_deployment: Callable[..., Deployment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.setenv(name, "")
+        with make_deployment() as deployment:
+            devices = server_status(deployment.server_dir)["devices"]
+            assert [device["status"] for device in devices] == ["online"] * 3
+            deployment.submit("near", "training.rounds=1")
+            assert deployment.wait("near").state == "completed"
+        proxy.setblocking(False)
+        with pytest.raises(BlockingIOError):  # nobody has come
+            proxy.accept()
 
 
 def assert_all_ended(deployment: Deployment) -> None:

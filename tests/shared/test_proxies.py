@@ -144,7 +144,10 @@ def test_which_proxy_a_device_uses_is_told_without_its_password(proxy: Proxy) ->
         assert proxy_for(address) == "" and is_loopback(host_of(address))
 
 
-def test_the_key_authority_on_this_machine_is_reached_directly(proxy: Proxy) -> None:
+def test_the_key_authority_on_this_machine_is_reached_directly(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", proxy.address)  # gRPC reads no other spelling
     root = make_root("test root", 5)
     server_side = issue(root, "authority", "server", ["127.0.0.1"], 5)
     client_side = issue(root, "server", "client", [], 5)
