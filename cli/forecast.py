@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cli.chart import thinned
 from cli.figures import NO_PRIVACY, delta_warning
@@ -12,6 +12,9 @@ from shared.config import Config
 from shared.encryption.parameters import SealingParameters
 from shared.privacy.accounting import Spent
 from shared.privacy.plan import PrivacyPlan
+
+if TYPE_CHECKING:
+    from server.planning import Plans
 
 _BYTES_PER_PARAMETER = 4
 _CURVE_POINTS = 16
@@ -63,6 +66,7 @@ class Forecast:
         plans: one entry for each record count, smallest first.
         curve: (round, cost so far) of the client that pays most.
         sealing: how updates are packed and encrypted; None where they are not.
+        rounding_warning: a sentence if values of so few bits take much more noise, else empty.
     """
 
     config: Config
@@ -71,6 +75,7 @@ class Forecast:
     plans: tuple[ClientPlan, ...]
     curve: tuple[tuple[int, Spent], ...]
     sealing: SealingParameters | None
+    rounding_warning: str = ""
 
     @property
     def bytes_down(self) -> int:
@@ -90,7 +95,7 @@ class Forecast:
         by_record = self.config.privacy.unit == "record"
         units = self.plans[-1].plan.declared_records if by_record else self.config.cohort_size
         warning = delta_warning(self.config.privacy.delta, units)
-        return [warning] if warning else []
+        return [text for text in (warning, self.rounding_warning) if text]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready; infinite epsilon is null."""
@@ -184,4 +189,16 @@ def forecast(config: Config) -> Forecast:
         plans=plans,
         curve=tuple((int(number), dearest.spent(int(number))) for number in rounds),
         sealing=sealing_parameters(config, dearest, dimension(model)) if is_sealed else None,
+        rounding_warning=_rounding_warning(dearest, by_member),
     )
+
+
+def _rounding_warning(plan: PrivacyPlan, plans: Plans) -> str:
+    from server.planning import MUCH_OVERHEAD
+
+    if plan.mechanism is None or plan.mechanism.rounding_overhead < MUCH_OVERHEAD:
+        return ""
+    better = plans.better_bits(plan.declared_records)
+    advice = f"; secure_aggregation.bits = {better} would not" if better else ""
+    overhead = plan.mechanism.rounding_overhead
+    return f"rounding values to so few bits takes {overhead:.0%} more noise{advice}"

@@ -7,8 +7,13 @@ from collections.abc import Iterable
 
 from server.rounds import Member, Roster
 from shared.config import Config
+from shared.config.schema import MAX_BITS
+from shared.errors import ConfigError, EncryptionError, Fault, PrivacyError
 from shared.privacy.plan import PrivacyPlan, make_plan
 from shared.protocol.sealing import sum_shape
+
+# Rounding that takes so much more noise is worth a wider value.
+MUCH_OVERHEAD = 0.05
 
 
 class Plans:
@@ -28,6 +33,7 @@ class Plans:
         sealed = config.secure_aggregation.scheme != "none"
         self.is_shared = sealed and config.privacy.noise != "local"
         self._largest = max(member.declared_records for member in members)
+        self._dimension = dimension
         self._shape = sum_shape(config, dimension) if sealed else None
         self._plans: dict[int, PrivacyPlan] = {}
 
@@ -35,8 +41,39 @@ class Plans:
         """The plan that a client is told to follow."""
         records = self._largest if self.is_shared else member.declared_records
         if records not in self._plans:
-            self._plans[records] = make_plan(self._config, records, self._shape)
+            self._plans[records] = self._made(records)
         return self._plans[records]
+
+    def _made(self, records: int) -> PrivacyPlan:
+        try:
+            return make_plan(self._config, records, self._shape)
+        except PrivacyError as error:
+            if self._shape is None:
+                raise
+            bits = self._config.secure_aggregation.bits
+            raise ConfigError(
+                "the noise does not fit the fields of the sealed sum",
+                [Fault("secure_aggregation.bits", str(bits), self._advice(records))],
+            ) from error
+
+    def _advice(self, records: int) -> str:
+        bits = self.better_bits(records)
+        if bits is None:
+            return "no width will do; ask fewer clients a round or raise privacy.epsilon"
+        return f"at least {bits} for {self._dimension:,} values and these clients"
+
+    def better_bits(self, records: int) -> int | None:
+        """The least width above the configured one at which rounding costs little noise."""
+        for bits in range(self._config.secure_aggregation.bits + 1, MAX_BITS + 1):
+            sealing = self._config.secure_aggregation.model_copy(update={"bits": bits})
+            wider = self._config.model_copy(update={"secure_aggregation": sealing})
+            try:
+                plan = make_plan(wider, records, sum_shape(wider, self._dimension))
+            except (PrivacyError, EncryptionError):
+                continue
+            if plan.mechanism is None or plan.mechanism.rounding_overhead < MUCH_OVERHEAD:
+                return bits
+        return None
 
     def epsilon_max(self, roster: Roster) -> float:
         """Largest epsilon any client may have spent so far, infinite without privacy."""

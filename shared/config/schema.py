@@ -146,6 +146,10 @@ class PrivacyConfig(Section):
     )
 
 
+MAX_BITS = 24
+"""Widest quantised value that can be asked for."""
+
+
 class SecureAggregationConfig(Section):
     """How single updates are hidden from the server."""
 
@@ -153,7 +157,7 @@ class SecureAggregationConfig(Section):
     min_contributors: Annotated[int, Field(ge=2)] = Field(
         2, description="no sum of fewer clients is ever released; the noise counts on so many"
     )
-    bits: Annotated[int, Field(ge=2, le=24)] = Field(
+    bits: Annotated[int, Field(ge=2, le=MAX_BITS)] = Field(
         14, description="least width of a quantised value; free room beside it is used too"
     )
     clamp: PositiveFloat = Field(

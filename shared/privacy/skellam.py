@@ -68,6 +68,9 @@ _LOG_CHOOSE = np.where(
 # Beyond this rate NumPy's rejection sampler loses more than 1e-4 of its acceptance probability
 # to double-precision cancellation.
 _MAX_POISSON_RATE = 1e10
+# Most variance that `skellam_noise` draws. Grids are chosen so that no share of the noise exceeds
+# it (`shared.privacy.skellam_mechanism`).
+MAX_SKELLAM_VARIANCE = 2 * _MAX_POISSON_RATE
 
 
 def skellam_noise(
@@ -76,12 +79,12 @@ def skellam_noise(
     """Independent Skellam values of mean 0, int64 of `shape`.
 
     Raises:
-        PrivacyError: the variance is negative, not finite or above 2e10.
+        PrivacyError: the variance is negative, not finite or above `MAX_SKELLAM_VARIANCE`.
     """
-    if not 0 <= variance <= 2 * _MAX_POISSON_RATE:
+    if not 0 <= variance <= MAX_SKELLAM_VARIANCE:
         raise PrivacyError(
             f"Skellam noise of variance {variance:g} cannot be drawn exactly enough; use a "
-            f"coarser grid (at most {2 * _MAX_POISSON_RATE:g})"
+            f"coarser grid (at most {MAX_SKELLAM_VARIANCE:g})"
         )
     draws = generator.poisson(variance / 2, shape) - generator.poisson(variance / 2, shape)
     return np.asarray(draws, dtype=np.int64)

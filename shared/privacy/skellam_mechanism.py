@@ -54,6 +54,7 @@ from numpy.typing import NDArray
 
 from shared.errors import PrivacyError
 from shared.privacy.skellam import (
+    MAX_SKELLAM_VARIANCE,
     Floats,
     amplified,
     conditional_norm_bound,
@@ -108,6 +109,12 @@ class SkellamMechanism:
             or self.shares > self.contributors
         ):
             raise PrivacyError(f"this is no valid Skellam mechanism: {self}")
+        if self.share_variance > MAX_SKELLAM_VARIANCE:
+            # Found when the plan is read, and not when the round has been charged.
+            raise PrivacyError(
+                f"a share of the noise has variance {self.share_variance:g}, of which at most "
+                f"{MAX_SKELLAM_VARIANCE:g} can be drawn; use a coarser grid"
+            )
 
     @property
     def step(self) -> float:
@@ -118,6 +125,14 @@ class SkellamMechanism:
     def variance(self) -> float:
         """mu: variance of the honest clients' noise together, in grid units squared."""
         return (self.noise_multiplier * self.scaled_norm) ** 2
+
+    @property
+    def rounding_overhead(self) -> float:
+        """How much more noise rounding to the grid takes, as a share: 0.01 is one per cent.
+
+        The squared sensitivity is c^2 + d/4 instead of c^2 (dithered rounding).
+        """
+        return math.sqrt(1 + self.dimension / (4 * self.scaled_norm**2)) - 1
 
     @property
     def share_variance(self) -> float:
@@ -190,6 +205,10 @@ def fit_mechanism(
 ) -> SkellamMechanism:
     """The finest grid on which clamped signal and noise of one client fit `value_bound`.
 
+    Fields of many bits (more than 64 contributors, or `bits` near the top of its range) would
+    allow grids finer than noise can be drawn on, so the sampler bounds the grid as well. At that
+    bound a share has a deviation of above 10^5 steps, and rounding costs nothing to speak of.
+
     Args:
         signal_norm: longest vector expected of one client, over `clip_norm`: at most its number
             of records (unit = record), 1 for unit = client. A longer one is clamped more often,
@@ -201,6 +220,8 @@ def fit_mechanism(
     Raises:
         PrivacyError: not even a grid step of C fits; the message says what to change.
     """
+    # c at which a share's variance, (sigma c)^2 / k, is the most that can be drawn.
+    finest = math.sqrt(MAX_SKELLAM_VARIANCE * shares) / noise_multiplier * (1 - 1e-9)
 
     def on_grid(scaled_norm: float) -> SkellamMechanism:
         spread = signal_norm * scaled_norm / math.sqrt(dimension)
@@ -216,18 +237,21 @@ def fit_mechanism(
             clamp=math.ceil(_CLAMP_DEVIATIONS * spread),
         )
 
-    if not signal_norm > 0 or on_grid(1.0).value_bound > value_bound:
+    def fits(scaled_norm: float) -> bool:
+        return scaled_norm <= finest and on_grid(scaled_norm).value_bound <= value_bound
+
+    if not signal_norm > 0 or not fits(1.0):
         raise PrivacyError(
             f"noise multiplier {noise_multiplier:g} over {shares} shares does not fit fields up "
             f"to {value_bound}; raise secure_aggregation.bits or min_contributors"
         )
     low, high = 1.0, 2.0
-    while on_grid(high).value_bound <= value_bound:
+    while fits(high):
         low, high = high, 2 * high
     # The value bound grows with c in steps; a thousandth of a bit is close enough.
     while high / low > 1.0005:
         middle = math.sqrt(low * high)
-        low, high = (middle, high) if on_grid(middle).value_bound <= value_bound else (low, middle)
+        low, high = (middle, high) if fits(middle) else (low, middle)
     # Few digits, so that it prints and hashes the same everywhere.
     return replace(on_grid(low), scaled_norm=math.floor(low * 1000) / 1000)
 

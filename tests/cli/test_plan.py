@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -105,3 +106,11 @@ def test_a_client_level_plan_counts_rounds_not_batches() -> None:
     assert found["guarantee"] == "(8, 0.0001)-DP for each client"
     assert {row["sampling_rate"] for row in found["plans"]} == {1.0}
     assert len({row["noise_multiplier"] for row in found["plans"]}) == 1
+
+
+def test_bits_so_few_that_rounding_takes_much_noise_are_warned_about() -> None:
+    settings = ["federation.clients=500", "secure_aggregation.min_contributors=400"]
+    many = ["data.partition=iid", *settings, "secure_aggregation.bits=8"]
+    (warning,) = forecast(resolve("digits-cnn", many)).warnings
+    assert re.search(r"takes \d+% more noise; secure_aggregation.bits = \d+ would not", warning)
+    assert forecast(resolve("digits-cnn", settings)).warnings == []

@@ -312,3 +312,9 @@ def test_killed_sealed_run_resumes_to_the_same_model(sealed_run: Path, tmp_path:
     assert models[0] == models[1]
     with Ledger.read_only(folder / "ledgers" / "client-0000.sqlite") as ledger:
         assert [entry.round for entry in ledger.entries()] == [1, 2]
+
+
+def test_more_clients_than_two_fields_a_slot_have_room_for_train_too(tmp_path):
+    many = resolve("digits-cnn", [*SEALED, "federation.clients=66", "training.rounds=1"])
+    rounds, _, _ = federate(many, tmp_path / "run")
+    assert rounds[0]["ok"] == 66 and not rounds[0]["skipped"]
