@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from client.batch_log import read_batches
 from client.ledger import Entry, Ledger
 from server.journal import FILE_NAME as JOURNAL
+from server.planning import Plans
+from server.rounds import Member
 from shared.config import Config
 from shared.encryption import SealingParameters
 from shared.errors import ConfigError, EvidenceError, UsageError
@@ -110,6 +112,17 @@ class AuditedRun(RunFolder):
         is_shared = self.is_sealed and self.config.privacy.noise != "local"
         each = [max(counts)] * len(counts) if is_shared else counts
         return tuple(draft_plan(self.config, records) for records in each)
+
+    @cached_property
+    def planned_anew(self) -> tuple[PrivacyPlan, ...]:
+        """Each client's whole plan, made again from the configuration as the server makes it.
+
+        Raises:
+            CalyxError: the configuration leads to no plan.
+        """
+        members = [Member(str(i), records) for i, records in enumerate(self.record_counts)]
+        plans = Plans(self.config, members, self.dimension)
+        return tuple(plans.of(member) for member in members)
 
     @property
     def is_sealed(self) -> bool:

@@ -37,6 +37,8 @@ from audit.bound_run import bound, check_unchanged
 from audit.chain import AUDIT_ANEW, GENESIS, Chain, Link, sha256, sha256_of
 from server.durable import write_atomically
 from shared.errors import EvidenceError
+from shared.protocol.identity import code_hash
+from simulations.run_folder import CODE_OF_A_RUN
 
 CHAIN = "chain.jsonl"
 # Made for every report; evidence that holds no more than these is of no audit.
@@ -116,7 +118,10 @@ class EvidenceStore:
 
     @property
     def binds(self) -> dict[str, Any]:
-        """What the genesis binds: ``config_digest``, ``files``, ``ledgers`` and ``earlier``."""
+        """What the genesis binds: ``config_digest``, ``files``, ``ledgers``, ``earlier``, ``code``.
+
+        The last is the hash of the code that this audit runs with.
+        """
         return self._chain.binds
 
     def names(self) -> list[str]:
@@ -192,7 +197,7 @@ class EvidenceStore:
         check_unchanged(self.run_dir, self.binds)
 
     def _begin(self, earlier: list[str]) -> None:
-        binds = {**bound(self.run_dir), "earlier": earlier}
+        binds = {**bound(self.run_dir), "earlier": earlier, "code": code_hash(CODE_OF_A_RUN)}
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
