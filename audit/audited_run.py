@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from client.batch_log import read_batches
 from client.ledger import Entry, Ledger
 from server.journal import FILE_NAME as JOURNAL
+from server.planning import Plans
+from server.rounds import Member
 from shared.config import Config
 from shared.data.npz import arrays_of
 from shared.encryption import SealingParameters
@@ -92,13 +94,18 @@ class AuditedRun(RunFolder):
         """The run's name in the ledgers, wherever its folder was moved to."""
         return Path(str(self.start["run_dir"])).name
 
-    @cached_property
+    @property
     def record_counts(self) -> tuple[int, ...]:
         """Records of each client."""
+        return tuple(len(indices) for indices in self.partition)
+
+    @cached_property
+    def partition(self) -> tuple[NDArray[np.int64], ...]:
+        """Record indices of each client."""
         try:
             arrays = arrays_of(read_regular(self.partition_path, self.path), MOST_BYTES)
             clients = range(self.config.federation.clients)
-            return tuple(len(arrays[f"client-{number}"]) for number in clients)
+            return tuple(np.atleast_1d(arrays[f"client-{number}"]) for number in clients)
         except (OSError, KeyError, TypeError, DataError) as error:
             raise EvidenceError(f"{self.partition_path} cannot be read: {error}") from None
 
@@ -112,6 +119,17 @@ class AuditedRun(RunFolder):
         is_shared = self.is_sealed and self.config.privacy.noise != "local"
         each = [max(counts)] * len(counts) if is_shared else counts
         return tuple(draft_plan(self.config, records) for records in each)
+
+    @cached_property
+    def planned_anew(self) -> tuple[PrivacyPlan, ...]:
+        """Each client's whole plan, made again from the configuration as the server makes it.
+
+        Raises:
+            CalyxError: the configuration leads to no plan.
+        """
+        members = [Member(str(i), records) for i, records in enumerate(self.record_counts)]
+        plans = Plans(self.config, members, self.dimension)
+        return tuple(plans.of(member) for member in members)
 
     @property
     def is_sealed(self) -> bool:

@@ -38,7 +38,9 @@ from audit.chain import AUDIT_ANEW, GENESIS, Chain, Link, sha256, sha256_of
 from server.durable import write_atomically
 from shared.data.npz import arrays_of
 from shared.errors import DataError, EvidenceError
+from shared.protocol.identity import code_hash
 from shared.regular_file import MOST_BYTES, UnfitFile, check_no_link, read_regular
+from simulations.run_folder import CODE_OF_A_RUN
 
 CHAIN = "chain.jsonl"
 # Made for every report; evidence that holds no more than these is of no audit.
@@ -122,7 +124,10 @@ class EvidenceStore:
 
     @property
     def binds(self) -> dict[str, Any]:
-        """What the genesis binds: ``config_digest``, ``files``, ``ledgers`` and ``earlier``."""
+        """What the genesis binds: ``config_digest``, ``files``, ``ledgers``, ``earlier``, ``code``.
+
+        The last is the hash of the code that this audit runs with.
+        """
         return self._chain.binds
 
     def names(self) -> list[str]:
@@ -200,7 +205,7 @@ class EvidenceStore:
         check_unchanged(self.run_dir, self.binds)
 
     def _begin(self, earlier: list[str]) -> None:
-        binds = {**bound(self.run_dir), "earlier": earlier}
+        binds = {**bound(self.run_dir), "earlier": earlier, "code": code_hash(CODE_OF_A_RUN)}
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:

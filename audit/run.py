@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from audit.attacks import canaries, evaluation, membership, unprotected, views
+from audit.attacks import canaries, evaluation, membership, replay, unprotected, views
 from audit.attacks.inversion import ladder
 from audit.audited_run import AuditedRun
 from audit.evidence import OF_EVERY_REPORT, EvidenceStore
@@ -33,6 +33,7 @@ Attack = Callable[[RunFolder, EvidenceStore, Progress], None]
 JSON_NAME, HTML_NAME = "report.json", "report.html"
 # In the order in which they are run. A name is what --skip and --only take.
 ATTACKS: dict[str, Attack] = {
+    "replay": replay.run,
     "unprotected": unprotected.run,
     "canaries": canaries.run,
     "membership": membership.run,

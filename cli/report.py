@@ -66,8 +66,9 @@ def show_headline(screen: Terminal, found: Report) -> None:
     from cli.console import facts
 
     headline = found.headline
-    bad = headline.status != "guaranteed"
-    screen.line(headline.title, style="bold red" if bad else "bold green")
+    styles = {"guaranteed": "bold green", "not confirmed": "bold yellow"}
+    mark = "SIMULATED  " if headline.simulated else ""
+    screen.line(mark + headline.title, style=styles.get(headline.status, "bold red"))
     screen.show(
         facts(
             {

@@ -119,7 +119,7 @@ def _report(screen: Terminal, run_dir: Path) -> Path | None:
         screen.warn(f"no report was made: {error}")
         return None
     headline = done.report.headline
-    if headline.status in ("moved", "contradicted", "disagrees"):
+    if headline.status not in ("guaranteed", "no guarantee"):
         screen.warn(f"{headline.title}; see the report")
     screen.line(f"privacy report: {short(done.html_path)}")
     return done.html_path

@@ -36,6 +36,8 @@ from shared.errors import ConfigError, Fault, RunError
 from shared.protocol.identity import code_hash, software_version
 from shared.regular_file import UnfitFile, read_regular
 
+# Whose hash says by which code a run was made.
+CODE_OF_A_RUN = ("server", "client", "authority", "shared", "simulations")
 _PACKAGES = ("flwr", "torch", "opacus", "tenseal", "dp-accounting", "numpy", "flwr-datasets")
 _MOST_TEXT_BYTES = 1 << 20
 
@@ -168,7 +170,7 @@ def environment_of(config: Config) -> dict[str, Any]:
     """What the run was made with, for whoever wants to repeat it."""
     return {
         "calyx": software_version(),
-        "code_hash": code_hash(("server", "client", "shared", "simulations")),
+        "code_hash": code_hash(CODE_OF_A_RUN),
         "git_commit": _git_commit(),
         "config_digest": digest(config),
         "python": sys.version.split()[0],

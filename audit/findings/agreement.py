@@ -15,6 +15,7 @@ from audit.audited_run import AuditedRun
 from audit.evidence import EvidenceStore
 from audit.report.section import Section
 from shared.config.load import digest
+from shared.errors import CalyxError
 from shared.privacy.accounting import spent
 
 _RELATIVE = 1e-6
@@ -34,16 +35,20 @@ class AgreementSection(Section):
     """All comparisons."""
 
     agrees: bool
+    same_code: bool = Field(
+        description="whether the run says that it was made by the code that the audit ran with"
+    )
     comparisons: tuple[Comparison, ...]
 
 
-def find(run: AuditedRun, _: EvidenceStore) -> AgreementSection:
+def find(run: AuditedRun, store: EvidenceStore) -> AgreementSection:
     """Compare ledgers, configuration and journal."""
     found = [
         *_epsilons(run),
         _charges(run),
         _noise(run),
         _planned(run),
+        _derived(run),
         _records(run),
         Comparison(
             what="configuration",
@@ -53,7 +58,11 @@ def find(run: AuditedRun, _: EvidenceStore) -> AgreementSection:
             agrees=digest(run.config) == run.environment.get("config_digest"),
         ),
     ]
-    return AgreementSection(agrees=all(c.agrees for c in found), comparisons=tuple(found))
+    return AgreementSection(
+        agrees=all(c.agrees for c in found),
+        same_code=run.environment.get("code_hash") == store.binds.get("code"),
+        comparisons=tuple(found),
+    )
 
 
 def _epsilons(run: AuditedRun) -> list[Comparison]:
@@ -145,6 +154,30 @@ def _planned(run: AuditedRun) -> Comparison:
         other=shown,
         source="the configuration (first client)",
         agrees=not strange,
+    )
+
+
+def _derived(run: AuditedRun) -> Comparison:
+    """Each charge, noise and grid included, against the one planned anew from the configuration."""
+    wanted, other = [], ""
+    try:
+        wanted = [plan.round_event for plan in run.planned_anew]
+    except CalyxError as error:
+        other = f"no plan can be made: {error}"
+    strange = ""
+    for ledger, event in zip(run.ledgers, wanted, strict=False):
+        others = {own for own in run.own_events(ledger) if own != event}
+        if others and not strange:
+            told = max(own.noise_multiplier for own in others)
+            strange = f"client {ledger.client}: noise {told:.4f}, or another grid"
+    multipliers = sorted({event.noise_multiplier for event in wanted})
+    shown = ", ".join(f"{value:.4f}" for value in multipliers[:3])
+    return Comparison(
+        what="charges, planned anew",
+        ledgers=strange or "every charge is the one that follows from the configuration",
+        other=other or f"noise {shown}" + (", ..." if len(multipliers) > 3 else ""),
+        source="the configuration, planned anew by this code",
+        agrees=not strange and not other,
     )
 
 

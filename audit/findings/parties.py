@@ -27,6 +27,9 @@ class Party(Section):
     is_bounded: bool = Field(description="whether differential privacy bounds what it learns")
     epsilon: float | None = Field(description="the bound against it; None where there is none")
     trusted_for: str
+    was_there: bool = Field(
+        True, description="false: nobody of that role took part in this run, so nothing is claimed"
+    )
 
 
 class PartiesSection(Section):
@@ -53,12 +56,14 @@ def seen(run: AuditedRun, found: GuaranteeSection) -> PartiesSection:
     parties = [_server(run, found)]
     if run.is_sealed:
         parties += [_authority(run, found), _both(run, found)]
-    parties += [_client(found, noise), _network(run, found), _public(found, noise)]
+    parties += [_client(run, found), _network(run, found), _public(found, noise)]
     tolerated, collusion = _collusion(run)
     return PartiesSection(
         parties=tuple(parties),
-        holds_against=tuple(party.name for party in parties if _headline(party, found)),
-        does_not_hold_against=tuple(p.name for p in parties if not _headline(p, found)),
+        holds_against=tuple(p.name for p in parties if p.was_there and _headline(p, found)),
+        does_not_hold_against=tuple(
+            p.name for p in parties if p.was_there and not _headline(p, found)
+        ),
         releases=_releases(run),
         colluders_tolerated=tolerated,
         collusion=collusion,
@@ -150,7 +155,8 @@ def _both(run: AuditedRun, found: GuaranteeSection) -> Party:
     )
 
 
-def _client(found: GuaranteeSection, noise: str) -> Party:
+def _client(run: AuditedRun, found: GuaranteeSection) -> Party:
+    noise = run.config.privacy.noise
     return Party(
         name="another client",
         sees="the global model after each round, its own records",
@@ -158,6 +164,7 @@ def _client(found: GuaranteeSection, noise: str) -> Party:
         is_bounded=noise != "none",
         epsilon=found.epsilon,
         trusted_for="its share of the noise" if noise == "distributed" else "nothing private",
+        was_there=run.config.federation.clients > 1,
     )
 
 
@@ -171,6 +178,7 @@ def _network(run: AuditedRun, found: GuaranteeSection) -> Party:
         is_bounded=bounded,
         epsilon=found.epsilon if bounded else None,
         trusted_for="nothing",
+        was_there=False,
     )
 
 

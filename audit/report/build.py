@@ -18,6 +18,7 @@ from audit.findings import (
     membership,
     odds,
     parties,
+    replay,
     sampling,
     uncounted,
     utility,
@@ -66,6 +67,7 @@ def build(run: AuditedRun, store: EvidenceStore) -> Report:
         "uncounted": uncounted.find(run, store),
         "utility": utility.find(run, store),
         "limits": limits.find(run, store),
+        "replay": replay.find(run, store),
     }
     bounds = tuple(bound for section in found.values() for bound in lower_bounds(section, run))
     return Report(
@@ -75,6 +77,7 @@ def build(run: AuditedRun, store: EvidenceStore) -> Report:
             sections["parties"],
             sections["agreement"],
             sections["sampling"],
+            sections["replay"],
             bounds,
             found,
         ),

@@ -7,10 +7,14 @@ from collections.abc import Mapping, Sequence
 from audit.findings.agreement import AgreementSection
 from audit.findings.guarantee import GuaranteeSection
 from audit.findings.parties import PartiesSection
+from audit.findings.replay import ReplaySection
 from audit.findings.sampling import SamplingSection
 from audit.report.schema import Headline
 from audit.report.section import LowerBound, Section
 from shared.privacy.epsilon_text import epsilon_text, lower_bound_text
+
+# `audit.audited_run` reads nothing else: a deployment's ledgers are on its devices.
+_SIMULATED = True
 
 
 def headline(
@@ -18,13 +22,15 @@ def headline(
     parties: PartiesSection,
     agreement: AgreementSection,
     sampling: SamplingSection,
+    replay: ReplaySection | None,
     bounds: Sequence[LowerBound],
     attacks: Mapping[str, Section | None],
 ) -> Headline:
     """Put the result of the whole report in a few sentences.
 
-    A contradiction by measurement comes before a disagreement of records, that before a headline
-    that had to be moved, and only then comes what is guaranteed.
+    A contradiction by measurement comes before a folder that is not what its configuration gives,
+    that before a disagreement of records, then a headline that had to be moved, then one that could
+    not be confirmed, and only then comes what is guaranteed.
     """
     epsilon = guarantee.epsilon
     contradicted = any(getattr(section, "violated", False) for section in attacks.values())
@@ -40,6 +46,7 @@ def headline(
     if epsilon is None:
         return Headline(
             status="no guarantee",
+            simulated=_SIMULATED,
             title="No differential privacy",
             guaranteed="Nothing is guaranteed: what the released values say about a record or a "
             "client is not bounded.",
@@ -51,19 +58,24 @@ def headline(
     shown = f"ε = {epsilon_text(epsilon)} at δ = {guarantee.delta:g}"
     if contradicted:
         status, title = "contradicted", "The guarantee is contradicted by measurement"
+    elif replay is not None and replay.verdict == "not the same":
+        status, title = "disagrees", "This folder is not what its configuration gives"
     elif not agreement.agrees:
         status, title = "disagrees", "Ledgers, configuration and journal disagree"
     elif sampling.verdict in ("not as assumed", "not measured") and guarantee.note:
         status, title = "moved", f"{shown}, more than was claimed"
+    elif not agreement.same_code or (replay is not None and replay.verdict == "not comparable"):
+        status, title = "not confirmed", f"{shown}, by what the folder says"
     else:
         status, title = "guaranteed", shown
     return Headline.model_validate(
         {
             "status": status,
+            "simulated": _SIMULATED,
             "title": title,
-            "guaranteed": f"({epsilon_text(epsilon)}, {guarantee.delta:g})-differential privacy "
-            f"for {whose}, over everything that was released in all rounds together. "
-            + guarantee.note,
+            "guaranteed": f"By a real run of this form: ({epsilon_text(epsilon)}, "
+            f"{guarantee.delta:g})-differential privacy for {whose}, over everything that was "
+            "released in all rounds together. " + guarantee.note,
             "for_whom": f"{guarantee.units:,} {guarantee.unit}s",
             "against_whom": ", ".join(parties.holds_against) or "nobody",
             "measured": _measured(bounds, epsilon, attacks),

@@ -18,6 +18,7 @@ from audit.findings.limits import LimitsSection
 from audit.findings.mechanism import MechanismSection
 from audit.findings.odds import OddsSection
 from audit.findings.parties import PartiesSection
+from audit.findings.replay import ReplaySection
 from audit.findings.sampling import SamplingSection
 from audit.findings.uncounted import UncountedSection
 from audit.findings.utility import UtilitySection
@@ -69,7 +70,13 @@ class AuditFacts(Section):
 class Headline(Section):
     """The first thing that is read."""
 
-    status: Literal["guaranteed", "moved", "contradicted", "disagrees", "no guarantee"]
+    status: Literal[
+        "guaranteed", "not confirmed", "moved", "contradicted", "disagrees", "no guarantee"
+    ]
+    simulated: bool = Field(
+        description="the run was a simulation: it says what a real one would give, and protects "
+        "nobody"
+    )
     title: str
     guaranteed: str
     for_whom: str
@@ -85,6 +92,7 @@ class Report(Section):
     run: RunFacts
     headline: Headline
     agreement: AgreementSection
+    replay: ReplaySection | None
     guarantee: GuaranteeSection
     odds: OddsSection
     lower_bounds: tuple[LowerBound, ...]

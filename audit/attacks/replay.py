@@ -1,0 +1,134 @@
+"""The run once more, exactly as it was: is what lies in the folder what this configuration gives?
+
+Evidence binds a report to files, and files can be put together. A model of another run, ledgers
+written anew with more noise in them, code that adds none: each makes a folder that agrees with
+itself. So the run is repeated by the code of whoever audits it, from the configuration alone, and
+everything that a run leaves behind is put beside what the repetition left.
+
+The noise of a simulation follows from the seed and from the bytes of the weights before each
+round, so on the machine and the versions of the run everything is the same to the last bit. One bit
+rounded otherwise by another machine draws other noise from there on: then nothing can be compared,
+and the finding says so instead of allowing a tolerance that a forgery would fit into
+(docs/adr/0024).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from audit.audited_run import AuditedRun
+from audit.evidence import EvidenceStore
+from audit.twin import Watching, rounds_of, twin
+from client.ledger import Entry, Ledger
+from shared.errors import CalyxError, EvidenceError
+from simulations.run import partition_of
+from simulations.run_folder import RunFolder, environment_of
+
+NAME = "replay"
+# Of `environment.json`: what decides whether two machines compute the same bits.
+_ENVIRONMENT = ("code_hash", "python", "machine", "packages")
+# Of a round's entry in the journal: what does not depend on the clock.
+_ROUND = ("round", "asked", "ok", "declined", "rejected", "skipped", "accuracy", "loss")
+
+
+def run(
+    folder: RunFolder,
+    store: EvidenceStore,
+    progress: Callable[[str, float], None],
+    *,
+    workers: int | None = None,
+) -> None:
+    """Repeat the run and put both sides into evidence."""
+    audited = AuditedRun(folder.path)
+    config, total = audited.config, audited.config.training.rounds
+    partition = partition_of(config)
+    watching = Watching(on_round=lambda number: progress("the run once more", number / total))
+    with twin(config, watching, partition=partition, workers=workers) as repeated:
+        again = {
+            "model": _model_digest(repeated),
+            "rounds": _rounds_digest(rounds_of(repeated)),
+            "partition": _partition_digest(partition),
+            "ledgers": [
+                _charges(_repeated_entries(repeated, number))
+                for number in range(config.federation.clients)
+            ],
+        }
+        distance = _distance(folder, repeated)
+    here = environment_of(config)
+    store.put_json(
+        NAME,
+        {
+            "run": {
+                "model": _model_digest(folder),
+                "rounds": _rounds_digest(audited.rounds),
+                "partition": _partition_digest(audited.partition),
+                "ledgers": [
+                    _charges(entry for entry in ledger.entries if entry.run == audited.name)
+                    for ledger in audited.ledgers
+                ],
+            },
+            "again": again,
+            "distance": distance,
+            "environment": {
+                "run": {key: audited.environment.get(key) for key in _ENVIRONMENT},
+                "here": {key: here[key] for key in _ENVIRONMENT},
+            },
+        },
+    )
+
+
+def _model(folder: RunFolder) -> dict[str, NDArray[Any]]:
+    try:
+        return dict(sorted(load(folder.model()).items()))
+    except (CalyxError, SafetensorError) as error:
+        raise EvidenceError(f"the final model in {folder.path} cannot be read: {error}") from None
+
+
+def _model_digest(folder: RunFolder) -> str:
+    hasher = hashlib.sha256()
+    for name, array in _model(folder).items():
+        head = json.dumps([name, str(array.dtype), list(array.shape)]).encode()
+        hasher.update(len(head).to_bytes(4, "big") + head + np.ascontiguousarray(array).tobytes())
+    return hasher.hexdigest()
+
+
+def _distance(folder: RunFolder, repeated: RunFolder) -> float | None:
+    """Norm of the difference of both models over the repetition's own; None if not comparable."""
+    one, other = _model(folder), _model(repeated)
+    if {n: a.shape for n, a in one.items()} != {n: a.shape for n, a in other.items()}:
+        return None
+    difference = sum(float(np.square(one[n].astype(float) - other[n]).sum()) for n in one)
+    size = sum(float(np.square(array.astype(float)).sum()) for array in other.values())
+    found = float(np.sqrt(difference / size)) if size else 0.0
+    return found if np.isfinite(found) else None
+
+
+def _rounds_digest(events: list[dict[str, Any]]) -> str:
+    return _digest([[event.get(key) for key in _ROUND] for event in events])
+
+
+def _partition_digest(partition: Sequence[NDArray[np.int64]]) -> str:
+    return _digest([indices.tolist() for indices in partition])
+
+
+def _charges(entries: Iterable[Entry]) -> str:
+    """Hash of all that a run charged to one client: rounds, instructions, events."""
+    return _digest([[e.round, e.instruction, e.event.as_dict()] for e in entries])
+
+
+def _repeated_entries(folder: RunFolder, client: int) -> tuple[Entry, ...]:
+    with Ledger.read_only(folder.ledger_path(client)) as ledger:
+        return ledger.entries()
+
+
+def _digest(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
