@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from client.device import DataPlace, Device, DeviceSettings
 from client.identity import ContributorIdentity
+from client.own_data import load_own, make_importable
 from shared.certificates import fingerprint
 from shared.errors import DataError, UsageError
 from shared.private_files import create_private, private_directory, replace_file
@@ -83,17 +84,12 @@ def enroll(
     Raises:
         UsageError: there is a device in this folder, or the CA is no certificate.
         ConfigError: a value is not allowed.
-        DataError: the records are not there.
+        DataError: the records are not there or cannot be used; nothing was made.
     """
-    device = Device(directory)
-    if device.settings_path.exists():
-        raise UsageError(
-            f"there is a device in {directory}; start it with calyx client join, make a new "
-            "request with --renew, or choose a new folder"
-        )
+    device = _new_device(directory)
     name = name or socket.gethostname()
     check_name("device", name)
-    _check_place(data)
+    _check_records(data)
     try:
         certificate = ca.read_bytes()
         pinned = fingerprint(certificate)
@@ -128,7 +124,12 @@ def renew_request(directory: Path) -> Enrolled:
 
 
 def keep_records(directory: Path, archive: bytes) -> DataPlace:
-    """Put records of a demonstration into the device's folder, as an NPZ archive."""
+    """Put records of a demonstration into a new device's folder, as an NPZ archive.
+
+    Raises:
+        UsageError: there is a device in this folder, whose records must stay.
+    """
+    _new_device(directory)
     folder = directory.absolute() / "data"
     private_directory(directory)
     if folder.exists():
@@ -136,6 +137,16 @@ def keep_records(directory: Path, archive: bytes) -> DataPlace:
     private_directory(folder)
     create_private(folder / "train.npz", archive)
     return DataPlace(source="npz", place=str(folder))
+
+
+def _new_device(directory: Path) -> Device:
+    device = Device(directory)
+    if device.settings_path.exists():
+        raise UsageError(
+            f"there is a device in {directory}; start it with calyx client join, make a new "
+            "request with --renew, or choose a new folder"
+        )
+    return device
 
 
 def _write_request(device: Device, settings: DeviceSettings) -> EnrolmentRequest:
@@ -146,8 +157,14 @@ def _write_request(device: Device, settings: DeviceSettings) -> EnrolmentRequest
     return read_request(text)
 
 
-def _check_place(data: DataPlace) -> None:
+def _check_records(data: DataPlace) -> None:
+    """Read the records once: a device that cannot use them would fail in every round instead."""
     if data.source != "python" and not Path(data.place).exists():
         raise DataError(f"{data.place}: no such file or folder; name the records with --data")
-    if data.source == "python" and ":" not in data.place:
-        raise DataError(f"{data.place}: write your own function as module:function")
+    if data.source == "python":
+        if ":" not in data.place:
+            raise DataError(f"{data.place}: write your own function as module:function")
+        make_importable(data.python_path)
+    # As they are stored, which is how the ledger knows them; each run chooses its own view.
+    if not len(load_own(data.source, data.place, "sequence")):
+        raise DataError(f"{data.place} holds no records; name others with --data")

@@ -12,6 +12,8 @@ from audit.report.schema import Headline
 from audit.report.section import LowerBound, Section
 from shared.privacy.epsilon_text import epsilon_text, lower_bound_text
 
+_NOTHING_LEARNED = "Nothing was learned: no round had an effect"
+
 
 def headline(
     guarantee: GuaranteeSection,
@@ -20,11 +22,14 @@ def headline(
     sampling: SamplingSection,
     bounds: Sequence[LowerBound],
     attacks: Mapping[str, Section | None],
+    *,
+    rounds_with_effect: int,
 ) -> Headline:
     """Put the result of the whole report in a few sentences.
 
-    A contradiction by measurement comes before a disagreement of records, that before a headline
-    that had to be moved, and only then comes what is guaranteed.
+    A contradiction by measurement comes before a run in which nothing was learned, that before a
+    disagreement of records and a headline that had to be moved, and only then comes what is
+    guaranteed.
     """
     epsilon = guarantee.epsilon
     contradicted = any(getattr(section, "violated", False) for section in attacks.values())
@@ -39,8 +44,8 @@ def headline(
     ]
     if epsilon is None:
         return Headline(
-            status="no guarantee",
-            title="No differential privacy",
+            status="no guarantee" if rounds_with_effect else "nothing learned",
+            title="No differential privacy" if rounds_with_effect else _NOTHING_LEARNED,
             guaranteed="Nothing is guaranteed: what the released values say about a record or a "
             "client is not bounded.",
             for_whom="nobody",
@@ -51,6 +56,8 @@ def headline(
     shown = f"ε = {epsilon_text(epsilon)} at δ = {guarantee.delta:g}"
     if contradicted:
         status, title = "contradicted", "The guarantee is contradicted by measurement"
+    elif not rounds_with_effect:
+        status, title = "nothing learned", f"{_NOTHING_LEARNED}; {shown} was spent on it"
     elif not agreement.agrees:
         status, title = "disagrees", "Ledgers, configuration and journal disagree"
     elif sampling.verdict in ("not as assumed", "not measured") and guarantee.note:
