@@ -196,6 +196,7 @@ def started(out: Path, keys: Path) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.slow
 def test_a_second_run_in_the_folder_is_refused_and_no_key_outlives_the_first(
     tmp_path: Path,
 ) -> None:
