@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from client.batch_log import read_batches
 from client.ledger import Entry, Ledger
 from server.journal import FILE_NAME as JOURNAL
+from server.outcome import rounds_with_effect
 from server.planning import Plans
 from server.rounds import Member
 from shared.config import Config
@@ -92,7 +93,12 @@ class AuditedRun(RunFolder):
     @property
     def name(self) -> str:
         """The run's name in the ledgers, wherever its folder was moved to."""
-        return Path(str(self.start["run_dir"])).name
+        return self.run
+
+    @property
+    def rounds_with_effect(self) -> int:
+        """Rounds that changed the model."""
+        return rounds_with_effect(self.rounds)
 
     @property
     def record_counts(self) -> tuple[int, ...]:

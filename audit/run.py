@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +26,7 @@ from audit.report.schema import Report, Step
 from server.durable import write_atomically
 from shared.errors import CalyxError, EvidenceError, LedgerError, RunError, UsageError
 from shared.protocol.identity import software_version
+from simulations.claim import owned
 from simulations.run_folder import RunFolder
 
 Progress = Callable[[str, float], None]
@@ -67,12 +69,17 @@ def audit_run(
         progress: told what is done and what share of it.
 
     Raises:
-        UsageError: an attack of that name does not exist, or the folder holds no finished run.
+        UsageError: an attack of that name does not exist, the folder holds no finished run, or
+            another process writes in it.
         CalyxError: the run or its evidence is damaged. (An attack that fails is left out, and
             the report says why.)
     """
     chosen = _chosen(skip, only)
-    run = AuditedRun(run_dir)
+    with _held(run_dir):
+        return _audit(AuditedRun(run_dir), chosen, progress)
+
+
+def _audit(run: AuditedRun, chosen: Collection[str], progress: Progress) -> Reported:
     store = _new_evidence(run.path)
     started = time.monotonic()
     steps = [_step("evaluation", evaluation.run, run, store, progress)]
@@ -102,19 +109,26 @@ def report_run(run_dir: Path) -> Reported:
     Evidence of an earlier audit is used.
 
     Raises:
-        UsageError: the folder holds no finished run.
+        UsageError: the folder holds no finished run, or another process writes in it.
         EvidenceError: the run was changed since its evidence was gathered.
     """
-    run = AuditedRun(run_dir)
-    store = EvidenceStore(run.path)
-    store.check()
-    return _cheaply(run, store)
+    with _held(run_dir):
+        run = AuditedRun(run_dir)
+        store = EvidenceStore(run.path)
+        store.check()
+        return _cheaply(run, store)
 
 
 def report_new_run(run_dir: Path) -> Reported:
     """Write the report of a run that has just ended; evidence about its past is put aside."""
-    run = AuditedRun(run_dir)
-    return _cheaply(run, _new_evidence(run.path))
+    with _held(run_dir):
+        run = AuditedRun(run_dir)
+        return _cheaply(run, _new_evidence(run.path))
+
+
+def _held(run_dir: Path) -> AbstractContextManager[None]:
+    """Keep runs and other audits out of a run's folder; what is no run is left to `AuditedRun`."""
+    return owned(run_dir) if RunFolder(run_dir).exists else nullcontext()
 
 
 def _cheaply(run: AuditedRun, store: EvidenceStore) -> Reported:

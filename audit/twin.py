@@ -9,11 +9,9 @@ an observer sees is taken where that observer stands: at the server's boundary
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +26,7 @@ from simulations.follower import JournalFollower
 from simulations.grid import Tap
 from simulations.run import assemble, partition_of
 from simulations.run_folder import RunFolder
+from simulations.scratch import scratch_folder
 
 OnRelease = Callable[[ReleaseRequest, Sequence[bytes], Released], None]
 
@@ -99,8 +98,8 @@ def twin(
     Raises:
         CalyxError: the run failed.
     """
-    with tempfile.TemporaryDirectory(prefix="calyx-audit-") as name, ExitStack() as stack:
-        folder = RunFolder(Path(name) / "run")
+    with scratch_folder("calyx-audit-") as scratch, ExitStack() as stack:
+        folder = RunFolder(scratch / "run")
         folder.prepare(config, list(partition or partition_of(config)))
         simulation, number = assemble(config, folder, "local", workers, stack)
         simulation = _watched(simulation, watching)

@@ -43,18 +43,31 @@ def choose(
         return config, name or f"{config.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     if name is None:
         raise ConfigError("--resume needs the --name of the run; calyx server status lists them")
+    if data_dir is not None:
+        raise ConfigError(
+            "a run goes on with the test records it was started with; leave out --data-dir"
+        )
     stored = stored_config(ServerFolder(directory), name)
     if preset is None and not settings:
         return stored, name
-    return resolve(preset or stored.name, settings, data_dir), name
+    return resolve(preset or stored.name, settings), name
 
 
 def submit_run(directory: Path, name: str, config: Config, *, resume: bool) -> Submission:
-    """Hand a run to the server; see `server.submission.submit`."""
+    """Try the run's model, and hand it to the server; see `server.submission.submit`.
+
+    Raises:
+        ModelError: the model, or the device for it, cannot be used.
+    """
     from server.folder import ServerFolder
     from server.submission import submit
+    from shared.data import load_split
+    from shared.models.tryout import try_model
     from simulations.run_folder import environment_of
 
+    if not resume:
+        test = load_split(config.data, config.seed).test
+        try_model(config, test.input_shape, test.classes)
     environment = environment_of(config)
     environment["randomness"] = {
         "seed": config.seed,
@@ -94,6 +107,8 @@ def follow(directory: Path, name: str, display: RunDisplay) -> dict[str, Any]:
 
 
 def _result(run_dir: Path, name: str, seconds: float) -> dict[str, Any]:
+    from server.outcome import rounds_with_effect
+
     lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     events = [json.loads(line) for line in lines]
     start = next(e for e in events if e["event"] == "start")
@@ -110,6 +125,7 @@ def _result(run_dir: Path, name: str, seconds: float) -> dict[str, Any]:
         "rounds": len(rounds),
         "clients": start["clients"],
         "rejected": sum(len(e["rejected"]) for e in rounds),
+        "rounds_with_effect": rounds_with_effect(rounds),
         "declined": sum(len(e["declined"]) for e in rounds),
         "seconds": round(seconds, 3),
         "seconds_per_round": round(sum(e["seconds"] for e in rounds) / len(rounds), 4),

@@ -165,13 +165,13 @@ def forecast(config: Config) -> Forecast:
     from server.planning import Plans
     from server.rounds import Member
     from shared.data import load_split, partition
-    from shared.models import build_model
+    from shared.models.tryout import try_model
     from shared.models.vector import dimension
     from shared.protocol.sealing import sealing_parameters
 
     train = load_split(config.data, config.seed).train
     parts = partition(train, config.data, config.federation.clients, config.seed)
-    model = build_model(config.model, train.input_shape, train.classes, config.seed)
+    model = try_model(config, train.input_shape, train.classes)
     members = [Member(str(number), len(part)) for number, part in enumerate(parts)]
     by_member = Plans(config, members, dimension(model))
     counts = Counter(by_member.of(member) for member in members)

@@ -26,6 +26,7 @@ from cli.quiet import flush, set_environment
 from cli.report import report
 from cli.server import app as server_app
 from cli.simulate import simulate
+from cli.termination import like_an_interrupt
 
 app = typer.Typer(
     name="calyx",
@@ -75,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # A terminal without Greek letters shows question marks instead of failing.
             stream.reconfigure(errors="replace")
     try:
-        code = app(words, prog_name="calyx", standalone_mode=False)
+        with like_an_interrupt():
+            code = app(words, prog_name="calyx", standalone_mode=False)
         flush()
         return int(code or 0)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -11,6 +11,7 @@ from rich.text import Text
 from cli.chart import sparkline
 from cli.console import facts
 from cli.figures import NO_PRIVACY, duration_text, number_text, percent_text
+from server.outcome import rounds_with_effect
 from shared.privacy.epsilon_text import epsilon_text
 
 Event = Mapping[str, Any]
@@ -26,7 +27,9 @@ def run_summary(result: Event, start: Event | None, rounds: Sequence[Event]) -> 
     """
     accuracies = [e["accuracy"] for e in rounds if e["accuracy"] is not None]
     epsilons = [e["epsilon_max"] for e in rounds if e["epsilon_max"] is not None]
-    accuracy = Text.assemble((percent_text(result["accuracy"]), "bold green"))
+    is_learned = rounds_with_effect(rounds) > 0 or not rounds
+    style = "bold green" if is_learned else "bold red"
+    accuracy = Text.assemble((percent_text(result["accuracy"]), style))
     if len(accuracies) > 1:
         accuracy.append(f"   {sparkline(accuracies)}", style="cyan")
     if result["epsilon_max"] is None:
@@ -37,10 +40,10 @@ def run_summary(result: Event, start: Event | None, rounds: Sequence[Event]) -> 
             (f"ε = {epsilon_text(result['epsilon_max'])}", "bold"),
             f" at δ = {result['delta']:g}{unit}",
         )
-    rows: dict[str, str | Text] = {
-        "test accuracy": accuracy,
-        "test loss": number_text(result["loss"]),
-    }
+    rows: dict[str, str | Text] = {}
+    if not is_learned:
+        rows["learned"] = Text("nothing: no round had an effect", style="bold red")
+    rows |= {"test accuracy": accuracy, "test loss": number_text(result["loss"])}
     rows["privacy"] = privacy
     if len(epsilons) > 1:
         spending = Text(epsilon_text(epsilons[0]))

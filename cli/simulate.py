@@ -72,6 +72,7 @@ def simulate(
     from cli.console import terminal
     from cli.run_display import RunDisplay
     from cli.run_summary import run_summary
+    from server.outcome import check_effect
 
     with terminal(as_json=as_json, verbose=verbose) as screen:
         display = RunDisplay(screen)
@@ -103,6 +104,7 @@ def simulate(
         report = _report(screen, Path(result["run_dir"])) if with_report else None
         screen.line(f"run folder: {short(result['run_dir'])}")
         screen.emit(result | ({"report": str(report)} if report else {}))
+        check_effect(display.rounds)
 
 
 def _report(screen: Terminal, run_dir: Path) -> Path | None:

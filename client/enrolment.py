@@ -92,18 +92,14 @@ def enroll(
     Raises:
         UsageError: there is a device in this folder, or the CA is no certificate.
         ConfigError: a value is not allowed.
-        DataError: the records are not there, or cannot be used.
+        DataError: the records are not there or cannot be used; nothing was made.
         LedgerError: some of them are on the account of another device.
     """
-    device = Device(directory)
-    if device.settings_path.exists():
-        raise UsageError(
-            f"there is a device in {directory}; start it with calyx client join, make a new "
-            "request with --renew, or choose a new folder"
-        )
+    device = _new_device(directory)
     name = name or socket.gethostname()
     check_name("device", name)
-    _check_place(data)
+    # A device that cannot use its records would fail in every round instead.
+    records = stored_records(data)
     try:
         certificate = ca.read_bytes()
         pinned = fingerprint(certificate)
@@ -111,7 +107,7 @@ def enroll(
         raise UsageError(f"{ca} is no CA certificate that can be read: {error}") from None
     settings = DeviceSettings(name=name, server=server, authority_key=authority_key, data=data)
     (registry or DataRegistry.of_user()).claim(
-        stored_records(data), device.ledger_path, accept_overlap=accept_overlap
+        records, device.ledger_path, accept_overlap=accept_overlap
     )
     private_directory(directory)
     # A set-up that was broken off before its settings were written is done over.
@@ -147,12 +143,24 @@ def stored_records(data: DataPlace) -> Dataset:
         DataError: there are none that can be used.
     """
     if data.source == "python":
+        if ":" not in data.place:
+            raise DataError(f"{data.place}: write your own function as module:function")
         make_importable(data.python_path)
-    return load_own(data.source, data.place, "sequence")
+    elif not Path(data.place).exists():
+        raise DataError(f"{data.place}: no such file or folder; name the records with --data")
+    records = load_own(data.source, data.place, "sequence")
+    if not len(records):
+        raise DataError(f"{data.place} holds no records; name others with --data")
+    return records
 
 
 def keep_records(directory: Path, archive: bytes) -> DataPlace:
-    """Put records of a demonstration into the device's folder, as an NPZ archive."""
+    """Put records of a demonstration into a new device's folder, as an NPZ archive.
+
+    Raises:
+        UsageError: there is a device in this folder, whose records must stay.
+    """
+    _new_device(directory)
     folder = directory.absolute() / "data"
     private_directory(directory)
     if folder.exists():
@@ -162,16 +170,19 @@ def keep_records(directory: Path, archive: bytes) -> DataPlace:
     return DataPlace(source="npz", place=str(folder))
 
 
+def _new_device(directory: Path) -> Device:
+    device = Device(directory)
+    if device.settings_path.exists():
+        raise UsageError(
+            f"there is a device in {directory}; start it with calyx client join, make a new "
+            "request with --renew, or choose a new folder"
+        )
+    return device
+
+
 def _write_request(device: Device, settings: DeviceSettings) -> EnrolmentRequest:
     identity = ContributorIdentity.load(device.identity_path)
     contributor = identity.request(settings.name)
     text = make_request(settings.name, device.node_key(), identity.signing, contributor)
     replace_file(device.request_path, text.encode())
     return read_request(text)
-
-
-def _check_place(data: DataPlace) -> None:
-    if data.source != "python" and not Path(data.place).exists():
-        raise DataError(f"{data.place}: no such file or folder; name the records with --data")
-    if data.source == "python" and ":" not in data.place:
-        raise DataError(f"{data.place}: write your own function as module:function")

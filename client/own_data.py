@@ -53,10 +53,13 @@ def _from_function(place: str) -> Dataset:
     module, _, function = place.partition(":")
     try:
         found = getattr(importlib.import_module(module), function)()
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # the owner's own code may fail with anything
         raise DataError(
-            f"data.place = {place}: {error}; it must name a function without arguments in a module "
-            "that can be imported here (python_path in device.toml adds a folder)"
+            f"data.place = {place}: {type(error).__name__}: {error}; it must name a function "
+            "without arguments in a module that can be imported here (python_path in device.toml "
+            "adds a folder)"
         ) from None
     if isinstance(found, Dataset):
         return found

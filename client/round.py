@@ -14,8 +14,9 @@ from client.update import protect_update
 from shared.config import Config
 from shared.data import Dataset
 from shared.encryption.quantise import clipped
-from shared.errors import PolicyViolation
+from shared.errors import EncryptionError, ModelError, PolicyViolation
 from shared.models import build_model
+from shared.models.tryout import torch_device
 from shared.models.vector import dimension, to_vector, trainable_names
 from shared.privacy.noise import NoiseSource
 from shared.privacy.plan import PrivacyPlan
@@ -31,6 +32,7 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
         ProtocolError: the instruction or the model is not what it must be.
         PolicyViolation: it asks for less privacy than the owner allows, or its plan was made for
             other data; nothing was recorded or trained.
+        ModelError: the model cannot be trained, or not be sealed, or not on this device.
         BudgetExceeded: the round would go over the budget; nothing was recorded or trained.
     """
     instruction = TrainInstruction.from_content(content)
@@ -38,6 +40,7 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
     policy = node.policy(plan)
     policy.check(config, plan)
     _plan_fits(config, plan, records)
+    torch_device(config.training.device)
 
     model = build_model(config.model, records.input_shape, records.classes, config.seed)
     received = read_record(read_arrays(content), like=weights_of(model))
@@ -149,7 +152,11 @@ def _sealing_fits(config: Config, plan: PrivacyPlan, model: nn.Module) -> None:
         raise PolicyViolation(
             f"the plan's noise is for {plan.mechanism.dimension} values, the model has {size}"
         )
-    sealing_parameters(config, plan, size)
+    try:
+        sealing_parameters(config, plan, size)
+    except EncryptionError as error:
+        # Unlike a ciphertext's, this fault is the run's, and will be there in every round.
+        raise ModelError(f"sums of this model cannot be sealed: {error}") from None
 
 
 def _plan_fits(config: Config, plan: PrivacyPlan, records: Dataset) -> None:

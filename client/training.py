@@ -22,9 +22,9 @@ from torch import nn
 from client.audit import NO_AUDIT, Audit
 from shared.config.schema import TrainingConfig
 from shared.data import Dataset
-from shared.errors import ConfigError, Fault
 from shared.models.optimizer import make_optimizer
 from shared.models.seeding import torch_seeded
+from shared.models.tryout import torch_device
 from shared.privacy.noise import NoiseSource
 from shared.privacy.plan import PrivacyPlan
 
@@ -70,11 +70,11 @@ def train_locally(
         audit: what an audited simulation adds to DP-SGD; no other training takes it.
 
     Raises:
-        ConfigError: the device is not available.
+        ModelError: the device is not available.
         ModelError: the model cannot be trained privately.
         PrivacyError: the plan is for records, but its noise is not local or is missing.
     """
-    device = _device(config.device)
+    device = torch_device(config.device)
     private = plan.is_private and plan.unit == "record"
     model.to(device)
     was_training = model.training
@@ -160,12 +160,3 @@ def _batches(
             queue = np.concatenate([queue, generator.permutation(records)])
         yield queue[:batch_size]
         queue = queue[batch_size:]
-
-
-def _device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            "no CUDA device is available here",
-            [Fault("training.device", name, "set training.device=cpu")],
-        )
-    return torch.device(name)

@@ -31,6 +31,7 @@ from server.durable import write_atomically
 from server.enrolment import approved_nodes
 from server.folder import ServerFolder
 from server.journal import FILE_NAME
+from server.outcome import check_effect
 from server.submission import (
     MOST_ATTEMPTS,
     Submission,
@@ -44,7 +45,7 @@ from server.submission import (
 )
 from server.supervisor import end_with_parent
 from shared.config.load import to_run_config
-from shared.errors import CalyxError, RoundError, RunError, UsageError
+from shared.errors import CalyxError, RunError, UsageError
 from shared.private_files import replace_file
 from shared.protocol import flower_internals as flower
 from shared.protocol.authority_client import RemoteAuthority
@@ -310,18 +311,9 @@ class Executor:
 
 
 def _check_outcome(run_dir: Path) -> None:
-    """Call a run failed of which no round had an effect, although all of them were gone through.
-
-    Raises:
-        RoundError: with what the devices said.
-    """
+    """See `server.outcome.check_effect`."""
     lines = (run_dir / FILE_NAME).read_text(encoding="utf-8").splitlines()
-    rounds = [event for event in map(json.loads, lines) if event["event"] == "round"]
-    if not rounds or any(not event["skipped"] for event in rounds):
-        return
-    notes = [n for e in rounds for k in ("declined", "failed", "rejected") for n in e[k]]
-    said = dict.fromkeys(f"client {n['client']}: {n['reason']}" for n in notes)
-    raise RoundError("; ".join(["no round had enough usable replies", *list(said)[:3]]))
+    check_effect([event for event in map(json.loads, lines) if event["event"] == "round"])
 
 
 def main() -> None:

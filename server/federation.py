@@ -27,6 +27,7 @@ from server.gathering import Attendance
 from server.instructing import Instructor
 from server.journal import Journal
 from server.offering import Offers
+from server.outcome import end_if_fruitless
 from server.pending_release import discard_pending, load_pending, save_pending
 from server.planning import Plans
 from server.presence import Presence
@@ -40,6 +41,7 @@ from shared.data import load_split
 from shared.errors import ConfigError, ReleaseRefused, RoundError
 from shared.models import build_model
 from shared.models.evaluate import Evaluation, evaluate_model
+from shared.models.tryout import torch_device
 from shared.models.vector import dimension, trainable_names
 from shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise, seeded_key
 from shared.protocol.arrays import Weights, load_weights, weights_of
@@ -93,6 +95,7 @@ class Federation:
         if self._is_sealed and authority is None:
             raise ConfigError("a sealed run needs a key authority; start one, or set scheme = none")
         self._authority = authority
+        torch_device(config.training.device)  # it evaluates there
         self._digest = config_digest(config)
         self._test = load_split(config.data, config.seed).test
         self._model = build_model(
@@ -147,6 +150,7 @@ class Federation:
                 save_checkpoint(directory, state)
                 discard_pending(self._settings.run_dir)
                 journal.write(state.history[-1])
+                end_if_fruitless(state.history)
             discard_pending(self._settings.run_dir)
             final = state.average or state.weights
             save_model(self._settings.run_dir / "model.safetensors", final)

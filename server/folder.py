@@ -20,6 +20,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from shared.settings_file import read_settings
 
 DEFAULT_PORT = 9440
 LOOPBACK = "127.0.0.1"
+_NAME_BYTES = 255  # of a folder
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, never bound to
 
 
@@ -103,6 +105,11 @@ class ServerFolder:
             raise UsageError(str(error)) from None
         if "/" in run or run.startswith("."):
             raise UsageError(f"{run!r} cannot be the name of a run: no slash, no dot at its start")
+        if (size_bytes := len(os.fsencode(run))) > _NAME_BYTES:
+            raise UsageError(
+                f"the name of a run has at most {_NAME_BYTES} bytes, {run[:40]}... has "
+                f"{size_bytes}; choose a shorter --name"
+            )
         return self.runs_dir / run
 
     def exclusive(self) -> AbstractContextManager[None]:

@@ -7,8 +7,9 @@ Rules
    alone. In a simulation all are always there.
 3. A client whose reply breaks the protocol (NaN, wrong shapes, absurd counts, too large) is
    quarantined for the rest of the run. The reply is not used.
-4. A client that refuses for good (its policy, its budget, its ledger) is declined for the rest of
-   the run. Refusing is its right; it is listed, not punished.
+4. A client that refuses for good (its policy, its budget, its ledger), or cannot carry the run out
+   (its model, its records, its device), is declined for the rest of the run. Refusing is its
+   right; it is listed, not punished.
 5. A client that fails or is late may be asked again.
 6. A round with at least `min_replies` accepted replies is aggregated, otherwise it is skipped and
    the model stays as it was.

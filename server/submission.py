@@ -9,8 +9,10 @@ anything of his own.
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
@@ -21,6 +23,7 @@ from server.folder import ServerFolder
 from shared.config import Config
 from shared.config.load import build, digest, flatten, from_toml, to_run_config, to_toml
 from shared.errors import ConfigError, Fault, UsageError
+from shared.process_lock import exclusive
 from shared.protocol import flower_internals as flower
 
 State = Literal["submitted", "running", "completed", "failed", "stopped"]
@@ -80,25 +83,40 @@ def submit(
     path = folder.run_dir(run)
     config_path = path / "config.toml"
     if resume:
-        before = read_submission(folder, run)
-        if before.is_open:
-            raise UsageError(f"run {run!r} goes on already; see: calyx server status")
-        _check_same(config_path.read_text(encoding="utf-8"), config)
-        # It is made anew from the last checkpoint; who follows it must not see the old one.
-        (path / "metrics.jsonl").unlink(missing_ok=True)
+        read_submission(folder, run)
     else:
-        if path.exists():
+        folder.runs_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir()
+        except FileExistsError:
             raise UsageError(
                 f"there is a run {run!r} already; go on with --resume, or choose another --name"
+            ) from None
+    with held(path):
+        if resume:
+            before = read_submission(folder, run)
+            if before.is_open:
+                raise UsageError(f"run {run!r} goes on already; see: calyx server status")
+            _check_same(config_path.read_text(encoding="utf-8"), config)
+            # It is made anew from the last checkpoint; who follows it must not see the old one.
+            (path / "metrics.jsonl").unlink(missing_ok=True)
+        else:
+            before = Submission(run, "submitted", 0, 0)
+            write_atomically(
+                path / "environment.json", (json.dumps(environment, indent=2) + "\n").encode()
             )
-        before = Submission(run, "submitted", 0, 0)
-        path.mkdir(parents=True)
-        write_atomically(
-            path / "environment.json", (json.dumps(environment, indent=2) + "\n").encode()
-        )
-        write_atomically(config_path, to_toml(config).encode())
-    fresh = replace(before, state="submitted", error="", attempts=0, submitted_at=_now())
-    return hand_over(folder, replace(fresh, finished_at=""), config)
+            write_atomically(config_path, to_toml(config).encode())
+        fresh = replace(before, state="submitted", error="", attempts=0, submitted_at=_now())
+        return hand_over(folder, replace(fresh, finished_at=""), config)
+
+
+def held(run_dir: Path) -> AbstractContextManager[None]:
+    """Hold the folder of a run: while it is handed over, by its operator's command.
+
+    Raises:
+        UsageError: another process has it.
+    """
+    return exclusive(run_dir / ".lock", f"another calyx command writes in {run_dir}; wait for it")
 
 
 def hand_over(folder: ServerFolder, submission: Submission, config: Config) -> Submission:
@@ -155,19 +173,30 @@ def read_submission(folder: ServerFolder, run: str) -> Submission:
     """The state of a run.
 
     Raises:
-        UsageError: there is no such run.
+        UsageError: there is no such run, or its folder was renamed.
     """
     path = folder.run_dir(run) / "submission.json"
     try:
-        return Submission(**json.loads(path.read_text(encoding="utf-8")))
+        found = _read(path)
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(f"there is no run {run!r} in {folder.runs_dir}") from None
+    if found.run != run:
+        # Devices and the key authority know it by that name, and would charge another one anew.
+        raise UsageError(
+            f"the folder {path.parent} is of the run {found.run!r} and was renamed; rename it back"
+        )
+    return found
 
 
 def submissions(folder: ServerFolder) -> list[Submission]:
-    """All runs, the oldest first."""
-    names = [p.parent.name for p in folder.runs_dir.glob("*/submission.json")]
-    return sorted((read_submission(folder, n) for n in names), key=lambda s: s.submitted_at)
+    """All runs, the oldest first, but those whose folders were renamed."""
+    paths = folder.runs_dir.glob("*/submission.json")
+    found = [submission for p in paths if (submission := _read(p)).run == p.parent.name]
+    return sorted(found, key=lambda s: s.submitted_at)
+
+
+def _read(path: Path) -> Submission:
+    return Submission(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def store(folder: ServerFolder, submission: Submission) -> None:

@@ -6,7 +6,7 @@
     ├── UsageError                exit code 2: the request itself is wrong
     │   ├── ConfigError           a configuration value, with key, value and what is allowed
     │   ├── DataError             a data set that is missing, broken or does not fit
-    │   └── ModelError            a model that cannot be built or cannot be trained privately
+    │   └── ModelError            a model that cannot be built, or not be trained privately or here
     └── RunError                  exit code 1: the request was right, the run failed
         ├── PrivacyError          the asked-for guarantee cannot be given or accounted for
         │   ├── BudgetExceeded    the ledger would go over the owner's budget
@@ -77,7 +77,7 @@ class DataError(UsageError):
 
 
 class ModelError(UsageError):
-    """A model cannot be built for this data, or cannot be trained with differential privacy."""
+    """A model cannot be built for this data, or not be trained privately or on this device."""
 
 
 class RunError(CalyxError):

@@ -1,13 +1,12 @@
 """The key authority of a simulated sealed run: the real one, in this process.
 
-Its folder and the clients' private keys lie in a private temporary folder and vanish with the
-process: a run folder holds no secrets. A resumed run gets a new authority and new keys; what it
-decrypts is the same, because the clients repeat their values exactly.
+Its folder and the clients' private keys lie in a private temporary folder that vanishes with the
+process (`simulations.scratch`): a run folder holds no secrets. A resumed run gets a new authority
+and new keys; what it decrypts is the same, because the clients repeat their values exactly.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from authority.local import LocalAuthority
 from client.identity import ContributorIdentity
 from shared.config import Config
+from simulations.scratch import scratch_folder
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,7 @@ class SimulatedAuthority:
 @contextmanager
 def simulated_authority(config: Config) -> Iterator[SimulatedAuthority]:
     """Set up an authority with every simulated client enrolled."""
-    with tempfile.TemporaryDirectory(prefix="calyx-") as name:
-        folder = Path(name)
+    with scratch_folder("calyx-keys-") as folder:
         identities, requests = {}, []
         for number in range(config.federation.clients):
             path = folder / f"client-{number}.key"

@@ -16,13 +16,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from server.outcome import rounds_with_effect
 from shared.config import Config
-from shared.config.load import to_run_config
+from shared.config.load import build, to_run_config
 from shared.errors import ConfigError, RunError
+from simulations.claim import check_length, check_vacant, claimed, default_place, owned
 from simulations.presets import DEFAULT, resolve
-from simulations.run_folder import RunFolder, folder_to_resume, new_folder
+from simulations.run_folder import RunFolder, folder_to_resume
 
 if TYPE_CHECKING:
+    from shared.data import Dataset
     from simulations.engine import Simulation
 
 Event = dict[str, Any]
@@ -41,6 +44,7 @@ class RunResult:
         rounds: completed rounds.
         clients: clients in the run.
         rejected: replies rejected over all rounds.
+        rounds_with_effect: of the rounds, those that changed the model; 0: nothing was learned.
         seconds: wall time of this call.
         seconds_per_round: mean over all rounds, training to checkpoint.
         run_dir: the run folder.
@@ -54,6 +58,7 @@ class RunResult:
     rounds: int
     clients: int
     rejected: int
+    rounds_with_effect: int
     seconds: float
     seconds_per_round: float
     run_dir: str
@@ -105,30 +110,33 @@ def run(
         "seed": seed,
     }
     settings = [*settings, *(f"{k}={v}" for k, v in shorthands.items() if v is not None)]
-    config, folder = _choose(preset, settings, data_dir, out, resume=resume)
+    config, place = _choose(preset, settings, data_dir, out, resume=resume)
     if workers is not None and workers < 1:
         raise ConfigError(f"workers = {workers}: at least 1")
+    from shared.models.tryout import torch_device
 
-    # 1. Who has which records.
-    if not folder.exists:
-        folder.prepare(config, partition_of(config))
+    torch_device(config.training.device)
 
-    # 2. What each party is told, and 3. the rounds; whoever watches reads the journal.
-    journal = folder.path / "metrics.jsonl"
-    journal.unlink(missing_ok=True)
-    with ExitStack() as stack:
-        simulation, workers = assemble(config, folder, engine, workers, stack)
-        if on_event is not None:
-            from simulations.follower import JournalFollower
+    with ExitStack() as owner:
+        # 1. Who has which records. Only when all that can be tried has been is the folder made.
+        folder = _begun(config, place, owner)
 
-            stack.enter_context(JournalFollower(journal, on_event))
-        _run_engine(engine, simulation, workers, verbose=verbose)
+        # 2. What each party is told, and 3. the rounds; whoever watches reads the journal.
+        journal = folder.path / "metrics.jsonl"
+        journal.unlink(missing_ok=True)
+        with ExitStack() as stack:
+            simulation, workers = assemble(config, folder, engine, workers, stack)
+            if on_event is not None:
+                from simulations.follower import JournalFollower
 
-    # 4. What came of it; what was spent is read from the ledgers.
-    result = _result(config, folder, time.monotonic() - started)
-    end = {"event": "end", **result.as_dict()}
-    with journal.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(end) + "\n")
+                stack.enter_context(JournalFollower(journal, on_event))
+            _run_engine(engine, simulation, workers, verbose=verbose)
+
+        # 4. What came of it; what was spent is read from the ledgers.
+        result = _result(config, folder, time.monotonic() - started)
+        end = {"event": "end", **result.as_dict()}
+        with journal.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(end) + "\n")
     if on_event is not None:
         on_event(end)
     return result
@@ -141,10 +149,15 @@ def _choose(
     out: Path | None,
     *,
     resume: bool,
-) -> tuple[Config, RunFolder]:
+) -> tuple[Config, RunFolder | None]:
+    """The run's configuration and its folder; None for a new one under ``runs``. Makes nothing."""
     if not resume:
         config = resolve(preset or DEFAULT, settings, data_dir)
-        return config, new_folder(out, config.name)
+        if out is None:
+            check_length(default_place(config.name))
+            return config, None
+        check_vacant(out, resumed=False)
+        return config, RunFolder(out)
     folder = folder_to_resume(out, Path(preset or DEFAULT).stem)
     if not folder.exists:
         # Killed before the folder was complete: nothing had begun, so begin.
@@ -155,16 +168,39 @@ def _choose(
         folder.check_same(config)
         stored = config.model_copy(update={"name": stored.name}) if data_dir else stored
     elif data_dir is not None:
-        moved = stored.data.model_copy(update={"directory": str(data_dir.absolute())})
-        stored = stored.model_copy(update={"data": moved})
+        moved = {"data": {"directory": str(data_dir.expanduser().absolute())}}
+        stored = build(stored.model_dump(), moved)
     return stored, folder
+
+
+def _begun(config: Config, place: RunFolder | None, owner: ExitStack) -> RunFolder:
+    """The folder of a run that begins or goes on, held until `owner` closes."""
+    if place is not None and place.exists:
+        owner.enter_context(owned(place.path))
+        place.keep_identity()
+        return place
+    from shared.data import load_split
+    from shared.models.tryout import try_model
+
+    train = load_split(config.data, config.seed).train
+    try_model(config, train.input_shape, train.classes)
+    parts = _parts(config, train)
+    out = None if place is None else place.path
+    folder = RunFolder(owner.enter_context(claimed(out, config.name)))
+    folder.prepare(config, parts)
+    return folder
 
 
 def partition_of(config: Config) -> list[Any]:
     """Record indices of every simulated client."""
-    from shared.data import load_split, partition
+    from shared.data import load_split
 
-    train = load_split(config.data, config.seed).train
+    return _parts(config, load_split(config.data, config.seed).train)
+
+
+def _parts(config: Config, train: Dataset) -> list[Any]:
+    from shared.data import partition
+
     return partition(train, config.data, config.federation.clients, config.seed)
 
 
@@ -179,7 +215,7 @@ def assemble(
 
     number = workers or default_workers(config.cohort_size)
     server: dict[str, str | int | float | bool] = {
-        "run": folder.path.name,
+        "run": folder.run,
         "run-dir": str(folder.path),
         "engine": engine,
         "workers": number,
@@ -230,6 +266,7 @@ def _result(config: Config, folder: RunFolder, seconds: float) -> RunResult:
         rounds=len(rounds),
         clients=start["clients"],
         rejected=sum(len(e["rejected"]) for e in rounds),
+        rounds_with_effect=rounds_with_effect(rounds),
         seconds=round(seconds, 3),
         seconds_per_round=round(sum(e["seconds"] for e in rounds) / len(rounds), 4),
         run_dir=str(folder.path),

@@ -3,6 +3,7 @@
 ::
 
     runs/NAME/
+      run.json            which run this is, whatever its folder is called
       config.toml         the resolved configuration, every default written out
       environment.json    versions, git commit, randomness, command
       partition.npz       record indices of every simulated client
@@ -35,6 +36,9 @@ from shared.config.load import build, digest, flatten, from_toml, to_toml
 from shared.errors import ConfigError, Fault, RunError
 from shared.protocol.identity import code_hash, software_version
 from shared.regular_file import UnfitFile, read_regular
+from simulations.claim import check_length, check_vacant
+from simulations.run_identity import FILE_NAME as IDENTITY
+from simulations.run_identity import RunIdentity, identity_of
 
 # Whose hash says by which code a run was made.
 CODE_OF_A_RUN = ("server", "client", "authority", "shared", "simulations")
@@ -52,6 +56,27 @@ class RunFolder:
     def config_path(self) -> Path:
         """Written last when the folder is made: with it the folder is complete."""
         return self.path / "config.toml"
+
+    @property
+    def run(self) -> str:
+        """The run's name in its clients' ledgers and at the key authority.
+
+        Raises:
+            RunError: the folder does not tell.
+        """
+        return identity_of(self.path).run
+
+    def keep_identity(self) -> None:
+        """Write down which run this is, if an earlier version did not.
+
+        Raises:
+            RunError: the folder cannot be written.
+        """
+        try:
+            if not (self.path / IDENTITY).exists():
+                identity_of(self.path).store(self.path)
+        except OSError as error:
+            raise RunError(f"{self.path} cannot be written: {error.strerror}") from None
 
     @property
     def partition_path(self) -> Path:
@@ -121,6 +146,7 @@ class RunFolder:
         """
         try:
             self.ledger_dir.mkdir(parents=True, exist_ok=True)
+            RunIdentity.draw(self.path).store(self.path)
             (self.path / "batches").mkdir(exist_ok=True)
             buffer = io.BytesIO()
             arrays = {f"client-{number}": indices for number, indices in enumerate(partition)}
@@ -133,33 +159,18 @@ class RunFolder:
             raise RunError(f"{self.path} cannot be written: {error.strerror}") from None
 
 
-def new_folder(out: Path | None, name: str) -> RunFolder:
-    """Choose the folder of a new run: `out`, or ``runs/NAME-TIME``.
-
-    Raises:
-        ConfigError: it already holds a run or other files.
-    """
-    if out is None:
-        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        path, number = Path("runs") / f"{name}-{stamp}", 2
-        while path.exists():
-            path, number = Path("runs") / f"{name}-{stamp}-{number}", number + 1
-        return RunFolder(path)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(
-            f"{out} already exists; go on with --resume, or name another folder with --out"
-        )
-    return RunFolder(out)
-
-
 def folder_to_resume(out: Path | None, name: str) -> RunFolder:
     """Find the run to go on with: `out`, or the newest of this preset under ``runs``.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or `out` holds something else.
     """
     if out is not None:
-        return RunFolder(out)
+        folder = RunFolder(out)
+        check_length(out)
+        if not folder.exists:
+            check_vacant(out, resumed=True)
+        return folder
     candidates = [p for p in Path("runs").glob(f"{name}-*") if (p / "config.toml").is_file()]
     if not candidates:
         raise ConfigError(f"there is no run of {name} under runs; leave out --resume to start one")

@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import signal
 import sys
+import threading
+import time
 from multiprocessing.connection import Connection
+
+_LOOK_S = 0.25
 
 
 def main(descriptor: int) -> None:
     """Serve messages that arrive on an inherited socket."""
     # Ctrl-C goes to the whole process group; the parent decides when workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_with(os.getppid())
     pipe = Connection(descriptor)
     try:
         start = json.loads(pipe.recv_bytes())
@@ -45,6 +51,17 @@ def main(descriptor: int) -> None:
             return
         reply = answer(app, message, contexts[message.metadata.dst_node_id])
         pipe.send_bytes(encode(reply))
+
+
+def _end_with(parent: int) -> None:
+    """End in the middle of a round, too, when the parent was killed: it holds the run folder."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 if __name__ == "__main__":

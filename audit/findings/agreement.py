@@ -50,6 +50,7 @@ def find(run: AuditedRun, store: EvidenceStore) -> AgreementSection:
         _planned(run),
         _derived(run),
         _records(run),
+        _effect(run),
         Comparison(
             what="configuration",
             ledgers=digest(run.config)[:16],
@@ -190,6 +191,18 @@ def _records(run: AuditedRun) -> Comparison:
         other=f"{told:,}",
         source="the journal's first line",
         agrees=held == told or not declared,
+    )
+
+
+def _effect(run: AuditedRun) -> Comparison:
+    """What was paid for must have come to something, or the run only looks like one."""
+    charges = sum(len(run.own_events(ledger)) for ledger in run.ledgers)
+    return Comparison(
+        what="rounds that had an effect",
+        ledgers=f"{charges} charges",
+        other=f"{run.rounds_with_effect} of {len(run.rounds)}",
+        source="the journal's rounds",
+        agrees=run.rounds_with_effect > 0,
     )
 
 

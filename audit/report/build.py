@@ -80,6 +80,7 @@ def build(run: AuditedRun, store: EvidenceStore) -> Report:
             sections["replay"],
             bounds,
             found,
+            rounds_with_effect=run.rounds_with_effect,
         ),
         lower_bounds=bounds,
         audit=_audit_facts(store),

@@ -15,6 +15,7 @@ from shared.privacy.epsilon_text import epsilon_text, lower_bound_text
 
 # `audit.audited_run` reads nothing else: a deployment's ledgers are on its devices.
 _SIMULATED = True
+_NOTHING_LEARNED = "Nothing was learned: no round had an effect"
 
 
 def headline(
@@ -25,12 +26,15 @@ def headline(
     replay: ReplaySection | None,
     bounds: Sequence[LowerBound],
     attacks: Mapping[str, Section | None],
+    *,
+    rounds_with_effect: int,
 ) -> Headline:
     """Put the result of the whole report in a few sentences.
 
     A contradiction by measurement comes before a folder that is not what its configuration gives,
-    that before a disagreement of records, then a headline that had to be moved, then one that could
-    not be confirmed, and only then comes what is guaranteed.
+    that before a run in which nothing was learned, that before a disagreement of records, then a
+    headline that had to be moved, then one that could not be confirmed, and only then comes what is
+    guaranteed.
     """
     epsilon = guarantee.epsilon
     contradicted = any(getattr(section, "violated", False) for section in attacks.values())
@@ -45,9 +49,9 @@ def headline(
     ]
     if epsilon is None:
         return Headline(
-            status="no guarantee",
+            status="no guarantee" if rounds_with_effect else "nothing learned",
             simulated=_SIMULATED,
-            title="No differential privacy",
+            title="No differential privacy" if rounds_with_effect else _NOTHING_LEARNED,
             guaranteed="Nothing is guaranteed: what the released values say about a record or a "
             "client is not bounded.",
             for_whom="nobody",
@@ -60,6 +64,8 @@ def headline(
         status, title = "contradicted", "The guarantee is contradicted by measurement"
     elif replay is not None and replay.verdict == "not the same":
         status, title = "disagrees", "This folder is not what its configuration gives"
+    elif not rounds_with_effect:
+        status, title = "nothing learned", f"{_NOTHING_LEARNED}; {shown} was spent on it"
     elif not agreement.agrees:
         status, title = "disagrees", "Ledgers, configuration and journal disagree"
     elif sampling.verdict in ("not as assumed", "not measured") and guarantee.note:

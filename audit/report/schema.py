@@ -71,7 +71,13 @@ class Headline(Section):
     """The first thing that is read."""
 
     status: Literal[
-        "guaranteed", "not confirmed", "moved", "contradicted", "disagrees", "no guarantee"
+        "guaranteed",
+        "not confirmed",
+        "moved",
+        "contradicted",
+        "disagrees",
+        "nothing learned",
+        "no guarantee",
     ]
     simulated: bool = Field(
         description="the run was a simulation: it says what a real one would give, and protects "

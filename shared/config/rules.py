@@ -21,6 +21,17 @@ def _data(config: Config) -> list[Fault]:
         faults.append(
             Fault("data.directory", "''", f"source {data.source} needs a folder: --data-dir DIR")
         )
+    if data.source == "digits" and data.directory:
+        # Whoever names a folder means it: other records than those would be trained on.
+        faults.append(
+            Fault(
+                "data.directory",
+                data.directory,
+                "source digits reads no folder and would train on other data; set "
+                "data.source = npz (NPZ archives), idx (IDX files) or hub (Parquet, images), or "
+                "leave out --data-dir",
+            )
+        )
     if data.source == "hub" and not data.hub_name:
         faults.append(Fault("data.hub_name", "''", "source hub needs the name of a data set"))
     if data.partition == "natural" and data.source in ("digits", "idx"):

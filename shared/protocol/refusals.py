@@ -25,6 +25,7 @@ from shared.errors import (
     PolicyViolation,
     PrivacyError,
     ProtocolError,
+    UsageError,
 )
 
 
@@ -34,11 +35,17 @@ class Refusal(IntEnum):
     POLICY = 1001
     BUDGET = 1002
     LEDGER = 1003
+    UNFIT = 1004
     FAILED = 1010
 
     @property
     def is_final(self) -> bool:
-        """Whether asking the same client again cannot help."""
+        """Whether asking the same client again cannot help.
+
+        Each time it is asked, a client may be charged before it fails. So what follows from the
+        run's configuration, from the model or from the client's records, and will come again in
+        every round, is final; what may pass (a round's weights, a message, a crash) is not.
+        """
         return self is not Refusal.FAILED
 
 
@@ -46,6 +53,8 @@ _KINDS: tuple[tuple[type[CalyxError], Refusal], ...] = (
     (PolicyViolation, Refusal.POLICY),
     (BudgetExceeded, Refusal.BUDGET),
     (LedgerError, Refusal.LEDGER),
+    (PrivacyError, Refusal.UNFIT),  # a plan or a noise that cannot be; policy and budget are above
+    (UsageError, Refusal.UNFIT),  # configuration, model, device, records
 )
 
 # Errors that speak about the server's request. PrivacyError has policy and budget below it.

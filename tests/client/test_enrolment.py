@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from client.device import DataPlace, Device
-from client.enrolment import Enrolled, enroll, renew_request
+from client.enrolment import Enrolled, enroll, keep_records, renew_request
 from client.own_data import load_own, make_importable
 from client.policy import Policy
 from shared.certificates import make_root
+from shared.data.share import share_of_digits
 from shared.errors import ConfigError, DataError, EnrolmentError, UsageError
 from shared.protocol.enrolment import read_request
 
@@ -24,9 +25,19 @@ def ca(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def archive() -> bytes:
+    return share_of_digits(0, 40, 0)
+
+
+@pytest.fixture(autouse=True)
+def _records(tmp_path: Path, archive: bytes) -> None:
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "train.npz").write_bytes(archive)
+
+
 def made(tmp_path: Path, ca: Path, **changes: object) -> Enrolled:
-    np.savez(tmp_path / "own.npz", x=np.eye(6).reshape(6, 2, 3), y=[0, 1, 2, 0, 1, 2])
-    data = DataPlace(source="npz", place=str(tmp_path))
+    data = DataPlace(source="npz", place=str(tmp_path / "records"))
     wanted = {"name": "clinic", "server": "host:1", "authority_key": "ab" * 32, "data": data}
     return enroll(tmp_path / "device", ca=ca, **{**wanted, **changes})  # type: ignore[arg-type]
 
@@ -79,6 +90,47 @@ def test_what_cannot_work_is_refused_before_keys_are_made(
     with pytest.raises(error, match=reason):
         made(tmp_path, changes.pop("ca", ca), **changes)  # type: ignore[arg-type]
     assert not (tmp_path / "device").exists()
+
+
+@pytest.mark.parametrize("content", [b"label,pixel\n1,0\n", b"PK\x03\x04 cut short"])
+def test_records_that_cannot_be_used_are_refused_before_keys_are_made(
+    tmp_path: Path, ca: Path, content: bytes
+) -> None:
+    (tmp_path / "records" / "train.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"train\.npz"):
+        made(tmp_path, ca)
+    assert not (tmp_path / "device").exists()
+
+
+def test_a_folder_of_another_format_is_refused_before_keys_are_made(
+    tmp_path: Path, ca: Path
+) -> None:
+    place = tmp_path / "csv"
+    place.mkdir()
+    (place / "train.csv").write_text("label,pixel\n1,0\n")
+    with pytest.raises(DataError, match="csv"):
+        made(tmp_path, ca, data=DataPlace(source="idx", place=str(place)))
+    assert not (tmp_path / "device").exists()
+
+
+def test_an_owners_function_that_fails_is_refused_before_keys_are_made(
+    tmp_path: Path, ca: Path
+) -> None:
+    (tmp_path / "their_records.py").write_text("def load():\n    return {}['scans']\n")
+    data = DataPlace(source="python", place="their_records:load", python_path=str(tmp_path))
+    with pytest.raises(DataError, match="KeyError"):
+        made(tmp_path, ca, data=data)
+    assert not (tmp_path / "device").exists()
+
+
+def test_the_records_of_a_device_that_is_there_are_not_replaced(
+    tmp_path: Path, ca: Path, archive: bytes
+) -> None:
+    device = tmp_path / "device"
+    made(tmp_path, ca, data=keep_records(device, archive))
+    with pytest.raises(UsageError, match="there is a device"):
+        keep_records(device, b"other records")
+    assert (device / "data" / "train.npz").read_bytes() == archive
 
 
 def test_key_that_others_can_read_is_not_used(tmp_path: Path, ca: Path) -> None:

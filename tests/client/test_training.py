@@ -12,7 +12,7 @@ from client.training import TrainingLog, train_locally
 from shared.config import Config
 from shared.config.schema import ModelConfig, TrainingConfig
 from shared.data import Dataset
-from shared.errors import ConfigError, PrivacyError
+from shared.errors import ModelError, PrivacyError
 from shared.models import build_model
 from shared.privacy.noise import SeededNoise, seeded_key
 from shared.privacy.plan import PrivacyPlan, make_plan
@@ -169,7 +169,7 @@ def test_the_mode_of_the_model_is_restored_and_no_gradient_stays(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_missing_device_is_refused_with_the_way_out(model: nn.Module, data: Dataset) -> None:
     before = weights(model)
-    with pytest.raises(ConfigError, match=r"set training\.device=cpu"):
+    with pytest.raises(ModelError, match=r"set training\.device=cpu"):
         train(model, data, plan_without_privacy(), config=TrainingConfig(device="cuda"))
     assert torch.equal(before, weights(model))
 

@@ -37,7 +37,8 @@ def test_every_configuration_key_is_documented() -> None:
 
 @pytest.mark.parametrize("name", preset_names())
 def test_presets_are_valid_and_say_what_they_are_for(name: str) -> None:
-    config = resolve(name, data_dir=Path("anywhere"))
+    reads_a_folder = name.startswith("fashion")
+    config = resolve(name, data_dir=Path("anywhere") if reads_a_folder else None)
     assert config.name == name
     first = (ROOT / "simulations" / "presets" / f"{name}.toml").read_text().splitlines()[0]
     assert first.startswith("# ") and len(first) > 20

@@ -24,6 +24,8 @@ from shared.errors import ConfigError, EnrolmentError, UsageError
 from shared.protocol.contributor_keys import ContributorKeys
 from shared.protocol.enrolment import make_request
 
+LOCAL = ("secure_aggregation.scheme=none", "privacy.noise=local")
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> ServerFolder:
@@ -135,6 +137,35 @@ def test_names_of_runs_that_could_leave_their_folder_are_refused(
 ) -> None:
     with pytest.raises(UsageError):
         folder.run_dir(name)
+
+
+def test_a_name_that_no_folder_can_have_is_refused(folder: ServerFolder) -> None:
+    assert folder.run_dir("ä" * 100)
+    with pytest.raises(UsageError, match="has at most 255 bytes"):
+        folder.run_dir("漢" * 100)
+
+
+def test_a_renamed_run_is_refused_under_its_new_name(folder: ServerFolder) -> None:
+    """Devices and authority know the old one; going on under the new one would charge it anew."""
+    folder.run_dir("one").mkdir(parents=True)
+    submission.store(folder, submission.Submission("one", "stopped", 1, 1))
+    folder.run_dir("one").rename(folder.run_dir("two"))
+    config = build(from_settings(["training.rounds=1", *LOCAL]))
+    with pytest.raises(UsageError, match="is of the run 'one' and was renamed"):
+        submission.submit(folder, "two", config, {}, resume=True)
+    assert submission.submissions(folder) == []
+
+
+def test_two_commands_cannot_hand_over_one_run(folder: ServerFolder) -> None:
+    folder.run_dir("one").mkdir(parents=True)
+    submission.store(folder, submission.Submission("one", "stopped", 1, 1))
+    config = build(from_settings(["training.rounds=1", *LOCAL]))
+    with (
+        submission.held(folder.run_dir("one")),
+        pytest.raises(UsageError, match="another calyx command writes"),
+    ):
+        submission.submit(folder, "one", config, {}, resume=True)
+    assert submission.read_submission(folder, "one").state == "stopped"
 
 
 def test_bundle_given_to_flower_holds_a_name_and_no_code() -> None:

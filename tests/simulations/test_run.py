@@ -59,6 +59,8 @@ def test_another_seed_gives_another_model(private_run: Path, tmp_path: Path) -> 
 def test_run_folder_holds_what_is_needed_to_repeat_the_run(private_run: Path) -> None:
     names = {path.name for path in private_run.iterdir()}
     assert names == {
+        ".lock",
+        "run.json",
         "config.toml",
         "environment.json",
         "partition.npz",
@@ -96,8 +98,8 @@ def test_private_clients_send_no_metrics(private_run: Path) -> None:
 def test_result_has_exactly_the_documented_keys(private_run: Path) -> None:
     (end,) = events(private_run, "end")
     keys = (
-        "event accuracy loss epsilon_max delta noise_multiplier rounds clients rejected seconds "
-        "seconds_per_round run_dir"
+        "event accuracy loss epsilon_max delta noise_multiplier rounds clients rejected "
+        "rounds_with_effect seconds seconds_per_round run_dir"
     )
     assert list(end) == keys.split()
 

@@ -337,4 +337,9 @@ class TestDigest:
 
     @pytest.mark.parametrize("line", ["name=other", "data.directory=/elsewhere"])
     def test_it_does_not_depend_on_names_and_places(self, line: str) -> None:
-        assert digest(build(from_settings([line]))) == digest(Config())
+        here = ["data.source=npz", "data.directory=/here"]
+        assert digest(build(from_settings([*here, line]))) == digest(build(from_settings(here)))
+
+    def test_a_folder_that_the_source_does_not_read_is_refused(self) -> None:
+        with pytest.raises(ConfigError, match=r"digits reads no folder .* data\.source = npz"):
+            build(from_settings(["data.source=digits", "data.directory=/my/csv"]))

@@ -18,6 +18,7 @@ from shared.errors import (
     DataError,
     EncryptionError,
     LedgerError,
+    ModelError,
     PolicyViolation,
     PrivacyError,
     ProtocolError,
@@ -166,7 +167,28 @@ def test_no_name_of_a_file_on_the_device_leaves_it(error: CalyxError) -> None:
     assert failure.reason.endswith("cannot be used; its own log says why") or (
         failure.reason == "this device cannot do it; its own log says why"
     )
-    assert failure.kind.is_final == isinstance(error, PolicyViolation | LedgerError)
+    lasting = PolicyViolation | LedgerError | DataError | ConfigError
+    assert failure.kind.is_final == isinstance(error, lasting)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_final"),
+    [
+        (ModelError("layer norm (BatchNorm2d) cannot be trained privately"), True),
+        (PrivacyError("Skellam noise of this variance cannot be drawn"), True),
+        (ConfigError("the configuration is not valid"), True),
+        (DataError("records of this shape cannot be looked at as sequences"), True),
+        (EncryptionError("a vector to quantise holds NaN"), False),
+        (ProtocolError("the weights hold NaN"), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_fault_that_comes_again_in_every_round_is_final(
+    error: CalyxError, is_final: bool
+) -> None:
+    take_identity()
+    failure = read_failure(error_reply(error, Message(RecordDict(), 2, "train")))
+    assert failure.kind.is_final == is_final
 
 
 def test_text_of_unexpected_errors_does_not_leave_the_client() -> None:
