@@ -17,7 +17,7 @@ from shared.certificates import fingerprint
 from shared.errors import DataError, UsageError
 from shared.private_files import create_private, private_directory, replace_file
 from shared.protocol.enrolment import EnrolmentRequest, make_request, read_request
-from shared.protocol.signed import check_name
+from shared.protocol.names import check_device_name
 
 POLICY = """\
 # What you, the owner of these records, allow. Checked on this device against every instruction,
@@ -92,7 +92,7 @@ def enroll(
             "request with --renew, or choose a new folder"
         )
     name = name or socket.gethostname()
-    check_name("device", name)
+    check_device_name(name)
     _check_place(data)
     try:
         certificate = ca.read_bytes()
