@@ -1,11 +1,24 @@
-"""What can happen at a key authority. The log is a list of these, and the rules' state follows."""
+"""What can happen at a key authority. The log is a list of these, and the rules' state follows.
+
+Who a decision was about is kept as a number and a hash (`names_hash`): the rules need the names of
+a run once, in its terms, and with every round's list of them in it a log of thousands of
+contributors grows by the megabyte.
+"""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shared.errors import ReleaseRefused
 from shared.protocol.authority_client import Refusal
+from shared.protocol.signed import canonical
+
+
+def names_hash(names: Iterable[str]) -> str:
+    """SHA-256, hex, over names in any order: for whoever has the list, to compare."""
+    return hashlib.sha256(canonical("contributors", *sorted(names))).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -42,7 +55,8 @@ class Granted:
 
     run: str
     round: int
-    contributors: tuple[str, ...]
+    contributors: int
+    contributors_hash: str
     sum_hash: str
     request: str
 
@@ -53,7 +67,8 @@ class Repeated:
 
     run: str
     round: int
-    contributors: tuple[str, ...]
+    contributors: int
+    contributors_hash: str
     sum_hash: str
     request: str
 
@@ -64,7 +79,8 @@ class Failed:
 
     run: str
     round: int
-    contributors: tuple[str, ...]
+    contributors: int
+    contributors_hash: str
     sum_hash: str
     reason: str
     detail: str
@@ -76,7 +92,8 @@ class Refused:
 
     run: str
     round: int
-    contributors: tuple[str, ...]
+    contributors: int
+    contributors_hash: str
     sum_hash: str
     reason: str
     detail: str
@@ -84,6 +101,17 @@ class Refused:
     def error(self) -> ReleaseRefused:
         """What the sender gets."""
         return Refusal(self.reason).error(self.detail)
+
+
+@dataclass(frozen=True)
+class MoreRefused:
+    """So many refusals of a run have no line of their own; see `authority.refusal_lines`.
+
+    Run "": of runs that were never opened here.
+    """
+
+    run: str
+    count: int
 
 
 @dataclass(frozen=True)
@@ -101,4 +129,15 @@ class Recovered:
     torn_hash: str
 
 
-Event = Enrolled | Revoked | Opened | Granted | Repeated | Failed | Refused | Closed | Recovered
+Event = (
+    Enrolled
+    | Revoked
+    | Opened
+    | Granted
+    | Repeated
+    | Failed
+    | Refused
+    | MoreRefused
+    | Closed
+    | Recovered
+)

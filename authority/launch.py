@@ -27,12 +27,11 @@ from authority.log import LogReport, verify
 from authority.roster import Roster
 from authority.service import AuthorityServer
 from shared.certificates import Credentials, expiry
-from shared.errors import EnrolmentError, UsageError
+from shared.errors import UsageError
 from shared.log_file import logging_to
 from shared.private_files import create_private, private_directory, replace_file
 from shared.process_lock import exclusive, holder, stop_holder
-from shared.protocol.contributor_keys import ContributorKeys
-from shared.protocol.enrolment import contributor_keys
+from shared.protocol.enrolment import EnrolmentRequest, read_request
 from shared.settings_file import read_settings
 from shared.stop_signal import stop_signal
 
@@ -171,27 +170,25 @@ def serve(
             _log.info("stopped")
 
 
-def approve(directory: Path, request: str) -> ContributorKeys:
+def approve(directory: Path, request_text: str, *, fingerprint: str) -> EnrolmentRequest:
     """Enrol a contributor, also while the authority runs.
 
     Args:
         directory: as made by `init`.
-        request: text of a device's enrolment request, or `ContributorKeys.to_json` alone.
+        request_text: of a device's enrolment request.
+        fingerprint: what the device's owner sees; not taken from the request.
 
     Raises:
-        ProtocolError, EnrolmentError: the request is malformed, altered, too old, or was approved
-            before.
+        EnrolmentError: the request is malformed, altered, too old, of another fingerprint, or was
+            approved before; or its name looks like that of another device.
         ReleaseRefused: the name or a key is taken or was revoked.
     """
     settings_of(directory)
-    keys, roster = contributor_keys(request), Roster(directory)
-    if keys.name in (members := roster.members()) and members[keys.name].keys == keys:
-        raise EnrolmentError(
-            f"{keys.name!r} is enrolled already and nothing was changed; if you did not approve "
-            f"it, revoke it with: calyx authority revoke DIR {keys.name}"
-        )
-    roster.approve([keys])
-    return keys
+    request = read_request(request_text)
+    request.check_age()
+    request.check_fingerprint(fingerprint)
+    Roster(directory).enrol(request)
+    return request
 
 
 def revoke(directory: Path, name: str) -> None:
@@ -223,7 +220,12 @@ def status_of(directory: Path) -> dict[str, Any]:
         "min_contributors": settings.min_contributors,
         "certificate_valid_until": expiry(certificate).isoformat(timespec="seconds"),
         "contributors": [
-            {"name": name, "revoked": member.is_revoked}
+            {
+                "name": name,
+                "revoked": member.is_revoked,
+                "fingerprint": member.fingerprint,
+                "approved_at": member.approved_at,
+            }
             for name, member in sorted(Roster(directory).members().items())
         ],
         "log_entries": len(report.entries),

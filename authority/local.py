@@ -16,8 +16,8 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from functools import reduce
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
@@ -26,9 +26,19 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from authority.events import Closed, Event, Failed, Granted, Opened, Refused, Repeated
+from authority.events import (
+    Closed,
+    Event,
+    Failed,
+    Granted,
+    Opened,
+    Refused,
+    Repeated,
+    names_hash,
+)
 from authority.keys import KeyPair
 from authority.log import AuthorityLog
+from authority.refusal_lines import RefusalLines
 from authority.release import State, apply, decide, open_run
 from authority.roster import Roster
 from authority.secret_file import read_secret, write_secret
@@ -38,6 +48,9 @@ from shared.private_files import private_directory, replace_file
 from shared.protocol.admission import Admission
 from shared.protocol.authority_client import Opening, Refusal, Released, ReleaseRequest
 from shared.protocol.signed import check_name
+
+MAX_OPENINGS_AN_HOUR = 100
+MAX_KEYS_IN_MEMORY = 8
 
 # Said to the server instead of what was found, which may depend on the secret key.
 _FAILURES = {
@@ -79,9 +92,12 @@ class LocalAuthority:
         self._floor, self._accept_untagged = max(2, min_contributors), accept_untagged
         self._lock = threading.Lock()
         self._keys: dict[str, KeyPair] = {}
+        self._openings: deque[float] = deque(maxlen=MAX_OPENINGS_AN_HOUR)
+        self._state, self._refusal_lines = State(), RefusalLines()
         self._log = AuthorityLog(directory / "releases.jsonl", clock)
         try:
-            self._state = reduce(apply, self._log.take_past(), State())
+            for event in self._log.take_past():
+                self._happened(event)
             self._identity = self._read_identity()
             for name, run in self._state.runs.items():
                 if run.is_closed:
@@ -123,11 +139,12 @@ class LocalAuthority:
             except ReleaseRefused as error:
                 self._refuse(run, 0, terms.contributors, error)
             if opened is not None:
+                self._check_pace(terms)
                 keys = KeyPair.generate(parameters)
                 # A file of a run that is not in the log was left by a crash; nobody has that key.
                 self._key_path(run).unlink(missing_ok=True)
                 keys.save(self._key_path(run), self._passphrase)
-                self._keys[run] = keys
+                self._keep(run, keys)
                 self._record(opened)
             return self._opening(terms, self._key_pair(run))
 
@@ -137,7 +154,7 @@ class LocalAuthority:
             self._take_over_roster()
             decision = decide(self._state, request)
             if isinstance(decision, Refused):
-                self._record(decision)
+                self._record_refusal(decision)
                 raise decision.error()
             keys = self._key_pair(request.run)
             try:
@@ -146,7 +163,7 @@ class LocalAuthority:
                 ciphertexts = keys.read(chunks)
             except EncryptionError as error:
                 refused = _refused(decision, Refusal.MALFORMED, str(error))
-                self._record(refused)
+                self._record_refusal(refused)
                 raise refused.error() from error
             index, head = self._record(decision)
             values = self._values(decision, request, keys, ciphertexts)
@@ -158,13 +175,28 @@ class LocalAuthority:
             self._take_over_roster()
             decision = decide(self._state, request)
             if isinstance(decision, Refused):
-                self._record(decision)
+                self._record_refusal(decision)
                 raise decision.error()
 
     def refuse_malformed(self, run: str, round: int, detail: str) -> NoReturn:
         """Log, and raise, that a request could not even be read."""
         with self._lock:
             self._refuse(run, round, (), Refusal.MALFORMED.error(detail))
+
+    def most_receipts(self, run: str) -> int:
+        """How many receipts a release of this run can have.
+
+        Raises:
+            ReleaseRefused: no such open run; this is logged.
+        """
+        with self._lock:
+            state = self._state.runs.get(run)
+            if state is None or state.is_closed:
+                error = Refusal.UNKNOWN_RUN.error(f"no run {run!r} is open here")
+                if state is not None:
+                    error = Refusal.CLOSED_RUN.error(f"run {run!r} is closed, its key destroyed")
+                self._refuse(run, 0, (), error)
+            return state.terms.max_contributors
 
     def chunk_limits(self, run: str) -> tuple[int, int]:
         """Number of ciphertexts of a sum of this run, and the size in bytes of the largest.
@@ -232,8 +264,29 @@ class LocalAuthority:
 
     def _record(self, *new: Event) -> tuple[int, str]:
         position = self._log.append(new)
-        self._state = reduce(apply, new, self._state)
+        for event in new:
+            self._happened(event)
         return position
+
+    def _happened(self, event: Event) -> None:
+        self._state = apply(self._state, event)
+        self._refusal_lines.note(event)
+
+    def _record_refusal(self, refused: Refused) -> None:
+        if lines := self._refusal_lines.of(refused):
+            self._record(*lines)
+
+    def _check_pace(self, terms: Opened) -> None:
+        """A new run costs a key and a line with all its contributors; both stay on the disk."""
+        now = time.monotonic()
+        is_full = len(self._openings) == MAX_OPENINGS_AN_HOUR
+        if is_full and now - self._openings[0] < 3600:
+            error = Refusal.TERMS.error(
+                f"{MAX_OPENINGS_AN_HOUR} runs were opened within an hour; look at the server, or "
+                "wait"
+            )
+            self._refuse(terms.run, 0, terms.contributors, error)
+        self._openings.append(now)
 
     def _values(
         self,
@@ -257,15 +310,24 @@ class LocalAuthority:
                 check="caller" if is_tagged else "count",
             )
         except EncryptionError as error:
-            told = (decision.run, decision.round, decision.contributors, decision.sum_hash)
-            self._record(Failed(*told, reason.value, str(error)))
+            self._record(
+                Failed(
+                    decision.run,
+                    decision.round,
+                    decision.contributors,
+                    decision.contributors_hash,
+                    decision.sum_hash,
+                    reason.value,
+                    str(error),
+                )
+            )
             raise reason.error(f"round {request.round}: {_FAILURES[reason]}") from error
 
     def _refuse(
         self, run: str, round: int, names: tuple[str, ...], error: ReleaseRefused
     ) -> NoReturn:
         reason, _, detail = str(error).partition(": ")
-        self._record(Refused(run, round, names, "", reason, detail))
+        self._record_refusal(Refused(run, round, len(names), names_hash(names), "", reason, detail))
         raise error
 
     def _take_over_roster(self) -> None:
@@ -277,9 +339,15 @@ class LocalAuthority:
         return SealedSum(tuple(chunks), parameters, context, 0).digest
 
     def _key_pair(self, run: str) -> KeyPair:
-        if run not in self._keys:
-            self._keys[run] = KeyPair.load(self._key_path(run), self._passphrase)
-        return self._keys[run]
+        keys = self._keys.get(run) or KeyPair.load(self._key_path(run), self._passphrase)
+        self._keep(run, keys)
+        return keys
+
+    def _keep(self, run: str, keys: KeyPair) -> None:
+        self._keys.pop(run, None)
+        self._keys[run] = keys
+        if len(self._keys) > MAX_KEYS_IN_MEMORY:
+            del self._keys[next(iter(self._keys))]  # the one not used for longest
 
     def _key_path(self, run: str) -> Path:
         # Hashed, because a run's name may hold characters that mean something in a path.
@@ -306,6 +374,7 @@ def _refused(decision: Granted | Repeated, reason: Refusal, detail: str) -> Refu
         decision.run,
         decision.round,
         decision.contributors,
+        decision.contributors_hash,
         decision.sum_hash,
         reason.value,
         detail,

@@ -34,11 +34,13 @@ from authority.events import (
     Event,
     Failed,
     Granted,
+    MoreRefused,
     Opened,
     Recovered,
     Refused,
     Repeated,
     Revoked,
+    names_hash,
 )
 from shared.errors import LedgerError
 from shared.private_files import replace_file
@@ -48,7 +50,18 @@ GENESIS = "0" * 64
 
 _KINDS: dict[str, type[Any]] = {
     kind.__name__.lower(): kind
-    for kind in (Enrolled, Revoked, Opened, Granted, Repeated, Failed, Refused, Closed, Recovered)
+    for kind in (
+        Enrolled,
+        Revoked,
+        Opened,
+        Granted,
+        Repeated,
+        Failed,
+        Refused,
+        MoreRefused,
+        Closed,
+        Recovered,
+    )
 }
 
 
@@ -244,7 +257,11 @@ def _entries(path: Path, lines: Sequence[bytes]) -> Iterator[Entry]:
 def _event(body: Mapping[str, Any]) -> Event:
     fixed = ("index", "time", "event", "previous")
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in body.items() if k not in fixed}
-    event: Event = _KINDS[body["event"]](**values)
+    kind, names = _KINDS[body["event"]], values.get("contributors")
+    if kind is not Opened and isinstance(names, tuple):
+        # Written before decisions held a count and a hash.
+        values |= {"contributors": len(names), "contributors_hash": names_hash(names)}
+    event: Event = kind(**values)
     return event
 
 

@@ -17,7 +17,8 @@ Rules for releasing (`decide`), in the order of checking:
 5. One release a round, rounds strictly forward. The *identical* request again is granted again:
    its sum has the same hash, hence it is the same ciphertext, hence decrypting it a second time
    reveals nothing new. So no plaintext is kept, and a reply lost in a crash is not lost for good.
-   Any other request for that round or an earlier one is refused.
+   Any other request for that round or an earlier one is refused, and so is the identical one after
+   `MAX_REPEATS` times: each is a line in the log.
 6. As many receipts as the server says it added, from distinct contributors, at least
    `min_contributors` and at most what the parameters can add without overflow, with distinct
    upload hashes and nonces.
@@ -52,17 +53,20 @@ from authority.events import (
     Event,
     Failed,
     Granted,
+    MoreRefused,
     Opened,
     Recovered,
     Refused,
     Repeated,
     Revoked,
+    names_hash,
 )
 from shared.protocol.authority_client import Refusal, ReleaseRequest
 from shared.protocol.contributor_keys import ContributorKeys
 from shared.protocol.receipts import MAX_ROUND, Receipt
 
 MAX_FAILED_PROOFS = 3
+MAX_REPEATS = 100
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,7 @@ class RunState:
     last_request: str = ""
     last_failure: str = ""
     failures: int = 0
+    repeats: int = 0
     is_closed: bool = False
 
 
@@ -101,14 +106,18 @@ def apply(state: State, event: Event) -> State:
                 last_round=event.round,
                 last_request=event.request,
                 last_failure="",
+                repeats=0,
             )
+        case Repeated():
+            before = state.runs[event.run]
+            run = replace(before, repeats=before.repeats + 1)
         case Failed():
             before = state.runs[event.run]
             failures = before.failures + (event.reason == Refusal.PROOF)
             run = replace(before, last_failure=event.reason, failures=failures)
         case Closed():
             run = replace(state.runs[event.run], is_closed=True)
-        case Repeated() | Refused() | Recovered():
+        case Refused() | MoreRefused() | Recovered():
             return state
     return replace(state, runs={**state.runs, event.run: run})
 
@@ -169,13 +178,14 @@ def open_run(state: State, terms: Opened, floor: int, accept_untagged: bool) -> 
 
 def decide(state: State, request: ReleaseRequest) -> Granted | Repeated | Refused:
     """Whether a sum may be decrypted (rules 4 to 8)."""
-    names = tuple(sorted(receipt.contributor for receipt in request.receipts))
+    names = names_hash(receipt.contributor for receipt in request.receipts)
+    about = (request.run, request.round, len(request.receipts), names, request.sum_hash)
     if refusal := _fault(state, request):
         reason, detail = refusal
-        return Refused(request.run, request.round, names, request.sum_hash, reason.value, detail)
+        return Refused(*about, reason.value, detail)
     last = state.runs[request.run].last_round
     kind = Repeated if request.round == last else Granted
-    return kind(request.run, request.round, names, request.sum_hash, request.digest)
+    return kind(*about, request.digest)
 
 
 _Fault = tuple[Refusal, str] | None
@@ -197,6 +207,10 @@ def _fault(state: State, request: ReleaseRequest) -> _Fault:
     if request.round == run.last_round and request.digest == run.last_request:
         if run.last_failure:
             return Refusal(run.last_failure), f"round {request.round} was refused for it before"
+        if run.repeats >= MAX_REPEATS:
+            return Refusal.ALREADY_RELEASED, (
+                f"round {request.round} was answered {1 + run.repeats} times; go on with the next"
+            )
         return None
     if request.round == run.last_round:
         return Refusal.ALREADY_RELEASED, f"round {request.round} had its one release"

@@ -1,8 +1,10 @@
 """Who is enrolled: a file that the operator's commands write and the running authority reads.
 
-``contributors.json``: name → enrolment request as approved, and whether it was revoked. The
-authority takes changes over before each decision and writes them to its log, so an approval needs
-no restart, and the log says when it took effect. A name, once used, is never given to other keys.
+``contributors.json``: name → public keys, nonces of the requests that were approved, and whether
+it was revoked. The authority takes changes over before each decision and writes them to its log, so
+an approval needs no restart, and the log says when it took effect. A name, once used, is never
+given to other keys, nor is one that looks like it; a request is good for one approval, also after
+a revocation.
 """
 
 from __future__ import annotations
@@ -10,24 +12,46 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 from authority.events import Event, Revoked
 from authority.release import State, apply, enrol
-from shared.errors import LedgerError, ProtocolError, ReleaseRefused
+from shared.errors import EnrolmentError, LedgerError, ProtocolError, ReleaseRefused
 from shared.private_files import replace_file
 from shared.protocol.contributor_keys import ContributorKeys
+from shared.protocol.enrolment import EnrolmentRequest, fingerprint
+from shared.protocol.names import find_alike
 
 
 @dataclass(frozen=True)
 class Member:
-    """A line of the roster."""
+    """A line of the roster.
+
+    Attributes:
+        keys: for sealed sums.
+        is_revoked: whether it counts no more.
+        node_key: the device's key at its server, OpenSSH format; empty in a simulation, and for
+            who was enrolled before the authority kept it.
+        nonces: of the requests that were approved.
+        approved_at: when; empty where `node_key` is.
+    """
 
     keys: ContributorKeys
     is_revoked: bool = False
+    node_key: str = ""
+    nonces: tuple[str, ...] = ()
+    approved_at: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """As the device's owner sees it; empty where there is no `node_key`."""
+        return fingerprint(self.keys.name, self.node_key, self.keys) if self.node_key else ""
 
 
 class Roster:
@@ -53,10 +77,7 @@ class Roster:
             status = self._path.stat()
             if (status.st_ino, status.st_mtime_ns) != self._version:
                 raw = json.loads(self._path.read_text(encoding="utf-8"))
-                self._members = {
-                    name: Member(ContributorKeys.from_json(line["request"]), bool(line["revoked"]))
-                    for name, line in raw.items()
-                }
+                self._members = {name: _member(line) for name, line in raw.items()}
                 self._version = status.st_ino, status.st_mtime_ns
         except FileNotFoundError:
             self._version, self._members = None, {}
@@ -66,21 +87,43 @@ class Roster:
             ) from error
         return dict(self._members)
 
-    def approve(self, requests: Iterable[ContributorKeys]) -> None:
-        """Enrol contributors; who is enrolled with the same keys already stays so.
+    def approve(self, contributors: Iterable[ContributorKeys]) -> None:
+        """Enrol the contributors of a simulation, which are nobody's devices and send no requests.
+
+        Who is enrolled with the same keys already stays so.
 
         Raises:
             ReleaseRefused: a name or key is taken or was revoked. Nobody is enrolled then.
         """
 
         def change(members: dict[str, Member]) -> None:
-            state = State()
-            for event in _changes(state, members):
-                state = apply(state, event)
-            for keys in requests:
+            state = _state_of(members)
+            for keys in contributors:
                 if enrolled := enrol(state, keys):
                     state = apply(state, enrolled)
                     members[keys.name] = Member(keys)
+
+        self._update(change)
+
+    def enrol(self, request: EnrolmentRequest) -> None:
+        """Enrol the device of a request whose signatures, age and fingerprint were checked.
+
+        Raises:
+            EnrolmentError: the request was used before, its device is enrolled, its node key is
+                another's, or its name looks like another one.
+            ReleaseRefused: the name or a key is taken or was revoked.
+        """
+
+        def change(members: dict[str, Member]) -> None:
+            _check_new(members, request)
+            enrol(_state_of(members), request.contributor)
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            members[request.name] = Member(
+                request.contributor,
+                node_key=request.node_key,
+                nonces=(request.nonce,),
+                approved_at=now,
+            )
 
         self._update(change)
 
@@ -110,13 +153,60 @@ class Roster:
             members = self.members()
             change(members)
             raw = {
-                name: {"request": member.keys.to_json(), "revoked": member.is_revoked}
+                name: {
+                    "request": member.keys.to_json(),
+                    "revoked": member.is_revoked,
+                    "node_key": member.node_key,
+                    "nonces": member.nonces,
+                    "approved_at": member.approved_at,
+                }
                 for name, member in sorted(members.items())
             }
             replace_file(self._path, json.dumps(raw, indent=1).encode())
 
 
-def _changes(state: State, members: dict[str, Member]) -> Iterator[Event]:
+def _member(line: Mapping[str, Any]) -> Member:
+    return Member(
+        ContributorKeys.from_json(line["request"]),
+        bool(line["revoked"]),
+        str(line.get("node_key", "")),
+        tuple(map(str, line.get("nonces", ()))),
+        str(line.get("approved_at", "")),
+    )
+
+
+def _check_new(members: Mapping[str, Member], request: EnrolmentRequest) -> None:
+    for name, member in members.items():
+        if request.nonce in member.nonces:
+            raise EnrolmentError(
+                f"this request was used already, at {member.approved_at} for {name!r}; if that was "
+                f"not you, revoke it with: calyx authority revoke DIR {name}"
+            )
+        if name != request.name and member.node_key == request.node_key:
+            raise EnrolmentError(
+                f"the key of {request.name!r} is that of {name!r}; enrol the device in a folder of "
+                "its own"
+            )
+    if alike := find_alike(request.name, members):
+        raise EnrolmentError(
+            f"{request.name!r} looks like {alike!r}, which is enrolled; choose another name for "
+            "the new device"
+        )
+    before = members.get(request.name)
+    # A line without a node key is of a version that kept none: the request completes it.
+    is_whole = before is not None and before.node_key and not before.is_revoked
+    if before is not None and is_whole and before.keys == request.contributor:
+        raise EnrolmentError(
+            f"{request.name!r} is enrolled already and nothing was changed; if you did not approve "
+            f"it, revoke it with: calyx authority revoke DIR {request.name}"
+        )
+
+
+def _state_of(members: Mapping[str, Member]) -> State:
+    return reduce(apply, _changes(State(), members), State())
+
+
+def _changes(state: State, members: Mapping[str, Member]) -> Iterator[Event]:
     for name, member in members.items():
         try:
             enrolled = enrol(state, member.keys) if name not in state.revoked else None

@@ -1,8 +1,10 @@
 """The key authority behind gRPC: `authority.local` for one aggregation server elsewhere.
 
 Both ends present certificates of one root made for this line (`authority.certificates`), so only
-the server gets as far as a request. Nothing read from it is kept before it is within bounds:
-messages, number of receipts, number and size of ciphertexts, and the time all of it may take.
+the server gets as far as a request. Who has no certificate holds a connection for the time of a
+handshake (`Limits`). Nothing read from the server is kept before it is within bounds: messages,
+number of receipts, number and size of ciphertexts (`authority.upload`), the time between two parts
+and the time all of it may take.
 A refusal is answered with its reason; an unexpected fault is logged here and answered with the
 word "internal" only, because its text might quote what the other side must not see.
 """
@@ -13,12 +15,14 @@ import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import NoReturn
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from authority.local import LocalAuthority
+from authority.upload import NothingCame, Parts, read_upload
 from shared.certificates import Credentials
 from shared.encryption import SealingParameters
 from shared.errors import CalyxError, EncryptionError, ProtocolError, ReleaseRefused
@@ -28,13 +32,9 @@ from shared.protocol.authority_client import (
     MAX_MESSAGE_BYTES,
     REFUSAL_KEY,
     Refusal,
-    ReleaseRequest,
+    Released,
 )
-from shared.protocol.receipts import Receipt
-from shared.protocol.signed import check_name, is_hex
 
-MAX_RECEIPTS = 100_000
-MAX_CALL_S = 600.0
 PIECE_BYTES = 2**20
 SERVICE_NAME = "calyx.authority.v1.KeyAuthority"
 
@@ -51,21 +51,53 @@ _STATUS = {
 }
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What one caller can hold of this process, and for how long.
+
+    Attributes:
+        handshake_s: until a connection has shown its certificate.
+        connections: at once, with and without a certificate; fewer than a process may have files
+            open (1024, as a rule), because the log and the keys need some.
+        idle_s: until a connection without calls is closed; the server's opens again by itself.
+        calls: at once.
+        call_s: the longest deadline of a call.
+        uploads: of sums at once: each holds a thread and as many ciphertexts as a sum has.
+        stall_s: until an upload must have gone on.
+    """
+
+    handshake_s: float = 10.0
+    connections: int = 512
+    idle_s: float = 300.0
+    calls: int = 16
+    call_s: float = 600.0
+    uploads: int = 4
+    stall_s: float = 20.0
+
+
 class KeyAuthorityServicer(authority_pb2_grpc.KeyAuthorityServicer):
     """The calls of ``authority.proto``.
 
     Args:
         authority: does the work; its owner closes it.
+        limits: on calls.
     """
 
-    def __init__(self, authority: LocalAuthority) -> None:
-        self._authority = authority
+    def __init__(self, authority: LocalAuthority, limits: Limits) -> None:
+        self._authority, self._limits = authority, limits
+        self._uploads = threading.BoundedSemaphore(limits.uploads)
+        # Twice as many: a thread that waits comes free a moment after its call has ended.
+        self._readers = ThreadPoolExecutor(2 * limits.uploads, "calyx-authority-reader")
+
+    def close(self) -> None:
+        """Wait for the threads, when no call is left."""
+        self._readers.shutdown()
 
     def OpenRun(  # noqa: N802  the name in the proto file
         self, request: pb.RunTerms, context: grpc.ServicerContext
     ) -> Iterator[pb.RunPart]:
         """See ``authority.proto``."""
-        _check_deadline(context)
+        _check_deadline(context, self._limits.call_s)
         try:
             opening = self._authority.open_run(
                 request.run,
@@ -84,10 +116,14 @@ class KeyAuthorityServicer(authority_pb2_grpc.KeyAuthorityServicer):
         self, request_iterator: Iterator[pb.ReleasePart], context: grpc.ServicerContext
     ) -> Iterator[pb.ReleasedPart]:
         """See ``authority.proto``."""
-        _check_deadline(context)
+        _check_deadline(context, self._limits.call_s)
         try:
-            request, chunks = self._read(request_iterator)
-            released = self._authority.release(request, chunks)
+            released = self._upload(request_iterator)
+        except NothingCame:
+            seconds = f"{self._limits.stall_s:g} s"
+            context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"nothing came for {seconds}")
+        except TooManyUploads as error:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         except Exception as error:
             _answer(error, context)
         values = released.values
@@ -100,29 +136,25 @@ class KeyAuthorityServicer(authority_pb2_grpc.KeyAuthorityServicer):
         for piece in _pieces(values.astype("<i8").tobytes()):
             yield pb.ReleasedPart(values=piece)
 
+    def _upload(self, parts: Iterator[pb.ReleasePart]) -> Released:
+        if not self._uploads.acquire(blocking=False):
+            raise TooManyUploads(f"{self._limits.uploads} sums are on their way already")
+        try:
+            waiting = Parts(parts, self._readers, self._limits.stall_s)
+            return self._authority.release(*read_upload(self._authority, waiting))
+        finally:
+            self._uploads.release()
+
     def CloseRun(  # noqa: N802
         self, request: pb.RunName, context: grpc.ServicerContext
     ) -> pb.Closed:
         """See ``authority.proto``."""
-        _check_deadline(context)
+        _check_deadline(context, self._limits.call_s)
         try:
             self._authority.close_run(request.run)
         except Exception as error:
             _answer(error, context)
         return pb.Closed()
-
-    def _read(self, parts: Iterator[pb.ReleasePart]) -> tuple[ReleaseRequest, list[bytes]]:
-        """The whole request; the rules are checked before its ciphertexts are taken in."""
-        run, round = "?", 0
-        try:
-            header = _read_header(parts)
-            run, round = header.run, header.round
-            request = _read_request(header, parts)
-            self._authority.check(request)
-            count, size = self._authority.chunk_limits(run)
-            return request, _read_chunks(header, parts, count, size)
-        except ProtocolError as error:
-            self._authority.refuse_malformed(run, round, str(error))
 
 
 class AuthorityServer:
@@ -133,6 +165,7 @@ class AuthorityServer:
         host, port: where to listen; port 0 takes a free one.
         root_certificate: PEM; whoever calls must have a certificate of this root.
         credentials: the authority's own.
+        limits: on connections and calls.
 
     Raises:
         CalyxError: the port is taken.
@@ -145,19 +178,26 @@ class AuthorityServer:
         port: int,
         root_certificate: bytes,
         credentials: Credentials,
+        limits: Limits = Limits(),
     ) -> None:
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="calyx-authority")
         options = [
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             ("grpc.so_reuseport", 0),
+            ("grpc.server_handshake_timeout_ms", round(1000 * limits.handshake_s)),
+            ("grpc.max_allowed_incoming_connections", limits.connections),
+            ("grpc.max_connection_idle_ms", round(1000 * limits.idle_s)),
+            ("grpc.max_concurrent_streams", limits.calls),
             ("grpc.keepalive_time_ms", 30_000),
+            ("grpc.keepalive_timeout_ms", 20_000),
         ]
-        self._server = grpc.server(self._pool, options=options, maximum_concurrent_rpcs=16)
-        authority_pb2_grpc.add_KeyAuthorityServicer_to_server(
-            KeyAuthorityServicer(authority), self._server
+        self._server = grpc.server(
+            self._pool, options=options, maximum_concurrent_rpcs=limits.calls
         )
-        self._health = health.HealthServicer()
+        self._servicer = KeyAuthorityServicer(authority, limits)
+        authority_pb2_grpc.add_KeyAuthorityServicer_to_server(self._servicer, self._server)
+        self._health = _Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         tls = grpc.ssl_server_credentials(
             [(credentials.private_key, credentials.certificate)],
@@ -184,47 +224,24 @@ class AuthorityServer:
         done: threading.Event = self._server.stop(grace_s)
         done.wait()
         self._pool.shutdown()
+        self._servicer.close()
 
 
-def _read_header(parts: Iterator[pb.ReleasePart]) -> pb.ReleaseHeader:
-    first = next(parts, None)
-    if first is None or first.WhichOneof("part") != "header":
-        raise ProtocolError("a release starts with its header")
-    check_name("run", first.header.run)
-    return first.header
+class TooManyUploads(Exception):
+    """No upload is taken in now."""
 
 
-def _read_request(header: pb.ReleaseHeader, parts: Iterator[pb.ReleasePart]) -> ReleaseRequest:
-    if not is_hex(header.sum_hash, 64):
-        raise ProtocolError("the hash of the sum is not one")
-    if header.receipts > MAX_RECEIPTS:
-        raise ProtocolError(f"{header.receipts} receipts; {MAX_RECEIPTS} are the most")
-    receipts: list[Receipt] = []
-    while len(receipts) < header.receipts:
-        part = next(parts, None)
-        if part is None or part.WhichOneof("part") != "receipt":
-            raise ProtocolError(f"{len(receipts)} receipts came of {header.receipts}")
-        receipts.append(Receipt.from_json(part.receipt))
-    return ReleaseRequest(
-        header.run, header.round, header.contributors, tuple(receipts), header.sum_hash
-    )
+class _Health(health.HealthServicer):  # type: ignore[misc]  # untyped
+    """Health without `Watch`, a call that needs no deadline and never ends."""
 
+    def __init__(self) -> None:
+        super().__init__(experimental_non_blocking=False)
 
-def _read_chunks(
-    header: pb.ReleaseHeader, parts: Iterator[pb.ReleasePart], count: int, size: int
-) -> list[bytes]:
-    if header.chunks != count:
-        raise ProtocolError(f"a sum of run {header.run!r} has {count} ciphertexts")
-    chunks: list[bytes] = []
-    for part in parts:
-        if part.WhichOneof("part") != "chunk" or len(chunks) == count:
-            raise ProtocolError("something follows that was not announced")
-        if len(part.chunk) > size:
-            raise ProtocolError(f"a ciphertext of run {header.run!r} has {size} bytes at most")
-        chunks.append(part.chunk)
-    if len(chunks) < count:
-        raise ProtocolError(f"{len(chunks)} ciphertexts came of {count}")
-    return chunks
+    def Watch(  # noqa: N802
+        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
+    ) -> Iterator[health_pb2.HealthCheckResponse]:
+        """Refused."""
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "ask with Check")
 
 
 def _pieces(content: bytes) -> Iterator[bytes]:
@@ -232,12 +249,10 @@ def _pieces(content: bytes) -> Iterator[bytes]:
         yield content[start : start + PIECE_BYTES]
 
 
-def _check_deadline(context: grpc.ServicerContext) -> None:
+def _check_deadline(context: grpc.ServicerContext, most_s: float) -> None:
     remaining = context.time_remaining()
-    if remaining is None or remaining > MAX_CALL_S:
-        context.abort(
-            grpc.StatusCode.INVALID_ARGUMENT, f"set a deadline of {MAX_CALL_S:g} s at most"
-        )
+    if remaining is None or remaining > most_s:
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"set a deadline of {most_s:g} s at most")
 
 
 def _read_parameters(text: str) -> SealingParameters:

@@ -170,9 +170,10 @@ class Deployment:
                 registry=registry,
             )
             request = enrolled.device.request_path.read_text()
-            approve(self.folder, request)
+            fingerprint = enrolled.request.fingerprint
+            approve(self.folder, request, fingerprint=fingerprint)
             if is_sealed:
-                authority_launch.approve(self.authority_dir, request)
+                authority_launch.approve(self.authority_dir, request, fingerprint=fingerprint)
             words = ("client", "join", str(directory), *noise)
             self.devices.append(Party(words, root / f"device-{number}.out", environment=state))
 

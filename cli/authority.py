@@ -9,6 +9,7 @@ import typer
 
 from cli.help_text import help_text
 from cli.options import AsJson, Verbose
+from cli.request_file import Fingerprint
 
 app = typer.Typer(no_args_is_help=True, help="Run the key authority, which alone can decrypt sums.")
 
@@ -108,19 +109,30 @@ def serve(
 
 
 def approve(
-    directory: Directory, request: Annotated[Path, typer.Argument(metavar="REQUEST")]
+    directory: Directory,
+    request: Annotated[Path, typer.Argument(metavar="REQUEST")],
+    fingerprint: Fingerprint = None,
+    as_json: AsJson = False,
 ) -> None:
     """Enrol the device whose enrolment request is in the file REQUEST.
 
+    Anybody can make a request under any name, the server's operator too. So get the fingerprint
+    from the device's owner, on the telephone or in person, and neither from the server's operator
+    nor with the file. It is asked for if it is not on the command line.
+
     [bold]Examples[/bold]
     calyx authority approve ~/authority device-7.json
+    calyx authority approve ~/authority device-7.json --fingerprint XXXX-XXXX-...
     """
     from authority.launch import approve as enrol
     from cli.console import terminal
-    from cli.request_file import request_text
+    from cli.request_file import request_text, stated_fingerprint
 
-    with terminal() as screen:
-        screen.say(f"enrolled {enrol(directory, request_text(request)).name}")
+    with terminal(as_json=as_json) as screen:
+        text = request_text(request)
+        made = enrol(directory, text, fingerprint=stated_fingerprint(screen, fingerprint))
+        screen.say(f"enrolled {made.name}, fingerprint {made.fingerprint}")
+        screen.emit({"name": made.name, "fingerprint": made.fingerprint})
 
 
 def revoke(directory: Directory, name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
@@ -145,13 +157,11 @@ def status(directory: Directory, as_json: AsJson = False) -> None:
     calyx authority status ~/authority --json
     """
     from authority.launch import status_of
-    from cli.console import facts, plain, terminal
+    from cli.console import facts, plain, table, terminal, whole
 
     with terminal(as_json=as_json) as screen:
         found = status_of(directory)
         state = f"served (process {found['pid']})" if found["running"] else "not served"
-        members = found["contributors"]
-        names = [m["name"] + (" (revoked)" if m["revoked"] else "") for m in members]
         screen.show(
             facts(
                 {
@@ -159,11 +169,23 @@ def status(directory: Directory, as_json: AsJson = False) -> None:
                     "address": found["address"],
                     "key to pin": found["verify_key"],
                     "certificate": f"valid until {found['certificate_valid_until'][:10]}",
-                    "enrolled": plain(", ".join(names)) or "nobody yet",
                     "log": f"{found['log_entries']} entries, chain complete",
                 }
             )
         )
+        screen.line()
+        if found["contributors"]:
+            members = table("enrolled", "fingerprint", "approved", "")
+            for member in found["contributors"]:
+                members.add_row(
+                    plain(member["name"]),
+                    whole(member["fingerprint"] or "not kept: enrolled by an older version"),
+                    member["approved_at"][:10],
+                    "revoked" if member["revoked"] else "",
+                )
+            screen.show(members)
+        else:
+            screen.line("nobody is enrolled; approve one with: calyx authority approve DIR REQUEST")
         screen.emit(found)
 
 

@@ -61,6 +61,13 @@ class Terminal:
         """Something to think about that stops nothing."""
         self.say(f"warning: {message}", style="yellow")
 
+    def ask(self, question: str) -> str | None:
+        """What the user types in answer; None where nobody sits at a terminal."""
+        if sys.stdin is None or not sys.stdin.isatty():
+            return None
+        self.human.print(Text(plain(question) + " "), end="", soft_wrap=True)
+        return sys.stdin.readline().strip()
+
     def busy(self, what: str) -> AbstractContextManager[object]:
         """Show that something takes a moment; nothing where lines cannot be redrawn."""
         return self.human.status(what) if self.is_live else nullcontext()
@@ -109,6 +116,11 @@ def plain(text: str) -> str:
     """One line without control characters, whatever the text was."""
     joined = re.sub(r"\s*[\n\r\t\v\f]+\s*", " ", text.strip("\n\r\t\v\f"))
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in joined)
+
+
+def whole(text: str) -> Text:
+    """A cell that is folded and never cut short, for what is compared or copied."""
+    return Text(plain(text), overflow="fold")
 
 
 def _finite(value: Any) -> Any:

@@ -9,6 +9,7 @@ import typer
 
 from cli.help_text import help_text
 from cli.options import AsJson, DataDir, Settings, Verbose
+from cli.request_file import Fingerprint
 
 if TYPE_CHECKING:
     from cli.console import Terminal
@@ -237,23 +238,41 @@ def stop(
 def approve(
     directory: Directory,
     request: Annotated[Path, typer.Argument(metavar="REQUEST")],
+    fingerprint: Fingerprint = None,
+    max_records: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Records it may declare at most.", show_default="as in server.toml"
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Let the device take part whose enrolment request is in the file REQUEST.
 
-    Compare the fingerprint with what the device's owner reads from his screen: it shows that
-    nobody exchanged the request on its way. A request can be used once.
+    The fingerprint is what the device's owner reads from his screen, on the telephone or in
+    person: it shows that nobody exchanged the request on its way. It is asked for if it is not on
+    the command line. A request can be used once.
+
+    A device's vote weighs as much as the record count that it declares, which nobody can check;
+    --max-records limits it for this device, max_records in server.toml for all others.
 
     [bold]Examples[/bold]
     calyx server approve ~/server clinic-a.json
+    calyx server approve ~/server clinic-a.json --fingerprint XXXX-XXXX-... --max-records 5000
     """
     from cli.console import terminal
-    from cli.request_file import request_text
+    from cli.request_file import request_text, stated_fingerprint
     from server.enrolment import approve as enrol
     from server.folder import ServerFolder
 
     with terminal(as_json=as_json) as screen:
-        node = enrol(ServerFolder(directory), request_text(request))
+        text = request_text(request)
+        node = enrol(
+            ServerFolder(directory),
+            text,
+            fingerprint=stated_fingerprint(screen, fingerprint),
+            max_records=max_records,
+        )
         screen.say(f"approved {node.name}, fingerprint {node.fingerprint}")
         screen.emit({"name": node.name, "fingerprint": node.fingerprint, "node_id": node.node_id})
 
@@ -278,7 +297,7 @@ for command in (init, up, run, status, stop, approve, revoke, authority, renew):
 
 
 def _show_status(screen: Terminal, found: dict[str, Any]) -> None:
-    from cli.console import facts, plain, table
+    from cli.console import facts, plain, table, whole
 
     state = f"up (process {found['pid']})" if found["running"] else "down"
     screen.show(
@@ -296,9 +315,14 @@ def _show_status(screen: Terminal, found: dict[str, Any]) -> None:
     if not found["devices"]:
         screen.line("no devices yet; approve one with: calyx server approve DIR REQUEST")
     else:
-        devices = table("device", "status", "approved")
+        devices = table("device", "status", "approved", "fingerprint")
         for device in found["devices"]:
-            devices.add_row(plain(device["name"]), device["status"], device["approved_at"])
+            devices.add_row(
+                plain(device["name"]),
+                device["status"],
+                device["approved_at"][:10],
+                whole(device["fingerprint"]),
+            )
         screen.show(devices)
     if found["runs"]:
         screen.line()

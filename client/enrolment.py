@@ -20,7 +20,7 @@ from shared.data import Dataset
 from shared.errors import DataError, UsageError
 from shared.private_files import create_private, private_directory, replace_file
 from shared.protocol.enrolment import EnrolmentRequest, make_request, read_request
-from shared.protocol.signed import check_name
+from shared.protocol.names import check_device_name
 
 POLICY = """\
 # What you, the owner of these records, allow. Checked on this device against every instruction,
@@ -97,7 +97,7 @@ def enroll(
     """
     device = _new_device(directory)
     name = name or socket.gethostname()
-    check_name("device", name)
+    check_device_name(name)
     # A device that cannot use its records would fail in every round instead.
     records = stored_records(data)
     try:

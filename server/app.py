@@ -37,6 +37,7 @@ def serve(grid: Grid, context: Context, authority: Authority | None = None) -> N
         workers=int(local.get("workers", 0)),
         simulation_seed=int(local["simulation-seed"]) if "simulation-seed" in local else None,
         device_names=_names(str(local["device-names"])) if "device-names" in local else None,
+        record_limits=json.loads(str(local["record-limits"])) if "record-limits" in local else None,
     )
     settings.run_dir.mkdir(parents=True, exist_ok=True)
     Federation(grid, from_run_config(context.run_config), settings, authority).run()

@@ -1,8 +1,8 @@
 """Which devices may take part: `nodes.json`, and Flower's own list kept equal to it.
 
-A request is approved once: its nonce is remembered. A name belongs to its first keys for good, so
-that a name in a run's report always means one device. Approving and revoking work also while the
-server is down; when it is up, Flower's list is changed at once.
+A request is approved once: its nonce is remembered. A name belongs to its first keys for good, and
+no name looks like another, so that a name in a run's report always means one device. Approving and
+revoking work also while the server is down; when it is up, Flower's list is changed at once.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from shared.private_files import replace_file
 from shared.process_lock import exclusive
 from shared.protocol import flower_internals as flower
 from shared.protocol.enrolment import EnrolmentRequest, p384_key, read_request
+from shared.protocol.names import find_alike
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class ApprovedNode:
         approved_at: when first.
         revoked_at: when it was revoked; empty if it was not.
         node_id: Flower's number; 0 until the server knows it.
+        max_records: more than so many it may not declare; 0: as many as the server's settings say.
     """
 
     name: str
@@ -42,6 +44,7 @@ class ApprovedNode:
     approved_at: str
     revoked_at: str = ""
     node_id: int = 0
+    max_records: int = 0
 
     @property
     def is_revoked(self) -> bool:
@@ -66,20 +69,41 @@ def approved_nodes(folder: ServerFolder) -> dict[str, ApprovedNode]:
         ) from error
 
 
-def approve(folder: ServerFolder, request_text: str) -> ApprovedNode:
-    """Let the device of a request take part.
+def record_limits(folder: ServerFolder) -> dict[str, int]:
+    """How many records each device may declare, by name: what a vote can weigh at most.
 
     Raises:
-        EnrolmentError: the request was altered, is too old, was used before, or its name or key
-            is taken.
-        UsageError: there is no server in this folder.
+        LedgerError, UsageError: as `approved_nodes` and `ServerFolder.settings`.
+    """
+    most = folder.settings().max_records
+    return {node.name: node.max_records or most for node in approved_nodes(folder).values()}
+
+
+def approve(
+    folder: ServerFolder, request_text: str, *, fingerprint: str, max_records: int | None = None
+) -> ApprovedNode:
+    """Let the device of a request take part.
+
+    Args:
+        folder: of the server.
+        request_text: of the device's enrolment request.
+        fingerprint: what the device's owner sees; not taken from the request.
+        max_records: records that it may declare at most; None for what the settings say.
+
+    Raises:
+        EnrolmentError: the request was altered, is too old, of another fingerprint or was used
+            before, its name or key is taken, or its name looks like that of another device.
+        UsageError: there is no server in this folder, or `max_records` is below 1.
     """
     folder.settings()
+    if max_records is not None and max_records < 1:
+        raise UsageError(f"max_records is {max_records}; a device has at least one record")
     request = read_request(request_text)
     request.check_age()
+    request.check_fingerprint(fingerprint)
     with _changing(folder):
         nodes = approved_nodes(folder)
-        node = _approved(nodes, request)
+        node = replace(_approved(nodes, request), max_records=max_records or 0)
         _store(folder, nodes | {node.name: node})
         if folder.running_pid() is not None:
             reconcile(folder)
@@ -144,6 +168,11 @@ def _approved(nodes: dict[str, ApprovedNode], request: EnrolmentRequest) -> Appr
                 f"the key of {request.name!r} is that of {other.name!r}; enrol the device in a "
                 "folder of its own"
             )
+    if alike := find_alike(request.name, nodes):
+        raise EnrolmentError(
+            f"{request.name!r} looks like {alike!r}, which is known here; choose another name for "
+            "the new device"
+        )
     before = nodes.get(request.name)
     if before is None:
         return ApprovedNode(

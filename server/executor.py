@@ -28,7 +28,7 @@ import httpx
 from flwr.app import Context, RecordDict
 
 from server.durable import write_atomically
-from server.enrolment import approved_nodes
+from server.enrolment import approved_nodes, record_limits
 from server.folder import ServerFolder
 from server.journal import FILE_NAME
 from server.outcome import check_effect
@@ -210,6 +210,7 @@ class Executor:
                 "engine": "deployment",
                 "workers": 0,
                 "device-names": json.dumps(self._device_names()),
+                "record-limits": json.dumps(record_limits(self._folder)),
             },
             state=RecordDict(),
             run_config=to_run_config(config),

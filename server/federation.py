@@ -105,7 +105,7 @@ class Federation:
         self._strategy = Aggregator(config.federation)
         self._union = UnionStep(config.federation)
         self._average = RunningAverage(config.federation.average_decay)
-        self._attendance = Attendance(grid, config, settings.device_names)
+        self._attendance = Attendance(grid, config, settings.device_names, settings.record_limits)
         self._presence = Presence(self._attendance, self._least, settings.device_names)
 
     @property

@@ -44,6 +44,8 @@ class ServerSettings(BaseModel):
         listen: address to listen on; anything but loopback lets others reach every API.
         port: for devices, operators and the executor alike.
         authority: host:port of the key authority; empty: no sealed runs.
+        max_records: records that a device may declare at most, unless it was approved with a
+            number of its own. A vote weighs as much as the count, which nobody can check.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +53,7 @@ class ServerSettings(BaseModel):
     listen: str = LOOPBACK
     port: int = Field(DEFAULT_PORT, ge=1, le=65535)
     authority: str = Field("", pattern=r"^(\S+:\d{1,5})?$")
+    max_records: int = Field(100_000, ge=1)
 
 
 class ServerFolder:

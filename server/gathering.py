@@ -38,12 +38,19 @@ class Attendance:
         config: the run.
         approved: in a deployment, the name that each node was approved under: a device cannot
             take part as another one. None in a simulation.
+        record_limits: in a deployment, how many records each client may declare, by name. None in
+            a simulation, which made its clients itself.
     """
 
     def __init__(
-        self, grid: Grid, config: Config, approved: Mapping[int, str] | None = None
+        self,
+        grid: Grid,
+        config: Config,
+        approved: Mapping[int, str] | None = None,
+        record_limits: Mapping[str, int] | None = None,
     ) -> None:
         self._grid, self._config, self._approved = grid, config, approved
+        self._record_limits = record_limits
         self._seen: set[int] = set()
         self._doubted: set[int] = set()
         self._has_begun = False
@@ -125,7 +132,7 @@ class Attendance:
             self._seen.add(node)
             self._doubted.discard(node)
             try:
-                member = _introduced(reply, self._config)
+                member = _introduced(reply, self._config, self._record_limits)
                 if self._approved is not None:
                     _check_name(member.client, self._approved.get(node))
             except ProtocolError as error:
@@ -159,7 +166,7 @@ def _check_name(claimed: str, approved: str | None) -> None:
         )
 
 
-def _introduced(reply: Message, config: Config) -> Member:
+def _introduced(reply: Message, config: Config, record_limits: Mapping[str, int] | None) -> Member:
     if reply.has_error():
         raise ProtocolError(read_failure(reply).reason)
     who = Introduction.from_content(reply.content)
@@ -167,6 +174,17 @@ def _introduced(reply: Message, config: Config) -> Member:
     records = who.declared_records if told else config.privacy.nominal_records
     if records < 1:
         raise ProtocolError(f"client {who.client} declares no records")
+    most = records if record_limits is None else record_limits.get(who.client, 0)
+    if counted and records > most:
+        # Kept with the largest count that is believed: nothing may weigh more than that.
+        return Member(
+            who.client,
+            max(most, 1),
+            Standing.DECLINED,
+            f"client {who.client} declares {records} records and at most {most} are believed; if "
+            "it has so many, set max_records in server.toml, or approve a new request of it with: "
+            "calyx server approve DIR REQUEST --max-records N",
+        )
     if who.code_hash != code_hash():
         return Member(
             who.client,

@@ -108,6 +108,7 @@ def status_of(directory: Path) -> dict[str, Any]:
                 "node_id": node.node_id,
                 "approved_at": node.approved_at,
                 "fingerprint": node.fingerprint,
+                "max_records": node.max_records or settings.max_records,
             }
             for node in approved_nodes(folder).values()
         ],

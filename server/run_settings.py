@@ -18,6 +18,7 @@ class RunSettings:
         workers: client processes, for the record.
         simulation_seed: seed of central noise in a simulation; None for system entropy.
         device_names: in a deployment, who each of Flower's nodes was approved as.
+        record_limits: in a deployment, how many records each device may declare, by name.
     """
 
     run: str
@@ -26,3 +27,4 @@ class RunSettings:
     workers: int
     simulation_seed: int | None = None
     device_names: Mapping[int, str] | None = None
+    record_limits: Mapping[str, int] | None = None

@@ -5,14 +5,16 @@ secret. Both private keys sign everything in it, so neither key can be taken out
 another name or beside another key, and only the device itself can have made it. The nonce makes
 each request one of a kind: whoever approves remembers it, and the same file is not approved twice.
 
-What a signature cannot show is whose device it is. For that the operator compares the fingerprint
-with what the device's owner reads out.
+What a signature cannot show is whose device it is: anybody can make a request under any name. For
+that the owner reads the fingerprint out, and who approves has to state what he heard
+(`EnrolmentRequest.check_fingerprint`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -29,7 +31,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from shared.errors import EnrolmentError, ProtocolError
 from shared.protocol.contributor_keys import ContributorKeys
-from shared.protocol.signed import canonical, check_name, is_hex, verifies
+from shared.protocol.names import check_device_name
+from shared.protocol.signed import canonical, is_hex, verifies
 
 FORMAT = "calyx-enrolment-1"
 VALID_DAYS = 14
@@ -57,14 +60,35 @@ class EnrolmentRequest:
 
     @property
     def fingerprint(self) -> str:
-        """Eight groups of four hex digits over both keys, for people to compare."""
-        digest = hashlib.sha256(_signed_bytes(self, with_nonce=False)).hexdigest()[:32]
-        return "-".join(digest[i : i + 4] for i in range(0, 32, 4))
+        """Eight groups of four hex digits over name and keys, for people to compare."""
+        return fingerprint(self.name, self.node_key, self.contributor)
 
     @property
     def node_public_key(self) -> ec.EllipticCurvePublicKey:
         """`node_key` as an object."""
         return p384_key(self.node_key)
+
+    def check_fingerprint(self, stated: str) -> None:
+        """Refuse a request that is not the one whose fingerprint the device's owner read out.
+
+        Args:
+            stated: all of it; capitals, spaces and dashes do not matter.
+
+        Raises:
+            EnrolmentError: it is another one, or not whole. Does not say which one it has: who
+                approves would only copy it.
+        """
+        digits = re.sub(r"[\s:-]", "", stated).lower()
+        if not is_hex(digits, 32):
+            raise EnrolmentError(
+                "a fingerprint is 32 hexadecimal digits in groups of four, all of them; ask the "
+                "owner of the device for it, who sees it with: calyx client enroll DIR --renew"
+            )
+        if digits != self.fingerprint.replace("-", ""):
+            raise EnrolmentError(
+                f"this is not the request of {self.name!r} that has the fingerprint you gave; do "
+                "not approve it: get the file again from the device's owner, by another way"
+            )
 
     def check_age(self, now: datetime | None = None) -> None:
         """Refuse a request that lay about too long.
@@ -98,7 +122,7 @@ def make_request(
     public = node_key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
     created_at = datetime.now(UTC).isoformat(timespec="seconds")
     request = EnrolmentRequest(name, public, contributor, secrets.token_hex(16), created_at)
-    signed = _signed_bytes(request, with_nonce=True)
+    signed = _signed_bytes(request)
     content = {
         "format": FORMAT,
         "name": name,
@@ -131,7 +155,7 @@ def read_request(text: str) -> EnrolmentRequest:
         request = EnrolmentRequest(
             contributor=ContributorKeys.from_json(json.dumps(raw["contributor"])), **fields
         )
-        check_name("device", request.name)
+        check_device_name(request.name)
         if (
             not is_hex(request.nonce, 32)
             or datetime.fromisoformat(request.created_at).tzinfo is None
@@ -141,7 +165,7 @@ def read_request(text: str) -> EnrolmentRequest:
     except (KeyError, TypeError, ValueError, RecursionError, ProtocolError) as error:
         reason = " ".join(str(error).split())[:200]
         raise EnrolmentError(f"this is no enrolment request that can be used: {reason}") from error
-    signed = _signed_bytes(request, with_nonce=True)
+    signed = _signed_bytes(request)
     if request.contributor.name != request.name or not _signed_by_both(
         request, signed, *signatures
     ):
@@ -152,17 +176,11 @@ def read_request(text: str) -> EnrolmentRequest:
     return request
 
 
-def contributor_keys(text: str) -> ContributorKeys:
-    """The part of a request that a key authority needs; it may also come without the rest.
-
-    Raises:
-        EnrolmentError, ProtocolError: as `read_request`, or too old.
-    """
-    if '"format"' not in text:
-        return ContributorKeys.from_json(text)
-    request = read_request(text)
-    request.check_age()
-    return request.contributor
+def fingerprint(name: str, node_key: str, contributor: ContributorKeys) -> str:
+    """What people compare: half of a SHA-256 over a device's name and all of its public keys."""
+    keys = _key_bytes(name, node_key, contributor)
+    digest = hashlib.sha256(canonical("enrolment-request", *keys)).hexdigest()[:32]
+    return "-".join(digest[i : i + 4] for i in range(0, 32, 4))
 
 
 def _signed_by_both(
@@ -175,10 +193,13 @@ def _signed_by_both(
     return verifies(request.contributor.verify_key, contributor_signature, signed)
 
 
-def _signed_bytes(request: EnrolmentRequest, *, with_nonce: bool) -> bytes:
-    keys = (request.name, request.node_key, request.contributor.to_json())
-    once = (request.nonce, request.created_at) if with_nonce else ()
-    return canonical("enrolment-request", *keys, *once)
+def _signed_bytes(request: EnrolmentRequest) -> bytes:
+    keys = _key_bytes(request.name, request.node_key, request.contributor)
+    return canonical("enrolment-request", *keys, request.nonce, request.created_at)
+
+
+def _key_bytes(name: str, node_key: str, contributor: ContributorKeys) -> tuple[str, str, str]:
+    return name, node_key, contributor.to_json()
 
 
 def p384_key(text: str) -> ec.EllipticCurvePublicKey:
@@ -193,4 +214,6 @@ def p384_key(text: str) -> ec.EllipticCurvePublicKey:
         raise ValueError("the node key is of an unknown kind") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         raise ValueError("the node key is not on the curve P-384")
+    if key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode() != text:
+        raise ValueError("the node key is followed by something")  # one key, one way to write it
     return key

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
@@ -33,6 +34,7 @@ from shared.protocol.authority_client import (
     RemoteAuthority,
 )
 from shared.protocol.contributor_keys import ContributorKeys
+from shared.protocol.enrolment import make_request
 from shared.protocol.receipts import Receipt, fresh_nonce
 from shared.protocol.tags import TagKeys
 
@@ -47,12 +49,19 @@ class Device:
     """A contributor with its private keys."""
 
     name: str
-    signing: Ed25519PrivateKey
-    sealing: X25519PrivateKey
+    signing: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+    sealing: X25519PrivateKey = field(default_factory=X25519PrivateKey.generate)
+    node: ec.EllipticCurvePrivateKey = field(
+        default_factory=lambda: ec.generate_private_key(ec.SECP384R1())
+    )
 
     @property
     def keys(self) -> ContributorKeys:
         return ContributorKeys.of(self.name, self.signing, self.sealing)
+
+    def request(self) -> str:
+        """A new enrolment request."""
+        return make_request(self.name, self.node, self.signing, self.keys)
 
 
 @dataclass(frozen=True)
@@ -108,10 +117,7 @@ class Run:
 
 @pytest.fixture(scope="session")
 def devices() -> list[Device]:
-    return [
-        Device(f"device-{i}", Ed25519PrivateKey.generate(), X25519PrivateKey.generate())
-        for i in range(6)
-    ]
+    return [Device(f"device-{i}") for i in range(6)]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,13 +10,12 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from authority import launch
 from authority.events import Enrolled, Granted, Recovered, Repeated
@@ -29,8 +29,9 @@ from shared.errors import (
     RunError,
     UsageError,
 )
+from shared.protocol import enrolment
 from shared.protocol.authority_client import RemoteAuthority
-from shared.protocol.contributor_keys import ContributorKeys
+from shared.protocol.enrolment import read_request
 
 # Runs an authority that kills itself, as kill -9 would, at one point of a release.
 CHILD = textwrap.dedent(
@@ -119,8 +120,13 @@ def serve() -> Iterator[Serve]:
 def made(folder: Path, devices: Any) -> launch.AuthorityFiles:
     files = launch.init(folder)
     for device in devices:
-        launch.approve(folder, device.keys.to_json())
+        approve(folder, device.request())
     return files
+
+
+def approve(folder: Path, request: str) -> None:
+    """Approve it with the fingerprint that its owner sees."""
+    launch.approve(folder, request, fingerprint=read_request(request).fingerprint)
 
 
 def connect(files: launch.AuthorityFiles, port: int, timeout_s: float = 30.0) -> RemoteAuthority:
@@ -242,7 +248,7 @@ def test_settings_that_are_not_allowed_are_named(
 def test_a_folder_without_an_authority_is_a_usage_error(tmp_path: Path) -> None:
     for call in (
         lambda: launch.serve(tmp_path),
-        lambda: launch.approve(tmp_path, "{}"),
+        lambda: launch.approve(tmp_path, "{}", fingerprint=""),
         lambda: launch.revoke(tmp_path, "device"),
     ):
         with pytest.raises(UsageError, match="make one with"):
@@ -257,20 +263,70 @@ def test_a_wrong_passphrase_stops_it_before_it_listens(folder: Path) -> None:
             launch.serve(folder, port=0, passphrase=wrong)
 
 
-def test_a_stolen_enrolment_request_is_of_no_use(made: launch.AuthorityFiles, devices: Any) -> None:
-    request = devices[0].keys
+def test_a_device_cannot_be_enrolled_twice_or_in_anothers_place(
+    made: launch.AuthorityFiles, devices: Any
+) -> None:
+    first = devices[0]
     with pytest.raises(EnrolmentError, match="enrolled already"):
-        launch.approve(made.directory, request.to_json())
-    stolen = request.to_json().replace("device-0", "device-9")
-    with pytest.raises(ProtocolError, match="not signed by its own key"):
-        launch.approve(made.directory, stolen)
-    stranger = Ed25519PrivateKey.generate()
-    copied = ContributorKeys.of("device-9", stranger, devices[0].sealing)
+        approve(made.directory, first.request())
+    with pytest.raises(EnrolmentError, match="that of 'device-0'"):
+        approve(made.directory, replace(devices[1], name="device-9", node=first.node).request())
+    stranger = type(first)("device-9")
     with pytest.raises(ReleaseRefused, match="one device, one name"):
-        launch.approve(made.directory, copied.to_json())
-    taken = ContributorKeys.of("device-0", stranger, X25519PrivateKey.generate())
+        approve(made.directory, replace(stranger, sealing=first.sealing).request())
     with pytest.raises(ReleaseRefused, match="enrolled with other keys"):
-        launch.approve(made.directory, taken.to_json())
+        approve(made.directory, replace(stranger, name="device-0").request())
+    with pytest.raises(EnrolmentError, match="looks like 'device-0'"):
+        approve(made.directory, replace(stranger, name="device-O").request())
+
+
+def test_a_forged_request_needs_the_fingerprint_that_its_owner_cannot_have_said(
+    folder: Path, devices: Any
+) -> None:
+    """The server's operator makes one under the device's name; it is as valid as the real one."""
+    launch.init(folder)
+    real = devices[0].request()
+    forged = type(devices[0])(devices[0].name).request()
+    said = read_request(real).fingerprint
+    with pytest.raises(EnrolmentError, match="not the request of 'device-0' that has the"):
+        launch.approve(folder, forged, fingerprint=said)
+    assert launch.status_of(folder)["contributors"] == []
+    launch.approve(folder, real, fingerprint=said)
+    (listed,) = launch.status_of(folder)["contributors"]
+    assert (listed["name"], listed["fingerprint"]) == ("device-0", said)
+
+
+def test_a_request_is_used_once_and_not_when_it_is_old(
+    folder: Path, devices: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch.init(folder)
+    request = devices[0].request()
+    approve(folder, request)
+    for _ in range(2):
+        with pytest.raises(EnrolmentError, match="was used already"):
+            approve(folder, request)
+        launch.revoke(folder, "device-0")
+    with monkeypatch.context() as patch:
+        patch.setattr(enrolment, "VALID_DAYS", -1)
+        with pytest.raises(EnrolmentError, match="make a new one on that device"):
+            approve(folder, devices[1].request())
+    with pytest.raises(EnrolmentError, match="no enrolment request that can be used"):
+        launch.approve(folder, devices[1].keys.to_json(), fingerprint="0" * 32)
+
+
+def test_a_roster_of_an_older_version_is_read_and_completed(folder: Path, devices: Any) -> None:
+    launch.init(folder)
+    lines = {d.name: {"request": d.keys.to_json(), "revoked": False} for d in devices[:2]}
+    lines["device-1"]["revoked"] = True
+    (folder / "contributors.json").write_text(json.dumps(lines))
+    listed = launch.status_of(folder)["contributors"]
+    assert [member["fingerprint"] for member in listed] == ["", ""]
+    request = devices[0].request()
+    approve(folder, request)
+    listed = launch.status_of(folder)["contributors"]
+    assert listed[0]["fingerprint"] == read_request(request).fingerprint
+    with pytest.raises(ReleaseRefused, match="was revoked"):
+        approve(folder, devices[1].request())
 
 
 def test_revoking_needs_somebody_to_revoke(made: launch.AuthorityFiles) -> None:

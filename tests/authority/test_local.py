@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from authority.events import Granted, Refused, Repeated
-from authority.local import LocalAuthority
+from authority.events import Granted, MoreRefused, Refused, Repeated, names_hash
+from authority.local import MAX_KEYS_IN_MEMORY, LocalAuthority
 from authority.log import verify
+from authority.refusal_lines import MAX_LINES
 from shared.encryption import derive_parameters
 from shared.errors import EncryptionError, LedgerError, ReleaseRefused
 from shared.protocol.authority_client import Refusal
@@ -33,7 +37,8 @@ def test_an_honest_sum_is_released_exactly(
         assert entry.event == Granted(
             "run-1",
             round,
-            tuple(device.name for device in run.devices[: 3 + round]),
+            3 + round,
+            names_hash(device.name for device in run.devices[: 3 + round]),
             request.sum_hash,
             request.digest,
         )
@@ -160,3 +165,93 @@ def test_a_lost_identity_is_not_replaced_by_a_new_one(
     (folder / "identity.key").unlink()
     with pytest.raises(LedgerError, match="trust no other"):
         LocalAuthority(folder)
+
+
+def test_refusals_do_not_fill_the_log_and_are_all_counted(
+    authority: LocalAuthority, run: Any, folder: Path
+) -> None:
+    """Requests that differ each time; the count goes on after a restart; releases still work."""
+    path = folder / "releases.jsonl"
+    request, chunks = run.request(1, run.uploads(1))
+    sizes = []
+    for number in range(1000):
+        other = replace(request, sum_hash=f"{number:064x}", contributors=4)
+        with pytest.raises(ReleaseRefused, match="^count"):
+            authority.check(other)
+        sizes.append(path.stat().st_size)
+    whole = [entry.event for entry in verify(path).entries if isinstance(entry.event, Refused)]
+    assert len(whole) == MAX_LINES and whole[0] != whole[1]
+    assert sizes[-1] - sizes[MAX_LINES] < 10_000
+    assert sizes[-1] == sizes[-200]
+    authority.close()
+    with LocalAuthority(folder) as restarted:
+        for _ in range(1000):
+            with pytest.raises(ReleaseRefused, match="^count"):
+                restarted.check(replace(request, contributors=4))
+        released = restarted.release(request, chunks)
+        assert released.log_index == len(verify(path).entries) - 1
+    counts = [e.event.count for e in verify(path).entries if isinstance(e.event, MoreRefused)]
+    assert counts == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]
+
+
+def test_invented_runs_share_one_allowance_and_take_none_of_a_runs_own(
+    authority: LocalAuthority, run: Any, folder: Path
+) -> None:
+    path = folder / "releases.jsonl"
+    for number in range(MAX_LINES + 3):
+        with pytest.raises(ReleaseRefused, match="^unknown-run"):
+            authority.close_run(f"invented-{number}")
+    request, _ = run.request(1, run.uploads(1, count=2))
+    with pytest.raises(ReleaseRefused, match="^too-few"):
+        authority.check(request)
+    events = [entry.event for entry in verify(path).entries]
+    assert [e for e in events if isinstance(e, MoreRefused)] == [
+        MoreRefused("", 1),
+        MoreRefused("", 2),
+    ]
+    assert isinstance(events[-1], Refused) and events[-1].run == "run-1"
+
+
+def test_refused_openings_and_releases_name_nobody_in_the_log(
+    authority: LocalAuthority, run: Any, folder: Path
+) -> None:
+    """Only the terms of a run that was opened have the names, once."""
+    names = [f"{number:04d}-{'x' * 90}" for number in range(4000)]
+    parameters = derive_parameters(scheme="bfv", contributors=4000, value_bound=100, length=50)
+    before = (folder / "releases.jsonl").stat().st_size
+    with pytest.raises(ReleaseRefused, match="^not-enrolled"):
+        authority.open_run("large", parameters, 3, names)
+    assert (folder / "releases.jsonl").stat().st_size - before < 1000
+    last = verify(folder / "releases.jsonl").entries[-1].event
+    assert isinstance(last, Refused)
+    assert (last.contributors, last.contributors_hash) == (4000, names_hash(names))
+    authority.release(*run.request(1, run.uploads(1)))
+    assert (folder / "releases.jsonl").read_text().count('"device-0"') == 2  # enrolled, opened
+
+
+def test_runs_without_end_are_not_opened(
+    authority: LocalAuthority,
+    run: Any,
+    folder: Path,
+    open_run: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each costs the disk a key and a line with its members."""
+    monkeypatch.setattr(authority, "_openings", deque([time.monotonic()] * 100, maxlen=100))
+    with pytest.raises(ReleaseRefused, match="100 runs were opened within an hour"):
+        open_run(authority, authority.verify_key, "one-more")
+    assert len(list((folder / "keys").iterdir())) == 1
+    open_run(authority, authority.verify_key)  # the same terms again are no new run
+    hour_ago = time.monotonic() - 3601
+    monkeypatch.setattr(authority, "_openings", deque([hour_ago] * 100, maxlen=100))
+    open_run(authority, authority.verify_key, "one-more")
+
+
+def test_keys_of_many_runs_are_not_all_kept_in_memory(
+    authority: LocalAuthority, run: Any, open_run: Callable[..., Any], total_of: TotalOf
+) -> None:
+    for number in range(MAX_KEYS_IN_MEMORY):
+        open_run(authority, authority.verify_key, f"other-{number}")
+    assert len(authority._keys) == MAX_KEYS_IN_MEMORY and "run-1" not in authority._keys
+    uploads = run.uploads(1)
+    assert (authority.release(*run.request(1, uploads)).values == total_of(uploads)).all()

@@ -6,20 +6,21 @@ import errno
 import json
 import os
 import stat
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from authority.events import Closed, Granted, Recovered, Refused, Revoked
+from authority.events import Closed, Granted, Opened, Recovered, Refused, Revoked, names_hash
 from authority.log import GENESIS, AuthorityLog, verify
 from shared.errors import LedgerError
 
 EVENTS = (
     Revoked("device"),
-    Granted("run", 1, ("a", "b"), "5" * 64, "6" * 64),
-    Refused("run", 1, ("a",), "5" * 64, "too-few", "1 contributor, 2 are needed"),
+    Granted("run", 1, 2, names_hash(["a", "b"]), "5" * 64, "6" * 64),
+    Refused("run", 1, 1, names_hash(["a"]), "5" * 64, "too-few", "1 contributor, 2 are needed"),
     Closed("run"),
 )
 
@@ -175,6 +176,31 @@ def test_a_full_disk_stops_the_log_until_it_is_opened_again(
     with AuthorityLog(written) as log:
         assert log.is_usable
     assert isinstance(verify(written).entries[-1].event, Recovered)
+
+
+def test_a_log_with_names_in_its_decisions_is_read_as_counts_and_hashes(path: Path) -> None:
+    """As they were written before; the run's terms have the names now as then."""
+    from authority.log import _hash
+
+    opened = asdict(Opened("run", "a" * 64, 2, 3, ("a", "b", "c"), True))
+    granted = {"run": "run", "round": 1, "contributors": ["b", "a"], "sum_hash": "5" * 64}
+    bodies = [
+        {"event": "opened", **opened},
+        {"event": "granted", **granted, "request": "6" * 64},
+        {"event": "refused", **granted, "reason": "too-few", "detail": ""},
+    ]
+    lines, previous = [], GENESIS
+    for index, fields in enumerate(bodies):
+        body = {**fields, "index": index, "time": "then", "previous": previous}
+        previous = _hash(body)
+        lines.append(json.dumps({**body, "hash": previous}) + "\n")
+    path.write_text("".join(lines))
+    names = names_hash(["a", "b"])
+    assert [entry.event for entry in verify(path).entries] == [
+        Opened(**opened),
+        Granted("run", 1, 2, names, "5" * 64, "6" * 64),
+        Refused("run", 1, 2, names, "5" * 64, "too-few", ""),
+    ]
 
 
 def test_a_missing_log_is_a_clear_error(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ class ReleaseMachine(RuleBasedStateMachine):
         if fails:
             self.failed[run] = self.failed.get(run, 0) + 1
             assert self.failed[run] <= MAX_FAILED_PROOFS
-            self._happens(Failed(run, round, (), asked.sum_hash, "proof", ""))
+            self._happens(Failed(run, round, 0, "", asked.sum_hash, "proof", ""))
 
     @rule()
     def crash_and_replay(self) -> None:

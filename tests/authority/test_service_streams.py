@@ -44,6 +44,8 @@ def streams(run: Any) -> dict[str, list[pb.ReleasePart]]:
         "run with a line break": [header(run="a\nb"), *receipts, *rest],
         "hash that is none": [header(sum_hash="x"), *receipts, *rest],
         "too many receipts announced": [header(receipts=2**31), *receipts, *rest],
+        "more receipts than the run has": [header(receipts=33), *receipts, *rest],
+        "an endless receipt": [first, pb.ReleasePart(receipt="x" * 5000), *receipts[1:], *rest],
         "a receipt missing": [first, *receipts[:2], *rest],
         "a receipt that is none": [first, pb.ReleasePart(receipt="{}"), *receipts[1:], *rest],
         "a receipt too many": [first, *receipts, receipts[0], *rest],
@@ -60,14 +62,14 @@ def test_malformed_streams_are_refused_logged_and_spend_nothing(
 ) -> None:
     with line.channel() as channel:
         stub = authority_pb2_grpc.KeyAuthorityStub(channel)
-        for number, (name, parts) in enumerate(streams(far_run).items(), start=1):
+        for name, parts in streams(far_run).items():
             with pytest.raises(grpc.RpcError) as caught:
                 list(stub.Release(iter(parts), timeout=20.0, wait_for_ready=True))
             metadata = {item.key: item.value for item in caught.value.trailing_metadata()}
             assert metadata[REFUSAL_KEY] == "malformed", name
             assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-            entries = verify(folder / "releases.jsonl").entries
-            assert sum(isinstance(entry.event, Refused) for entry in entries) == number
+            told = [entry.event for entry in verify(folder / "releases.jsonl").entries]
+            assert caught.value.details() in [e.detail for e in told if isinstance(e, Refused)]
     uploads = far_run.uploads(1)
     released = remote.release(*far_run.request(1, uploads))
     assert (released.values == total_of(uploads)).all()

@@ -16,6 +16,7 @@ from bench.deployment import Deployment, Party, calyx
 from client.launch import status_of as device_status
 from client.ledger import Ledger
 from server.launch import status_of as server_status
+from shared.protocol.enrolment import read_request
 from simulations import run as simulate
 
 from .network import Network
@@ -177,8 +178,11 @@ def test_revoked_device_stops_and_cannot_come_back(federation: Deployment, tmp_p
     directory, server = tmp_path / "late", str(federation.server_dir)
     assert enroll_stranger(federation, directory, "late").returncode == 0
     request = str(directory / "request.json")
-    assert command("server", "approve", server, request).returncode == 0
-    again = command("server", "approve", server, request)
+    unsaid = command("server", "approve", server, request)
+    assert unsaid.returncode == 2 and "add --fingerprint" in unsaid.stderr
+    said = ("--fingerprint", read_request((directory / "request.json").read_text()).fingerprint)
+    assert command("server", "approve", server, request, *said).returncode == 0
+    again = command("server", "approve", server, request, *said)
     assert again.returncode == 1 and "was used already" in again.stderr
     device = Party(("client", "join", str(directory)), tmp_path / "late.out")
     device.start()

@@ -16,13 +16,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from server import launch, setup, submission
-from server.enrolment import approve, approved_nodes, revoke
+from server.enrolment import ApprovedNode, approved_nodes, record_limits, revoke
+from server.enrolment import approve as approve_stated
 from server.folder import ServerFolder
 from shared import certificates
 from shared.config.load import build, from_settings
 from shared.errors import ConfigError, EnrolmentError, UsageError
 from shared.protocol.contributor_keys import ContributorKeys
-from shared.protocol.enrolment import make_request
+from shared.protocol.enrolment import make_request, read_request
 
 LOCAL = ("secure_aggregation.scheme=none", "privacy.noise=local")
 
@@ -43,6 +44,12 @@ class Keys:
     def request(self, name: str = "clinic") -> str:
         contributor = ContributorKeys.of(name, self.signing, self.sealing)
         return make_request(name, self.node, self.signing, contributor)
+
+
+def approve(folder: ServerFolder, request: str, max_records: int | None = None) -> ApprovedNode:
+    """Approve it with the fingerprint that its owner sees."""
+    fingerprint = read_request(request).fingerprint
+    return approve_stated(folder, request, fingerprint=fingerprint, max_records=max_records)
 
 
 def test_folder_is_for_its_owner_alone(folder: ServerFolder) -> None:
@@ -100,6 +107,45 @@ def test_request_is_good_for_one_approval(folder: ServerFolder) -> None:
         approve(folder, request)
     assert len(approve(folder, keys.request()).nonces) == 2
     assert list(approved_nodes(folder)) == ["clinic"]
+
+
+def test_request_with_another_fingerprint_is_not_approved(folder: ServerFolder) -> None:
+    mine, forged = Keys().request(), Keys().request()
+    fingerprint = read_request(mine).fingerprint
+    with pytest.raises(EnrolmentError, match="is not the request of 'clinic' that has the") as told:
+        approve_stated(folder, forged, fingerprint=fingerprint)
+    assert read_request(forged).fingerprint not in str(told.value)
+    for part in ("", fingerprint[:19], "y"):
+        with pytest.raises(EnrolmentError, match="32 hexadecimal digits"):
+            approve_stated(folder, mine, fingerprint=part)
+    assert approved_nodes(folder) == {}
+    spoken = fingerprint.upper().replace("-", " ")
+    assert approve_stated(folder, mine, fingerprint=spoken).fingerprint == fingerprint
+
+
+def test_no_two_devices_have_names_that_look_alike(folder: ServerFolder) -> None:
+    approve(folder, Keys().request("clinic-0"))
+    for name in ("Clinic-0", "clinic-O", "clinic_0", "clínic-0"):
+        with pytest.raises(EnrolmentError, match="looks like 'clinic-0'"):
+            approve(folder, Keys().request(name))
+    revoke(folder, "clinic-0")
+    with pytest.raises(EnrolmentError, match="looks like 'clinic-0'"):
+        approve(folder, Keys().request("clinic-o"))
+    assert approve(folder, Keys().request("clinic-1")).name == "clinic-1"
+
+
+def test_record_limit_is_the_servers_unless_a_device_has_its_own(folder: ServerFolder) -> None:
+    first = Keys()
+    approve(folder, first.request("first"))
+    approve(folder, Keys().request("second"), max_records=70)
+    assert record_limits(folder) == {"first": 100_000, "second": 70}
+    settings = folder.settings_path.read_text()
+    folder.settings_path.write_text(settings.replace("100000", "500"))
+    assert record_limits(folder) == {"first": 500, "second": 70}
+    approve(folder, first.request("first"), max_records=900)
+    assert record_limits(folder) == {"first": 900, "second": 70}
+    with pytest.raises(UsageError, match="max_records is 0"):
+        approve(folder, first.request("first"), max_records=0)
 
 
 def test_a_name_belongs_to_its_first_keys_for_good(folder: ServerFolder) -> None:

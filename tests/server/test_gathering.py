@@ -6,21 +6,19 @@ import pytest
 from flwr.app import Message
 
 from server.gathering import Attendance
+from server.rounds import Standing
 from shared.config.load import build, from_settings
 from shared.errors import RoundError
 from shared.protocol.identity import code_hash
 from shared.protocol.messages import Introduction
 from simulations.grid import LocalGrid
 
-CONFIG = build(
-    from_settings(
-        [
-            "federation.clients=3",
-            "federation.round_timeout_s=0.3",
-            "federation.join_timeout_s=0.6",
-        ]
-    )
-)
+SETTINGS = [
+    "federation.clients=3",
+    "federation.round_timeout_s=0.3",
+    "federation.join_timeout_s=0.6",
+]
+CONFIG = build(from_settings(SETTINGS))
 ALL = ["a", "b", "c"]
 
 
@@ -31,13 +29,14 @@ class Clients:
         self.names = {2: "a", 3: "b", 4: "c"}
         self.asked: list[str] = []
         self.silent: set[str] = set()
+        self.declared = 100
         self._replies: list[Message] = []
 
     def submit(self, message: Message) -> None:
         name = self.names[message.metadata.dst_node_id]
         self.asked.append(name)
         if name not in self.silent:
-            content = Introduction(name, 100, "1", code_hash()).to_content()
+            content = Introduction(name, self.declared, "1", code_hash()).to_content()
             self._replies.append(Message(content, reply_to=message))
 
     def collect(self, timeout_s: float) -> list[Message]:
@@ -142,3 +141,33 @@ def test_device_cannot_come_under_another_ones_name(clients: Clients) -> None:
     attendance = Attendance(Nodes(clients), CONFIG, {2: "a", 3: "b", 4: "x"})
     assert [member.client for member in attendance.gather()] == ["a", "b"]
     assert attendance.wait_for(ALL, 2) == ["a", "b"]
+
+
+LIMITS = {"a": 100, "b": 99, "c": 1000}
+
+
+def test_client_that_declares_more_than_is_believed_is_declined_and_weighs_no_more(
+    clients: Clients,
+) -> None:
+    attendance = Attendance(Nodes(clients), CONFIG, clients.names, LIMITS)
+    members = {member.client: member for member in attendance.gather()}
+    assert members["a"].standing is members["c"].standing is Standing.ACTIVE
+    assert members["b"].standing is Standing.DECLINED and members["b"].declared_records == 99
+    assert "client b declares 100 records and at most 99 are believed" in members["b"].reason
+    assert "--max-records" in members["b"].reason
+
+
+def test_limits_stop_a_run_that_has_too_few_honest_clients_with_the_reason(
+    clients: Clients,
+) -> None:
+    clients.declared = 10**9
+    with pytest.raises(RoundError, match="client a declares 1000000000 records and at most 100"):
+        Attendance(Nodes(clients), CONFIG, clients.names, LIMITS).gather()
+
+
+def test_counts_that_are_not_used_are_not_limited(clients: Clients) -> None:
+    counts = ["privacy.record_counts=nominal", "privacy.nominal_records=500"]
+    nominal = build(from_settings([*SETTINGS, *counts]))
+    clients.declared = 10**9
+    members = Attendance(Nodes(clients), nominal, clients.names, dict.fromkeys(ALL, 1)).gather()
+    assert {(m.standing, m.declared_records) for m in members} == {(Standing.ACTIVE, 500)}
