@@ -175,7 +175,7 @@ def _introduced(reply: Message, config: Config, record_limits: Mapping[str, int]
     if records < 1:
         raise ProtocolError(f"client {who.client} declares no records")
     most = records if record_limits is None else record_limits.get(who.client, 0)
-    if counted and records > most:
+    if config.tells_record_counts and records > most:
         # Kept with the largest count that is believed: nothing may weigh more than that.
         return Member(
             who.client,
