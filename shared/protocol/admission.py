@@ -115,7 +115,15 @@ class Admission:
         Raises:
             ProtocolError: malformed, or of a version that bound neither plan nor configuration.
         """
-        return record_from_json(cls, text)
+        try:
+            return record_from_json(cls, text)
+        except ProtocolError:
+            if '"parameters_digest"' in text and '"config_digest"' not in text:
+                raise ProtocolError(
+                    "the admission is of an older version, which binds neither plan nor "
+                    "configuration; update the key authority and start a new run"
+                ) from None
+            raise
 
 
 def _box(secret: bytes, point: bytes, seal_key: bytes) -> ChaCha20Poly1305:
