@@ -306,7 +306,12 @@ class LocalAuthority:
 
     def _key_pair(self, run: str) -> KeyPair:
         if run not in self._keys:
-            self._keys[run] = KeyPair.load(self._key_path(run), self._passphrase)
+            path = self._key_path(run)
+            if not path.exists():
+                # A folder put back without keys/, as docs/deploy/authority.md asks for.
+                gone = f"the secret key of run {run!r} is gone from this authority; start a new run"
+                self._refuse(run, 0, (), Refusal.CLOSED_RUN.error(gone))
+            self._keys[run] = KeyPair.load(path, self._passphrase)
         return self._keys[run]
 
     def _key_path(self, run: str) -> Path:

@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 
+from authority.events import Granted
 from authority.local import LocalAuthority
 from authority.release import State, apply, decide, open_run
 from shared.errors import ConfigError, ProtocolError, ReleaseRefused
 from shared.protocol.admission import Admission
 from shared.protocol.authority_client import Refusal, RemoteAuthority
 
+from .decisions import decisions
 from .line import Line
 from .releases import (
     CONFIG_DIGEST,
@@ -162,6 +164,23 @@ def refused(
     with pytest.raises(ReleaseRefused, match=r"^rolled-back: .*restored from a backup") as caught:
         open_run(asked, authority.verify_key, known_head=head)
     assert "\n" not in str(caught.value)
+
+
+def test_authority_put_back_without_the_keys_of_runs_releases_nothing_of_them(
+    authority: LocalAuthority, run: Any, folder: Path, open_run: OpenRun
+) -> None:
+    """As its documentation asks for: even a server that shows no head gets no second sum."""
+    asked, chunks = run.request(1, run.uploads(1))
+    authority.close()
+    shutil.rmtree(folder / "keys")
+    with LocalAuthority(folder) as restored:
+        with pytest.raises(ReleaseRefused, match=r"^closed-run: .* is gone .* start a new run"):
+            restored.release(asked, chunks)
+        with pytest.raises(ReleaseRefused, match=r"^closed-run"):
+            open_run(restored, restored.verify_key)
+        assert not [d for d in decisions(folder) if isinstance(d, Granted)]
+        new = open_run(restored, restored.verify_key, "run-2")
+        assert restored.release(*new.request(1, new.uploads(1))).values.size
 
 
 @pytest.mark.parametrize("head", [(10_000, "0" * 64), (0, "0" * 64), (0, "")])
