@@ -301,7 +301,7 @@ def _wrong_count() -> list[Patch]:
 
 
 def _weaker_plan_for_others() -> list[Patch]:
-    """Every second client is told of a third of the noise; none compares its plan with the terms."""
+    """Every second client is told of a third of the noise, and none compares plan and terms."""
     from client.ledger import Budget
     from client.policy import Policy
     from client.sealing_terms import SealingTerms
