@@ -90,10 +90,10 @@ def test_an_unexpected_fault_tells_the_other_side_nothing(
     folder: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The key file is gone: its path is our business, not the server's."""
+    """The key file is damaged: its path is our business, not the server's."""
     line.authority._keys.clear()
     for path in (folder / "keys").iterdir():
-        path.unlink()
+        path.write_bytes(b"damaged")
     with caplog.at_level(logging.ERROR), pytest.raises(RunError) as caught:
         remote.release(*far_run.request(1, far_run.uploads(1)))
     assert not isinstance(caught.value, ReleaseRefused)
