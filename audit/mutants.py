@@ -300,6 +300,34 @@ def _wrong_count() -> list[Patch]:
     return [(planning, "make_plan", inflated), (Policy, "check", lambda *_: None)]
 
 
+def _weaker_plan_for_others() -> list[Patch]:
+    """Every second client is told of a third of the noise, and none compares plan and terms."""
+    from client.ledger import Budget
+    from client.policy import Policy
+    from client.sealing_terms import SealingTerms
+    from server.planning import Plans
+
+    real = Plans.of
+
+    def of(self: Plans, member: Any) -> Any:
+        plan = real(self, member)
+        if plan.mechanism is None or int(member.client) % 2 == 0:
+            return plan
+        multiplier = plan.noise_multiplier / 3
+        weaker = replace(plan.mechanism, noise_multiplier=multiplier)
+        # As wide as before with the noise, so that the sealing parameters are the same.
+        weaker = replace(weaker, clamp=plan.mechanism.value_bound - weaker.noise_limit)
+        return replace(plan, noise_multiplier=multiplier, mechanism=weaker, target_epsilon=1e4)
+
+    unlimited = property(lambda self: Budget(math.inf, self.privacy.max_delta, "record"))
+    return [
+        (Plans, "of", of),
+        (Policy, "check", lambda *_: None),
+        (Policy, "budget", unlimited),
+        (SealingTerms, "check", lambda *_: None),
+    ]
+
+
 def _batch_norm() -> list[Patch]:
     """A batch norm in the model, and no check that would refuse it."""
     import audit.attacks.canaries as attack
@@ -337,5 +365,6 @@ MUTANTS = (
     Mutant("shuffled batches called Poisson", SAMPLED, _shuffled),
     Mutant("a wrong number of records", SAMPLED, _wrong_count),
     Mutant("noise divided by all clients", SEALED, _noise_for_all_clients),
+    Mutant("a weaker plan for other clients", SEALED, _weaker_plan_for_others),
     Mutant("batch norm", SEALED, _batch_norm),
 )

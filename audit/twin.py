@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from shared.config import Config
 from shared.encryption import SealingParameters
-from shared.protocol.authority_client import Authority, Opening, Released, ReleaseRequest
+from shared.protocol.authority_client import Authority, Head, Opening, Released, ReleaseRequest
 from shared.regular_file import read_regular
 from simulations.engine import Simulation, run_local
 from simulations.follower import JournalFollower
@@ -43,9 +43,14 @@ class WatchedAuthority:
         parameters: SealingParameters,
         min_contributors: int,
         contributors: Sequence[str],
+        plan_digest: str,
+        config_digest: str,
+        known_head: Head | None = None,
     ) -> Opening:
         """See `Authority`."""
-        return self._authority.open_run(run, parameters, min_contributors, contributors)
+        return self._authority.open_run(
+            run, parameters, min_contributors, contributors, plan_digest, config_digest, known_head
+        )
 
     def release(self, request: ReleaseRequest, chunks: Sequence[bytes]) -> Released:
         """See `Authority`."""

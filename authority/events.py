@@ -39,7 +39,13 @@ class Revoked:
 
 @dataclass(frozen=True)
 class Opened:
-    """A run and its terms."""
+    """A run and its terms.
+
+    Attributes:
+        plan_digest: of the privacy plan that all contributors share; empty: each has its own.
+        config_digest: of the run's configuration; empty in entries of a version that bound neither
+            (rule 1 of `authority.release`).
+    """
 
     run: str
     parameters_digest: str
@@ -47,6 +53,8 @@ class Opened:
     max_contributors: int
     contributors: tuple[str, ...]
     is_tagged: bool
+    plan_digest: str = ""
+    config_digest: str = ""
 
 
 @dataclass(frozen=True)

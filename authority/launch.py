@@ -27,6 +27,7 @@ from authority.log import LogReport, verify
 from authority.roster import Roster
 from authority.service import AuthorityServer
 from shared.certificates import Credentials, expiry
+from shared.config.schema import DEFAULT_CONTRIBUTORS, FEWEST_CONTRIBUTORS
 from shared.errors import UsageError
 from shared.log_file import logging_to
 from shared.private_files import create_private, private_directory, replace_file
@@ -47,7 +48,7 @@ class AuthoritySettings(BaseModel):
 
     host: str = DEFAULT_HOST
     port: int = Field(DEFAULT_PORT, ge=0, le=65535)
-    min_contributors: int = Field(2, ge=2)
+    min_contributors: int = Field(DEFAULT_CONTRIBUTORS, ge=FEWEST_CONTRIBUTORS)
     accept_untagged: bool = False
 
 
@@ -71,7 +72,7 @@ def init(
     *,
     hosts: Sequence[str] = ("localhost", "127.0.0.1"),
     port: int = DEFAULT_PORT,
-    min_contributors: int = 2,
+    min_contributors: int | None = None,
     passphrase: bytes | None = None,
 ) -> AuthorityFiles:
     """Make an authority: folder, identity, certificates, settings.
@@ -80,7 +81,7 @@ def init(
         directory: made 0700; an authority that is there already is not touched.
         hosts: names or addresses under which the server will reach it.
         port: written to the settings.
-        min_contributors: smallest minimum of any run.
+        min_contributors: smallest minimum of any run; None for the default.
         passphrase: encrypts the secret keys on the disk.
 
     Raises:
@@ -105,7 +106,8 @@ def init(
     with LocalAuthority(directory, passphrase=passphrase) as authority:
         verify_key = authority.verify_key.hex()
     replace_file(directory / "for-server" / "authority.pub", f"{verify_key}\n".encode())
-    replace_file(settings, _settings_text(port, min_contributors).encode())
+    floor = DEFAULT_CONTRIBUTORS if min_contributors is None else min_contributors
+    replace_file(settings, _settings_text(port, floor).encode())
     return AuthorityFiles(directory, directory / "for-server", verify_key)
 
 

@@ -42,11 +42,12 @@ from authority.refusal_lines import RefusalLines
 from authority.release import State, apply, decide, open_run
 from authority.roster import Roster
 from authority.secret_file import read_secret, write_secret
+from shared.config.schema import DEFAULT_CONTRIBUTORS, FEWEST_CONTRIBUTORS
 from shared.encryption import SealedSum, SealingParameters, context_hash, unpack_sum
-from shared.errors import EncryptionError, LedgerError, ReleaseRefused
+from shared.errors import ConfigError, EncryptionError, LedgerError, ReleaseRefused
 from shared.private_files import private_directory, replace_file
 from shared.protocol.admission import Admission
-from shared.protocol.authority_client import Opening, Refusal, Released, ReleaseRequest
+from shared.protocol.authority_client import Head, Opening, Refusal, Released, ReleaseRequest
 from shared.protocol.signed import check_name
 
 MAX_OPENINGS_AN_HOUR = 100
@@ -67,11 +68,12 @@ class LocalAuthority:
     Args:
         directory: its folder, made 0700 if missing.
         passphrase: encrypts every secret key on the disk; the same one each time.
-        min_contributors: no run with a smaller minimum is opened.
+        min_contributors: no run with a smaller minimum is opened; at least 2.
         accept_untagged: open runs whose sums cannot be verified (CKKS): the server is trusted.
         clock: seconds since the epoch, for the log.
 
     Raises:
+        ConfigError: a minimum below 2.
         EncryptionError: the folder is open to others, or the passphrase is wrong.
         LedgerError: the log is altered, shortened or in use.
     """
@@ -81,15 +83,20 @@ class LocalAuthority:
         directory: Path,
         *,
         passphrase: bytes | None = None,
-        min_contributors: int = 2,
+        min_contributors: int = DEFAULT_CONTRIBUTORS,
         accept_untagged: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        if min_contributors < FEWEST_CONTRIBUTORS:
+            raise ConfigError(
+                f"min_contributors = {min_contributors} would release single updates; "
+                f"{FEWEST_CONTRIBUTORS} is the least"
+            )
         private_directory(directory)
         private_directory(directory / "keys")
         self.roster = Roster(directory)
         self._directory, self._passphrase = directory, passphrase
-        self._floor, self._accept_untagged = max(2, min_contributors), accept_untagged
+        self._floor, self._accept_untagged = min_contributors, accept_untagged
         self._lock = threading.Lock()
         self._keys: dict[str, KeyPair] = {}
         self._openings: deque[float] = deque(maxlen=MAX_OPENINGS_AN_HOUR)
@@ -117,6 +124,9 @@ class LocalAuthority:
         parameters: SealingParameters,
         min_contributors: int,
         contributors: Sequence[str],
+        plan_digest: str,
+        config_digest: str,
+        known_head: Head | None = None,
     ) -> Opening:
         """See `Authority.open_run`. Repeated, it gives the same key, sealed and signed anew."""
         check_name("run", run)
@@ -131,9 +141,13 @@ class LocalAuthority:
             max_contributors=parameters.contributors,
             contributors=tuple(sorted(contributors)),
             is_tagged=parameters.scheme == "bfv",
+            plan_digest=plan_digest,
+            config_digest=config_digest,
         )
         with self._lock:
             self._take_over_roster()
+            if known_head is not None and not self._log.has(*known_head):
+                self._refuse(run, 0, terms.contributors, self._rolled_back(known_head))
             try:
                 opened = open_run(self._state, terms, self._floor, self._accept_untagged)
             except ReleaseRefused as error:
@@ -256,11 +270,25 @@ class LocalAuthority:
                 parameters_digest=terms.parameters_digest,
                 context_hash=context_hash(context),
                 min_contributors=terms.min_contributors,
+                plan_digest=terms.plan_digest,
+                config_digest=terms.config_digest,
                 is_tagged=terms.is_tagged,
             )
             seal_key = bytes.fromhex(self._state.enrolled[name].seal_key)
             admissions[name] = admission.issue(self._identity, seal_key, tag_keys[name])
-        return Opening(context, admissions)
+        verify_keys = {
+            name: bytes.fromhex(self._state.enrolled[name].verify_key)
+            for name in terms.contributors
+        }
+        return Opening(context, admissions, verify_keys)
+
+    def _rolled_back(self, known_head: Head) -> ReleaseRefused:
+        return Refusal.ROLLED_BACK.error(
+            f"the server has seen a release at entry {known_head[0]} that this authority's log of "
+            f"{self._log.head[0] + 1} entries does not have: it was restored from a backup, or is "
+            "another authority's, and could release a round twice; put back its newest log, or "
+            "make a new authority and start a new run there"
+        )
 
     def _record(self, *new: Event) -> tuple[int, str]:
         position = self._log.append(new)
@@ -339,7 +367,14 @@ class LocalAuthority:
         return SealedSum(tuple(chunks), parameters, context, 0).digest
 
     def _key_pair(self, run: str) -> KeyPair:
-        keys = self._keys.get(run) or KeyPair.load(self._key_path(run), self._passphrase)
+        keys = self._keys.get(run)
+        if keys is None:
+            path = self._key_path(run)
+            if not path.exists():
+                # A folder put back without keys/, as docs/deploy/authority.md asks for.
+                gone = f"the secret key of run {run!r} is gone from this authority; start a new run"
+                self._refuse(run, 0, (), Refusal.CLOSED_RUN.error(gone))
+            keys = KeyPair.load(path, self._passphrase)
         self._keep(run, keys)
         return keys
 

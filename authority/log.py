@@ -121,6 +121,7 @@ class AuthorityLog:
             report = verify(path)
             self._past = report.entries
             self._index, self._head = len(report.entries), report.head
+            self._hashes = [bytes.fromhex(entry.hash) for entry in report.entries]
             if report.torn:
                 self._recover(report.torn)
         except BaseException:
@@ -136,6 +137,10 @@ class AuthorityLog:
     def head(self) -> tuple[int, str]:
         """Index and hash of the last entry; (-1, zeros) if there is none."""
         return self._index - 1, self._head
+
+    def has(self, index: int, entry_hash: str) -> bool:
+        """Whether this entry is in the log: whoever saw it saw this log, or a beginning of it."""
+        return 0 <= index < len(self._hashes) and self._hashes[index].hex() == entry_hash
 
     @property
     def is_usable(self) -> bool:
@@ -156,7 +161,7 @@ class AuthorityLog:
             raise LedgerError(
                 f"the log {self.path} failed before or is closed; start the authority again"
             )
-        index, head, lines = self._index, self._head, b""
+        index, head, lines, hashes = self._index, self._head, b"", []
         for event in events:
             body = {
                 "index": index,
@@ -166,6 +171,7 @@ class AuthorityLog:
                 "previous": head,
             }
             head, index = _hash(body), index + 1
+            hashes.append(bytes.fromhex(head))
             lines += _line({**body, "hash": head})
         try:
             view = memoryview(lines)
@@ -180,6 +186,7 @@ class AuthorityLog:
                 "make room and start the authority again"
             ) from error
         self._index, self._head = index, head
+        self._hashes += hashes
         return self.head
 
     def close(self) -> None:

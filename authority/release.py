@@ -5,15 +5,17 @@ anything is done because of it, so the log replayed *is* the state after any cra
 
 Rules for opening a run (`open_run`):
 
-1. A run's terms (parameters, minimum, contributors) never change. The same terms again give the
-   same key again.
+1. A run's terms (parameters, minimum, contributors, plan, configuration) never change. The same
+   terms again give the same key again. They are signed to every contributor, so all of one run are
+   told the same, or refuse (docs/adr/0018). A run that names no configuration was opened by a
+   version that bound neither it nor the plan; it is not opened again.
 2. `min_contributors` is at least the authority's own floor, and there are at least so many
    contributors; all of them are enrolled and none is revoked.
 3. Untagged sums (CKKS) only if the authority's owner allows them.
 
 Rules for releasing (`decide`), in the order of checking:
 
-4. The run is known, neither closed nor suspended.
+4. The run is known, neither closed nor suspended, and names its configuration.
 5. One release a round, rounds strictly forward. The *identical* request again is granted again:
    its sum has the same hash, hence it is the same ciphertext, hence decrypting it a second time
    reveals nothing new. So no plaintext is kept, and a reply lost in a crash is not lost for good.
@@ -64,6 +66,7 @@ from authority.events import (
 from shared.protocol.authority_client import Refusal, ReleaseRequest
 from shared.protocol.contributor_keys import ContributorKeys
 from shared.protocol.receipts import MAX_ROUND, Receipt
+from shared.protocol.signed import is_hex
 
 MAX_FAILED_PROOFS = 3
 MAX_REPEATS = 100
@@ -149,10 +152,18 @@ def open_run(state: State, terms: Opened, floor: int, accept_untagged: bool) -> 
     Raises:
         ReleaseRefused: the rules do not allow it.
     """
+    if not is_hex(terms.config_digest, 64):
+        raise Refusal.TERMS.error(
+            "the server does not say which configuration the run has; update the server"
+        )
+    if terms.plan_digest and not is_hex(terms.plan_digest, 64):
+        raise Refusal.TERMS.error("the digest of the plan is none")
     known = state.runs.get(terms.run)
     if known is not None:
         if known.is_closed:
             raise Refusal.CLOSED_RUN.error(f"run {terms.run!r} is closed; start a new one")
+        if not known.terms.config_digest:
+            raise Refusal.TERMS.error(_of_an_older_version(terms.run))
         if known.terms != terms:
             raise Refusal.TERMS.error(f"run {terms.run!r} was opened on other terms")
         return None
@@ -202,6 +213,8 @@ def _fault(state: State, request: ReleaseRequest) -> _Fault:
             f"run {request.run!r} is suspended after {run.failures} sums that were not those of "
             "their contributors; look at the server and the clients, then start a new run"
         )
+    if not run.terms.config_digest:
+        return Refusal.TERMS, _of_an_older_version(request.run)
     if not 1 <= request.round <= MAX_ROUND:
         return Refusal.MALFORMED, f"round {request.round} is out of range"
     if request.round == run.last_round and request.digest == run.last_request:
@@ -262,6 +275,13 @@ def _receipt_fault(
     if not receipt.verify(key):
         return Refusal.SIGNATURE, f"the receipt of {receipt.contributor!r} is not signed by it"
     return None
+
+
+def _of_an_older_version(run: str) -> str:
+    return (
+        f"run {run!r} was opened by an older version, whose admissions bind neither plan nor "
+        "configuration; start a new run"
+    )
 
 
 def _standing(state: State, name: str) -> _Fault:

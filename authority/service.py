@@ -104,6 +104,9 @@ class KeyAuthorityServicer(authority_pb2_grpc.KeyAuthorityServicer):
                 _read_parameters(request.parameters),
                 request.min_contributors,
                 list(request.contributors),
+                request.plan_digest,
+                request.config_digest,
+                _read_head(request),
             )
         except Exception as error:
             _answer(error, context)
@@ -111,6 +114,8 @@ class KeyAuthorityServicer(authority_pb2_grpc.KeyAuthorityServicer):
             yield pb.RunPart(public_context=piece)
         for admission in opening.admissions.values():
             yield pb.RunPart(admission=admission.to_json())
+        for name, verify_key in opening.contributor_keys.items():
+            yield pb.RunPart(contributor_key=pb.ContributorKey(name=name, verify_key=verify_key))
 
     def Release(  # noqa: N802
         self, request_iterator: Iterator[pb.ReleasePart], context: grpc.ServicerContext
@@ -229,6 +234,12 @@ class AuthorityServer:
 
 class TooManyUploads(Exception):
     """No upload is taken in now."""
+
+
+def _read_head(terms: pb.RunTerms) -> tuple[int, str] | None:
+    if not terms.HasField("known_head"):
+        return None
+    return terms.known_head.index, terms.known_head.hash
 
 
 class _Health(health.HealthServicer):  # type: ignore[misc]  # untyped

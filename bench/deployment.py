@@ -125,6 +125,7 @@ class Deployment:
         simulated_noise: see ``calyx client join``; for comparing with a simulation only.
         device_server: address the devices are told, if not the server's own (a proxy's).
         public_port: of the reverse proxy that the server has written a configuration for.
+        min_contributors: what the authority's owner asks of every run; None for the default.
     """
 
     def __init__(
@@ -137,6 +138,7 @@ class Deployment:
         device_server: str | None = None,
         server_port: int | None = None,
         public_port: int = server_setup.PUBLIC_PORT,
+        min_contributors: int | None = None,
     ) -> None:
         self.root, self.clients = root, clients
         port, authority_port = server_port or free_port(), free_port()
@@ -146,7 +148,9 @@ class Deployment:
         key = ""
         self.authority: Party | None = None
         if is_sealed:
-            made = authority_launch.init(self.authority_dir, port=authority_port)
+            made = authority_launch.init(
+                self.authority_dir, port=authority_port, min_contributors=min_contributors
+            )
             address = f"127.0.0.1:{authority_port}"
             server_setup.use_authority(self.server_dir, address, made.for_server)
             key = made.verify_key

@@ -30,8 +30,9 @@ def init(
     ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to serve on.")] = 9443,
     min_contributors: Annotated[
-        int, typer.Option(min=2, help="No run with a smaller minimum is opened.")
-    ] = 2,
+        int | None,
+        typer.Option(min=2, help="No run with a smaller minimum is opened; 3 unless you say so."),
+    ] = None,
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
     verbose: Verbose = False,

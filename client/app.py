@@ -67,11 +67,11 @@ def introduce(message: Message, context: Context) -> Message:
 @app.query("sealing")
 @_answering
 def accept_sealing(message: Message, context: Context) -> Message:
-    """Check the key authority's offer for this run and keep it."""
+    """Check the key authority's offer for this run, ask the owner's policy, and keep the offer."""
     from shared.protocol.sealing import SealingOffer
 
     config, node = from_run_config(context.run_config), Node.from_settings(context.node_config)
-    node.sealing().accept(SealingOffer.from_content(message.content), config)
+    node.accept_offer(SealingOffer.from_content(message.content), config)
     return Message(RecordDict(), reply_to=message)
 
 

@@ -36,7 +36,7 @@ allow_unprotected = false     # no training without noise
 
 [secure_aggregation]
 required = true               # no update leaves that the server could read
-min_contributors = 2          # no sum of fewer clients; more hide each one better
+min_contributors = 3          # no sum of fewer clients; more hide each one better
 accept_untagged = false       # no sums that the key authority could not check (CKKS)
 
 [training]

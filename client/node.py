@@ -42,6 +42,7 @@ from shared.data import Dataset, load_split
 from shared.errors import DataError, LedgerError, PolicyViolation
 from shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise, seeded_key
 from shared.privacy.plan import PrivacyPlan
+from shared.protocol.sealing import SealingOffer
 from shared.protocol.signed import is_hex
 
 Scalar = str | int | float | bool
@@ -152,6 +153,24 @@ class Node:
         """
         if self.policy_path:
             Policy.load(Path(self.policy_path)).check_record_count(config)
+
+    def accept_offer(self, offer: SealingOffer, config: Config) -> None:
+        """Ask the owner's policy about a sealed run, check the offer, and keep it.
+
+        Raises:
+            PolicyViolation: naming every limit that is not kept, or terms that are too weak.
+            ProtocolError: it is not the authority's word to this client.
+        """
+        if self.policy_path:
+            Policy.load(Path(self.policy_path)).check_offer(config)
+        self.sealing().accept(offer, config, self.owners_least_contributors)
+
+    @property
+    def owners_least_contributors(self) -> int:
+        """No sum of fewer may be released, says the owner; 0 in a simulation without one."""
+        if not self.policy_path:
+            return 0
+        return Policy.load(Path(self.policy_path)).secure_aggregation.min_contributors
 
     def sealing(self) -> SealingState:
         """What this client needs to seal.

@@ -11,7 +11,7 @@ A policy is a TOML file on the device; only ``[privacy]`` and its first three ke
 
     [secure_aggregation]
     required = false           # only sealed updates may leave
-    min_contributors = 2       # in sealed runs: no sum of fewer clients
+    min_contributors = 3       # in sealed runs: no sum of fewer clients
     accept_untagged = false    # also CKKS, whose sums the authority cannot check
 
     [training]
@@ -41,7 +41,7 @@ from pydantic.types import Strict
 from client.ledger import Budget
 from shared.config import Config
 from shared.config.load import faults_of, from_toml
-from shared.config.schema import Positive, Section
+from shared.config.schema import DEFAULT_CONTRIBUTORS, FEWEST_CONTRIBUTORS, Positive, Section
 from shared.errors import ConfigError, PolicyViolation
 from shared.privacy.accounting import spent, within
 from shared.privacy.plan import PrivacyPlan, draft_plan
@@ -81,7 +81,7 @@ class SealingLimits(_Limits):
     """``[secure_aggregation]``: how single updates must be hidden from the server."""
 
     required: bool = False
-    min_contributors: Annotated[int, Field(ge=2)] = 2
+    min_contributors: Annotated[int, Field(ge=FEWEST_CONTRIBUTORS)] = DEFAULT_CONTRIBUTORS
     accept_untagged: bool = False
 
 
@@ -148,7 +148,9 @@ class Policy(_Limits):
             ) from None
         return cls(
             privacy=limits,
-            secure_aggregation=SealingLimits(accept_untagged=True),
+            secure_aggregation=SealingLimits(
+                min_contributors=FEWEST_CONTRIBUTORS, accept_untagged=True
+            ),
             training=TrainingLimits(models=(_ANY_MODEL,)),
             release=ReleaseLimits(metrics=True, record_counts=True),
         )
@@ -182,6 +184,21 @@ class Policy(_Limits):
         if faults or lies:
             raise PolicyViolation(
                 "; ".join(["the owner's policy does not allow this run", *faults, *lies])
+                + "; change the run, or ask the owner to change the policy"
+            )
+
+    def check_offer(self, config: Config) -> None:
+        """Let a sealing offer pass only if the run keeps what can be said of it before its plan.
+
+        Raises:
+            PolicyViolation: naming every limit that is not kept.
+        """
+        faults = [*self._sealing(config), *self._model(config)]
+        if config.secure_aggregation.scheme == "none":
+            faults.append(_fault_text("secure_aggregation.scheme", "none", "bfv, or no offer"))
+        if faults:
+            raise PolicyViolation(
+                "; ".join(["the owner's policy does not allow this sealed run", *faults])
                 + "; change the run, or ask the owner to change the policy"
             )
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from client.node import Node
 from client.sealing import integers_to_seal
+from client.sealing_terms import SealingTerms
 from client.training import train_locally
 from client.update import protect_update
 from shared.config import Config
@@ -45,12 +46,12 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
     model = build_model(config.model, records.input_shape, records.classes, config.seed)
     received = read_record(read_arrays(content), like=weights_of(model))
     load_weights(model, received)
-    sealed = config.secure_aggregation.scheme != "none"
     digest = instruction.digest(config, received)
-    before = None
-    if sealed:
-        _sealing_fits(config, plan, model)
+    terms = before = None
+    if config.secure_aggregation.scheme != "none":
+        terms = _sealing_terms(config, instruction, node, model)
         sealing = node.sealing()
+        sealing.check(terms)
         if not node.is_simulated:
             before = sealing.sent_before(instruction.run, instruction.round, digest)
 
@@ -69,16 +70,16 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
         return before
 
     noise = node.noise(digest)
-    if plan.unit == "record" and plan.noise == "distributed":
+    if terms is not None and plan.unit == "record" and plan.noise == "distributed":
         from client.dp_sgd import clipped_gradient_sum
 
         audit = node.audit(instruction.round)
         vector, _ = clipped_gradient_sum(model, records, plan, noise, audit)
-        return _sealed(vector, config, instruction, node, noise, digest)
+        return _sealed(vector, config, instruction, node, noise, digest, terms)
     loss = _train(model, records, config, instruction, node, noise)
-    if sealed:
+    if terms is not None:
         vector = _update_vector(model, received, plan, len(records))
-        return _sealed(vector, config, instruction, node, noise, digest)
+        return _sealed(vector, config, instruction, node, noise, digest, terms)
     may_tell = not plan.is_private or config.privacy.release_metrics
     metrics = {"train-loss": loss} if may_tell else {}
     return train_reply(to_record(weights_of(model)), plan.declared_records, metrics)
@@ -135,32 +136,42 @@ def _sealed(
     node: Node,
     noise: NoiseSource,
     digest: str,
+    terms: SealingTerms,
 ) -> RecordDict:
     run, number = instruction.run, instruction.round
-    values, parameters = integers_to_seal(vector, config, instruction.plan, number, noise)
+    values, _ = integers_to_seal(vector, config, instruction.plan, number, noise)
     sealing = node.sealing()
-    reply = sealing.seal(values, run, number, parameters)
+    reply = sealing.seal(values, number, terms)
     if not node.is_simulated:
         sealing.keep(reply, run, number, digest)
     return reply
 
 
-def _sealing_fits(config: Config, plan: PrivacyPlan, model: nn.Module) -> None:
-    """The noise must be made for this model, and the fields for the noise."""
-    size = dimension(model)
+def _sealing_terms(
+    config: Config, instruction: TrainInstruction, node: Node, model: nn.Module
+) -> SealingTerms:
+    """What the admission must say. The noise must be made for this model, the fields for it."""
+    plan, size = instruction.plan, dimension(model)
     if plan.mechanism is not None and plan.mechanism.dimension != size:
         raise PolicyViolation(
             f"the plan's noise is for {plan.mechanism.dimension} values, the model has {size}"
         )
     try:
-        sealing_parameters(config, plan, size)
+        parameters = sealing_parameters(config, plan, size)
     except EncryptionError as error:
         # Unlike a ciphertext's, this fault is the run's, and will be there in every round.
         raise ModelError(f"sums of this model cannot be sealed: {error}") from None
+    least = node.owners_least_contributors
+    return SealingTerms.of(instruction.run, node.name, config, parameters, least, plan)
 
 
 def _plan_fits(config: Config, plan: PrivacyPlan, records: Dataset) -> None:
-    """A plan for fewer records than there are would understate the sampling rate's meaning."""
+    """A plan for fewer records than there are would understate the sampling rate's meaning.
+
+    And a share of the noise protects nobody in an update that is not part of a sum.
+    """
+    if plan.noise == "distributed" and config.secure_aggregation.scheme == "none":
+        raise PolicyViolation("distributed noise protects sealed updates only; start a new run")
     if not config.tells_record_counts:
         return
     # In sealed runs all clients share the plan of the one with the most records.

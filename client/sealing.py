@@ -6,6 +6,7 @@ grid, noised, tagged and encrypted with the public key. What leaves the device i
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -17,16 +18,19 @@ from numpy.typing import NDArray
 
 from client.identity import ContributorIdentity
 from client.kept_reply import KeptReply, Occasion
+from client.sealing_terms import SealingTerms
 from shared.config import Config
 from shared.encryption import PublicSealer, SealingParameters, pack
 from shared.encryption.quantise import Grid, dithered_rounding
-from shared.errors import PolicyViolation, ProtocolError
+from shared.errors import PolicyViolation
 from shared.privacy.noise import NoiseSource
 from shared.privacy.plan import PrivacyPlan
 from shared.privacy.rotation import Rotation
 from shared.protocol.admission import Admission
 from shared.protocol.receipts import Receipt, fresh_nonce
 from shared.protocol.sealing import SealingOffer, rotation_seed, sealed_reply, sealing_parameters
+from shared.protocol.signed import canonical
+from shared.protocol.tags import TagKeys
 
 
 @dataclass(frozen=True)
@@ -45,45 +49,49 @@ class SealingState:
     identity_path: Path
     authority_key: bytes
 
-    def accept(self, offer: SealingOffer, config: Config) -> None:
+    def accept(self, offer: SealingOffer, config: Config, owners_least: int) -> None:
         """Check an offer and keep it for the rounds of its run.
+
+        Args:
+            offer: as the server brought it.
+            config: the run as the server describes it.
+            owners_least: the owner's minimum of contributors; 0 in a simulation.
 
         Raises:
             ProtocolError: it is not the authority's word to this client.
-            PolicyViolation: its terms are weaker than the run's.
+            PolicyViolation: its terms are other or weaker than the run's or the owner's.
         """
         admission = offer.admission
-        if (admission.run, admission.contributor) != (offer.run, self.client):
-            raise ProtocolError("the sealing offer is for another run or client")
-        if admission.parameters_digest != offer.parameters.digest:
-            raise ProtocolError("the sealing offer's parameters are not those the authority signed")
-        wanted = config.secure_aggregation.min_contributors
-        if admission.min_contributors < wanted:
-            raise PolicyViolation(
-                f"the authority would release sums of {admission.min_contributors} clients, the "
-                f"run promises {wanted}"
-            )
-        identity = ContributorIdentity.load(self.identity_path)
-        admission.open(identity.sealing, self.authority_key, offer.public_context)
+        terms = SealingTerms.of(offer.run, self.client, config, offer.parameters, owners_least)
+        terms.check(admission)
+        self._opened(admission, offer.public_context)
         PublicSealer(offer.parameters, offer.public_context)  # refuses a context with a secret key
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         fields = {"parameters": offer.parameters.to_json(), "admission": admission.to_json()}
         _write(self._path(offer.run, "context"), offer.public_context)
         _write(self._path(offer.run, "json"), json.dumps(fields).encode())
 
-    def seal(
-        self, values: NDArray[np.int64], run: str, server_round: int, expected: SealingParameters
-    ) -> RecordDict:
-        """Seal integers of shape (length,) for one round of a run it was admitted to.
+    def check(self, terms: SealingTerms) -> None:
+        """See that the kept admission is the authority's, and says what it must; before a charge.
 
         Raises:
-            PolicyViolation: it was not admitted, or on other parameters.
+            PolicyViolation: it was not admitted, or on other or weaker terms.
+            ProtocolError: what was kept is not the authority's word to this client.
         """
+        admission, context = self._admitted(terms.run)
+        terms.check(admission)
+        self._opened(admission, context)
+
+    def seal(self, values: NDArray[np.int64], server_round: int, terms: SealingTerms) -> RecordDict:
+        """Seal integers of shape (length,) for one round of a run it was admitted to.
+
+        Raises: as `check`, which is made again: the admission may have been replaced since.
+        """
+        run, expected = terms.run, terms.parameters
         admission, context = self._admitted(run)
-        if admission.parameters_digest != expected.digest:
-            raise PolicyViolation("the run's sealing parameters are not those of the admission")
+        terms.check(admission)
+        tags = self._opened(admission, context)
         identity = ContributorIdentity.load(self.identity_path)
-        tags = admission.open(identity.sealing, self.authority_key, context)
         slots, nonce = pack(values, expected), fresh_nonce()
         if admission.is_tagged:
             slots = tags.tagged(slots, expected.plain_modulus, server_round, nonce)
@@ -118,13 +126,19 @@ class SealingState:
         try:
             fields = json.loads(self._path(run, "json").read_bytes())
             context = self._path(run, "context").read_bytes()
-        except OSError:
+            text = fields["admission"]
+        except (OSError, ValueError, KeyError, TypeError):
             raise PolicyViolation(f"this client was not admitted to sealed run {run!r}") from None
-        return Admission.from_json(fields["admission"]), context
+        return Admission.from_json(text), context
+
+    def _opened(self, admission: Admission, context: bytes) -> TagKeys:
+        sealing = ContributorIdentity.load(self.identity_path).sealing
+        return admission.open(sealing, self.authority_key, context)
 
     def _path(self, run: str, suffix: str) -> Path:
-        # The run's name comes from the server: it must not choose a path.
-        return self.directory / f"{run.encode().hex()[:120]}-{self.client.encode().hex()}.{suffix}"
+        # The run's name comes from the server: it must not choose a path, nor share another's.
+        name = hashlib.sha256(canonical("admission-file", run, self.client)).hexdigest()
+        return self.directory / f"{name}.{suffix}"
 
 
 def integers_to_seal(

@@ -35,6 +35,7 @@ from server.rounds import Roster, RoundRecord, is_enough
 from server.run_settings import RunSettings
 from server.sealed import SealedCollection, SealedRun, SealedStep, UnionStep
 from server.strategy import Aggregator
+from server.witness import Witness
 from shared.config import Config
 from shared.config.load import digest as config_digest
 from shared.data import load_split
@@ -46,7 +47,7 @@ from shared.models.vector import dimension, trainable_names
 from shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise, seeded_key
 from shared.protocol.arrays import Weights, load_weights, weights_of
 from shared.protocol.authority_client import Authority, Refusal
-from shared.protocol.sealing import sealing_parameters
+from shared.protocol.sealing import common_plan_digest, sealing_parameters
 
 # What the key authority says of a run or of a client, and not of one sum.
 _FOR_GOOD = frozenset(
@@ -186,12 +187,20 @@ class Federation:
         assert self._authority is not None
         plan = plans.of(roster[state.contributors[0]])
         parameters = sealing_parameters(self._config, plan, dimension(self._model))
-        run = self._settings.run
+        run, least = self._settings.run, self._config.secure_aggregation.min_contributors
+        is_simulated = self._settings.simulation_seed is not None
+        witness = Witness(None if is_simulated else self._settings.run_dir)
         opening = self._authority.open_run(
-            run, parameters, self._config.secure_aggregation.min_contributors, state.contributors
+            run,
+            parameters,
+            least,
+            state.contributors,
+            common_plan_digest(plan),
+            self._digest,
+            witness.head,
         )
         sealed = SealedRun(
-            run, self._config, plan, parameters, self._names, self._authority, opening
+            run, self._config, plan, parameters, self._names, self._authority, opening, witness
         )
         step = SealedStep(sealed, self._strategy, self._union)
         return _Sealing(step, Offers(sealed, self._grid))
@@ -255,6 +264,8 @@ class Federation:
         The round stays open: without the refused sum its devices are asked again, and answer as
         before.
         """
+        if Refusal.of(error) is Refusal.ROLLED_BACK:
+            raise error  # its sum is kept: a round asked again could be released a second time
         if Refusal.of(error) in _FOR_GOOD:
             discard_pending(self._settings.run_dir)
             raise ReleaseRefused(

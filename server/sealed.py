@@ -18,6 +18,7 @@ from server.pending_release import PendingRelease
 from server.replies import Update
 from server.rounds import Member, RoundRecord
 from server.strategy import Aggregator as Strategy
+from server.witness import Witness
 from shared.config import Config
 from shared.config.load import digest as config_digest
 from shared.config.schema import FederationConfig
@@ -46,6 +47,7 @@ class SealedRun:
         names: trainable parameters, in order.
         authority: who can decrypt sums.
         opening: public key and admissions.
+        witness: remembers what was released.
     """
 
     run: str
@@ -55,6 +57,7 @@ class SealedRun:
     names: list[str]
     authority: Authority
     opening: Opening
+    witness: Witness
 
     @property
     def least(self) -> int:
@@ -103,11 +106,12 @@ class SealedStep:
         """Have a sum released and take the step from `current`.
 
         Raises:
-            ReleaseRefused: the key authority does not release it.
+            ReleaseRefused: the key authority does not release it, or was put back from a backup.
             RunError: the authority cannot be reached. The same sum may be released later.
         """
         plan, server_round = self.run.plan, pending.record.round
         released = self.run.authority.release(pending.request, pending.total.chunks)
+        self.run.witness.saw(released)
         if released.values.shape != (self.run.parameters.length,):
             raise EncryptionError("the released sum has not the length of the model")
         vector = self._restored(released.values, server_round)

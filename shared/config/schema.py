@@ -15,6 +15,10 @@ from pydantic_core import PydanticCustomError
 # Type of the validation error that carries the faults between sections.
 FAULTS: LiteralString = "calyx_faults"
 
+# In a sum of two, either contributor can subtract itself and is left with the other. So each
+# party's default is three; two is for those who say so: the run, every device, the authority.
+FEWEST_CONTRIBUTORS, DEFAULT_CONTRIBUTORS = 2, 3
+
 Positive = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -154,8 +158,9 @@ class SecureAggregationConfig(Section):
     """How single updates are hidden from the server."""
 
     scheme: Literal["none", "bfv", "ckks"] = "none"
-    min_contributors: Annotated[int, Field(ge=2)] = Field(
-        2, description="no sum of fewer clients is ever released; the noise counts on so many"
+    min_contributors: Annotated[int, Field(ge=FEWEST_CONTRIBUTORS)] = Field(
+        DEFAULT_CONTRIBUTORS,
+        description="no sum of fewer clients is ever released; the noise counts on so many",
     )
     bits: Annotated[int, Field(ge=2, le=MAX_BITS)] = Field(
         14, description="least width of a quantised value; free room beside it is used too"

@@ -20,13 +20,17 @@ class Admission:
     """The authority's signed word to one contributor of a run.
 
     From it a contributor knows that the public key is the authority's and not the server's, how
-    many contributors a released sum has at least, and how to tag its uploads.
+    many contributors a released sum has at least, that all of them follow the same plan of the same
+    configuration (docs/adr/0018), and how to tag its uploads.
 
     Attributes:
         run, contributor: whom it is for.
         parameters_digest: of the sealing parameters of the run.
         context_hash: SHA-256 of the public context, hex.
         min_contributors: no sum of fewer is released in this run.
+        plan_digest: of the privacy plan that all contributors share; empty where each keeps one of
+            its own (`shared.protocol.sealing.common_plan_digest`).
+        config_digest: of the run's configuration; one run has one.
         is_tagged: whether a sum is released only with valid tags; false for CKKS.
         sealed: the contributor's `TagKeys`, encrypted to its seal key.
         signature: Ed25519 by the authority over all of it.
@@ -37,6 +41,8 @@ class Admission:
     parameters_digest: str
     context_hash: str
     min_contributors: int
+    plan_digest: str
+    config_digest: str
     is_tagged: bool
     sealed: bytes = b""
     signature: bytes = b""
@@ -57,8 +63,8 @@ class Admission:
     ) -> TagKeys:
         """Check signature and public key, and unseal the tag keys.
 
-        The caller compares `run`, `contributor`, `parameters_digest` and `min_contributors`
-        with what it was told and what its owner's policy asks for.
+        The caller compares all terms with what it was told and what its owner's policy asks for
+        (`client.sealing_terms`).
 
         Args:
             sealing: the contributor's private key.
@@ -92,7 +98,8 @@ class Admission:
 
     def _terms(self) -> bytes:
         names = (self.run, self.contributor, self.parameters_digest, self.context_hash)
-        return canonical("admission", *names, self.min_contributors, int(self.is_tagged))
+        one_for_all = (self.min_contributors, self.plan_digest, self.config_digest)
+        return canonical("admission-2", *names, *one_for_all, int(self.is_tagged))
 
     def _signed_bytes(self) -> bytes:
         return self._terms() + canonical("sealed", self.sealed)
@@ -106,9 +113,17 @@ class Admission:
         """Read an admission; nothing is verified before `open`.
 
         Raises:
-            ProtocolError: malformed.
+            ProtocolError: malformed, or of a version that bound neither plan nor configuration.
         """
-        return record_from_json(cls, text)
+        try:
+            return record_from_json(cls, text)
+        except ProtocolError:
+            if '"parameters_digest"' in text and '"config_digest"' not in text:
+                raise ProtocolError(
+                    "the admission is of an older version, which binds neither plan nor "
+                    "configuration; update the key authority and start a new run"
+                ) from None
+            raise
 
 
 def _box(secret: bytes, point: bytes, seal_key: bytes) -> ChaCha20Poly1305:

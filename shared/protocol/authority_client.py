@@ -4,7 +4,9 @@
 `RemoteAuthority` reaches it over gRPC, with certificates on both sides. ::
 
     with RemoteAuthority("authority.example:9443", ca, certificate, key) as authority:
-        opening = authority.open_run(run, parameters, min_contributors, names)
+        opening = authority.open_run(
+            run, parameters, min_contributors, names, plan_digest, config_digest, known_head
+        )
         ...                                   # hand out opening.public_context and admissions
         released = authority.release(request, sum_chunks)
 
@@ -43,6 +45,9 @@ RECONNECT_MS = 2000
 
 _R = TypeVar("_R")
 
+# Index and hash of an entry in the authority's log.
+Head = tuple[int, str]
+
 
 class Refusal(StrEnum):
     """Why the authority did not do what it was asked; the first word of the error's text."""
@@ -64,6 +69,7 @@ class Refusal(StrEnum):
     SIGNATURE = "signature"
     PROOF = "proof"
     RANGE = "range"
+    ROLLED_BACK = "rolled-back"
 
     def error(self, detail: str) -> ReleaseRefused:
         """The refusal as an error."""
@@ -82,10 +88,12 @@ class Opening:
     Attributes:
         public_context: TenSEAL context without a secret key; for every contributor.
         admissions: by contributor; each is for that contributor only.
+        contributor_keys: Ed25519 key that each contributor's receipts are verified with, 32 bytes.
     """
 
     public_context: bytes
     admissions: Mapping[str, Admission]
+    contributor_keys: Mapping[str, bytes]
 
 
 @dataclass(frozen=True)
@@ -144,11 +152,24 @@ class Authority(Protocol):
         parameters: SealingParameters,
         min_contributors: int,
         contributors: Sequence[str],
+        plan_digest: str,
+        config_digest: str,
+        known_head: Head | None = None,
     ) -> Opening:
         """Make the key of a run, or give it again for the same terms.
 
+        Args:
+            run: its identifier.
+            parameters: how vectors are packed and encrypted.
+            min_contributors: no sum of fewer will be released.
+            contributors: their names at the authority.
+            plan_digest: see `shared.protocol.sealing.common_plan_digest`.
+            config_digest: of the run's configuration.
+            known_head: of the newest release of this run that the server got; None if it got none.
+
         Raises:
-            ReleaseRefused: other terms than before, unknown contributors, a closed run.
+            ReleaseRefused: other terms than before, unknown contributors, a closed run, or a log
+                that does not have `known_head`.
         """
         ...
 
@@ -208,6 +229,9 @@ class RemoteAuthority:
         parameters: SealingParameters,
         min_contributors: int,
         contributors: Sequence[str],
+        plan_digest: str,
+        config_digest: str,
+        known_head: Head | None = None,
     ) -> Opening:
         """See `Authority.open_run`."""
         terms = pb.RunTerms(
@@ -215,19 +239,25 @@ class RemoteAuthority:
             parameters=parameters.to_json(),
             min_contributors=min_contributors,
             contributors=contributors,
+            plan_digest=plan_digest,
+            config_digest=config_digest,
+            known_head=pb.LogHead(index=known_head[0], hash=known_head[1]) if known_head else None,
         )
 
         def call(timeout_s: float) -> Opening:
-            context, admissions = bytearray(), {}
+            context, admissions, keys = bytearray(), {}, {}
             for part in self._stub.OpenRun(terms, timeout=timeout_s, wait_for_ready=True):
-                if part.WhichOneof("part") == "admission":
+                kind = part.WhichOneof("part")
+                if kind == "admission":
                     admission = Admission.from_json(part.admission)
                     admissions[admission.contributor] = admission
+                elif kind == "contributor_key":
+                    keys[part.contributor_key.name] = part.contributor_key.verify_key
                 else:
                     context += part.public_context
-            if set(admissions) != set(contributors):
+            if not set(admissions) == set(keys) == set(contributors):
                 raise ProtocolError(f"the key authority at {self._target} admits other clients")
-            return Opening(bytes(context), admissions)
+            return Opening(bytes(context), admissions, keys)
 
         return self._until_answered(call)
 

@@ -26,7 +26,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fshared/protocol/authority.proto\x12\x12\x63\x61lyx.authority.v1\"\x16\n\x07RunName\x12\x0b\n\x03run\x18\x01 \x01(\t\"\x08\n\x06\x43losed\"[\n\x08RunTerms\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x12\n\nparameters\x18\x02 \x01(\t\x12\x18\n\x10min_contributors\x18\x03 \x01(\r\x12\x14\n\x0c\x63ontributors\x18\x04 \x03(\t\"@\n\x07RunPart\x12\x18\n\x0epublic_context\x18\x01 \x01(\x0cH\x00\x12\x13\n\tadmission\x18\x02 \x01(\tH\x00\x42\x06\n\x04part\"n\n\x0bReleasePart\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32!.calyx.authority.v1.ReleaseHeaderH\x00\x12\x11\n\x07receipt\x18\x02 \x01(\tH\x00\x12\x0f\n\x05\x63hunk\x18\x03 \x01(\x0cH\x00\x42\x06\n\x04part\"u\n\rReleaseHeader\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x14\n\x0c\x63ontributors\x18\x03 \x01(\r\x12\x10\n\x08sum_hash\x18\x04 \x01(\t\x12\x10\n\x08receipts\x18\x05 \x01(\r\x12\x0e\n\x06\x63hunks\x18\x06 \x01(\r\"^\n\x0cReleasedPart\x12\x34\n\x06header\x18\x01 \x01(\x0b\x32\".calyx.authority.v1.ReleasedHeaderH\x00\x12\x10\n\x06values\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"D\n\x0eReleasedHeader\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\x11\n\tlog_index\x18\x02 \x01(\x04\x12\x10\n\x08log_hash\x18\x03 \x01(\t2\xed\x01\n\x0cKeyAuthority\x12\x46\n\x07OpenRun\x12\x1c.calyx.authority.v1.RunTerms\x1a\x1b.calyx.authority.v1.RunPart0\x01\x12P\n\x07Release\x12\x1f.calyx.authority.v1.ReleasePart\x1a .calyx.authority.v1.ReleasedPart(\x01\x30\x01\x12\x43\n\x08\x43loseRun\x12\x1b.calyx.authority.v1.RunName\x1a\x1a.calyx.authority.v1.Closedb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fshared/protocol/authority.proto\x12\x12\x63\x61lyx.authority.v1\"\x16\n\x07RunName\x12\x0b\n\x03run\x18\x01 \x01(\t\"\x08\n\x06\x43losed\"\xb8\x01\n\x08RunTerms\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x12\n\nparameters\x18\x02 \x01(\t\x12\x18\n\x10min_contributors\x18\x03 \x01(\r\x12\x14\n\x0c\x63ontributors\x18\x04 \x03(\t\x12\x13\n\x0bplan_digest\x18\x05 \x01(\t\x12\x15\n\rconfig_digest\x18\x06 \x01(\t\x12/\n\nknown_head\x18\x07 \x01(\x0b\x32\x1b.calyx.authority.v1.LogHead\"&\n\x07LogHead\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04hash\x18\x02 \x01(\t\"2\n\x0e\x43ontributorKey\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nverify_key\x18\x02 \x01(\x0c\"\x7f\n\x07RunPart\x12\x18\n\x0epublic_context\x18\x01 \x01(\x0cH\x00\x12\x13\n\tadmission\x18\x02 \x01(\tH\x00\x12=\n\x0f\x63ontributor_key\x18\x03 \x01(\x0b\x32\".calyx.authority.v1.ContributorKeyH\x00\x42\x06\n\x04part\"n\n\x0bReleasePart\x12\x33\n\x06header\x18\x01 \x01(\x0b\x32!.calyx.authority.v1.ReleaseHeaderH\x00\x12\x11\n\x07receipt\x18\x02 \x01(\tH\x00\x12\x0f\n\x05\x63hunk\x18\x03 \x01(\x0cH\x00\x42\x06\n\x04part\"u\n\rReleaseHeader\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x14\n\x0c\x63ontributors\x18\x03 \x01(\r\x12\x10\n\x08sum_hash\x18\x04 \x01(\t\x12\x10\n\x08receipts\x18\x05 \x01(\r\x12\x0e\n\x06\x63hunks\x18\x06 \x01(\r\"^\n\x0cReleasedPart\x12\x34\n\x06header\x18\x01 \x01(\x0b\x32\".calyx.authority.v1.ReleasedHeaderH\x00\x12\x10\n\x06values\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"D\n\x0eReleasedHeader\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\x11\n\tlog_index\x18\x02 \x01(\x04\x12\x10\n\x08log_hash\x18\x03 \x01(\t2\xed\x01\n\x0cKeyAuthority\x12\x46\n\x07OpenRun\x12\x1c.calyx.authority.v1.RunTerms\x1a\x1b.calyx.authority.v1.RunPart0\x01\x12P\n\x07Release\x12\x1f.calyx.authority.v1.ReleasePart\x1a .calyx.authority.v1.ReleasedPart(\x01\x30\x01\x12\x43\n\x08\x43loseRun\x12\x1b.calyx.authority.v1.RunName\x1a\x1a.calyx.authority.v1.Closedb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,18 +37,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNNAME']._serialized_end=77
   _globals['_CLOSED']._serialized_start=79
   _globals['_CLOSED']._serialized_end=87
-  _globals['_RUNTERMS']._serialized_start=89
-  _globals['_RUNTERMS']._serialized_end=180
-  _globals['_RUNPART']._serialized_start=182
-  _globals['_RUNPART']._serialized_end=246
-  _globals['_RELEASEPART']._serialized_start=248
-  _globals['_RELEASEPART']._serialized_end=358
-  _globals['_RELEASEHEADER']._serialized_start=360
-  _globals['_RELEASEHEADER']._serialized_end=477
-  _globals['_RELEASEDPART']._serialized_start=479
-  _globals['_RELEASEDPART']._serialized_end=573
-  _globals['_RELEASEDHEADER']._serialized_start=575
-  _globals['_RELEASEDHEADER']._serialized_end=643
-  _globals['_KEYAUTHORITY']._serialized_start=646
-  _globals['_KEYAUTHORITY']._serialized_end=883
+  _globals['_RUNTERMS']._serialized_start=90
+  _globals['_RUNTERMS']._serialized_end=274
+  _globals['_LOGHEAD']._serialized_start=276
+  _globals['_LOGHEAD']._serialized_end=314
+  _globals['_CONTRIBUTORKEY']._serialized_start=316
+  _globals['_CONTRIBUTORKEY']._serialized_end=366
+  _globals['_RUNPART']._serialized_start=368
+  _globals['_RUNPART']._serialized_end=495
+  _globals['_RELEASEPART']._serialized_start=497
+  _globals['_RELEASEPART']._serialized_end=607
+  _globals['_RELEASEHEADER']._serialized_start=609
+  _globals['_RELEASEHEADER']._serialized_end=726
+  _globals['_RELEASEDPART']._serialized_start=728
+  _globals['_RELEASEDPART']._serialized_end=822
+  _globals['_RELEASEDHEADER']._serialized_start=824
+  _globals['_RELEASEDHEADER']._serialized_end=892
+  _globals['_KEYAUTHORITY']._serialized_start=895
+  _globals['_KEYAUTHORITY']._serialized_end=1132
 # @@protoc_insertion_point(module_scope)

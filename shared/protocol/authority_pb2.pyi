@@ -19,24 +19,48 @@ class Closed(_message.Message):
     def __init__(self) -> None: ...
 
 class RunTerms(_message.Message):
-    __slots__ = ("run", "parameters", "min_contributors", "contributors")
+    __slots__ = ("run", "parameters", "min_contributors", "contributors", "plan_digest", "config_digest", "known_head")
     RUN_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     MIN_CONTRIBUTORS_FIELD_NUMBER: _ClassVar[int]
     CONTRIBUTORS_FIELD_NUMBER: _ClassVar[int]
+    PLAN_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_HEAD_FIELD_NUMBER: _ClassVar[int]
     run: str
     parameters: str
     min_contributors: int
     contributors: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, run: _Optional[str] = ..., parameters: _Optional[str] = ..., min_contributors: _Optional[int] = ..., contributors: _Optional[_Iterable[str]] = ...) -> None: ...
+    plan_digest: str
+    config_digest: str
+    known_head: LogHead
+    def __init__(self, run: _Optional[str] = ..., parameters: _Optional[str] = ..., min_contributors: _Optional[int] = ..., contributors: _Optional[_Iterable[str]] = ..., plan_digest: _Optional[str] = ..., config_digest: _Optional[str] = ..., known_head: _Optional[_Union[LogHead, _Mapping]] = ...) -> None: ...
+
+class LogHead(_message.Message):
+    __slots__ = ("index", "hash")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    HASH_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    hash: str
+    def __init__(self, index: _Optional[int] = ..., hash: _Optional[str] = ...) -> None: ...
+
+class ContributorKey(_message.Message):
+    __slots__ = ("name", "verify_key")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERIFY_KEY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    verify_key: bytes
+    def __init__(self, name: _Optional[str] = ..., verify_key: _Optional[bytes] = ...) -> None: ...
 
 class RunPart(_message.Message):
-    __slots__ = ("public_context", "admission")
+    __slots__ = ("public_context", "admission", "contributor_key")
     PUBLIC_CONTEXT_FIELD_NUMBER: _ClassVar[int]
     ADMISSION_FIELD_NUMBER: _ClassVar[int]
+    CONTRIBUTOR_KEY_FIELD_NUMBER: _ClassVar[int]
     public_context: bytes
     admission: str
-    def __init__(self, public_context: _Optional[bytes] = ..., admission: _Optional[str] = ...) -> None: ...
+    contributor_key: ContributorKey
+    def __init__(self, public_context: _Optional[bytes] = ..., admission: _Optional[str] = ..., contributor_key: _Optional[_Union[ContributorKey, _Mapping]] = ...) -> None: ...
 
 class ReleasePart(_message.Message):
     __slots__ = ("header", "receipt", "chunk")

@@ -66,6 +66,15 @@ def sealing_parameters(config: Config, plan: PrivacyPlan, dimension: int) -> Sea
     )
 
 
+def common_plan_digest(plan: PrivacyPlan) -> str:
+    """Digest of the plan that all contributors of a sum share; empty where each has its own.
+
+    With local noise a client protects itself, whatever the others were told. Everything else in a
+    sealed sum is shared: the noise that protects one client is in the uploads of the others.
+    """
+    return "" if plan.noise == "local" else plan.digest
+
+
 def rotation_seed(config: Config, server_round: int) -> bytes:
     """Public seed of a round's rotation; the same for all who share the configuration."""
     return f"{config_digest(config)}/{server_round}".encode()

@@ -29,6 +29,7 @@ from shared.encryption import (
 )
 from shared.protocol.authority_client import (
     Authority,
+    Head,
     Opening,
     ReleaseRequest,
     RemoteAuthority,
@@ -39,6 +40,7 @@ from shared.protocol.receipts import Receipt, fresh_nonce
 from shared.protocol.tags import TagKeys
 
 from .line import HOST, Line
+from .releases import CONFIG_DIGEST, PLAN_DIGEST
 
 # Two fields a slot and three ciphertexts, with a plain modulus of 39 bits.
 PARAMETERS = derive_parameters(scheme="bfv", contributors=32, value_bound=8191, length=20_000)
@@ -145,10 +147,14 @@ def open_run(devices: list[Device]) -> OpenRun:
         name: str = "run-1",
         parameters: SealingParameters = PARAMETERS,
         min_contributors: int = 3,
+        known_head: Head | None = None,
     ) -> Run:
         members = devices[:5]
         names = [device.name for device in members]
-        opening = authority.open_run(name, parameters, min_contributors, names)
+        digests = (PLAN_DIGEST, CONFIG_DIGEST)
+        opening = authority.open_run(
+            name, parameters, min_contributors, names, *digests, known_head
+        )
         return Run(name, opening, members, authority_key, parameters)
 
     return open_it

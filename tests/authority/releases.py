@@ -22,11 +22,13 @@ NAMES = [f"device-{i}" for i in range(6)]
 SIGNING = {name: Ed25519PrivateKey.generate() for name in NAMES}
 KEYS = {n: ContributorKeys.of(n, k, X25519PrivateKey.generate()) for n, k in SIGNING.items()}
 PARAMETERS, SUM = "a" * 64, "5" * 64
+PLAN_DIGEST, CONFIG_DIGEST = "1" * 64, "c" * 64
 MINIMUM = 3
 
 
 def terms(run: str = "run", **changes: object) -> Opened:
-    plain = Opened(run, PARAMETERS, MINIMUM, 5, tuple(NAMES[:5]), True)
+    names = tuple(NAMES[:5])
+    plain = Opened(run, PARAMETERS, MINIMUM, 5, names, True, PLAN_DIGEST, CONFIG_DIGEST)
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 

@@ -224,7 +224,7 @@ def test_init_that_was_broken_off_is_done_again(folder: Path) -> None:
     launch.init(folder)
     (folder / "authority.toml").unlink()
     launch.init(folder)
-    assert launch.settings_of(folder).min_contributors == 2
+    assert launch.settings_of(folder).min_contributors == 3
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,8 @@ PRIMES = (40_961, 549_755_822_081, 2**50 - 27)  # 16, 40 and 50 bits
 
 
 def admission() -> Admission:
-    blank = Admission("run", "device", "a" * 64, hashlib.sha256(CONTEXT).hexdigest(), 3, True)
+    digests = ("a" * 64, hashlib.sha256(CONTEXT).hexdigest())
+    blank = Admission("run", "device", *digests, 3, "d" * 64, "e" * 64, True)
     return blank.issue(AUTHORITY, SEALING.public_key().public_bytes_raw(), TAG_KEYS)
 
 
@@ -143,6 +144,9 @@ def test_an_admission_gives_its_device_the_tag_keys() -> None:
         {"parameters_digest": "c" * 64},
         {"context_hash": "c" * 64},
         {"min_contributors": 2},
+        {"plan_digest": "c" * 64},
+        {"plan_digest": ""},
+        {"config_digest": "c" * 64},
         {"is_tagged": False},
         {"sealed": b"\0" * 112},
         {"signature": bytes(64)},

@@ -30,6 +30,7 @@ from shared.protocol.authority_client import (
 )
 
 from .line import HOST, Line
+from .releases import CONFIG_DIGEST, PLAN_DIGEST
 
 
 def test_a_sum_is_released_over_the_network(
@@ -55,7 +56,8 @@ def test_a_refusal_arrives_with_its_reason(remote: RemoteAuthority, far_run: Any
     assert Refusal.of(caught.value) == Refusal.TOO_FEW
     assert str(caught.value) == "too-few: 2 contributors, run 'run-1' needs 3"
     with pytest.raises(ReleaseRefused, match=r"^terms: run 'run-1' was opened on other terms"):
-        remote.open_run("run-1", far_run.parameters, 4, [d.name for d in far_run.devices])
+        names = [device.name for device in far_run.devices]
+        remote.open_run("run-1", far_run.parameters, 4, names, PLAN_DIGEST, CONFIG_DIGEST)
     with pytest.raises(ReleaseRefused, match=r"^unknown-run"):
         remote.close_run("another")
 
@@ -88,10 +90,10 @@ def test_an_unexpected_fault_tells_the_other_side_nothing(
     folder: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The key file is gone: its path is our business, not the server's."""
+    """The key file is damaged: its path is our business, not the server's."""
     line.authority._keys.clear()
     for path in (folder / "keys").iterdir():
-        path.unlink()
+        path.write_bytes(b"damaged")
     with caplog.at_level(logging.ERROR), pytest.raises(RunError) as caught:
         remote.release(*far_run.request(1, far_run.uploads(1)))
     assert not isinstance(caught.value, ReleaseRefused)
@@ -174,7 +176,9 @@ def test_no_message_of_the_authority_holds_a_secret(
             f"{HOST}:{port}", tls.root, tls.server.certificate, tls.server.private_key
         ) as client:
             names = [device.name for device in far_run.devices]
-            opening = client.open_run("run-1", far_run.parameters, 3, names)
+            opening = client.open_run(
+                "run-1", far_run.parameters, 3, names, PLAN_DIGEST, CONFIG_DIGEST
+            )
             uploads = far_run.uploads(1)
             released = client.release(*far_run.request(1, uploads))
         between.stop(None).wait()
@@ -216,4 +220,4 @@ def test_a_request_of_many_contributors_fits_the_message_limits(
     names: Sequence[str] = [f"{i:05d}-{'x' * 90}" for i in range(5_000)]
     parameters = derive_parameters(scheme="bfv", contributors=5_000, value_bound=100, length=50)
     with pytest.raises(ReleaseRefused, match=r"^not-enrolled"):
-        remote.open_run("large", parameters, 3, names)
+        remote.open_run("large", parameters, 3, names, PLAN_DIGEST, CONFIG_DIGEST)

@@ -105,7 +105,7 @@ def _around(
 def key_authority(folder: Path) -> Iterator[tuple[LocalAuthority, dict[int, Path]]]:
     """The authority and the clients' keys of a folder, made if they are missing."""
     identities = {number: folder / f"client-{number}.key" for number in range(CLIENTS)}
-    with LocalAuthority(folder / "authority") as authority:
+    with LocalAuthority(folder / "authority", min_contributors=2) as authority:
         if not identities[0].exists():
             made = [ContributorIdentity.create(identities[n]).request(str(n)) for n in identities]
             authority.roster.approve(made)
@@ -138,7 +138,8 @@ def federate(folder: Path, away: tuple[int, ...] = ()) -> None:
         }
         contexts = client_contexts(nodes, to_run_config(CONFIG))
         grid = LocalGrid(InProcessExecutor(app, contexts), nodes)
-        settings = RunSettings("crash", run_folder.path, "local", 1, CONFIG.seed)
+        # Not that of a simulation: this authority outlives the server, and is held to its log.
+        settings = RunSettings("crash", run_folder.path, "local", 1)
         Federation(grid, CONFIG, settings, authority).run()
 
 

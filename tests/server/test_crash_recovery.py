@@ -155,6 +155,22 @@ def test_client_with_other_records_than_before_is_not_asked_again(
     assert "another record count" in reasons.pop("1") and set(reasons.values()) == {""}
 
 
+def test_run_does_not_go_on_with_an_authority_put_back_from_a_backup(
+    killed: Killed, tmp_path: Path
+) -> None:
+    """Its log has lost the newest release; whatever it released next could be a difference."""
+    killed(tmp_path, "after_the_checkpoint")
+    log = tmp_path / "authority" / "releases.jsonl"
+    entries = verify(log).entries
+    kept = next(i for i, e in enumerate(entries) if getattr(e.event, "round", 0) == KILLED_IN)
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:kept]))
+    log.with_name(f"{log.name}.head").write_text(f"{kept} {entries[kept - 1].hash}\n")
+    before = charges(tmp_path, 0)
+    with pytest.raises(ReleaseRefused, match=r"^rolled-back: .*put back its newest log"):
+        federate(tmp_path)
+    assert charges(tmp_path, 0) == before
+
+
 def test_altered_record_is_not_used(killed: Killed, tmp_path: Path) -> None:
     killed(tmp_path, "before_the_release")
     path = tmp_path / "run" / FILE_NAME

@@ -126,7 +126,7 @@ def image_header(*shape: int, magic: int = 2051) -> bytes:
         (IMAGES, image_header(30, 5, 4, magic=0x0D03), "magic number 3331: expected 2051"),
         (IMAGES, image_header(0, 5, 4), "holds no records"),
         (IMAGES, image_header(29, 5, 4) + bytes(580), "29 images but .* 30 labels"),
-        (IMAGES, gzip.compress(b"anything"), "is gzip data: rename it"),
+        (IMAGES, gzip.compress(b"anything", mtime=0), "is gzip data: rename it"),
         (LABELS, image_header(30, magic=2051) + bytes(30), "magic number 2051: expected 2049"),
         ("t10k-labels-idx1-ubyte", image_header(12, magic=2049) + bytes([200] * 12), "label 200"),
         ("t10k-labels-idx1-ubyte", image_header(3, magic=2049) + bytes(3), "12 images but"),
@@ -145,11 +145,11 @@ def test_faults_say_what_is_wrong_and_where(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gzip.compress(image_header(3, 5, 4) + bytes(59)), "promises 60 .* holds 59"),
-        (gzip.compress(image_header(3, 5, 4) + bytes(60))[:-9], "gzip data end early"),
-        (gzip.compress(image_header(3, 5, 4) + bytes(60))[:5], "gzip data end early"),
+        (gzip.compress(image_header(3, 5, 4) + bytes(59), mtime=0), "promises 60 .* holds 59"),
+        (gzip.compress(image_header(3, 5, 4) + bytes(60), mtime=0)[:-9], "gzip data end early"),
+        (gzip.compress(image_header(3, 5, 4) + bytes(60), mtime=0)[:5], "gzip data end early"),
         (image_header(3, 5, 4) + bytes(60), "not intact gzip data"),
-        (gzip.compress(bytes(7))[:-8] + bytes(8), "not intact gzip data|wrong magic"),
+        (gzip.compress(bytes(7), mtime=0)[:-8] + bytes(8), "not intact gzip data|wrong magic"),
     ],
 )
 def test_faults_of_packed_files(tmp_path: Path, content: bytes, message: str) -> None:
