@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from authority.events import Closed, Event, Failed, Granted, Opened, Refused, Repeated
 from authority.keys import KeyPair
 from authority.log import AuthorityLog
-from authority.release import State, apply, decide, open_run
+from authority.release import State, apply, culprits, decide, open_run
 from authority.roster import Roster
 from authority.secret_file import read_secret, write_secret
 from shared.encryption import SealedSum, SealingParameters, context_hash, unpack_sum
@@ -138,7 +138,7 @@ class LocalAuthority:
             decision = decide(self._state, request)
             if isinstance(decision, Refused):
                 self._record(decision)
-                raise decision.error()
+                raise decision.error(culprits(self._state, request, decision))
             keys = self._key_pair(request.run)
             try:
                 if self._sum_hash(keys, chunks) != request.sum_hash:
@@ -159,7 +159,7 @@ class LocalAuthority:
             decision = decide(self._state, request)
             if isinstance(decision, Refused):
                 self._record(decision)
-                raise decision.error()
+                raise decision.error(culprits(self._state, request, decision))
 
     def refuse_malformed(self, run: str, round: int, detail: str) -> NoReturn:
         """Log, and raise, that a request could not even be read."""
@@ -228,7 +228,11 @@ class LocalAuthority:
             )
             seal_key = bytes.fromhex(self._state.enrolled[name].seal_key)
             admissions[name] = admission.issue(self._identity, seal_key, tag_keys[name])
-        return Opening(context, admissions)
+        verify_keys = {
+            name: bytes.fromhex(self._state.enrolled[name].verify_key)
+            for name in terms.contributors
+        }
+        return Opening(context, admissions, verify_keys)
 
     def _record(self, *new: Event) -> tuple[int, str]:
         position = self._log.append(new)

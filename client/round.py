@@ -37,7 +37,7 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
     plan, records = instruction.plan, node.records(config)
     policy = node.policy(plan)
     policy.check(config, plan)
-    _plan_fits(config, plan, records)
+    plan_fits(config, plan, records)
 
     model = build_model(config.model, records.input_shape, records.classes, config.seed)
     received = read_record(read_arrays(content), like=weights_of(model))
@@ -46,7 +46,7 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
     digest = instruction.digest(config, received)
     before = None
     if sealed:
-        _sealing_fits(config, plan, model)
+        sealing_fits(config, plan, dimension(model))
         sealing = node.sealing()
         if not node.is_simulated:
             before = sealing.sent_before(instruction.run, instruction.round, digest)
@@ -142,9 +142,8 @@ def _sealed(
     return reply
 
 
-def _sealing_fits(config: Config, plan: PrivacyPlan, model: nn.Module) -> None:
-    """The noise must be made for this model, and the fields for the noise."""
-    size = dimension(model)
+def sealing_fits(config: Config, plan: PrivacyPlan, size: int) -> None:
+    """The noise must be made for this model of `size` parameters, and the fields for the noise."""
     if plan.mechanism is not None and plan.mechanism.dimension != size:
         raise PolicyViolation(
             f"the plan's noise is for {plan.mechanism.dimension} values, the model has {size}"
@@ -152,7 +151,7 @@ def _sealing_fits(config: Config, plan: PrivacyPlan, model: nn.Module) -> None:
     sealing_parameters(config, plan, size)
 
 
-def _plan_fits(config: Config, plan: PrivacyPlan, records: Dataset) -> None:
+def plan_fits(config: Config, plan: PrivacyPlan, records: Dataset) -> None:
     """A plan for fewer records than there are would understate the sampling rate's meaning."""
     if plan.is_private and config.privacy.record_counts != "public":
         return

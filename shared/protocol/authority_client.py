@@ -16,6 +16,7 @@ keeps the sum and the receipts until it has used the values.
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,9 @@ from shared.protocol.admission import Admission
 from shared.protocol.receipts import Receipt
 from shared.protocol.signed import canonical
 
-REFUSAL_KEY = "calyx-refusal"
+REFUSAL_KEY, CULPRITS_KEY = "calyx-refusal", "calyx-culprits-bin"
+# What gRPC carries beside an error is small; who is not named is named when it is asked again.
+_MAX_CULPRITS_BYTES = 4096
 MAX_MESSAGE_BYTES = 4 * 2**20
 RECONNECT_MS = 2000
 
@@ -64,9 +67,9 @@ class Refusal(StrEnum):
     PROOF = "proof"
     RANGE = "range"
 
-    def error(self, detail: str) -> ReleaseRefused:
-        """The refusal as an error."""
-        return ReleaseRefused(f"{self.value}: {detail}")
+    def error(self, detail: str, culprits: Sequence[str] = ()) -> ReleaseRefused:
+        """The refusal as an error; without `culprits` the sum would not be refused for this."""
+        return ReleaseRefused(f"{self.value}: {detail}", culprits)
 
     @classmethod
     def of(cls, error: ReleaseRefused) -> Refusal:
@@ -81,10 +84,13 @@ class Opening:
     Attributes:
         public_context: TenSEAL context without a secret key; for every contributor.
         admissions: by contributor; each is for that contributor only.
+        contributor_keys: by contributor, the Ed25519 key, 32 bytes, that its receipts are
+            verified with.
     """
 
     public_context: bytes
     admissions: Mapping[str, Admission]
+    contributor_keys: Mapping[str, bytes]
 
 
 @dataclass(frozen=True)
@@ -224,7 +230,7 @@ class RemoteAuthority:
                     context += part.public_context
             if set(admissions) != set(contributors):
                 raise ProtocolError(f"the key authority at {self._target} admits other clients")
-            return Opening(bytes(context), admissions)
+            return Opening(bytes(context), admissions, {})
 
         return self._until_answered(call)
 
@@ -291,9 +297,9 @@ class RemoteAuthority:
 
     def _translated(self, error: grpc.RpcError) -> CalyxError:
         detail = " ".join((error.details() or "").split())[:500]
-        for item in error.trailing_metadata() or ():
-            if item.key == REFUSAL_KEY and str(item.value) in set(Refusal):
-                return Refusal(str(item.value)).error(detail)
+        beside = {item.key: item.value for item in error.trailing_metadata() or ()}
+        if (reason := str(beside.get(REFUSAL_KEY, ""))) in set(Refusal):
+            return Refusal(reason).error(detail, _read_culprits(beside.get(CULPRITS_KEY, b"")))
         code = error.code()
         if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
             return RunError(
@@ -301,6 +307,23 @@ class RemoteAuthority:
                 f"see that it runs and that the certificates are its own ({detail})"
             )
         return RunError(f"the key authority at {self._target} failed: {code.name}: {detail}")
+
+
+def culprits_to_bytes(culprits: Sequence[str]) -> bytes:
+    """As many of these names as travel beside an error."""
+    names = list(culprits)
+    while len(text := json.dumps(names).encode()) > _MAX_CULPRITS_BYTES:
+        names = names[: len(names) // 2]
+    return text
+
+
+def _read_culprits(text: str | bytes) -> list[str]:
+    """Inverse of `culprits_to_bytes`. What is no list of names names nobody."""
+    try:
+        names = json.loads(text or b"[]")
+    except ValueError:
+        return []
+    return [n for n in names if isinstance(n, str)] if isinstance(names, list) else []
 
 
 def release_parts(request: ReleaseRequest, chunks: Sequence[bytes]) -> Iterator[pb.ReleasePart]:

@@ -73,6 +73,7 @@ def federate(
 
     app.query()(answer)
     app.query("sealing")(answer)
+    app.query("proposal")(answer)
     app.train()(answer)
     with simulated_authority(config) as trusted:
         nodes: dict[int, dict[str, Any]] = {
