@@ -106,7 +106,8 @@ class SumBound:
             signal = each * mechanism.scaled_norm if counted else math.inf
             variance, clamp = mechanism.share_variance, mechanism.clamp
         signal = min(signal, contributors * clamp * math.sqrt(d))
-        length = _longest(signal, contributors * (variance + 0.25), d, plan.rounds)
+        p = FALSE_ALARMS / (3 * plan.rounds)
+        length = longest(signal, contributors * (variance + 0.25), d, p)
         return cls(contributors * parameters.value_bound, length * (1 + _ROUNDING))
 
     def check(self, values: NDArray) -> None:
@@ -131,9 +132,15 @@ class SumBound:
 
 
 @lru_cache(maxsize=64)
-def _longest(signal: float, variance: float, d: int, rounds: int) -> float:
-    """sqrt(S^2 + 2 S a + d V + τ); see the module's text."""
-    p = FALSE_ALARMS / (3 * rounds)
+def longest(signal: float, variance: float, d: int, p: float) -> float:
+    """sqrt(S^2 + 2 S a + d V + τ); see the module's text.
+
+    Args:
+        signal: S.
+        variance: V.
+        d: entries of the vectors.
+        p: probability of each of the three events.
+    """
     along = tail_bound(variance, p)
     square = float(tail_bound(variance, p / d)) ** 2
     needed = math.log(1 / p)
