@@ -29,7 +29,7 @@ from audit.audited_run import AuditedRun
 from audit.evidence import EvidenceStore
 from audit.findings import agreement, sampling
 from audit.findings import canaries as canary_finding
-from shared.errors import ModelError
+from shared.errors import ModelError, RoundError
 from shared.models import build_model
 from shared.models.private import check_private
 from simulations import run as simulate
@@ -145,9 +145,12 @@ def examine(settings: tuple[str, ...], seed: int) -> tuple[str, ...]:
     """Carry out one run, audit it with everything there is, and name what is flagged."""
     with tempfile.TemporaryDirectory(prefix="calyx-mutant-") as name:
         folder = Path(name) / "run"
-        simulate(settings=settings, seed=seed, out=folder, workers=1)
-        store = EvidenceStore.anew(folder)
-        canaries.run(RunFolder(folder), store, lambda *_: None, canaries=CANARIES, workers=1)
+        try:
+            simulate(settings=settings, seed=seed, out=folder, workers=1)
+            store = EvidenceStore.anew(folder)
+            canaries.run(RunFolder(folder), store, lambda *_: None, canaries=CANARIES, workers=1)
+        except RoundError:
+            return ("the server stopped the run, whose rounds were lost",)
         audited = AuditedRun(folder)
         flags = []
         found = canary_finding.find(audited, store)
@@ -207,6 +210,28 @@ def _scaled_noise(factor: float) -> Callable[[], list[Patch]]:
         return [(SkellamMechanism, "noise", noise)]
 
     return patches
+
+
+def _poisoned() -> list[Patch]:
+    """One client puts as much into the sum as its fields hold."""
+    import client.round as client_round
+    from client.node import Node
+
+    real_integers: Any = vars(client_round)["integers_to_seal"]
+    real_noise = Node.noise
+    turn = {"client": ""}
+
+    def noise(self: Node, digest: str) -> Any:
+        turn["client"] = self.name
+        return real_noise(self, digest)
+
+    def integers(*arguments: Any) -> Any:
+        values, parameters = real_integers(*arguments)
+        if turn["client"] == "3":
+            values = np.where(values < 0, -parameters.value_bound, parameters.value_bound)
+        return values, parameters
+
+    return [(client_round, "integers_to_seal", integers), (Node, "noise", noise)]
 
 
 def _noise_for_all_clients() -> list[Patch]:
@@ -367,4 +392,5 @@ MUTANTS = (
     Mutant("noise divided by all clients", SEALED, _noise_for_all_clients),
     Mutant("a weaker plan for other clients", SEALED, _weaker_plan_for_others),
     Mutant("batch norm", SEALED, _batch_norm),
+    Mutant("a client that poisons", SEALED, _poisoned),
 )

@@ -106,9 +106,9 @@ class Refused:
     reason: str
     detail: str
 
-    def error(self) -> ReleaseRefused:
+    def error(self, culprits: tuple[str, ...] = ()) -> ReleaseRefused:
         """What the sender gets."""
-        return Refusal(self.reason).error(self.detail)
+        return Refusal(self.reason).error(self.detail, culprits)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ from authority.events import (
 from authority.keys import KeyPair
 from authority.log import AuthorityLog
 from authority.refusal_lines import RefusalLines
-from authority.release import State, apply, decide, open_run
+from authority.release import State, apply, culprits, decide, open_run
 from authority.roster import Roster
 from authority.secret_file import read_secret, write_secret
 from shared.config.schema import DEFAULT_CONTRIBUTORS, FEWEST_CONTRIBUTORS
@@ -169,7 +169,7 @@ class LocalAuthority:
             decision = decide(self._state, request)
             if isinstance(decision, Refused):
                 self._record_refusal(decision)
-                raise decision.error()
+                raise decision.error(culprits(self._state, request, decision))
             keys = self._key_pair(request.run)
             try:
                 if self._sum_hash(keys, chunks) != request.sum_hash:
@@ -190,7 +190,7 @@ class LocalAuthority:
             decision = decide(self._state, request)
             if isinstance(decision, Refused):
                 self._record_refusal(decision)
-                raise decision.error()
+                raise decision.error(culprits(self._state, request, decision))
 
     def refuse_malformed(self, run: str, round: int, detail: str) -> NoReturn:
         """Log, and raise, that a request could not even be read."""

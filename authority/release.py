@@ -46,7 +46,7 @@ cheating one could have a single upload, or a crafted ciphertext that reveals th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from authority.events import (
@@ -70,6 +70,17 @@ from shared.protocol.signed import is_hex
 
 MAX_FAILED_PROOFS = 3
 MAX_REPEATS = 100
+
+# Rules 7 and 8: without those they name the sum would not be refused.
+_ABOUT_SOMEBODY = frozenset(
+    {
+        Refusal.NOT_ENROLLED,
+        Refusal.REVOKED,
+        Refusal.NOT_IN_RUN,
+        Refusal.FOREIGN_RECEIPT,
+        Refusal.SIGNATURE,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -252,20 +263,42 @@ def _contributors_fault(state: State, terms: Opened, request: ReleaseRequest) ->
             f"{len(receipts)} contributors, the fields of run {terms.run!r} hold sums of "
             f"{terms.max_contributors}"
         )
+    return next((fault for _, fault in _faulty(state, terms, request)), None)
+
+
+def _faulty(
+    state: State, terms: Opened, request: ReleaseRequest
+) -> Iterator[tuple[str, tuple[Refusal, str]]]:
+    """Contributors that rules 7 and 8 do not allow in this sum, and why."""
     members = frozenset(terms.contributors)
-    for receipt in receipts:
-        if fault := _standing(state, receipt.contributor):
-            return fault
-        if receipt.contributor not in members:
-            return Refusal.NOT_IN_RUN, f"{receipt.contributor!r} is not in run {terms.run!r}"
-        if fault := _receipt_fault(state, terms, request, receipt):
-            return fault
-    return None
+    for receipt in request.receipts:
+        if fault := _receipt_fault(state, terms, members, request, receipt):
+            yield receipt.contributor, fault
+
+
+def culprits(state: State, request: ReleaseRequest, refused: Refused) -> tuple[str, ...]:
+    """All contributors that a request was refused for, where it was refused for some of them.
+
+    Whoever asks may leave them out and ask again: nothing was granted, so the round has its one
+    release still (rule 5). It learns no more than whose receipts it must not present.
+    """
+    if Refusal(refused.reason) not in _ABOUT_SOMEBODY:
+        return ()
+    terms = state.runs[request.run].terms
+    return tuple(name for name, _ in _faulty(state, terms, request))
 
 
 def _receipt_fault(
-    state: State, terms: Opened, request: ReleaseRequest, receipt: Receipt
+    state: State,
+    terms: Opened,
+    members: frozenset[str],
+    request: ReleaseRequest,
+    receipt: Receipt,
 ) -> _Fault:
+    if fault := _standing(state, receipt.contributor):
+        return fault
+    if receipt.contributor not in members:
+        return Refusal.NOT_IN_RUN, f"{receipt.contributor!r} is not in run {terms.run!r}"
     bound = (receipt.run, receipt.round, receipt.parameters_digest)
     if bound != (request.run, request.round, terms.parameters_digest):
         return Refusal.FOREIGN_RECEIPT, (

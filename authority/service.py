@@ -29,10 +29,12 @@ from shared.errors import CalyxError, EncryptionError, ProtocolError, ReleaseRef
 from shared.protocol import authority_pb2 as pb
 from shared.protocol import authority_pb2_grpc
 from shared.protocol.authority_client import (
+    CULPRITS_KEY,
     MAX_MESSAGE_BYTES,
     REFUSAL_KEY,
     Refusal,
     Released,
+    culprits_to_bytes,
 )
 
 PIECE_BYTES = 2**20
@@ -282,5 +284,6 @@ def _answer(error: Exception, context: grpc.ServicerContext) -> NoReturn:
         reason, detail = Refusal.of(error), str(error).partition(": ")[2]
     else:
         reason, detail = Refusal.MALFORMED, str(error)
-    context.set_trailing_metadata(((REFUSAL_KEY, reason.value),))
+    named = culprits_to_bytes(error.culprits if isinstance(error, ReleaseRefused) else ())
+    context.set_trailing_metadata(((REFUSAL_KEY, reason.value), (CULPRITS_KEY, named)))
     context.abort(_STATUS.get(reason, grpc.StatusCode.FAILED_PRECONDITION), detail)

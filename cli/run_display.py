@@ -64,6 +64,8 @@ class RunDisplay:
             case "start":
                 self.start = event
                 self._show_start(event)
+            case "declined":
+                self._show_declined(event)
             case "reply" if self.start is not None:
                 self._lines.reply(event, self.start, self.rounds)
             case "round":
@@ -97,8 +99,17 @@ class RunDisplay:
                 more = len(notes) - _NOTES_SHOWN
                 self._terminal.say(f"round {event['round']}: {more} more {kind}", "yellow")
         if event["skipped"]:
-            text = f"round {event['round']} skipped: {event['ok']} usable replies are too few"
+            text = f"round {event['round']} skipped: {event['reason']}"
             self._terminal.say(f"{text}; the model stays as it was", "yellow")
+
+    def _show_declined(self, event: Event) -> None:
+        """Who takes no part, before anything was spent on it."""
+        for note in event["clients"][:_NOTES_SHOWN]:
+            text = f"client {note['client']} takes no part in this run: {note['reason']}"
+            self._terminal.say(text, "yellow")
+        if len(event["clients"]) > _NOTES_SHOWN:
+            more = len(event["clients"]) - _NOTES_SHOWN
+            self._terminal.say(f"{more} more clients take no part in this run", "yellow")
 
 
 def start_lines(start: Event) -> list[Text]:

@@ -75,6 +75,17 @@ def accept_sealing(message: Message, context: Context) -> Message:
     return Message(RecordDict(), reply_to=message)
 
 
+@app.query("proposal")
+@_answering
+def consider_proposal(message: Message, context: Context) -> Message:
+    """Say whether this client would take part in all of a run, before it is charged for any."""
+    from client.proposal import consider
+
+    config, node = from_run_config(context.run_config), Node.from_settings(context.node_config)
+    consider(message.content, config, node)
+    return Message(RecordDict(), reply_to=message)
+
+
 @app.train()
 @_answering
 def train(message: Message, context: Context) -> Message:

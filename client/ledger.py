@@ -26,7 +26,7 @@ the chain proves a rewrite.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -214,6 +214,22 @@ class Ledger:
         self._entries.append(entry)
         return entry
 
+    def check_affordable(self, run: str, event: PrivacyEvent, rounds: int, budget: Budget) -> None:
+        """See whether so many more rounds would stay within the budget; records nothing.
+
+        Args:
+            run: identifier of the run, for the message.
+            event: what one of its rounds costs.
+            rounds: how many are to come.
+            budget: what may be spent in all.
+
+        Raises:
+            BudgetExceeded: they would not, composed with all that was charged before.
+        """
+        self.entries()
+        ahead = replace(event, count=event.count * rounds)
+        self._check_budget(ahead, budget, f"{rounds} more rounds of run {run!r:.60}")
+
     def entries(self) -> tuple[Entry, ...]:
         """All charges, oldest first, checked.
 
@@ -271,14 +287,14 @@ class Ledger:
         """Read and check what was added since the last look, by whichever process."""
         self._entries += self._store.entries_after(len(self._entries), self._head())
 
-    def _check_budget(self, event: PrivacyEvent, budget: Budget) -> None:
+    def _check_budget(self, event: PrivacyEvent, budget: Budget, what: str = "this round") -> None:
         before = [entry.event for entry in self._entries]
         if within([*before, event], budget.epsilon, budget.delta, budget.unit):
             return
         now = spent(before, budget.delta, budget.unit).epsilon
         then = spent([*before, event], budget.delta, budget.unit).epsilon
         raise BudgetExceeded(
-            f"this round would bring what is spent from epsilon {_shown(now)} to {_shown(then)}, "
+            f"{what} would bring what is spent from epsilon {_shown(now)} to {_shown(then)}, "
             f"and the budget is {budget}; end the run here, or let the owner of the data raise "
             "the budget"
         )

@@ -14,6 +14,7 @@ from client.training import train_locally
 from client.update import protect_update
 from shared.config import Config
 from shared.data import Dataset
+from shared.encryption import SealingParameters
 from shared.encryption.quantise import clipped
 from shared.errors import EncryptionError, ModelError, PolicyViolation
 from shared.models import build_model
@@ -40,7 +41,7 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
     plan, records = instruction.plan, node.records(config)
     policy = node.policy(plan)
     policy.check(config, plan)
-    _plan_fits(config, plan, records)
+    plan_fits(config, plan, records)
     torch_device(config.training.device)
 
     model = build_model(config.model, records.input_shape, records.classes, config.seed)
@@ -49,7 +50,7 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
     digest = instruction.digest(config, received)
     terms = before = None
     if config.secure_aggregation.scheme != "none":
-        terms = _sealing_terms(config, instruction, node, model)
+        terms = _sealing_terms(config, instruction, node, dimension(model))
         sealing = node.sealing()
         sealing.check(terms)
         if not node.is_simulated:
@@ -148,24 +149,28 @@ def _sealed(
 
 
 def _sealing_terms(
-    config: Config, instruction: TrainInstruction, node: Node, model: nn.Module
+    config: Config, instruction: TrainInstruction, node: Node, size: int
 ) -> SealingTerms:
-    """What the admission must say. The noise must be made for this model, the fields for it."""
-    plan, size = instruction.plan, dimension(model)
+    """What the admission must say to this instruction for a model of `size` parameters."""
+    parameters = sealing_fits(config, instruction.plan, size)
+    least = node.owners_least_contributors
+    return SealingTerms.of(instruction.run, node.name, config, parameters, least, instruction.plan)
+
+
+def sealing_fits(config: Config, plan: PrivacyPlan, size: int) -> SealingParameters:
+    """The noise must be made for this model of `size` parameters, and the fields for the noise."""
     if plan.mechanism is not None and plan.mechanism.dimension != size:
         raise PolicyViolation(
             f"the plan's noise is for {plan.mechanism.dimension} values, the model has {size}"
         )
     try:
-        parameters = sealing_parameters(config, plan, size)
+        return sealing_parameters(config, plan, size)
     except EncryptionError as error:
         # Unlike a ciphertext's, this fault is the run's, and will be there in every round.
         raise ModelError(f"sums of this model cannot be sealed: {error}") from None
-    least = node.owners_least_contributors
-    return SealingTerms.of(instruction.run, node.name, config, parameters, least, plan)
 
 
-def _plan_fits(config: Config, plan: PrivacyPlan, records: Dataset) -> None:
+def plan_fits(config: Config, plan: PrivacyPlan, records: Dataset) -> None:
     """A plan for fewer records than there are would understate the sampling rate's meaning.
 
     And a share of the noise protects nobody in an update that is not part of a sum.

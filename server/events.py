@@ -49,12 +49,19 @@ def start_event(
     }
 
 
+def declined_event(server_round: int, members: Sequence[Member]) -> Event:
+    """Clients that take no further part, before a round was paid for, and why."""
+    clients = [{"client": m.client, "reason": m.reason} for m in members]
+    return {"event": "declined", "round": server_round, "clients": clients}
+
+
 def round_event(
     record: RoundRecord,
     result: Evaluation,
     *,
     epsilon_max: float,
     skipped: str,
+    fault: str,
     client_metrics: Mapping[str, float],
     seconds: float,
 ) -> Event:
@@ -65,6 +72,7 @@ def round_event(
         result: of the model on the server's test set.
         epsilon_max: most that any client may have spent so far.
         skipped: why the round had no effect; empty if it had.
+        fault: the same in one word, see `server.lost_rounds`.
         client_metrics: the clients' own metrics, where they are open.
         seconds: what it took.
     """
@@ -81,6 +89,7 @@ def round_event(
         "rejected": [asdict(n) for n in record.rejected],
         "skipped": bool(skipped),
         "reason": skipped,
+        "fault": fault,
         "clients": dict(client_metrics),
         "seconds": round(seconds, 4),
     }

@@ -1,8 +1,9 @@
 """The whole run on the server, in reading order.
 
-gather → (sealed: open the run at the key authority) → for each round: choose a cohort of those
-who are there → send instructions → receive until the deadline → examine every reply → combine
-what passed → evaluate → checkpoint → tell.
+gather → ask each whether it would take part in all of it → (sealed: open the run at the key
+authority) → for each round: choose a cohort of those who are there → send instructions → receive
+until the deadline → examine every reply → combine what passed → evaluate → checkpoint → tell →
+stop if rounds keep being lost.
 
 A server that is killed goes on with the round after its last checkpoint. Of a sealed round whose
 sum was complete it only has the sum released (`server.pending_release`); otherwise it repeats the
@@ -12,8 +13,7 @@ instructions, and devices that have answered send the same bytes again (`client.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 from flwr.serverapp import Grid
@@ -22,16 +22,18 @@ from server.averaging import RunningAverage
 from server.checkpoint import Checkpoint, load_latest, save_checkpoint, save_model
 from server.client_evaluation import evaluate_on_clients
 from server.collecting import CentralCollection, Collection, Combined, PlainCollection
-from server.events import round_event, start_event
+from server.events import declined_event, round_event, start_event
 from server.gathering import Attendance
 from server.instructing import Instructor
 from server.journal import Journal
+from server.lost_rounds import reason_to_stop
 from server.offering import Offers
-from server.outcome import end_if_fruitless
 from server.pending_release import discard_pending, load_pending, save_pending
 from server.planning import Plans
+from server.preflight import Preflight
 from server.presence import Presence
-from server.rounds import Roster, RoundRecord, is_enough
+from server.releasing import Combine, outcome
+from server.rounds import Roster, RoundRecord, Standing
 from server.run_settings import RunSettings
 from server.sealed import SealedCollection, SealedRun, SealedStep, UnionStep
 from server.strategy import Aggregator
@@ -49,26 +51,11 @@ from shared.protocol.arrays import Weights, load_weights, weights_of
 from shared.protocol.authority_client import Authority, Refusal
 from shared.protocol.sealing import common_plan_digest, sealing_parameters
 
-# What the key authority says of a run or of a client, and not of one sum.
-_FOR_GOOD = frozenset(
-    {
-        Refusal.UNKNOWN_RUN,
-        Refusal.CLOSED_RUN,
-        Refusal.SUSPENDED_RUN,
-        Refusal.NOT_ENROLLED,
-        Refusal.REVOKED,
-    }
-)
-
 
 @dataclass(frozen=True)
 class _Sealing:
     step: SealedStep
     offers: Offers
-
-
-# Who was asked in a round and what they did, and how to get from that to the next weights.
-_Gone = tuple[RoundRecord, Callable[[], Combined]]
 
 
 class Federation:
@@ -122,17 +109,22 @@ class Federation:
         started = time.monotonic()
         directory, rounds = self._settings.run_dir / "checkpoints", self._config.training.rounds
         saved = load_latest(directory, self._digest)
-        state = self._restored(saved) if saved else self._first_state()
-        roster = Roster.from_json(state.roster, self._config.seed)
-        plans = Plans(self._config, roster, dimension(self._model))
-        if saved is None:
-            # From here on who takes part, and so every plan, is settled.
-            save_checkpoint(directory, state)
-        sealed = None
-        if self._is_sealed and state.round < rounds:
-            sealed = self._open_sealed_run(state, roster, plans)
-        journal = Journal(self._settings.run_dir, state.history)
+        journal = Journal(self._settings.run_dir, saved.history if saved else [])
         try:
+            members = saved.roster if saved else [asdict(m) for m in self._attendance.gather()]
+            roster = Roster.from_json(members, self._config.seed)
+            plans = Plans(self._config, roster, dimension(self._model))
+            timeout_s = self._config.federation.round_timeout_s
+            preflight = Preflight(self._grid, self._settings.run, plans, timeout_s)
+            if saved:
+                state = self._restored(saved)
+            else:
+                state = self._first_state(roster, preflight, journal)
+                # From here on who takes part, and so every plan, is settled.
+                save_checkpoint(directory, state)
+            sealed = None
+            if self._is_sealed and state.round < rounds:
+                sealed = self._open_sealed_run(state, roster, plans)
             journal.write(
                 start_event(
                     config=self._config,
@@ -147,11 +139,12 @@ class Federation:
                 )
             )
             while state.round < rounds:
-                state = self._round(state, roster, plans, sealed, journal)
+                state = self._round(state, roster, plans, preflight, sealed, journal)
                 save_checkpoint(directory, state)
                 discard_pending(self._settings.run_dir)
                 journal.write(state.history[-1])
-                end_if_fruitless(state.history)
+                if state.round < rounds and (reason := reason_to_stop(state.history)):
+                    raise RoundError(reason)
             discard_pending(self._settings.run_dir)
             final = state.average or state.weights
             save_model(self._settings.run_dir / "model.safetensors", final)
@@ -160,18 +153,31 @@ class Federation:
             journal.close()
         return final
 
-    def _first_state(self) -> Checkpoint:
-        roster = Roster(self._attendance.gather(), self._config.seed)
-        contributors = [member.client for member in roster.active] if self._is_sealed else []
-        if self._is_sealed and len(contributors) < self._least:
-            reasons = [m.reason for m in roster if m.reason]
+    def _first_state(self, roster: Roster, preflight: Preflight, journal: Journal) -> Checkpoint:
+        """Of a run that has cost nobody anything yet.
+
+        Raises:
+            RoundError: too few clients would take part in all of it.
+        """
+        clients, rounds = [m.client for m in roster.active], self._config.training.rounds
+        _, unwilling = preflight.ask(clients, self._attendance.node_ids, roster, rounds)
+        roster.apply(RoundRecord(0, [], declined=unwilling))
+        if out := [m for m in roster if m.reason]:
+            journal.write(declined_event(0, out))
+        contributors = [member.client for member in roster.active]
+        if len(contributors) < self._least:
+            reasons = [f"{m.client}: {m.reason}" for m in out]
+            more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
             raise RoundError(
-                f"{len(contributors)} clients can be used, a sealed sum needs {self._least}: "
-                + ("; ".join(reasons[:3]) or "too few are there")
+                f"{len(contributors)} of {len(list(roster))} clients can take part in all of this "
+                f"run, it needs {self._least} ({'; '.join(reasons[:5])}{more}); nobody was charged"
             )
-        weights = weights_of(self._model)
         return Checkpoint(
-            0, self._digest, weights, roster=roster.to_json(), contributors=contributors
+            0,
+            self._digest,
+            weights_of(self._model),
+            roster=roster.to_json(),
+            contributors=contributors if self._is_sealed else [],
         )
 
     def _restored(self, saved: Checkpoint) -> Checkpoint:
@@ -210,47 +216,61 @@ class Federation:
         state: Checkpoint,
         roster: Roster,
         plans: Plans,
+        preflight: Preflight,
         sealed: _Sealing | None,
         journal: Journal,
     ) -> Checkpoint:
         started = time.monotonic()
         number, federation = state.round + 1, self._config.federation
-        record, combine = self._left_by_a_crash(state, sealed) or self._asked(
-            state, roster, plans, sealed, journal
-        )
-        roster.asked(record.asked)
-        roster.apply(record)
-        weights, skipped = state.weights, ""
-        metrics: dict[str, float] = {}
-        if is_enough(record, federation.min_replies):
-            try:
-                combined = combine()
-                weights, metrics = combined.weights, dict(combined.metrics)
-            except ReleaseRefused as error:
-                self._end_if_for_good(error)
-                skipped = str(error)
-            except RoundError as error:
-                skipped = str(error)
+        offers = sealed.offers if sealed else None
+        ask = partial(self._ask, state, roster, plans, sealed, journal)
+        look = partial(self._present, state, roster, preflight, offers, journal)
+        left = self._left_by_a_crash(state, sealed)
+        if left is None:
+            cohort = roster.cohort(number, self._config.cohort_size, self._least, look())
+            record = RoundRecord(number, cohort)
+            combine = ask(record, cohort)
         else:
-            skipped = f"{len(record.ok)} usable replies, {federation.min_replies} are needed"
-        kept = self._average.update(number, weights)
-        result = self._evaluate(kept)
+            record, combine = left
+        roster.asked(record.asked)
+
+        def again() -> Combine:
+            roster.apply(record)
+            return ask(record, look())
+
+        try:
+            result = outcome(
+                record, combine, again, min_replies=federation.min_replies, least=self._least
+            )
+        except ReleaseRefused as error:
+            # The round stays open: without the refused sum its devices are asked again, and
+            # answer as before. Not where the authority has forgotten releases: a sum of others
+            # could be a second one of this round.
+            if Refusal.of(error) is not Refusal.ROLLED_BACK:
+                discard_pending(self._settings.run_dir)
+            raise
+        roster.apply(record)
+        combined = result.combined or Combined(state.weights, {})
+        kept = self._average.update(number, combined.weights)
+        metrics = dict(combined.metrics)
+        evaluation = self._evaluate(kept)
         if federation.client_evaluation:
             metrics |= evaluate_on_clients(
                 self._grid, kept, record, self._attendance.node_ids, federation.round_timeout_s
             )
         event = round_event(
             record,
-            result,
+            evaluation,
             epsilon_max=plans.epsilon_max(roster),
-            skipped=skipped,
+            skipped=result.reason,
+            fault=result.fault,
             client_metrics=metrics,
             seconds=time.monotonic() - started,
         )
         return Checkpoint(
             number,
             self._digest,
-            weights,
+            combined.weights,
             self._strategy.state() | self._union.state(),
             self._average.state(),
             roster.to_json(),
@@ -258,22 +278,9 @@ class Federation:
             state.contributors,
         )
 
-    def _end_if_for_good(self, error: ReleaseRefused) -> None:
-        """End the run where every further round would be refused as well, after it was paid for.
-
-        The round stays open: without the refused sum its devices are asked again, and answer as
-        before.
-        """
-        if Refusal.of(error) is Refusal.ROLLED_BACK:
-            raise error  # its sum is kept: a round asked again could be released a second time
-        if Refusal.of(error) in _FOR_GOOD:
-            discard_pending(self._settings.run_dir)
-            raise ReleaseRefused(
-                f"{error}; mend it at the key authority, or revoke that client here too, and then "
-                "resume the run"
-            ) from error
-
-    def _left_by_a_crash(self, state: Checkpoint, sealed: _Sealing | None) -> _Gone | None:
+    def _left_by_a_crash(
+        self, state: Checkpoint, sealed: _Sealing | None
+    ) -> tuple[RoundRecord, Combine] | None:
         """The next round, if all that is left to do of it is to have its sum released."""
         if sealed is None:
             return None
@@ -283,24 +290,40 @@ class Federation:
             return None
         return pending.record, partial(sealed.step.finish, pending, state.weights)
 
-    def _asked(
+    def _present(
+        self,
+        state: Checkpoint,
+        roster: Roster,
+        preflight: Preflight,
+        offers: Offers | None,
+        journal: Journal,
+    ) -> list[str]:
+        """Who can be asked in the next round; the journal is told who is out from now on."""
+        before = {member.client for member in roster.active}
+        rounds_left = self._config.training.rounds - state.round
+        there = self._presence.of(roster, preflight, rounds_left, offers)
+        out = [m for m in roster if m.client in before and m.standing is not Standing.ACTIVE]
+        if out:
+            journal.write(declined_event(state.round + 1, out))
+        return there
+
+    def _ask(
         self,
         state: Checkpoint,
         roster: Roster,
         plans: Plans,
         sealed: _Sealing | None,
         journal: Journal,
-    ) -> _Gone:
-        """Choose the round's clients and have them train."""
-        number = state.round + 1
-        present = self._presence.of(roster, sealed.offers if sealed else None)
-        cohort = roster.cohort(number, self._config.cohort_size, self._least, present)
-        record = RoundRecord(number, cohort)
+        record: RoundRecord,
+        present: list[str],
+    ) -> Combine:
+        """Have those train who are silent in `record`, as far as they are present."""
         collection = self._collection(record, state.weights, roster, plans, sealed)
+        asked = len(record.asked)
 
         def on_reply(arrived: int) -> None:
             journal.write(
-                {"event": "reply", "round": number, "arrived": arrived, "asked": len(cohort)}
+                {"event": "reply", "round": record.round, "arrived": arrived, "asked": asked}
             )
 
         instructor = Instructor(
@@ -309,10 +332,10 @@ class Federation:
             self._config.federation.round_timeout_s,
             self._strategy.proximal_mu,
         )
-        node_ids = self._attendance.node_ids
+        node_ids = {client: self._attendance.node_ids[client] for client in present}
         late = instructor.ask(record, state.weights, roster, plans, node_ids, collection, on_reply)
         self._attendance.doubt(late)
-        return record, collection.combine
+        return collection.combine
 
     def _collection(
         self,

@@ -108,9 +108,9 @@ class Attendance:
         each round in that minute would otherwise be waited out to its deadline.
         """
         for client in clients:
-            node = self.node_ids.pop(client)
-            self._seen.discard(node)
-            self._doubted.add(node)
+            if (node := self.node_ids.pop(client, None)) is not None:
+                self._seen.discard(node)
+                self._doubted.add(node)
 
     def _look(self, clients: Sequence[str]) -> list[str]:
         nodes = set(self._grid.get_node_ids())

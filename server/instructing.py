@@ -41,21 +41,21 @@ class Instructor:
         collection: Collection,
         on_reply: Callable[[int], None],
     ) -> list[str]:
-        """Ask everybody in `record`, and fill it with what came of it until the deadline.
+        """Ask everybody in `record` who has not answered, and fill it until the deadline.
 
         Args:
             record: of the round.
             weights: the global model.
             roster: for the clients' counts.
             plans: for their plans.
-            node_ids: Flower's node of each client.
+            node_ids: Flower's node of each client that can be asked.
             collection: takes the good replies.
             on_reply: told how many have answered, each time one has.
 
         Returns:
             Those who did not answer.
         """
-        clients = {node_ids[client]: client for client in record.asked}
+        clients = {node_ids[client]: client for client in record.silent if client in node_ids}
         arrays = to_record(weights)
         messages = []
         for node, client in clients.items():

@@ -1,4 +1,4 @@
-"""Who can be asked in a round: active, there, as declared, not revoked, and told of the key."""
+"""Who can be asked in a round: there, as declared, not revoked, willing, told of the key."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from server.gathering import Attendance
 from server.offering import Offers
+from server.preflight import Preflight
 from server.rounds import Note, Roster, RoundRecord, Standing
 
 
@@ -24,12 +25,16 @@ class Presence:
     ) -> None:
         self._attendance, self._least, self._approved = attendance, least, approved
 
-    def of(self, roster: Roster, offers: Offers | None) -> list[str]:
+    def of(
+        self, roster: Roster, preflight: Preflight, rounds_left: int, offers: Offers | None
+    ) -> list[str]:
         """Clients that can be asked now. Waits while they are too few: a round that cannot succeed
         would spend everybody's budget on nothing.
 
         Args:
             roster: of the run; who is out is noted in it.
+            preflight: asks who would take part in all of the run.
+            rounds_left: of the run.
             offers: of a sealed run's public key; None otherwise.
 
         Raises:
@@ -44,6 +49,8 @@ class Presence:
         there = self._attendance.wait_for(active, self._least)
         _decline(roster, self._changed(there, roster))
         there = [client for client in there if roster[client].standing is Standing.ACTIVE]
+        there, unwilling = preflight.ask(there, self._attendance.node_ids, roster, rounds_left)
+        _decline(roster, unwilling)
         if offers is not None:
             there, refused = offers.make(there, self._attendance.node_ids)
             _decline(roster, refused)

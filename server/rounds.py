@@ -15,12 +15,15 @@ Rules
    the model stays as it was.
 7. When fewer than `min_replies` clients are active the run cannot go on.
 8. Whoever was asked counts as having taken part: its ledger was charged before it trained.
+9. A round whose sum was refused for clients that the key authority names is asked once more without
+   them (`server.releasing`).
+10. A run whose rounds are lost stops by itself (`server.lost_rounds`).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -85,6 +88,12 @@ class RoundRecord:
         late = self.silent
         self.failed += [Note(client, "no answer before the deadline") for client in late]
         return late
+
+    def reopen(self, declined: Sequence[Note], rejected: Sequence[Note]) -> None:
+        """Let those whose replies counted be asked once more, all but those who are noted here."""
+        self.ok = []
+        self.declined += declined
+        self.rejected += rejected
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> RoundRecord:

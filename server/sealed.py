@@ -18,11 +18,12 @@ from server.pending_release import PendingRelease
 from server.replies import Update
 from server.rounds import Member, RoundRecord
 from server.strategy import Aggregator as Strategy
+from server.sum_bound import SumBound
 from server.witness import Witness
 from shared.config import Config
 from shared.config.load import digest as config_digest
 from shared.config.schema import FederationConfig
-from shared.encryption import Aggregator, SealingParameters, context_hash
+from shared.encryption import Aggregator, SealedVector, SealingParameters, context_hash
 from shared.encryption.quantise import Grid as IntegerGrid
 from shared.errors import EncryptionError, ProtocolError, RoundError
 from shared.privacy.plan import PrivacyPlan
@@ -107,6 +108,7 @@ class SealedStep:
 
         Raises:
             ReleaseRefused: the key authority does not release it, or was put back from a backup.
+            UnfitSum: honest clients do not add up to it; no step is taken.
             RunError: the authority cannot be reached. The same sum may be released later.
         """
         plan, server_round = self.run.plan, pending.record.round
@@ -114,6 +116,10 @@ class SealedStep:
         self.run.witness.saw(released)
         if released.values.shape != (self.run.parameters.length,):
             raise EncryptionError("the released sum has not the length of the model")
+        bound = SumBound.of(
+            self.run.config, plan, self.run.parameters, pending.total.contributors, pending.weight
+        )
+        bound.check(released.values)
         vector = self._restored(released.values, server_round)
         if plan.unit == "record" and plan.noise == "distributed":
             return Combined(self._gradient_step(vector, pending, current), {})
@@ -172,12 +178,24 @@ class SealedCollection:
     def add(self, client: str, member: Member, reply: Message) -> None:
         """See `Collection`."""
         sealed, receipt = read_sealed_reply(reply.content)
-        expected = (self._run.run, self._record.round, client, sealed.digest)
-        if (receipt.run, receipt.round, receipt.contributor, receipt.upload_hash) != expected:
-            raise ProtocolError("the receipt is not for this client's upload of this round")
+        self._check(receipt, client, sealed)
         self._sum.add(sealed)
         self._receipts.append(receipt)
         self._weight += member.declared_records / self._run.plan.declared_records
+
+    def _check(self, receipt: Receipt, client: str, sealed: SealedVector) -> None:
+        """All that the key authority will ask of a receipt: it refuses a sum for one bad one."""
+        run = self._run
+        said = (receipt.run, receipt.round, receipt.contributor, receipt.upload_hash)
+        if said != (run.run, self._record.round, client, sealed.digest):
+            raise ProtocolError("the receipt is not for this client's upload of this round")
+        if receipt.parameters_digest != run.parameters.digest:
+            raise ProtocolError("the receipt is for other sealing parameters")
+        key = run.opening.contributor_keys.get(client)
+        if key is None or not receipt.verify(key):
+            raise ProtocolError("the receipt is not signed with the key this client enrolled with")
+        if any(receipt.nonce == other.nonce for other in self._receipts):
+            raise ProtocolError("the receipt has the nonce of another client's")
 
     def combine(self) -> Combined:
         """See `Collection`."""

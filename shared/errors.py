@@ -19,6 +19,7 @@
         ├── EvidenceError         evidence of an audit that is missing or altered
         ├── CheckpointError       a checkpoint that is missing, broken or of another run
         └── RoundError            a round that cannot be completed
+            └── UnfitSum          a released sum that honest clients do not add up to
 
 Each message says in one line what was wrong, where, and what to do about it.
 """
@@ -109,7 +110,15 @@ class EncryptionError(RunError):
 
 
 class ReleaseRefused(RunError):
-    """The key authority's rules do not allow the release of this sum."""
+    """The key authority's rules do not allow the release of this sum.
+
+    Attributes:
+        culprits: the contributors it was refused for, where they are known by name.
+    """
+
+    def __init__(self, message: str, culprits: Sequence[str] = ()) -> None:
+        self.culprits = tuple(culprits)
+        super().__init__(message)
 
 
 class ProtocolError(RunError):
@@ -126,3 +135,7 @@ class CheckpointError(RunError):
 
 class RoundError(RunError):
     """A round cannot be completed, for example because too few clients answer."""
+
+
+class UnfitSum(RoundError):
+    """A released sum that honest clients do not add up to; no step was taken along it."""

@@ -110,6 +110,7 @@ def _client_app(simulation: Simulation) -> ClientApp:
     app = ClientApp()
     app.query()(filled_in)
     app.query("sealing")(filled_in)
+    app.query("proposal")(filled_in)
     app.train()(filled_in)
     app.evaluate()(filled_in)
     return app

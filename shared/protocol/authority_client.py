@@ -18,6 +18,7 @@ keeps the sum and the receipts until it has used the values.
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +40,9 @@ from shared.protocol.receipts import Receipt
 from shared.protocol.signed import canonical
 from shared.proxies import host_of, is_loopback
 
-REFUSAL_KEY = "calyx-refusal"
+REFUSAL_KEY, CULPRITS_KEY = "calyx-refusal", "calyx-culprits-bin"
+# What gRPC carries beside an error is small; who is not named is named when it is asked again.
+_MAX_CULPRITS_BYTES = 4096
 MAX_MESSAGE_BYTES = 4 * 2**20
 RECONNECT_MS = 2000
 
@@ -71,9 +74,9 @@ class Refusal(StrEnum):
     RANGE = "range"
     ROLLED_BACK = "rolled-back"
 
-    def error(self, detail: str) -> ReleaseRefused:
-        """The refusal as an error."""
-        return ReleaseRefused(f"{self.value}: {detail}")
+    def error(self, detail: str, culprits: Sequence[str] = ()) -> ReleaseRefused:
+        """The refusal as an error; without `culprits` the sum would not be refused for this."""
+        return ReleaseRefused(f"{self.value}: {detail}", culprits)
 
     @classmethod
     def of(cls, error: ReleaseRefused) -> Refusal:
@@ -324,9 +327,9 @@ class RemoteAuthority:
 
     def _translated(self, error: grpc.RpcError) -> CalyxError:
         detail = " ".join((error.details() or "").split())[:500]
-        for item in error.trailing_metadata() or ():
-            if item.key == REFUSAL_KEY and str(item.value) in set(Refusal):
-                return Refusal(str(item.value)).error(detail)
+        beside = {item.key: item.value for item in error.trailing_metadata() or ()}
+        if (reason := str(beside.get(REFUSAL_KEY, ""))) in set(Refusal):
+            return Refusal(reason).error(detail, _read_culprits(beside.get(CULPRITS_KEY, b"")))
         code = error.code()
         if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
             return RunError(
@@ -334,6 +337,23 @@ class RemoteAuthority:
                 f"see that it runs and that the certificates are its own ({detail})"
             )
         return RunError(f"the key authority at {self._target} failed: {code.name}: {detail}")
+
+
+def culprits_to_bytes(culprits: Sequence[str]) -> bytes:
+    """As many of these names as travel beside an error."""
+    names = list(culprits)
+    while len(text := json.dumps(names).encode()) > _MAX_CULPRITS_BYTES:
+        names = names[: len(names) // 2]
+    return text
+
+
+def _read_culprits(text: str | bytes) -> list[str]:
+    """Inverse of `culprits_to_bytes`. What is no list of names names nobody."""
+    try:
+        names = json.loads(text or b"[]")
+    except ValueError:
+        return []
+    return [n for n in names if isinstance(n, str)] if isinstance(names, list) else []
 
 
 def release_parts(request: ReleaseRequest, chunks: Sequence[bytes]) -> Iterator[pb.ReleasePart]:

@@ -4,6 +4,8 @@
 
     server ── query:    (nothing)          ──▶ client
     server ◀─ Introduction                 ─── client
+    server ── query.proposal: Proposal     ──▶ client      once, before it is charged for a run
+    server ◀─ (nothing) or a refusal       ─── client
     server ── train:    TrainInstruction   ──▶ client
     server ◀─ TrainReply or a refusal      ─── client
     server ── evaluate: arrays, round      ──▶ client      (only where metrics may be sent)
@@ -25,12 +27,13 @@ from shared.errors import ProtocolError
 from shared.privacy.plan import PrivacyPlan
 from shared.protocol.arrays import Weights, digest
 
-ARRAYS, CONFIG, METRICS, INSTRUCTION, INTRODUCTION = (
+ARRAYS, CONFIG, METRICS, INSTRUCTION, INTRODUCTION, PROPOSAL = (
     "arrays",
     "config",
     "metrics",
     "instruction",
     "introduction",
+    "proposal",
 )
 WEIGHT_KEY = "num-examples"
 MAX_RECORDS = 10**9
@@ -88,6 +91,43 @@ class Introduction:
             _field(record, "version", str)[:50],
             _field(record, "code-hash", str)[:64],
         )
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """All that a run will ask of one client, before the first round of it is asked for.
+
+    Attributes:
+        run: identifier of the run.
+        plan: this client's privacy plan.
+        rounds_left: rounds of the run that are still to come, at most the plan's.
+    """
+
+    run: str
+    plan: PrivacyPlan
+    rounds_left: int
+
+    def to_content(self) -> RecordDict:
+        """As the content of a message."""
+        fields = {"run": self.run, "plan": self.plan.to_json(), "rounds-left": self.rounds_left}
+        return RecordDict({PROPOSAL: ConfigRecord(fields)})  # type: ignore[arg-type]
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> Proposal:
+        """Read a proposal; anything missing or out of range is refused.
+
+        Raises:
+            ProtocolError: a field is missing, of the wrong type or out of range.
+            PrivacyError: the plan is not usable.
+        """
+        record = _record(content, PROPOSAL, ConfigRecord)
+        plan = PrivacyPlan.from_json(_field(record, "plan", str))
+        rounds_left = _field(record, "rounds-left", int)
+        if not 1 <= rounds_left <= plan.rounds:
+            raise ProtocolError(
+                f"{rounds_left} rounds are left of a plan for {plan.rounds}, which cannot be"
+            )
+        return cls(_field(record, "run", str), plan, rounds_left)
 
 
 @dataclass(frozen=True)

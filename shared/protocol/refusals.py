@@ -97,6 +97,11 @@ def _told(error: CalyxError) -> str:
     return f"{instead}; its own log says why"
 
 
+def is_answer(reply: Message) -> bool:
+    """Whether the client app answered, with a yes or a refusal, and not Flower in its place."""
+    return not reply.has_error() or reply.error.code in Refusal.__members__.values()
+
+
 def read_failure(reply: Message) -> Failure:
     """Read an error reply; codes that are not ours count as a failure to answer."""
     code, reason = reply.error.code, reply.error.reason or "no reason given"

@@ -20,7 +20,16 @@ from authority.events import (
     Revoked,
     names_hash,
 )
-from authority.release import MAX_FAILED_PROOFS, MAX_REPEATS, State, apply, decide, enrol, open_run
+from authority.release import (
+    MAX_FAILED_PROOFS,
+    MAX_REPEATS,
+    State,
+    apply,
+    culprits,
+    decide,
+    enrol,
+    open_run,
+)
 from shared.errors import ReleaseRefused
 from shared.protocol.authority_client import Refusal, ReleaseRequest
 from shared.protocol.contributor_keys import ContributorKeys
@@ -248,3 +257,36 @@ def test_names_and_keys_are_enrolled_once(state: State) -> None:
             enrol(state, keys)
     with pytest.raises(ReleaseRefused, match=r"^revoked"):
         enrol(apply(state, Revoked(NAMES[0])), KEYS[NAMES[0]])
+
+
+def test_culprits_are_all_whose_receipts_are_refused_and_only_they() -> None:
+    state = opened_state()
+    good, forged = receipt(NAMES[0]), replace(receipt(NAMES[1]), signature=bytes(64))
+    foreign = receipt(NAMES[2], round=2)
+    receipts = (good, forged, foreign)
+    asked = ReleaseRequest("run", 1, 3, receipts, SUM)
+    refused = decide(state, asked)
+    assert isinstance(refused, Refused)
+    assert culprits(state, asked, refused) == (NAMES[1], NAMES[2])
+    granted(state, request(NAMES[:4]))  # the round is as open as before
+
+
+def test_round_that_had_its_release_is_not_asked_again_without_a_culprit() -> None:
+    """Else a server could have two sums of one round, which differ by one client."""
+    state = granted(opened_state(), request(NAMES[:4]))
+    state = apply(state, Revoked(NAMES[0]))
+    for asked in (request(NAMES[:4]), request(NAMES[1:4]), request(NAMES[1:5])):
+        decision = decide(state, asked)
+        if isinstance(decision, Refused):
+            assert Refusal(decision.reason) is Refusal.ALREADY_RELEASED
+            assert culprits(state, asked, decision) == ()
+        else:
+            assert isinstance(decision, Repeated), "the identical request alone"
+
+
+def test_round_is_spent_by_a_proof_that_failed() -> None:
+    state = granted(opened_state(), request(NAMES[:4]))
+    state = apply(state, Failed("run", 1, tuple(NAMES[:4]), SUM, "proof", ""))
+    for asked in (request(NAMES[:4]), request(NAMES[1:4])):
+        refused = decide(state, asked)
+        assert isinstance(refused, Refused) and culprits(state, asked, refused) == ()

@@ -27,6 +27,8 @@ from shared.protocol.authority_client import (
     Refusal,
     ReleaseRequest,
     RemoteAuthority,
+    _read_culprits,
+    culprits_to_bytes,
 )
 
 from .line import HOST, Line
@@ -60,6 +62,41 @@ def test_a_refusal_arrives_with_its_reason(remote: RemoteAuthority, far_run: Any
         remote.open_run("run-1", far_run.parameters, 4, names, PLAN_DIGEST, CONFIG_DIGEST)
     with pytest.raises(ReleaseRefused, match=r"^unknown-run"):
         remote.close_run("another")
+
+
+def test_a_refusal_names_all_its_culprits_over_the_network(
+    line: Line, remote: RemoteAuthority, far_run: Any, total_of: Callable[..., Any]
+) -> None:
+    """Without them the round has its one release still."""
+    uploads = far_run.uploads(1, count=5)
+    gone = [upload.receipt.contributor for upload in uploads[:2]]
+    for name in gone:
+        line.authority.roster.revoke(name)
+    with pytest.raises(ReleaseRefused, match="revoked") as caught:
+        remote.release(*far_run.request(1, uploads))
+    assert sorted(caught.value.culprits) == sorted(gone)
+    released = remote.release(*far_run.request(1, uploads[2:]))
+    assert (released.values == total_of(uploads[2:])).all()
+
+
+def test_a_refusal_that_is_nobodys_fault_names_nobody(
+    remote: RemoteAuthority, far_run: Any
+) -> None:
+    with pytest.raises(ReleaseRefused, match="too-few") as caught:
+        remote.release(*far_run.request(1, far_run.uploads(1, count=2)))
+    assert caught.value.culprits == ()
+
+
+def test_many_culprits_are_named_as_far_as_there_is_room() -> None:
+    names = [f"gerät {number}" for number in range(2000)]
+    told = _read_culprits(culprits_to_bytes(names))
+    assert told == names[: len(told)] and len(told) >= 100
+    assert _read_culprits(culprits_to_bytes(["a", "ü"])) == ["a", "ü"]
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"\xff", b"7", b'{"a": 1}', b"[1, null]"])
+def test_what_is_no_list_of_names_names_nobody(text: bytes) -> None:
+    assert _read_culprits(text) == []
 
 
 def test_a_sum_that_is_none_is_refused_over_the_network(

@@ -89,6 +89,8 @@ def round_event() -> Callable[..., dict[str, Any]]:
             "failed": [],
             "rejected": [],
             "skipped": False,
+            "reason": "",
+            "fault": "",
             "seconds": 0.25,
         }
         return event | fields

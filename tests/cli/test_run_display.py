@@ -94,6 +94,7 @@ def test_every_client_that_was_lost_is_named_with_the_reason(
         3,
         ok=0,
         skipped=True,
+        reason="0 usable replies, 2 are needed",
         rejected=[{"client": "7", "reason": "NaN in conv1.weight"}],
         declined=[{"client": "2", "reason": "budget spent"}],
         failed=[{"client": str(n), "reason": "no answer"} for n in range(8)],
@@ -103,8 +104,15 @@ def test_every_client_that_was_lost_is_named_with_the_reason(
     assert "round 3: client 2 takes no further part: budget spent\n" in text
     assert text.count("failed, will be asked again: no answer") == 5
     assert "round 3: 3 more failed\n" in text
-    assert "round 3 skipped: 0 usable replies are too few" in text
+    assert "round 3 skipped: 0 usable replies, 2 are needed; the model stays" in text
     assert "0/10 ok, 10 failed" in text
+
+
+def test_clients_that_take_no_part_are_named_before_the_run_starts(start_event: Event) -> None:
+    out = [{"client": str(n), "reason": "4 more rounds are too many"} for n in range(7)]
+    text = written([{"event": "declined", "round": 0, "clients": out}, start_event])
+    assert "client 0 takes no part in this run: 4 more rounds are too many\n" in text
+    assert "2 more clients take no part in this run\n" in text
 
 
 def test_a_clients_words_cannot_bring_control_characters_lines_or_markup(

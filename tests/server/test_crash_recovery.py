@@ -122,21 +122,41 @@ def test_run_goes_on_without_a_client_that_stays_away(killed: Killed, tmp_path: 
     assert [n for _, n in releases(tmp_path)] == [1, 2, 3]
 
 
-def test_run_ends_when_a_contributor_was_revoked_and_goes_on_without_it(
+def test_round_is_asked_again_without_a_revoked_contributor_and_nobody_pays_twice(
     killed: Killed, tmp_path: Path
 ) -> None:
-    """Every further round with it would be refused too, after the others have paid for it."""
+    """The others answer with the bytes they have sent before; the round had no release yet."""
     killed(tmp_path, "before_the_release")
     Roster(tmp_path / "authority").revoke("1")
-    with pytest.raises(ReleaseRefused, match="'1' was revoked; .* then resume the run"):
-        federate(tmp_path)
-    federate(tmp_path, away=(1,))
+    federate(tmp_path)
     assert [charges(tmp_path, client) for client in range(CLIENTS)] == [
         [1, 2, 3],
         [1, 2],
         [1, 2, 3],
     ]
     assert releases(tmp_path) == [("granted", n) for n in (1, 2, 3)]
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    rounds = [e for e in map(json.loads, lines) if e["event"] == "round"]
+    assert [(e["ok"], e["asked"], e["skipped"]) for e in rounds] == [
+        (3, 3, False),
+        (2, 3, False),
+        (2, 2, False),
+    ]
+    (note,) = rounds[1]["declined"]
+    assert note["client"] == "1" and "was revoked" in note["reason"]
+
+
+def test_run_ends_with_its_round_open_when_too_few_are_left_without_the_revoked(
+    killed: Killed, tmp_path: Path
+) -> None:
+    killed(tmp_path, "before_the_release")
+    Roster(tmp_path / "authority").revoke("1")
+    Roster(tmp_path / "authority").revoke("2")
+    with pytest.raises(ReleaseRefused, match="'1' was revoked; .* the round is still open"):
+        federate(tmp_path)
+    assert [charges(tmp_path, client) for client in range(CLIENTS)] == [[1, 2]] * CLIENTS
+    state = load_latest(tmp_path / "run" / "checkpoints", digest(CONFIG))
+    assert state is not None and state.round == KILLED_IN - 1
 
 
 def test_client_with_other_records_than_before_is_not_asked_again(

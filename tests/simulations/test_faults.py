@@ -51,6 +51,7 @@ def faulty_app(liars: dict[int, Answer]) -> ClientApp:
 
     app.train()(train)
     app.query()(lambda message, context: real_client(message, context))
+    app.query("proposal")(lambda message, context: real_client(message, context))
     app.evaluate()(lambda message, context: real_client(message, context))
     return app
 

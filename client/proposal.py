@@ -1,0 +1,68 @@
+"""Whether this client would take part in all of a run: asked before it is charged for any of it.
+
+Everything that a training instruction is held against, in the same order and with the same
+functions, but for all rounds that are to come at once, and without writing anything down. A no is
+an error reply with its reason, as to an instruction (`shared.protocol.refusals`).
+
+A yes binds nobody: each instruction is checked again, and each round is charged when it comes.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from flwr.app import RecordDict
+
+from client.node import Node
+from client.round import plan_fits, sealing_fits
+from shared.config import Config
+from shared.config.schema import ModelConfig
+from shared.models import build_model
+from shared.models.tryout import torch_device
+from shared.models.vector import dimension
+from shared.protocol.messages import Proposal
+
+
+def consider(content: RecordDict, config: Config, node: Node) -> None:
+    """Return if the answer is yes.
+
+    Raises:
+        ProtocolError: it is no proposal.
+        PolicyViolation: the run asks for less privacy than the owner allows, or its plan was made
+            for other data.
+        BudgetExceeded: the rounds left cost more than is left of the budget.
+        ModelError: the model cannot be built, or not be trained with this privacy.
+        DataError, LedgerError: this device's records or its ledger cannot be used.
+    """
+    proposal = Proposal.from_content(content)
+    plan, records = proposal.plan, node.records(config)
+    policy = node.policy(plan)
+    policy.check(config, plan)
+    plan_fits(config, plan, records)
+    torch_device(config.training.device)
+    by_record = plan.is_private and plan.unit == "record"
+    size = _checked_size(config.model, records.input_shape, records.classes, config.seed, by_record)
+    if config.secure_aggregation.scheme != "none":
+        sealing_fits(config, plan, size)
+        node.sealing()
+    with node.ledger(records) as ledger:
+        # A round that was charged and not finished is among the rounds left as well. The plan
+        # promises so many charges in all, and who was not asked each time has spent fewer.
+        charged = sum(entry.run == proposal.run for entry in ledger.entries())
+        to_come = min(proposal.rounds_left, max(plan.rounds - charged, 0))
+        ledger.check_affordable(proposal.run, plan.round_event, to_come, policy.budget)
+
+
+@lru_cache(maxsize=16)
+def _checked_size(
+    model: ModelConfig, input_shape: tuple[int, ...], classes: int, seed: int, by_record: bool
+) -> int:
+    """Trainable parameters of a model that can be trained; kept for a process of many clients."""
+    built = build_model(model, input_shape, classes, seed)
+    if by_record:
+        # They load Opacus, which other training does without.
+        from shared.models.private import check_private, try_private
+
+        check_private(built)
+        try_private(built, input_shape)
+    return dimension(built)

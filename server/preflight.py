@@ -1,0 +1,61 @@
+"""Asking each client whether it would take part in all of a run, before anybody is charged.
+
+Without it a client whose budget ends half-way, or a model that cannot be trained privately, shows
+in a round that the others have paid for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from flwr.app import Message, MessageType
+from flwr.serverapp import Grid
+
+from server.exchange import exchange
+from server.planning import Plans
+from server.rounds import Note, Roster
+from shared.protocol.messages import Proposal
+from shared.protocol.refusals import is_answer, read_failure
+
+
+class Preflight:
+    """Which clients have said that they would take part in all of a run.
+
+    Args:
+        grid: Flower's way to the clients.
+        run: identifier of the run.
+        plans: what each is told to do.
+        timeout_s: how long to wait for the answers.
+    """
+
+    def __init__(self, grid: Grid, run: str, plans: Plans, timeout_s: float) -> None:
+        self._grid, self._run, self._plans, self._timeout_s = grid, run, plans, timeout_s
+        self._willing: set[str] = set()
+
+    def ask(
+        self, clients: Sequence[str], node_ids: Mapping[str, int], roster: Roster, rounds_left: int
+    ) -> tuple[list[str], list[Note]]:
+        """Ask those who have not said yes yet.
+
+        Returns:
+            Those of `clients` that would take part, and who would not and why. Who does not
+            answer is in neither, and is asked again the next time.
+        """
+        refused, messages, asked = [], [], {}
+        for client in clients:
+            if client in self._willing:
+                continue
+            proposal = Proposal(self._run, self._plans.of(roster[client]), rounds_left)
+            node = node_ids[client]
+            asked[node] = client
+            kind = f"{MessageType.QUERY}.proposal"
+            messages.append(Message(proposal.to_content(), node, kind))
+        for reply in exchange(self._grid, messages, self._timeout_s) if messages else ():
+            answering = asked.get(reply.metadata.src_node_id)
+            if answering is None or not is_answer(reply):
+                continue  # Flower's own answer for a node that is gone
+            if reply.has_error():
+                refused.append(Note(answering, read_failure(reply).reason))
+            else:
+                self._willing.add(answering)
+        return [client for client in clients if client in self._willing], refused
