@@ -13,7 +13,7 @@ from client.training import train_locally
 from client.update import protect_update
 from shared.config import Config
 from shared.data import Dataset
-from shared.encryption.quantise import clipped
+from shared.encryption.quantise import contribution
 from shared.errors import PolicyViolation
 from shared.models import build_model
 from shared.models.vector import dimension, to_vector, trainable_names
@@ -122,7 +122,7 @@ def _update_vector(
     if plan.noise == "local":
         return update
     # An update that is not finite counts as zero, so that it cannot be told apart from others.
-    return clipped(update if np.isfinite(update).all() else np.zeros_like(update), plan.clip_norm)
+    return contribution(update, plan.clip_norm)
 
 
 def _sealed(

@@ -12,9 +12,9 @@ What an event says:
 * a *full* event takes every record each time and needs no assumption on sampling.
 
 Whom an event protects (docs/adr/0017). The noise multiplier is about the sensitivity under the
-event's own relation: a record replaced by a null record, a client's update replaced by zero, or, for
-client-level local noise, a client's data replaced by any others. Two clipped updates are up to 2C
-apart whatever has changed, be it one record. So a client-level event counts
+event's own relation: a record replaced by a null record, a client's update replaced by zero, or,
+for client-level local noise, a client's data replaced by any others. Two clipped updates are up to
+2C apart whatever has changed, be it one record. So a client-level event counts
 
 * for the client with the noise multiplier as it stands;
 * for a record, and for a client whose data are replaced, with the noise multiplier divided by
@@ -99,7 +99,7 @@ class PrivacyEvent:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready form; inverse of `from_dict`."""
-        # What an event does not say is not written either: entries of older ledgers keep their hash.
+        # What an event does not say is not written: entries of older ledgers keep their hash.
         optional = ("skellam", "replacement_factor")
         return {k: v for k, v in asdict(self).items() if v is not None or k not in optional}
 
@@ -189,6 +189,17 @@ def spent(
     if coarse:
         return Spent(_pld_epsilon(key, delta, _COARSER), math.inf, delta)
     return Spent(_pld_epsilon(key, delta, 1), _rdp_epsilon(key, delta), delta)
+
+
+def delta_is_small(delta: float, units: int) -> bool:
+    """Whether delta, among so many units, leaves no room for giving one of them away whole.
+
+    To publish one of n records picked at random is (0, 1/n)-private, and to publish each with
+    chance delta gives away delta n of them, by local noise as by noise on a sum. So n is
+    *everything* that a guarantee is told for: all records of all clients, or all clients. That is
+    stricter than the count of any one client, and the same for every client of a run.
+    """
+    return delta * units < 1
 
 
 def profile(

@@ -99,6 +99,12 @@ class PrivacyPlan:
         return self.noise != "none"
 
     @property
+    def replacement_factor(self) -> int | None:
+        """See `PrivacyEvent`: two clipped updates are up to 2C apart, whatever was replaced."""
+        has_one = self.is_private and self.unit == "client"
+        return round(2 / self.sensitivity_factor) if has_one else None
+
+    @property
     def round_event(self) -> PrivacyEvent:
         """What one round of training costs: the event the ledger records before it starts."""
         if not self.is_private:
@@ -109,14 +115,11 @@ class PrivacyPlan:
         )
         effective = self.noise_multiplier / self.sensitivity_factor
         kind: Literal["gaussian", "skellam"] = "gaussian" if self.mechanism is None else "skellam"
-        # Two clipped updates are up to 2C apart, whatever was replaced to get from one to the other.
-        factor = round(2 / self.sensitivity_factor) if self.unit == "client" else None
-        return PrivacyEvent(
-            kind, self.unit, effective, sampling, rate, count, self.mechanism, factor
-        )
+        factor, mechanism = self.replacement_factor, self.mechanism
+        return PrivacyEvent(kind, self.unit, effective, sampling, rate, count, mechanism, factor)
 
     def spent(self, rounds: int, whom: Whom | None = None) -> Spent:
-        """What `rounds` rounds of this plan cost `whom`, by default its unit, by both accountants."""
+        """What so many rounds cost `whom`, by default the plan's unit, by both accountants."""
         return spent([self.events(rounds)], self.delta, whom or self.unit)
 
     def events(self, rounds: int) -> PrivacyEvent:
