@@ -26,7 +26,12 @@ from audit.report.plots.roc import Roc, roc
 from audit.report.plots.sampling import batch_sizes
 from audit.report.plots.utility import accuracy_over_rounds, group_accuracy
 from audit.report.schema import Report
-from shared.privacy.epsilon_text import epsilon_text, lower_bound_text
+from shared.privacy.epsilon_text import (
+    delta_text,
+    epsilon_text,
+    lower_bound_text,
+    promise_text,
+)
 
 
 def to_html(report: Report) -> str:
@@ -91,6 +96,8 @@ def _environment() -> Environment:
     environment.filters |= {
         "epsilon": epsilon_text,
         "bound": lower_bound_text,
+        "promise": promise_text,
+        "up": delta_text,
         "percent": tables.percent,
         "plain": tables.plain,
         "figures": tables.figures,

@@ -69,7 +69,9 @@ class AuditFacts(Section):
 class Headline(Section):
     """The first thing that is read."""
 
-    status: Literal["guaranteed", "moved", "contradicted", "disagrees", "no guarantee"]
+    status: Literal[
+        "guaranteed", "moved", "contradicted", "disagrees", "delta too large", "no guarantee"
+    ]
     title: str
     guaranteed: str
     for_whom: str

@@ -17,8 +17,8 @@ _DELTA_DIGITS = Context(prec=4, rounding=ROUND_CEILING)
 _LARGEST_FACTOR = 1e9
 
 
-def epsilon_text(epsilon: float | None) -> str:
-    """Three or four digits, rounded up: a printed epsilon never promises too much.
+def epsilon_text(epsilon: float | None, *, decimals: int = 2) -> str:
+    """Two decimals below 100 and none above, rounded up: it never promises too much.
 
     None, infinity and NaN are no guarantee.
     """
@@ -26,7 +26,7 @@ def epsilon_text(epsilon: float | None) -> str:
         return "∞"
     if epsilon <= 0:
         return "0"
-    return _rounded_up(epsilon)
+    return _rounded_up(epsilon, decimals)
 
 
 def lower_bound_text(epsilon: float | None) -> str:
@@ -44,11 +44,11 @@ def promise_text(epsilon: float | None) -> str:
 def odds_text(epsilon: float) -> str:
     """e^epsilon, by which the odds of a statement may change at most; rounded up."""
     factor = math.exp(min(epsilon, 700.0))
-    return _rounded_up(factor) if factor < _LARGEST_FACTOR else "∞"
+    return _rounded_up(factor, 2) if factor < _LARGEST_FACTOR else "∞"
 
 
 def delta_text(delta: float) -> str:
-    """A delta, or what is expected of it over many: up to four digits, rounded up."""
+    """A delta, or another small figure of a guarantee (delta n, mu): four digits, rounded up."""
     # A last bit too much, as 0.1 + 0.2 has it, is no reason for the next digit.
     return f"{float(Decimal(repr(delta * (1 - 1e-12))).normalize(_DELTA_DIGITS)):g}"
 
@@ -60,7 +60,7 @@ def whom_text(unit: str, noise: str) -> str:
     return "client (its data replaced)" if noise == "local" else "client (its update against none)"
 
 
-def _rounded_up(value: float) -> str:
-    digits = 2 if value < 100 else 0
+def _rounded_up(value: float, decimals: int) -> str:
+    digits = decimals if value < 100 else 0
     scale = 10.0**digits
     return f"{math.ceil(value * scale - _SLACK) / scale:,.{digits}f}"
