@@ -1,4 +1,4 @@
-"""The headline says what is outside of epsilon, for whom it is, and when delta makes it worthless."""
+"""The headline says what epsilon leaves out, for whom it is, and when delta makes it worthless."""
 
 from __future__ import annotations
 
