@@ -29,6 +29,8 @@ from audit.audited_run import AuditedRun
 from audit.evidence import EvidenceStore
 from audit.findings import agreement, sampling
 from audit.findings import canaries as canary_finding
+from audit.findings.canaries import CanarySection
+from audit.findings.client_canaries import ClientCanarySection
 from shared.errors import ModelError, RoundError
 from shared.models import build_model
 from shared.models.private import check_private
@@ -55,6 +57,16 @@ SAMPLED = (
     "training.learning_rate=0.1",
     "privacy.noise=local",
     "privacy.sampling=poisson",
+    "privacy.epsilon=20",
+    "secure_aggregation.scheme=none",
+)
+# For unit = client the canaries are whole clients.
+CLIENTS = (
+    "training.rounds=3",
+    "federation.clients=4",
+    "data.max_records=120",
+    "privacy.unit=client",
+    "privacy.noise=central",
     "privacy.epsilon=20",
     "secure_aggregation.scheme=none",
 )
@@ -152,19 +164,9 @@ def examine(settings: tuple[str, ...], seed: int) -> tuple[str, ...]:
         except RoundError:
             return ("the server stopped the run, whose rounds were lost",)
         audited = AuditedRun(folder)
-        flags = []
-        found = canary_finding.find(audited, store)
+        found = canary_finding.found(audited, store)
         assert found is not None
-        if any(o.proven > (found.guarantee or math.inf) for o in found.observers):
-            flags.append("canaries show more than is guaranteed")
-        if any(observer.noise.too_little for observer in found.observers):
-            flags.append("too little noise")
-        if not all(observer.signal.as_planned for observer in found.observers):
-            flags.append("canaries do not weigh one clip norm")
-        if not found.sums.agree:
-            flags.append("sums of clipped gradients are others when computed again")
-        if found.remainder is not None and not found.remainder.as_planned:
-            flags.append("what remains of the sums is not the planned noise")
+        flags = _records_flags(found) if isinstance(found, CanarySection) else _clients_flags(found)
         if sampling.find(audited, store).verdict in ("not as assumed", "not measured"):
             flags.append("sampling is not as assumed")
         if not agreement.find(audited, store).agrees:
@@ -172,6 +174,25 @@ def examine(settings: tuple[str, ...], seed: int) -> tuple[str, ...]:
         if (fault := _model_fault(audited)) is not None:
             flags.append(fault)
         return tuple(flags)
+
+
+def _records_flags(found: CanarySection) -> list[str]:
+    flags = []
+    if any(o.proven > (found.guarantee or math.inf) for o in found.observers):
+        flags.append("canaries show more than is guaranteed")
+    if any(observer.noise.too_little for observer in found.observers):
+        flags.append("too little noise")
+    if not all(observer.signal.as_planned for observer in found.observers):
+        flags.append("canaries do not weigh one clip norm")
+    if not found.sums.agree:
+        flags.append("sums of clipped gradients are others when computed again")
+    if found.remainder is not None and not found.remainder.as_planned:
+        flags.append("what remains of the sums is not the planned noise")
+    return flags
+
+
+def _clients_flags(found: ClientCanarySection) -> list[str]:
+    return ["canary clients show more than is guaranteed"] if found.violated else []
 
 
 def _model_fault(audited: AuditedRun) -> str | None:
@@ -353,6 +374,13 @@ def _weaker_plan_for_others() -> list[Patch]:
     ]
 
 
+def _counted_once() -> list[Patch]:
+    """A client's update cannot move by more than C if one of its records changes, it is said."""
+    from shared.privacy.plan import PrivacyPlan
+
+    return [(PrivacyPlan, "replacement_factor", property(lambda _: 1))]
+
+
 def _batch_norm() -> list[Patch]:
     """A batch norm in the model, and no check that would refuse it."""
     import audit.attacks.canaries as attack
@@ -393,4 +421,5 @@ MUTANTS = (
     Mutant("a weaker plan for other clients", SEALED, _weaker_plan_for_others),
     Mutant("batch norm", SEALED, _batch_norm),
     Mutant("a client that poisons", SEALED, _poisoned),
+    Mutant("a client's rounds counted once for a record", CLIENTS, _counted_once),
 )

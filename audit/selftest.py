@@ -25,6 +25,7 @@ from audit.bounds.gdp import mu_of
 from audit.bounds.guesses import LEVEL, Coins, Guesses, Scores, ceiling, guess_counts
 from audit.bounds.scores import likelihood_scores
 from audit.subsampled import HYPOTHESES, curve_of, subsampled
+from shared.privacy.epsilon_text import epsilon_text
 
 Bound = Callable[[Scores, Coins, float], float]
 Progress = Callable[[str, float], None]
@@ -110,7 +111,7 @@ class SelfTest:
             "null_positive_rate": self.null_positive_rate,
             "largest_null_positive_rate": self.largest_null_positive_rate,
             "coverage": {
-                name: {f"{epsilon:.3g}": share for epsilon, share in by.items()}
+                name: {epsilon_text(epsilon): share for epsilon, share in by.items()}
                 for name, by in self.coverage.items()
             },
             "pins": [{**asdict(pin), "holds": pin.holds} for pin in self.pins],

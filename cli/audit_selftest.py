@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from cli.options import AsJson, Verbose
+from shared.privacy.epsilon_text import epsilon_text, lower_bound_text, promise_text
 
 NAMES = {
     "steinke": "Steinke et al.",
@@ -37,7 +38,7 @@ def selftest(
 
         with progress(screen) as step:
             found = run(progress=step)
-        headings = ("false alarms", *(f"ε = {epsilon:g}" for epsilon in EPSILONS))
+        headings = ("false alarms", *(f"ε = {promise_text(epsilon)}" for epsilon in EPSILONS))
         shown = table("bound", *headings, right=headings)
         alarms = {**found.null_positive_rate, LARGEST: found.largest_null_positive_rate}
         for name, rate in alarms.items():
@@ -46,8 +47,10 @@ def selftest(
         screen.line(f"{found.runs} null runs; runs whose bound is not above the true epsilon")
         screen.show(shown)
         for epsilon, share in found.coverage[SAMPLED].items():
-            screen.line(f"f-DP with sampled batches, ε = {epsilon:.2f}: {100 * share:.1f} %")
-        screen.line(f"ceiling of {CANARIES:,} canaries: ε = {found.ceiling:.2f}")
+            screen.line(
+                f"f-DP with sampled batches, ε = {epsilon_text(epsilon)}: {100 * share:.1f} %"
+            )
+        screen.line(f"ceiling of {CANARIES:,} canaries: ε = {lower_bound_text(found.ceiling)}")
         for pin in found.pins:
             verdict = "as published" if pin.holds else "WRONG"
             screen.line(f"published {pin.expected}, found {pin.found:.4f}: {verdict}")

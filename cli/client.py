@@ -14,7 +14,7 @@ from cli.figures import NO_PRIVACY, bound_text, count_text
 from cli.help_text import help_text
 from cli.options import AsJson, Verbose
 from shared.errors import LedgerError
-from shared.privacy.epsilon_text import epsilon_text
+from shared.privacy.epsilon_text import delta_text, epsilon_text, promise_text
 
 if TYPE_CHECKING:
     from cli.console import Terminal
@@ -62,7 +62,9 @@ def budget(
     from cli.console import terminal
 
     if not 0 < delta < 1:
-        raise typer.BadParameter(f"{delta:g} is not between 0 and 1", param_hint="'--delta'")
+        raise typer.BadParameter(
+            f"{promise_text(delta)} is not between 0 and 1", param_hint="'--delta'"
+        )
     with terminal(as_json=as_json, verbose=verbose) as screen:
         with screen.busy("reading the ledger"), _opened(ledger) as opened:
             if verify:
@@ -93,7 +95,7 @@ def _account(ledger: Ledger, delta: float, unit: Any) -> dict[str, Any]:
     entries = ledger.entries()
     total, by_run = ledger.spent(delta, unit), ledger.spent_by_run(delta, unit)
     unprotected = any(entry.event.mechanism == "none" for entry in entries)
-    guarantee = f"({epsilon_text(total.epsilon)}, {delta:g})-DP for each {unit}"
+    guarantee = f"({epsilon_text(total.epsilon)}, {delta_text(delta)})-DP for each {unit}"
     if math.isinf(total.epsilon):
         guarantee = NO_PRIVACY if unprotected else f"{NO_PRIVACY} for a whole client"
     return {
@@ -103,6 +105,9 @@ def _account(ledger: Ledger, delta: float, unit: Any) -> dict[str, Any]:
         "epsilon": total.epsilon,
         "epsilon_pld": total.pld,
         "epsilon_rdp": total.rdp,
+        "epsilon_replaced": ledger.spent(delta, "replaced client").epsilon
+        if unit == "client"
+        else None,
         "entries": len(entries),
         "last_entry": entries[-1].recorded_at if entries else None,
         "runs": [
@@ -133,7 +138,7 @@ def _show(screen: Terminal, found: dict[str, Any]) -> None:
     total = found["epsilon"]
     cost = Text.assemble(
         (f"ε = {epsilon_text(total)}", "bold"),
-        f" at δ = {found['delta']:g} for each {found['unit']}",
+        f" at δ = {delta_text(found['delta'])} for each {found['unit']}",
     )
     if math.isinf(total):
         cost = Text(f"{found['guarantee']} (ε = ∞)", style="bold")
@@ -143,6 +148,13 @@ def _show(screen: Terminal, found: dict[str, Any]) -> None:
     rows: dict[str, str | Text] = {
         "spent": cost,
         "by accountant": f"PLD {pld}, RDP {rdp}",
+    }
+    if (replaced := found["epsilon_replaced"]) is not None and math.isfinite(total):
+        # An epsilon for a client that is left out is not the one for a client of other data.
+        rows["if its data are replaced"] = (
+            f"ε = {epsilon_text(replaced)}, one record or all of them"
+        )
+    rows |= {
         "rounds": f"{count_text(found['entries'], 'round')} charged{last}",
         "check": checked,
         "last hash": found["head_hash"],

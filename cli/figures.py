@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from shared.privacy.epsilon_text import epsilon_text
+from shared.privacy.epsilon_text import delta_text, epsilon_text
 
 NO_PRIVACY = "no differential privacy"
 
@@ -55,14 +55,14 @@ def duration_text(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min"
 
 
-def delta_warning(delta: float, records: int) -> str | None:
-    """A sentence if delta is too large for a data set of so many records, else None.
+def delta_warning(delta: float, units: int, unit: str) -> str | None:
+    """A sentence if delta is too large for so many records or clients in all, else None."""
+    from shared.privacy.accounting import delta_is_small
 
-    At delta = 1/n publishing one whole record at random would count as private.
-    """
-    if delta * records < 1:
+    if delta_is_small(delta, units):
         return None
     return (
-        f"delta = {delta:g} is not below 1/n = {1 / records:.2g} for {records:,} records: a "
-        f"mechanism that gives away a whole record could pass; set privacy.delta below it"
+        f"delta = {delta_text(delta)} is not below 1/n = {1 / units:.2g} for {units:,} {unit}s: a "
+        f"mechanism that gives away a whole {unit} could pass, and the report will not call this "
+        "guaranteed; set privacy.delta below it"
     )

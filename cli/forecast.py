@@ -11,6 +11,7 @@ from cli.figures import NO_PRIVACY, delta_warning
 from shared.config import Config
 from shared.encryption.parameters import SealingParameters
 from shared.privacy.accounting import Spent
+from shared.privacy.epsilon_text import delta_text, promise_text, whom_text
 from shared.privacy.plan import PrivacyPlan
 
 if TYPE_CHECKING:
@@ -93,8 +94,8 @@ class Forecast:
         if not self.config.is_private:
             return []
         by_record = self.config.privacy.unit == "record"
-        units = self.plans[-1].plan.declared_records if by_record else self.config.cohort_size
-        warning = delta_warning(self.config.privacy.delta, units)
+        units = self.train_records if by_record else self.config.federation.clients
+        warning = delta_warning(self.config.privacy.delta, units, self.config.privacy.unit)
         return [text for text in (warning, self.rounding_warning) if text]
 
     def as_dict(self) -> dict[str, Any]:
@@ -111,6 +112,7 @@ class Forecast:
             "clip_norm": privacy.clip_norm if config.is_private else None,
             "noise_multiplier": max(entry.plan.noise_multiplier for entry in self.plans),
             "epsilon_max": max(entry.total_cost.epsilon for entry in self.plans),
+            "epsilon_record": self.epsilon_record,
             "rounds": config.training.rounds,
             "clients": config.federation.clients,
             "clients_per_round": config.cohort_size,
@@ -153,7 +155,24 @@ class Forecast:
         privacy = self.config.privacy
         if not self.config.is_private:
             return NO_PRIVACY
-        return f"({privacy.epsilon:g}, {privacy.delta:g})-DP for each {privacy.unit}"
+        epsilon, delta = promise_text(privacy.epsilon), delta_text(privacy.delta)
+        return f"({epsilon}, {delta})-DP for each {self.whom}"
+
+    @property
+    def whom(self) -> str:
+        """Whom the promise is for, in words."""
+        return whom_text(self.config.privacy.unit, self.config.privacy.noise)
+
+    @property
+    def epsilon_record(self) -> float | None:
+        """What a client-level run costs one record, or a client whose data are replaced.
+
+        None where the promise itself is for records, or nothing is promised.
+        """
+        if not self.config.is_private or self.config.privacy.unit == "record":
+            return None
+        costs = [entry.plan.spent(entry.plan.rounds, "record") for entry in self.plans]
+        return max(cost.epsilon for cost in costs)
 
 
 def forecast(config: Config) -> Forecast:

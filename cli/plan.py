@@ -74,6 +74,7 @@ def _promise(found: Forecast) -> dict[str, str | Text]:
     from rich.text import Text
 
     from cli.figures import NO_PRIVACY, count_text
+    from shared.privacy.epsilon_text import delta_text, epsilon_text, promise_text
 
     config, first = found.config, found.plans[0].plan
     federation = config.federation
@@ -87,14 +88,22 @@ def _promise(found: Forecast) -> dict[str, str | Text]:
         return {"privacy": Text(f"{NO_PRIVACY} (ε = ∞)", style="bold"), "run": run}
     privacy = config.privacy
     promise = Text.assemble(
-        (f"ε ≤ {privacy.epsilon:g}", "bold"), f" at δ = {privacy.delta:g} for each {privacy.unit}"
+        (f"ε ≤ {promise_text(privacy.epsilon)}", "bold"),
+        f" at δ = {delta_text(privacy.delta)} for each {found.whom}",
     )
     counts = {
         "public": "each client's record count is public",
         "nominal": f"all clients declare {privacy.nominal_records:,} records",
     }
+    by_record = found.epsilon_record
+    others = f"ε ≤ {epsilon_text(by_record)} at the same δ" if by_record is not None else ""
     return {
         "privacy": promise,
+        **(
+            {"for one record": f"{others}, and for a client whose data are replaced"}
+            if others
+            else {}
+        ),
         "neighbours": first.relation,
         "noise": f"{privacy.noise}, clip norm {privacy.clip_norm:g}",
         "counts": counts[privacy.record_counts],

@@ -7,6 +7,7 @@ from typing import Any
 
 from cli.figures import NO_PRIVACY
 from cli.options import AsJson, Verbose
+from shared.privacy.epsilon_text import promise_text
 
 
 def presets(as_json: AsJson = False, verbose: Verbose = False) -> None:
@@ -63,5 +64,5 @@ def _details(row: dict[str, Any]) -> str:
     if row["epsilon"] is None:
         privacy = NO_PRIVACY
     else:
-        privacy = f"{row['noise']} noise, ε = {row['epsilon']:g} for each {row['unit']}"
+        privacy = f"{row['noise']} noise, ε = {promise_text(row['epsilon'])} for each {row['unit']}"
     return f"{row['model']}, {row['data']} ({row['partition']}), {privacy}"

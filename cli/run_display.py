@@ -25,7 +25,7 @@ from cli.figures import (
     number_text,
     percent_text,
 )
-from shared.privacy.epsilon_text import epsilon_text
+from shared.privacy.epsilon_text import delta_text, epsilon_text, promise_text, whom_text
 
 Event = Mapping[str, Any]
 _NOTES_SHOWN = 5
@@ -77,10 +77,8 @@ class RunDisplay:
     def _show_start(self, start: Event) -> None:
         for line in start_lines(start):
             self._terminal.say(line)
-        # The mean is at most the largest client's count, so this never warns without cause.
-        records = -(-start["train_records"] // max(start["clients"], 1))
-        records = records if start["unit"] == "record" else start["clients"]
-        warning = delta_warning(start["delta"], records)
+        units = start["train_records"] if start["unit"] == "record" else start["clients"]
+        warning = delta_warning(start["delta"], units, start["unit"])
         if start["noise"] != "none" and warning:
             self._terminal.warn(warning)
         if start["first_round"] > start["rounds"]:
@@ -134,9 +132,10 @@ def start_lines(start: Event) -> list[Text]:
 def _promise(start: Event) -> Text:
     if start["noise"] == "none":
         return Text(NO_PRIVACY, style="bold")
+    whom = whom_text(start["unit"], start["noise"])
     return Text.assemble(
-        (f"ε ≤ {start['epsilon_target']:g}", "bold"),
-        f" at δ = {start['delta']:g} for each {start['unit']}, {start['noise']} noise, "
+        (f"ε ≤ {promise_text(start['epsilon_target'])}", "bold"),
+        f" at δ = {delta_text(start['delta'])} for each {whom}, {start['noise']} noise, "
         f"noise multiplier {number_text(start['noise_multiplier'])}",
     )
 

@@ -12,7 +12,7 @@ from cli.chart import sparkline
 from cli.console import facts
 from cli.figures import NO_PRIVACY, duration_text, number_text, percent_text
 from server.outcome import rounds_with_effect
-from shared.privacy.epsilon_text import epsilon_text
+from shared.privacy.epsilon_text import delta_text, epsilon_text, whom_text
 
 Event = Mapping[str, Any]
 
@@ -35,16 +35,19 @@ def run_summary(result: Event, start: Event | None, rounds: Sequence[Event]) -> 
     if result["epsilon_max"] is None:
         privacy = Text(f"{NO_PRIVACY} (ε = ∞)", style="bold")
     else:
-        unit = f" for each {start['unit']}" if start is not None else ""
+        unit = f" for each {whom_text(start['unit'], start['noise'])}" if start is not None else ""
         privacy = Text.assemble(
             (f"ε = {epsilon_text(result['epsilon_max'])}", "bold"),
-            f" at δ = {result['delta']:g}{unit}",
+            f" at δ = {delta_text(result['delta'])}{unit}",
         )
     rows: dict[str, str | Text] = {}
     if not is_learned:
         rows["learned"] = Text("nothing: no round had an effect", style="bold red")
     rows |= {"test accuracy": accuracy, "test loss": number_text(result["loss"])}
     rows["privacy"] = privacy
+    by_record = None if start is None else start.get("epsilon_record")
+    if by_record is not None:
+        rows["for one record"] = f"ε ≤ {epsilon_text(by_record)} over all rounds"
     if len(epsilons) > 1:
         spending = Text(epsilon_text(epsilons[0]))
         spending.append(f" {sparkline(epsilons)} ", style="cyan").append(epsilon_text(epsilons[-1]))

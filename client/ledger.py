@@ -25,7 +25,6 @@ the chain proves a rewrite.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,7 +35,8 @@ from client.ledger_entry import Entry
 from client.ledger_schema import create_if_missing
 from client.ledger_store import LedgerStore, read_foreign
 from shared.errors import BudgetExceeded, LedgerError, PrivacyError
-from shared.privacy.accounting import PrivacyEvent, Spent, Unit, spent, within
+from shared.privacy.accounting import PrivacyEvent, Spent, Unit, Whom, spent, within
+from shared.privacy.epsilon_text import delta_text, epsilon_text, promise_text
 
 __all__ = ["Budget", "Entry", "Ledger"]
 
@@ -50,7 +50,8 @@ class Budget:
     Attributes:
         epsilon: upper limit; infinite only where the owner allows unprotected training.
         delta: the delta at which epsilon is taken.
-        unit: whom the limit protects.
+        unit: whom the limit protects. For a record client-level rounds count too, with twice
+            their sensitivity (docs/adr/0017).
 
     Raises:
         PrivacyError: a value that is no budget.
@@ -68,7 +69,8 @@ class Budget:
             )
 
     def __str__(self) -> str:
-        return f"epsilon {_shown(self.epsilon)} at delta {self.delta:g} for each {self.unit}"
+        limit, delta = promise_text(self.epsilon), delta_text(self.delta)
+        return f"epsilon {limit} at delta {delta} for each {self.unit}"
 
 
 class Ledger:
@@ -244,16 +246,16 @@ class Ledger:
         """The events of `entries`."""
         return tuple(entry.event for entry in self.entries())
 
-    def spent(self, delta: float, unit: Unit) -> Spent:
-        """What all charges together cost one `unit` at `delta`."""
-        return spent(self.events(), delta, unit)
+    def spent(self, delta: float, whom: Whom) -> Spent:
+        """What all charges together cost `whom` at `delta`."""
+        return spent(self.events(), delta, whom)
 
-    def spent_by_run(self, delta: float, unit: Unit) -> dict[str, Spent]:
+    def spent_by_run(self, delta: float, whom: Whom) -> dict[str, Spent]:
         """What each run alone cost; epsilons do not add up to the total, which is smaller."""
         runs: dict[str, list[PrivacyEvent]] = {}
         for entry in self.entries():
             runs.setdefault(entry.run, []).append(entry.event)
-        return {run: spent(events, delta, unit) for run, events in runs.items()}
+        return {run: spent(events, delta, whom) for run, events in runs.items()}
 
     def verify(self) -> int:
         """Check file and chain from the start and return the number of entries.
@@ -294,9 +296,9 @@ class Ledger:
         now = spent(before, budget.delta, budget.unit).epsilon
         then = spent([*before, event], budget.delta, budget.unit).epsilon
         raise BudgetExceeded(
-            f"{what} would bring what is spent from epsilon {_shown(now)} to {_shown(then)}, "
-            f"and the budget is {budget}; end the run here, or let the owner of the data raise "
-            "the budget"
+            f"{what} would bring what is spent from epsilon {epsilon_text(now)} to "
+            f"{epsilon_text(then)}, and the budget is {budget}; end the run here, or let the owner "
+            "of the data raise the budget"
         )
 
 
@@ -307,7 +309,3 @@ def _check_names(run: str, round: int, instruction: str) -> None:
             f"round {round} of run {run[:50]!r} cannot be recorded: a run has 1 to 200 printable "
             "characters, a round is at least 0, an instruction is 64 hex digits"
         )
-
-
-def _shown(epsilon: float) -> str:
-    return "∞" if math.isinf(epsilon) else f"{epsilon:.4g}"

@@ -5,7 +5,8 @@ A policy is a TOML file on the device; only ``[privacy]`` and its first three ke
     [privacy]
     max_epsilon = 8.0          # in all, over every round and run; inf: no limit
     max_delta = 1e-5
-    unit = "record"            # whom the guarantee must protect: record, client or any
+    unit = "record"            # whom the guarantee must protect: record, client or any;
+                               # with any, max_epsilon is for each record, whatever the run's unit
     noise = ["local"]          # who may add it: local, distributed, central
     allow_unprotected = false  # training without noise; only with max_epsilon = inf
 
@@ -44,6 +45,7 @@ from shared.config.load import faults_of, from_toml
 from shared.config.schema import DEFAULT_CONTRIBUTORS, FEWEST_CONTRIBUTORS, Positive, Section
 from shared.errors import ConfigError, PolicyViolation
 from shared.privacy.accounting import spent, within
+from shared.privacy.epsilon_text import delta_text, epsilon_text, promise_text
 from shared.privacy.plan import PrivacyPlan, draft_plan
 
 _ANY_MODEL = "*"
@@ -157,7 +159,11 @@ class Policy(_Limits):
 
     @property
     def budget(self) -> Budget:
-        """What the ledger may reach; where any unit will do, that of the weaker one."""
+        """What the ledger may reach; where any unit will do, for a record.
+
+        That is the unit which every event says something about, and it is never the cheaper one:
+        client-level events count for a record with up to twice their sensitivity.
+        """
         unit = self.privacy.unit
         return Budget(
             self.privacy.max_epsilon,
@@ -240,7 +246,8 @@ class Policy(_Limits):
         if limits.unit not in (plan.unit, "any"):
             yield _fault_text("privacy.unit", plan.unit, limits.unit)
         if plan.delta > limits.max_delta:
-            yield _fault_text("privacy.delta", plan.delta, f"at most {limits.max_delta:g}")
+            allowed_delta = delta_text(limits.max_delta)
+            yield _fault_text("privacy.delta", delta_text(plan.delta), f"at most {allowed_delta}")
         if not plan.is_private:
             if not limits.allow_unprotected:
                 yield _fault_text("privacy.noise", "none", " or ".join(limits.noise))
@@ -250,13 +257,15 @@ class Policy(_Limits):
         # One use of n times the count costs what n uses cost, without a list of n events.
         round_event = plan.round_event
         whole_run = [replace(round_event, count=round_event.count * plan.rounds)]
-        allowed = min(limits.max_epsilon, plan.target_epsilon)
-        if not within(whole_run, allowed, plan.delta, plan.unit):
-            epsilon = spent(whole_run, plan.delta, plan.unit).epsilon
-            if epsilon > limits.max_epsilon:
-                yield _fault_text("epsilon", f"{epsilon:.4g}", f"at most {limits.max_epsilon:g}")
-            if epsilon > plan.target_epsilon:
-                yield f"the plan promises epsilon {plan.target_epsilon:g} but spends {epsilon:.4g}"
+        whom = self.budget.unit
+        if not within(whole_run, limits.max_epsilon, plan.delta, whom):
+            epsilon = epsilon_text(spent(whole_run, plan.delta, whom).epsilon)
+            allowed = f"at most {promise_text(limits.max_epsilon)}"
+            yield _fault_text("epsilon", f"{epsilon} for each {whom}", allowed)
+        if not within(whole_run, plan.target_epsilon, plan.delta, plan.unit):
+            epsilon = epsilon_text(spent(whole_run, plan.delta, plan.unit).epsilon)
+            promised = promise_text(plan.target_epsilon)
+            yield f"the plan promises epsilon {promised} but spends {epsilon}"
 
     def _sealing(self, config: Config) -> Iterator[str]:
         limits, asked = self.secure_aggregation, config.secure_aggregation

@@ -15,7 +15,7 @@ from client.update import protect_update
 from shared.config import Config
 from shared.data import Dataset
 from shared.encryption import SealingParameters
-from shared.encryption.quantise import clipped
+from shared.encryption.quantise import contribution
 from shared.errors import EncryptionError, ModelError, PolicyViolation
 from shared.models import build_model
 from shared.models.tryout import torch_device
@@ -127,7 +127,7 @@ def _update_vector(
     if plan.noise == "local":
         return update
     # An update that is not finite counts as zero, so that it cannot be told apart from others.
-    return clipped(update if np.isfinite(update).all() else np.zeros_like(update), plan.clip_norm)
+    return contribution(update, plan.clip_norm)
 
 
 def _sealed(

@@ -6,18 +6,19 @@ no trace; at the end `combine` gives the next global weights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from flwr.app import Message
+from numpy.typing import NDArray
 
-from server.replies import Update, examine
+from server.replies import Update, examine, examine_unprotected
 from server.rounds import Member
 from server.strategy import Aggregator as Strategy
 from shared.config import Config
-from shared.encryption.quantise import clipped
+from shared.encryption.quantise import contribution
 from shared.models.vector import from_vector, to_vector
 from shared.privacy.noise import NoiseSource
 from shared.privacy.plan import PrivacyPlan
@@ -77,8 +78,7 @@ class PlainCollection:
     @property
     def updates(self) -> list[Update]:
         """What was accepted; sums of floats depend on their order, so it is not that of arrival."""
-        order = sorted(self._updates, key=lambda name: (len(name), name))
-        return [self._updates[client] for client in order]
+        return [self._updates[client] for client in _in_order(self._updates)]
 
     def combine(self) -> Combined:
         """See `Collection`."""
@@ -86,11 +86,19 @@ class PlainCollection:
         return Combined(weights, metrics)
 
 
-class CentralCollection(PlainCollection):
+class CentralCollection:
     """Updates in clear, clipped and noised by a server that is trusted with them (DP-FedAvg).
 
-    The sum of updates of norm at most C gets Gaussian noise of standard deviation sigma C. Every
-    client counts the same, and the strategy sees one update, the noisy mean.
+    Each is clipped to norm C as it arrives, the sum gets Gaussian noise of standard deviation
+    sigma C and is divided by the clients that a round asks for by configuration (the estimator
+    with a fixed denominator of McMahan et al. 2018, section 2.2). Every client counts the same, and
+    the strategy sees one update, the noisy mean.
+
+    **Nothing but the noisy sum depends on values.** An update is never left out for its norm, and
+    one that is not finite counts as zero: to leave it out, or to divide by those that are left,
+    would change the noise of the released mean with one client's records, and the reason would
+    stand in the journal. A client that is late, or whose message is none that its code could have
+    sent, counts as zero too; who answers in time is taken to be public.
     """
 
     def __init__(
@@ -103,22 +111,37 @@ class CentralCollection(PlainCollection):
         names: list[str],
         noise: NoiseSource,
     ) -> None:
-        super().__init__(server_round, current, config, strategy)
+        self._round, self._current, self._strategy = server_round, current, strategy
         self._plan, self._names, self._noise = plan, names, noise
+        self._divisor = config.cohort_size
+        self._start = to_vector(current, names)
+        self._clipped: dict[str, NDArray[np.float64]] = {}
+
+    def add(self, client: str, member: Member, reply: Message) -> None:
+        """See `Collection`."""
+        weights = examine_unprotected(
+            reply, reference=self._current, declared_records=member.declared_records
+        )
+        update = to_vector(weights, self._names) - self._start
+        self._clipped[client] = contribution(update, self._plan.clip_norm)
 
     def combine(self) -> Combined:
         """See `Collection`."""
-        start = to_vector(self._current, self._names)
-        total = np.zeros_like(start)
-        for update in self.updates:
-            total += clipped(to_vector(update.weights, self._names) - start, self._plan.clip_norm)
+        total = np.zeros_like(self._start)
+        for client in _in_order(self._clipped):
+            total += self._clipped[client]
         std = self._plan.noise_multiplier * self._plan.clip_norm
         total += self._noise.gaussian(total.shape, std).numpy()
-        mean = moved(self._current, self._names, total / len(self.updates))
+        mean = moved(self._current, self._names, total / self._divisor)
         weights, _ = self._strategy.aggregate(
             self._round, self._current, [Update("sum", mean, 1, {})]
         )
         return Combined(weights, {})
+
+
+def _in_order(clients: Iterable[str]) -> list[str]:
+    """Not the order of arrival, on which sums of floats would depend."""
+    return sorted(clients, key=lambda name: (len(name), name))
 
 
 def moved(

@@ -11,6 +11,7 @@ from server.planning import Plans
 from server.rounds import Member, RoundRecord
 from shared.config import Config
 from shared.models.evaluate import Evaluation
+from shared.privacy.plan import PrivacyPlan
 
 
 def start_event(
@@ -41,6 +42,7 @@ def start_event(
         "noise": config.privacy.noise,
         "epsilon_target": made[0].target_epsilon,
         "delta": config.privacy.delta,
+        "epsilon_record": _for_one_record(made),
         "noise_multiplier": max(plan.noise_multiplier for plan in made),
         "largest_client": max(plan.declared_records for plan in made),
         "engine": engine,
@@ -53,6 +55,13 @@ def declined_event(server_round: int, members: Sequence[Member]) -> Event:
     """Clients that take no further part, before a round was paid for, and why."""
     clients = [{"client": m.client, "reason": m.reason} for m in members]
     return {"event": "declined", "round": server_round, "clients": clients}
+
+
+def _for_one_record(plans: Sequence[PrivacyPlan]) -> float | None:
+    """What all rounds of a client-level run cost one record; None where epsilon is for records."""
+    by_client = {plan for plan in plans if plan.is_private and plan.unit == "client"}
+    costs = [plan.spent(plan.rounds, "record").epsilon for plan in by_client]
+    return max(costs, default=None)
 
 
 def round_event(

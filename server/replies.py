@@ -67,6 +67,33 @@ def examine(
     return Update(client, weights, declared_records, metrics)
 
 
+def examine_unprotected(
+    reply: Message, *, reference: Mapping[str, NDArray], declared_records: int
+) -> Weights:
+    """Check a reply whose values are private and not noised yet, without regard to the values.
+
+    Only what the client's code decides is checked: names, shapes, types, the declared count. No
+    norm, no NaN, no metric: a refusal is seen by whoever sees the run, and so would tell something
+    of the client's records that no noise covers.
+
+    Args:
+        reply: a reply that carries no error.
+        reference: the weights the client was given.
+        declared_records: the count it declared; the reply must state the same.
+
+    Returns:
+        The new weights, which may hold NaN and infinity.
+
+    Raises:
+        ProtocolError: with the first thing that is wrong.
+    """
+    weights = read_record(read_arrays(reply.content), like=reference, must_be_finite=False)
+    stated = reply.content.metric_records.get(METRICS, MetricRecord()).get(WEIGHT_KEY)
+    if stated != declared_records:
+        raise ProtocolError(f"the reply does not state the {declared_records} records declared")
+    return weights
+
+
 def update_norm(weights: Mapping[str, NDArray], reference: Mapping[str, NDArray]) -> float:
     """L2 norm of the whole update, in float64 so that large values cannot overflow."""
     total = 0.0

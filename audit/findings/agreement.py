@@ -17,6 +17,7 @@ from audit.report.section import Section
 from shared.config.load import digest
 from shared.errors import CalyxError
 from shared.privacy.accounting import spent
+from shared.privacy.epsilon_text import epsilon_text
 
 _RELATIVE = 1e-6
 
@@ -132,7 +133,11 @@ def _noise(run: AuditedRun) -> Comparison:
 
 
 def _planned(run: AuditedRun) -> Comparison:
-    """Unit, sampling and steps of each charge against what the configuration leads to."""
+    """Unit, sampling and steps of each charge against what the configuration leads to.
+
+    And what a client-level charge says of one record: a factor of 1 where it is 2 would have the
+    ledger of a record's owner count half. A charge that does not say counts as 2 (older ledgers).
+    """
     private, strange, shown = run.config.is_private, [], ""
     for ledger, plan in zip(run.ledgers, run.plans, strict=True):
         by_record = plan.unit == "record"
@@ -144,6 +149,10 @@ def _planned(run: AuditedRun) -> Comparison:
         wanted = (plan.unit, sampling, rate, count, private)
         shown = shown or f"{plan.unit}, {sampling}, {rate:.4g}, {count} a round"
         for event in run.own_events(ledger):
+            if event.replacement_factor not in (_factor_for_a_record(run), None):
+                strange.append(
+                    f"client {ledger.client}: {event.replacement_factor} sensitivities for a record"
+                )
             got = (event.unit, event.sampling, event.sampling_rate, event.count)
             if (*got, event.mechanism != "none") != wanted:
                 strange.append(
@@ -180,6 +189,14 @@ def _derived(run: AuditedRun) -> Comparison:
         source="the configuration, planned anew by this code",
         agrees=not strange and not other,
     )
+
+
+def _factor_for_a_record(run: AuditedRun) -> int | None:
+    """From the configuration alone: the plan's own word for it may be what is wrong."""
+    privacy = run.config.privacy
+    if privacy.unit == "record" or not run.config.is_private:
+        return None
+    return 1 if privacy.noise == "local" else 2
 
 
 def _records(run: AuditedRun) -> Comparison:
@@ -219,4 +236,4 @@ def _same(one: float, other: float) -> bool:
 
 
 def _shown(epsilon: float) -> str:
-    return "∞" if math.isinf(epsilon) else f"{epsilon:.4f}"
+    return epsilon_text(epsilon, decimals=4)

@@ -59,8 +59,8 @@ def find(run: AuditedRun, store: EvidenceStore) -> ClientCanarySection | None:
     promise = epsilon_text(epsilon) if math.isfinite(epsilon) else "nothing"
     shown = f"canary clients show an epsilon of at least {lower_bound_text(lower)}"
     spread = (
-        f" (of a mechanism that just keeps {promise} it would be between {chance[0]:.2f} and "
-        f"{chance[1]:.2f})"
+        f" (of a mechanism that just keeps {promise} it would be between "
+        f"{lower_bound_text(chance[0])} and {epsilon_text(chance[1])})"
         if chance
         else ""
     )
@@ -70,7 +70,7 @@ def find(run: AuditedRun, store: EvidenceStore) -> ClientCanarySection | None:
             f"THE GUARANTEE DOES NOT HOLD: {shown}; {promise} is promised."
             if violated
             else f"C{shown[1:]}, with 95 % confidence by a Gaussian model; {promise} is promised. "
-            f"An estimate without confidence is {estimate:.2f}{spread}."
+            f"An estimate without confidence is {lower_bound_text(estimate)}{spread}."
         ),
         setup={
             "Canaries": f"{len(cosines)} clients, in {facts['repeats']} repetitions of the run",

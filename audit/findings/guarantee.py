@@ -14,6 +14,10 @@ same records.
   reported.
 * **mu.** The smallest mu for which the Gaussian trade-off, N(0,1) against N(mu,1), is no stronger
   than the curve at any of its points (Dong, Roth, Su 2022): a summary, never the headline.
+* **Other units.** What a client-level run guarantees for one record, or for a client whose data are
+  replaced, is less: two clipped updates are up to 2C apart (`shared.privacy.accounting`).
+* **delta.** From 1/n on, with n everything the guarantee is told for, (eps, delta) allows to give
+  away a record whole (`delta_is_small`), and the report calls nothing guaranteed.
 * **Several records.** (eps, delta) for one record is (k eps, k e^((k-1) eps) delta) for k of them
   (Dwork, Roth 2014, Theorem 2.2 for pure, Vadhan 2017, Lemma 2.2 for approximate privacy); the
   point of the curve is chosen so that the group's delta is the configured one.
@@ -36,7 +40,8 @@ from audit.findings import sampling
 from audit.findings.sampling import SamplingSection
 from audit.report.section import Section
 from client.ledger import Entry
-from shared.privacy.accounting import PrivacyEvent, Spent, Unit, spent
+from shared.config import Config
+from shared.privacy.accounting import PrivacyEvent, Spent, Unit, delta_is_small, spent
 
 _CURVE_DELTAS = tuple(float(x) for x in np.logspace(-12, -0.3, 40))
 _FALSE_POSITIVE_RATES = (0.001, 0.01, 0.1)
@@ -98,6 +103,14 @@ class GuaranteeSection(Section):
     delta: float
     units: int = Field(description="n: records, or clients, that the guarantee covers")
     delta_times_units: float = Field(description="expected units whose promise may fail")
+    delta_is_small: bool = Field(description="whether delta is below 1/n")
+    outside: tuple[str, ...] = Field(
+        description="what is released too and not covered by epsilon, as the configuration has it"
+    )
+    epsilon_record: float | None = Field(
+        description="for one record, or for a client whose data are replaced by any others, where "
+        "the unit is client; None: no bound, or the unit is record"
+    )
     unit: Unit
     relation: str
     neighbours: str = Field(description="the relation in plain words")
@@ -140,6 +153,13 @@ def computed(run: AuditedRun, sampled: SamplingSection) -> GuaranteeSection:
         delta=delta,
         units=units,
         delta_times_units=delta * units,
+        delta_is_small=delta_is_small(delta, units),
+        outside=exact_metrics(run.config),
+        epsilon_record=finite(
+            max(spent(events, delta, "replaced client").epsilon for events in counted)
+        )
+        if unit == "client"
+        else None,
         unit=unit,
         relation=plan.relation,
         neighbours=_neighbours(unit, privacy.noise),
@@ -162,6 +182,17 @@ def computed(run: AuditedRun, sampled: SamplingSection) -> GuaranteeSection:
         if moved
         else "",
     )
+
+
+def exact_metrics(config: Config) -> tuple[str, ...]:
+    """What clients of a private run tell of their own records without any noise."""
+    told = {
+        "the exact training loss of each client": config.privacy.release_metrics,
+        "exact loss, accuracy and record count of each client on its own records": (
+            config.federation.client_evaluation
+        ),
+    }
+    return tuple(what for what, is_told in told.items() if is_told and config.is_private)
 
 
 def _dearer(
@@ -327,5 +358,6 @@ def _neighbours(unit: Unit, noise: str) -> str:
         )
     return (
         "Two data sets are neighbours if everything from one client is replaced by nothing: what "
-        "is protected is everything that a client contributes."
+        "is protected is everything that a client contributes. If instead one of its records, or "
+        "all, are replaced by others, its update can move twice as far."
     )

@@ -18,6 +18,7 @@ from pydantic import Field
 from audit.findings import guarantee
 from audit.findings.guarantee import GuaranteeSection
 from audit.report.section import Section
+from shared.privacy.epsilon_text import delta_text, odds_text
 
 _PRIORS = (0.01, 0.1, 0.5)
 _FALSE_ALARM = 0.1
@@ -56,18 +57,22 @@ def in_words(found: GuaranteeSection) -> OddsSection:
             judgement="No bound.",
         )
     factor = math.exp(min(found.epsilon, 700.0))
+    outside = ", apart from exact metrics of clients," if found.outside else ""
     power = guarantee.worst_power(found.curve, _FALSE_ALARM)
     return OddsSection(
-        promise=f"Whoever sees everything that is released can change the odds that any statement "
-        f"about {whose} is true by a factor of at most {_factor(factor)}.",
+        promise=f"Whoever sees everything that is released{outside} can change the odds that any "
+        f"statement about {whose} is true by a factor of at most {odds_text(found.epsilon)}.",
         with_and_without=f"Take an observer who wrongly believes that {whose} took part in "
         f"{_of_hundred(_FALSE_ALARM, up=True)} cases where it did not. Where it did, the same "
         f"observer believes so in at most {_of_hundred(power, up=True)} cases.",
         beliefs=tuple(_belief(prior, factor) for prior in _PRIORS),
         failure=f"Apart from a chance of about {_one_in(found.delta)} for each {found.unit} that "
-        f"the bound does not hold (δ = {found.delta:g}; over all {found.units:,}, "
-        f"{found.delta_times_units:.2g} are expected).",
-        judgement=_judgement(found.epsilon),
+        f"the bound does not hold (δ = {delta_text(found.delta)}; over all {found.units:,}, "
+        f"{delta_text(found.delta_times_units)} are expected).",
+        judgement=_judgement(found.epsilon)
+        if found.delta_is_small
+        else "No guarantee to rely on, whatever ε is: δ is not below 1/n, so that giving away one "
+        f"{found.unit} whole could pass.",
     )
 
 
@@ -95,10 +100,6 @@ def _of_hundred(share: float, *, up: bool) -> str:
 
 def _whole(value: float, *, up: bool) -> int:
     return math.ceil(value - 1e-9) if up else math.floor(value + 1e-9)
-
-
-def _factor(factor: float) -> str:
-    return f"{factor:,.1f}" if factor < 100 else f"{math.ceil(factor):,}" if factor < 1e9 else "∞"
 
 
 def _one_in(chance: float) -> str:

@@ -103,23 +103,27 @@ def _headline(party: Party, found: GuaranteeSection) -> bool:
 def _server(run: AuditedRun, found: GuaranteeSection) -> Party:
     noise = run.config.privacy.noise
     trusted = "delivering messages, and a correct model"
+    metrics = ", and exact metrics of clients" if found.outside else ""
     if run.is_sealed:
         exact = "exact " if noise in ("none", "central") else "noised "
+        bounded = noise in ("local", "distributed") and not found.outside
         return Party(
             name="server",
-            sees=f"ciphertexts of each update, and the {exact}sums that are released to it",
+            sees=f"ciphertexts of each update, and the {exact}sums that are released to it"
+            + metrics,
             does_not_see="a single update, a record, the secret key",
-            is_bounded=noise in ("local", "distributed"),
-            epsilon=found.epsilon if noise in ("local", "distributed") else None,
+            is_bounded=bounded,
+            epsilon=found.epsilon if bounded else None,
             trusted_for=trusted,
         )
     return Party(
         name="server",
         sees="each client's update, one by one, "
-        + ("with the client's noise" if noise == "local" else "without any noise"),
+        + ("with the client's noise" if noise == "local" else "without any noise")
+        + metrics,
         does_not_see="records" + (", updates without noise" if noise == "local" else ""),
-        is_bounded=noise == "local",
-        epsilon=found.epsilon if noise == "local" else None,
+        is_bounded=noise == "local" and not found.outside,
+        epsilon=found.epsilon if noise == "local" and not found.outside else None,
         trusted_for=trusted if noise == "local" else f"everything it sees; {trusted}",
     )
 
@@ -143,6 +147,8 @@ def _both(run: AuditedRun, found: GuaranteeSection) -> Party:
         epsilon = single_upload(run)
     else:
         epsilon = found.epsilon if noise == "local" else None
+    if found.outside:
+        epsilon = None
     shares = run.mechanism.shares if run.mechanism else 1
     return Party(
         name="server and key authority together",
@@ -185,8 +191,9 @@ def _network(run: AuditedRun, found: GuaranteeSection) -> Party:
 def _public(found: GuaranteeSection, noise: str) -> Party:
     return Party(
         name="whoever gets the final model",
-        sees="the final model, all accuracies and losses in the journal",
-        does_not_see="updates, records",
+        sees="the final model, accuracy and loss on the server's test records",
+        does_not_see="updates, records"
+        + (", the journal with exact metrics of clients" if found.outside else ""),
         is_bounded=noise != "none",
         epsilon=found.epsilon,
         trusted_for="nothing",
@@ -201,12 +208,12 @@ def _releases(run: AuditedRun) -> tuple[str, ...]:
         if run.is_sealed
         else f"to the server: in each of {rounds} rounds every asked client's update"
     )
-    metrics = config.privacy.release_metrics or config.federation.client_evaluation
+    told = guarantee.exact_metrics(config)
     return (
         to_server,
         f"to every client: the global model of each of {rounds} rounds",
         "to whoever is given the run: the final model, the journal, the partition and the ledgers",
-        *(["to the server: exact metrics of clients, not covered by ε"] if metrics else []),
+        *(f"to the server and the journal: {what}, not covered by ε" for what in told),
     )
 
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from audit.report.headline import largest_proven
 from audit.report.schema import Report
 from audit.report.section import Section
+from shared.privacy.epsilon_text import delta_text
 
 
 class ComparedRun(Section):
@@ -47,7 +48,7 @@ def compared(reports: Sequence[Report]) -> Comparison:
     private = [run for run in runs if run.epsilon is not None]
     for what, values in (
         ("units", {run.unit for run in private}),
-        ("deltas", {f"{run.delta:g}" for run in private}),
+        ("deltas", {delta_text(run.delta) for run in private}),
         ("data sets", {run.data for run in runs}),
     ):
         if len(values) > 1:

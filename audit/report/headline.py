@@ -11,7 +11,7 @@ from audit.findings.replay import ReplaySection
 from audit.findings.sampling import SamplingSection
 from audit.report.schema import Headline
 from audit.report.section import LowerBound, Section
-from shared.privacy.epsilon_text import epsilon_text, lower_bound_text
+from shared.privacy.epsilon_text import delta_text, epsilon_text, lower_bound_text
 
 # `audit.audited_run` reads nothing else: a deployment's ledgers are on its devices.
 _SIMULATED = True
@@ -33,14 +33,14 @@ def headline(
 
     A contradiction by measurement comes before a folder that is not what its configuration gives,
     that before a run in which nothing was learned, that before a disagreement of records, then a
-    headline that had to be moved, then one that could not be confirmed, and only then comes what is
+    headline that had to be moved, then a delta that is no protection, then one that could not be
+    confirmed, and only then comes what is
     guaranteed.
     """
     epsilon = guarantee.epsilon
     contradicted = any(getattr(section, "violated", False) for section in attacks.values())
     proven = [bound for bound in bounds if bound.kind == "bound"]
     contradicted |= epsilon is not None and any(b.epsilon > epsilon for b in proven)
-    whose = "each record" if guarantee.unit == "record" else "each client"
     not_guaranteed = [
         f"Against {party.name}: "
         + ("no bound." if party.epsilon is None else f"only ε = {epsilon_text(party.epsilon)}.")
@@ -59,7 +59,20 @@ def headline(
             measured=_measured(bounds, epsilon, attacks),
             not_guaranteed=tuple(not_guaranteed),
         )
-    shown = f"ε = {epsilon_text(epsilon)} at δ = {guarantee.delta:g}"
+    shown = f"ε = {epsilon_text(epsilon)} at δ = {delta_text(guarantee.delta)}"
+    if guarantee.outside:
+        shown += ", exact metrics not included"
+    if guarantee.epsilon_record is None and guarantee.unit == "client":
+        not_guaranteed.append("For one record by itself: no bound.")
+    elif guarantee.epsilon_record is not None and guarantee.epsilon_record > epsilon:
+        not_guaranteed.append(
+            "For one record, or for a client whose data are replaced by others and not left out: "
+            f"only ε = {epsilon_text(guarantee.epsilon_record)}."
+        )
+    not_guaranteed += [
+        f"Nothing bounds what {what} gives away: it is told to the server and is in the journal."
+        for what in guarantee.outside
+    ]
     if contradicted:
         status, title = "contradicted", "The guarantee is contradicted by measurement"
     elif replay is not None and replay.verdict == "not the same":
@@ -70,6 +83,12 @@ def headline(
         status, title = "disagrees", "Ledgers, configuration and journal disagree"
     elif sampling.verdict in ("not as assumed", "not measured") and guarantee.note:
         status, title = "moved", f"{shown}, more than was claimed"
+    elif not guarantee.delta_is_small:
+        status = "delta too large"
+        title = (
+            f"δ = {delta_text(guarantee.delta)} is no protection among {guarantee.units:,} "
+            f"{guarantee.unit}s"
+        )
     elif not agreement.same_code or (replay is not None and replay.verdict == "not comparable"):
         status, title = "not confirmed", f"{shown}, by what the folder says"
     else:
@@ -79,15 +98,30 @@ def headline(
             "status": status,
             "simulated": _SIMULATED,
             "title": title,
-            "guaranteed": f"By a real run of this form: ({epsilon_text(epsilon)}, "
-            f"{guarantee.delta:g})-differential privacy for {whose}, over everything that was "
-            "released in all rounds together. " + guarantee.note,
+            "guaranteed": _guaranteed(guarantee, epsilon),
             "for_whom": f"{guarantee.units:,} {guarantee.unit}s",
             "against_whom": ", ".join(parties.holds_against) or "nobody",
             "measured": _measured(bounds, epsilon, attacks),
             "not_guaranteed": tuple(not_guaranteed),
         }
     )
+
+
+def _guaranteed(guarantee: GuaranteeSection, epsilon: float) -> str:
+    outside = "".join(f", except {what}" for what in guarantee.outside)
+    sentences = [
+        f"By a real run of this form: ({epsilon_text(epsilon)}, {delta_text(guarantee.delta)})-"
+        f"differential privacy for each {guarantee.unit}, over everything that was released in all "
+        f"rounds together{outside}.",
+        guarantee.note,
+    ]
+    if not guarantee.delta_is_small:
+        sentences.append(
+            f"With δ at or above 1/n this promises nobody anything: to give away "
+            f"{delta_text(guarantee.delta_times_units)} of {guarantee.units:,} {guarantee.unit}s "
+            "whole would be allowed."
+        )
+    return " ".join(sentence for sentence in sentences if sentence)
 
 
 def largest_proven(bounds: Sequence[LowerBound]) -> LowerBound | None:

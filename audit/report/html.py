@@ -26,7 +26,12 @@ from audit.report.plots.roc import Roc, roc
 from audit.report.plots.sampling import batch_sizes
 from audit.report.plots.utility import accuracy_over_rounds, group_accuracy
 from audit.report.schema import Report
-from shared.privacy.epsilon_text import epsilon_text, lower_bound_text
+from shared.privacy.epsilon_text import (
+    delta_text,
+    epsilon_text,
+    lower_bound_text,
+    promise_text,
+)
 
 
 def to_html(report: Report) -> str:
@@ -76,7 +81,10 @@ def _membership_roc(report: Report) -> Plot | None:
     shaded = "95 % Clopper-Pearson intervals, each record taken for one trial"
     # Shadows have fewer records: where those are sampled, another curve through the same point.
     red = "the most that the guarantee of the run itself allows"
-    return roc(curves, report.guarantee.curve, shaded, red)
+    found = report.guarantee
+    # The attack is about records; a promise for clients that are left out is weaker for them.
+    is_for_records = found.unit == "record" or found.epsilon_record == found.epsilon
+    return roc(curves, found.curve if is_for_records else (), shaded, red)
 
 
 @lru_cache(maxsize=1)
@@ -91,6 +99,8 @@ def _environment() -> Environment:
     environment.filters |= {
         "epsilon": epsilon_text,
         "bound": lower_bound_text,
+        "promise": promise_text,
+        "up": delta_text,
         "percent": tables.percent,
         "plain": tables.plain,
         "figures": tables.figures,

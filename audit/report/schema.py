@@ -77,6 +77,7 @@ class Headline(Section):
         "contradicted",
         "disagrees",
         "nothing learned",
+        "delta too large",
         "no guarantee",
     ]
     simulated: bool = Field(

@@ -12,7 +12,7 @@ from audit.findings.membership import MembershipSection
 from audit.findings.views import ViewsSection
 from audit.report.comparison import Comparison
 from audit.report.schema import Report
-from shared.privacy.epsilon_text import epsilon_text, lower_bound_text
+from shared.privacy.epsilon_text import delta_text, epsilon_text, lower_bound_text
 
 Row = tuple[str, ...]
 MOST_CLIENTS = 30
@@ -147,7 +147,7 @@ def percent(share: float | None, *, up: bool = False) -> str:
     """A share as per cent; `up` rounds it up where it is the most that is allowed."""
     if share is None:
         return "–"
-    value = math.ceil(1000 * share - 1e-6) / 10 if up else 100 * share
+    value = math.ceil(1000 * share - 1e-9) / 10 if up else 100 * share
     return f"{value:.1f} %"
 
 
@@ -218,7 +218,7 @@ def compared_lines(comparison: Comparison) -> list[Row]:
             run.encryption,
             run.unit,
             epsilon_text(run.epsilon),
-            f"{run.delta:g}",
+            delta_text(run.delta),
             lower_bound_text(run.lower_bound),
             percent(run.accuracy),
             "–" if run.cost_in_points is None else f"{run.cost_in_points:.1f}",

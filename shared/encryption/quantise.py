@@ -78,6 +78,16 @@ def clipped(x: NDArray[np.floating[Any]], norm: float) -> NDArray[np.float64]:
     return y if length <= norm else y * (norm / length * (1 - 1e-12))
 
 
+def contribution(x: NDArray[np.floating[Any]], norm: float) -> NDArray[np.float64]:
+    """`clipped`, but a vector without a finite norm counts as zero.
+
+    For values that are noised afterwards: an error, or one that is left out, would tell it apart.
+    """
+    with np.errstate(over="ignore"):  # of squares beyond double precision
+        is_finite = math.isfinite(float(np.linalg.norm(x.astype(np.float64))))
+    return clipped(x if is_finite else np.zeros_like(x), norm)
+
+
 def dithered_rounding(
     scaled: NDArray[np.float64], generator: np.random.Generator
 ) -> NDArray[np.int64]:

@@ -11,6 +11,20 @@ What an event says:
   entered each batch by an independent coin with that probability;
 * a *full* event takes every record each time and needs no assumption on sampling.
 
+Whom an event protects (docs/adr/0017). The noise multiplier is about the sensitivity under the
+event's own relation: a record replaced by a null record, a client's update replaced by zero, or,
+for client-level local noise, a client's data replaced by any others. Two clipped updates are up to
+2C apart whatever has changed, be it one record. So a client-level event counts
+
+* for the client with the noise multiplier as it stands;
+* for a record, and for a client whose data are replaced, with the noise multiplier divided by
+  `replacement_factor`: 2 where the relation is the update replaced by zero, 1 where it is
+  replacement already. It is then counted without amplification: the sampled and the unsampled
+  case of add-or-remove have the other client's part in common, two replaced ones have not, and what
+  holds for every subset of clients holds for a random one (joint quasi-convexity).
+
+A record-level event says nothing about a client.
+
 Skellam events (`shared.privacy.skellam`) have a Rényi bound only. With one of them among the
 events the PLD figure is infinite and the headline is Rényi's, about 10 % above what PLD would
 say of continuous Gaussian noise: compare like with like.
@@ -33,6 +47,8 @@ from shared.privacy.skellam import ORDERS, Floats, amplified
 from shared.privacy.skellam_mechanism import SkellamMechanism, epsilon_with_cuts
 
 Unit = Literal["record", "client"]
+# Whom epsilon is told for: beside the two units, a client whose data are replaced by any others.
+Whom = Literal["record", "client", "replaced client"]
 _RDP_ORDERS = tuple([1 + x / 10 for x in range(1, 100)] + list(range(11, 65)) + [128, 256, 512])
 # Width of the privacy loss grid, by the epsilon that comes out. Rounding on it is upwards, so any
 # width gives a bound; with these it is within 0.03 % of widths five times smaller.
@@ -61,6 +77,10 @@ class PrivacyEvent:
         sampling_rate: probability of each coin, 1 for ``full``.
         count: how many times.
         skellam: grid, shares and noise of a ``skellam`` event, None for the others.
+        replacement_factor: of a client-level event, how many of its sensitivities the released
+            value moves at most if records of that client are replaced: 1 or 2. None for all other
+            events, and for client-level events of ledgers from before it was recorded; those
+            count as 2, the larger.
     """
 
     mechanism: Literal["gaussian", "skellam", "none"]
@@ -70,6 +90,7 @@ class PrivacyEvent:
     sampling_rate: float
     count: int
     skellam: SkellamMechanism | None = None
+    replacement_factor: int | None = None
 
     def __post_init__(self) -> None:
         if not (_is_sane(self) and _noise_is_sane(self)):
@@ -78,10 +99,9 @@ class PrivacyEvent:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready form; inverse of `from_dict`."""
-        fields = asdict(self)
-        if self.skellam is None:
-            del fields["skellam"]
-        return fields
+        # What an event does not say is not written: entries of older ledgers keep their hash.
+        optional = ("skellam", "replacement_factor")
+        return {k: v for k, v in asdict(self).items() if v is not None or k not in optional}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> PrivacyEvent:
@@ -107,7 +127,17 @@ def _is_sane(event: PrivacyEvent) -> bool:
         and (event.sampling == "poisson" or rate == 1)
         and type(count) is int
         and 0 <= count <= _LARGEST_COUNT
+        and _factor_is_sane(event)
     )
+
+
+def _factor_is_sane(event: PrivacyEvent) -> bool:
+    factor = event.replacement_factor
+    if factor is None:
+        return True
+    # Skellam noise is for sums, in which a client is there or counts as zero.
+    allowed = {"gaussian": (1, 2), "skellam": (2,), "none": ()}[event.mechanism]
+    return event.unit == "client" and type(factor) is int and factor in allowed
 
 
 def _noise_is_sane(event: PrivacyEvent) -> bool:
@@ -140,25 +170,36 @@ class Spent:
 
 
 def spent(
-    events: Iterable[PrivacyEvent], delta: float, unit: Unit = "record", *, coarse: bool = False
+    events: Iterable[PrivacyEvent], delta: float, whom: Whom = "record", *, coarse: bool = False
 ) -> Spent:
-    """Compose all events and return what they cost one `unit` at `delta`.
+    """Compose all events and return what they cost `whom` at `delta`.
 
     With `coarse` only the PLD accountant is asked, on a four times coarser grid: an upper bound
     for searches, a few tenths of a percent above the fine one.
 
-    A client-level event also protects each record of the client (one record's change is one
-    change of the client), so record-level cost counts all events. Record-level events say
-    nothing about a whole client: with any of them the client-level cost is infinite.
+    A client-level event also protects each record of the client, up to its `replacement_factor`,
+    so record-level cost counts all events. Record-level events say nothing about a whole client:
+    with any of them the client-level cost is infinite.
     """
-    key = _merged(events)
-    if any(e.mechanism == "none" or (unit == "client" and e.unit == "record") for e in key):
+    key = _uses(events, whom)
+    if key is None:
         return Spent(math.inf, math.inf, delta)
     if not key:
         return Spent(0.0, 0.0, delta)
     if coarse:
         return Spent(_pld_epsilon(key, delta, _COARSER), math.inf, delta)
     return Spent(_pld_epsilon(key, delta, 1), _rdp_epsilon(key, delta), delta)
+
+
+def delta_is_small(delta: float, units: int) -> bool:
+    """Whether delta, among so many units, leaves no room for giving one of them away whole.
+
+    To publish one of n records picked at random is (0, 1/n)-private, and to publish each with
+    chance delta gives away delta n of them, by local noise as by noise on a sum. So n is
+    *everything* that a guarantee is told for: all records of all clients, or all clients. That is
+    stricter than the count of any one client, and the same for every client of a run.
+    """
+    return delta * units < 1
 
 
 def profile(
@@ -183,24 +224,59 @@ def profile(
         return np.asarray(composed.get_delta_for_epsilon(epsilons), dtype=np.float64)
 
 
-def within(events: Iterable[PrivacyEvent], epsilon: float, delta: float, unit: Unit) -> bool:
+def within(events: Iterable[PrivacyEvent], epsilon: float, delta: float, whom: Whom) -> bool:
     """Whether the composed events stay within (epsilon, delta); fast where RDP already shows it."""
-    key = _merged(events)
-    if any(e.mechanism == "none" or (unit == "client" and e.unit == "record") for e in key):
+    key = _uses(events, whom)
+    if key is None:
         return epsilon == math.inf
     if not key or _rdp_epsilon(key, delta) <= epsilon:
         return True
-    return spent(key, delta, unit).epsilon <= epsilon
+    return min(_pld_epsilon(key, delta, 1), _rdp_epsilon(key, delta)) <= epsilon
 
 
-def _merged(events: Iterable[PrivacyEvent]) -> tuple[PrivacyEvent, ...]:
-    """Sum the counts of equal events, in a canonical order, so that results can be cached."""
-    counts: Counter[PrivacyEvent] = Counter()
+@dataclass(frozen=True)
+class _Use:
+    """An event as it counts for somebody.
+
+    Attributes:
+        noise: standard deviation of the noise over the largest change that somebody can make.
+        rate: of sampling, 1 without.
+        count: how many times.
+        skellam: the mechanism of integer noise, None for Gaussians.
+        shift: that change in units of what the mechanism is made for.
+    """
+
+    noise: float
+    rate: float
+    count: int
+    skellam: SkellamMechanism | None
+    shift: int
+
+
+def _uses(events: Iterable[PrivacyEvent], whom: Whom) -> tuple[_Use, ...] | None:
+    """The events as they count for `whom`, None if one of them bounds nothing.
+
+    Counts of equal ones are summed, in a canonical order, so that results can be cached.
+    """
+    counts: Counter[_Use] = Counter()
     for event in events:
-        if event.count:
-            counts[replace(event, count=1)] += event.count
-    merged = [replace(event, count=n) for event, n in counts.items()]
+        if not event.count:
+            continue
+        if event.mechanism == "none" or (whom != "record" and event.unit == "record"):
+            return None
+        counts[_use(event, whom)] += event.count
+    merged = [replace(use, count=n) for use, n in counts.items()]
     return tuple(sorted(merged, key=repr))
+
+
+def _use(event: PrivacyEvent, whom: Whom) -> _Use:
+    """One use of the event; see the module's text."""
+    if whom == event.unit:
+        return _Use(event.noise_multiplier, event.sampling_rate, 1, event.skellam, 1)
+    # An older ledger does not say: Skellam events are sums in any case, of Gaussian ones the
+    # larger factor is taken.
+    shift = 2 if event.replacement_factor is None else event.replacement_factor
+    return _Use(event.noise_multiplier / shift, 1.0, 1, event.skellam, shift)
 
 
 @lru_cache(maxsize=512)
@@ -217,33 +293,28 @@ def _rdp_curve(noise_multiplier: float, rate: float) -> np.ndarray[Any, np.dtype
 
 
 @lru_cache(maxsize=4096)
-def _rdp_epsilon(key: tuple[PrivacyEvent, ...], delta: float) -> float:
-    if any(event.mechanism == "skellam" for event in key):
+def _rdp_epsilon(key: tuple[_Use, ...], delta: float) -> float:
+    if any(use.skellam is not None for use in key):
         by_order = np.zeros(len(ORDERS))
-        for event in key:
-            by_order += event.count * _rdp_at_integer_orders(event)
+        for use in key:
+            by_order += use.count * _rdp_at_integer_orders(replace(use, count=1))
         return epsilon_with_cuts(by_order, delta)
     from dp_accounting.rdp import compute_epsilon
 
     total = np.zeros(len(_RDP_ORDERS))
-    for event in key:
-        total += event.count * _rdp_curve(event.noise_multiplier, event.sampling_rate)
+    for use in key:
+        total += use.count * _rdp_curve(use.noise, use.rate)
     with _Quiet("absl"), np.errstate(all="ignore"):
         epsilon, _order = compute_epsilon(_RDP_ORDERS, total, delta)
     return float(epsilon)
 
 
-def _rdp_at_integer_orders(event: PrivacyEvent) -> Floats:
-    """One use of the event at the orders that Skellam's amplification is known for."""
-    return _rdp_at_integer_orders_cached(replace(event, count=1))
-
-
 @lru_cache(maxsize=512)
-def _rdp_at_integer_orders_cached(event: PrivacyEvent) -> Floats:
-    if event.skellam is not None:
-        return event.skellam.rdp(event.sampling_rate)
-    gaussian = np.asarray(ORDERS / (2 * event.noise_multiplier**2))
-    return amplified(gaussian, event.sampling_rate)
+def _rdp_at_integer_orders(use: _Use) -> Floats:
+    """One use at the orders that Skellam's amplification is known for."""
+    if use.skellam is not None:
+        return use.skellam.rdp(use.rate, shift=use.shift)
+    return amplified(np.asarray(ORDERS / (2 * use.noise**2)), use.rate)
 
 
 @lru_cache(maxsize=256)
@@ -256,8 +327,8 @@ def _pld(noise_multiplier: float, rate: float, interval: float) -> Any:
 
 
 @lru_cache(maxsize=4096)
-def _pld_epsilon(key: tuple[PrivacyEvent, ...], delta: float, coarser: int) -> float:
-    if any(e.mechanism == "skellam" for e in key) or any(
+def _pld_epsilon(key: tuple[_Use, ...], delta: float, coarser: int) -> float:
+    if any(use.skellam is not None for use in key) or any(
         noise < _PLD_MIN_NOISE or count > _PLD_MAX_COUNT for noise, _, count in _pld_parts(key)
     ):
         return math.inf
@@ -272,7 +343,7 @@ def _pld_epsilon(key: tuple[PrivacyEvent, ...], delta: float, coarser: int) -> f
 
 
 @lru_cache(maxsize=4)
-def _pld_composed(key: tuple[PrivacyEvent, ...], interval: float) -> Any:
+def _pld_composed(key: tuple[_Use, ...], interval: float) -> Any:
     """Kept, because a report asks for epsilon at many deltas."""
     total = None
     for noise_multiplier, rate, count in _pld_parts(key):
@@ -281,19 +352,19 @@ def _pld_composed(key: tuple[PrivacyEvent, ...], interval: float) -> Any:
     return total
 
 
-def _pld_on_grid(key: tuple[PrivacyEvent, ...], delta: float, interval: float) -> float:
+def _pld_on_grid(key: tuple[_Use, ...], delta: float, interval: float) -> float:
     total = _pld_composed(key, interval)
     with np.errstate(all="ignore"):  # exponentials of large losses may overflow to infinity
         return float(total.get_epsilon_for_delta(delta)) if total is not None else 0.0
 
 
-def _pld_parts(key: tuple[PrivacyEvent, ...]) -> list[tuple[float, float, int]]:
+def _pld_parts(key: tuple[_Use, ...]) -> list[tuple[float, float, int]]:
     """Noise, rate and count to compose; unsampled Gaussians are one Gaussian, exactly.
 
     n releases at noise s each tell as much as one release at s / sqrt(n).
     """
-    precision = sum(e.count / e.noise_multiplier**2 for e in key if e.sampling_rate == 1)
-    parts = [(e.noise_multiplier, e.sampling_rate, e.count) for e in key if e.sampling_rate < 1]
+    precision = sum(use.count / use.noise**2 for use in key if use.rate == 1)
+    parts = [(use.noise, use.rate, use.count) for use in key if use.rate < 1]
     return [*parts, (1 / math.sqrt(precision), 1.0, 1)] if precision else parts
 
 

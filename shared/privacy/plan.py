@@ -19,7 +19,9 @@ Guarantee, by unit and noise:
   Whoever sees the released sums learns no more than (epsilon, delta) about one record, as long
   as at least `min_contributors` of the clients in each sum are honest.
 * *client, distributed*: DP-FedAvg (McMahan et al. 2018) with the same noise on the sum of clipped
-  updates. Neighbours: a client's update is replaced by zero.
+  updates. Neighbours: a client's update is replaced by zero. If instead one of its records, or
+  all, are replaced, the clipped update moves by up to 2C and epsilon is larger
+  (`PrivacyEvent.replacement_factor`).
 * *client, central*: the same sum, but in clear at the server, which adds Gaussian noise. The
   promise holds against everybody but the server.
 """
@@ -38,7 +40,7 @@ from scipy.optimize import brentq
 
 from shared.config import Config
 from shared.errors import ConfigError, Fault, PrivacyError
-from shared.privacy.accounting import PrivacyEvent, Spent, Unit, spent
+from shared.privacy.accounting import PrivacyEvent, Spent, Unit, Whom, spent
 from shared.privacy.skellam_mechanism import (
     SkellamMechanism,
     calibrate_mechanism,
@@ -97,6 +99,12 @@ class PrivacyPlan:
         return self.noise != "none"
 
     @property
+    def replacement_factor(self) -> int | None:
+        """See `PrivacyEvent`: two clipped updates are up to 2C apart, whatever was replaced."""
+        has_one = self.is_private and self.unit == "client"
+        return round(2 / self.sensitivity_factor) if has_one else None
+
+    @property
     def round_event(self) -> PrivacyEvent:
         """What one round of training costs: the event the ledger records before it starts."""
         if not self.is_private:
@@ -107,11 +115,12 @@ class PrivacyPlan:
         )
         effective = self.noise_multiplier / self.sensitivity_factor
         kind: Literal["gaussian", "skellam"] = "gaussian" if self.mechanism is None else "skellam"
-        return PrivacyEvent(kind, self.unit, effective, sampling, rate, count, self.mechanism)
+        factor, mechanism = self.replacement_factor, self.mechanism
+        return PrivacyEvent(kind, self.unit, effective, sampling, rate, count, mechanism, factor)
 
-    def spent(self, rounds: int) -> Spent:
-        """What `rounds` rounds of this plan cost, by both accountants."""
-        return spent([self.events(rounds)], self.delta, self.unit)
+    def spent(self, rounds: int, whom: Whom | None = None) -> Spent:
+        """What so many rounds cost `whom`, by default the plan's unit, by both accountants."""
+        return spent([self.events(rounds)], self.delta, whom or self.unit)
 
     def events(self, rounds: int) -> PrivacyEvent:
         """All that so many rounds cost, as one event."""

@@ -162,12 +162,20 @@ class SkellamMechanism:
         draws = skellam_noise(generator, self.dimension, self.share_variance)
         return np.clip(draws, -self.noise_limit, self.noise_limit)
 
-    def rdp(self, sampling_rate: float = 1.0) -> Floats:
-        """Rényi differential privacy of one release at `ORDERS`."""
+    def rdp(self, sampling_rate: float = 1.0, *, shift: int = 1) -> Floats:
+        """Rényi differential privacy of one release at `ORDERS`.
+
+        Args:
+            sampling_rate: of the Poisson sample that it is made from.
+            shift: how far two neighbours' vectors are apart, in units of C: 1 where one is zero, 2
+                where both are any two of norm C. Dithered rounding adds d/4 to the square of
+                either distance; after conditional rounding each vector is within the norm bound,
+                so two are within twice that.
+        """
         if self.rounding == "dithered":
-            rdp = rdp_dithered(self.variance, self.scaled_norm, self.dimension)
+            rdp = rdp_dithered(self.variance, shift * self.scaled_norm, self.dimension)
         else:
-            delta2 = self.norm_bound
+            delta2 = shift * self.norm_bound
             delta1 = min(math.sqrt(self.dimension) * delta2, delta2**2)
             rdp = rdp_integer_vectors(self.variance, delta1, delta2)
         return amplified(rdp, sampling_rate)

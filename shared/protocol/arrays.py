@@ -40,17 +40,30 @@ def load_weights(model: torch.nn.Module, weights: Mapping[str, NDArray]) -> None
     model.load_state_dict(state, strict=True)
 
 
-def read_record(record: ArrayRecord, like: Mapping[str, NDArray]) -> Weights:
+def read_record(
+    record: ArrayRecord, like: Mapping[str, NDArray], *, must_be_finite: bool = True
+) -> Weights:
     """Unpack a record that must have the names, shapes and dtypes of `like`.
 
+    Args:
+        record: as another party sent it.
+        like: the receiver's own arrays.
+        must_be_finite: False where values are private and not noised yet. To refuse some of them
+            would tell which they were; the caller deals with NaN and infinity.
+
     Raises:
-        ProtocolError: naming the first array that differs or holds NaN or infinity.
+        ProtocolError: naming the first array that differs or, where that is refused, holds NaN or
+            infinity.
     """
     if missing := sorted(set(like) - set(record)):
         raise ProtocolError(f"array {missing[0]} is missing from the update")
     if extra := sorted(set(record) - set(like)):
         raise ProtocolError(f"array {extra[0]!r} is not part of the model")
-    return {name: _read_array(name, record[name], expected) for name, expected in like.items()}
+    arrays = {name: _read_array(name, record[name], expected) for name, expected in like.items()}
+    for name, value in arrays.items():
+        if must_be_finite and value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise ProtocolError(f"array {name} holds NaN or infinity")
+    return arrays
 
 
 def _read_array(name: str, array: Array, expected: NDArray) -> NDArray:
@@ -68,8 +81,6 @@ def _read_array(name: str, array: Array, expected: NDArray) -> NDArray:
         raise ProtocolError(f"array {name} has shape {value.shape}, expected {expected.shape}")
     if value.dtype != expected.dtype:
         raise ProtocolError(f"array {name} has type {value.dtype}, expected {expected.dtype}")
-    if value.dtype.kind == "f" and not np.isfinite(value).all():
-        raise ProtocolError(f"array {name} holds NaN or infinity")
     return value
 
 

@@ -127,7 +127,9 @@ def test_the_odds_follow_from_epsilon(finished_run: Path) -> None:
     assert even.at_most == pytest.approx(0.75)
     assert even.at_least == pytest.approx(0.25)
     assert "at most 75 in 100" in even.words
-    assert "factor of at most 3.0" in words.promise
+    assert "factor of at most 3.00." in words.promise
+    # e is 2.718...: 2.7 would promise more than there is.
+    assert "2.72." in odds.in_words(found.model_copy(update={"epsilon": 1.0})).promise
     none = odds.in_words(found.model_copy(update={"epsilon": None}))
     assert "no differential privacy" in none.promise
     assert none.beliefs == ()

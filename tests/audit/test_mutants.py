@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from audit import mutants
-from audit.mutants import MUTANTS, SAMPLED, SEALED, examine, planted
+from audit.mutants import CLIENTS, MUTANTS, SAMPLED, SEALED, examine, planted
 from shared.privacy.skellam_mechanism import SkellamMechanism
 
 # The others take the same checks; `calyx audit mutants` plants them all.
@@ -18,6 +18,7 @@ IN_TESTS = (
     "shuffled batches called Poisson",
     "a wrong number of records",
     "a client that poisons",
+    "a client's rounds counted once for a record",
 )
 
 
@@ -28,7 +29,9 @@ def test_a_planted_fault_is_found_in_one_run(name: str) -> None:
     assert found.caught == 1, name
 
 
-@pytest.mark.parametrize("settings", [SEALED, SAMPLED], ids=["sealed", "sampled"])
+@pytest.mark.parametrize(
+    "settings", [SEALED, SAMPLED, CLIENTS], ids=["sealed", "sampled", "clients"]
+)
 def test_a_clean_run_is_not_suspected(settings: tuple[str, ...]) -> None:
     assert examine(settings, seed=3) == ()
 
@@ -42,5 +45,5 @@ def test_a_fault_is_gone_after_its_block_even_if_the_run_fails() -> None:
     assert SkellamMechanism.noise is before
 
 
-def test_there_are_eleven_different_faults() -> None:
-    assert len({mutant.name for mutant in MUTANTS}) == 11
+def test_there_are_so_many_different_faults() -> None:
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) == 13

@@ -12,6 +12,7 @@ import pytest
 from client.ledger import Budget, Ledger
 from shared.config.schema import PrivacyConfig
 from shared.privacy.accounting import PrivacyEvent, spent
+from shared.privacy.epsilon_text import epsilon_text
 
 Calyx = Callable[..., Any]
 EVENT = PrivacyEvent("gaussian", "record", 1.5, "poisson", 0.2, 4)
@@ -126,3 +127,25 @@ def test_a_run_name_is_shown_as_it_is_and_brings_no_markup(calyx: Calyx, tmp_pat
             repeatable=False,
         )
     assert "[red]a run[/red]" in calyx("client", "budget", str(path)).out
+
+
+def test_a_client_level_ledger_is_told_for_a_record_at_twice_the_sensitivity(
+    calyx: Calyx, tmp_path: Path
+) -> None:
+    path = tmp_path / "clients.sqlite"
+    event = PrivacyEvent("gaussian", "client", 4.0, "full", 1.0, 1, None, 2)
+    with Ledger.open(path, data_fingerprint="ab" * 32) as opened:
+        opened.charge(
+            run="r",
+            round=1,
+            instruction="0" * 64,
+            event=event,
+            budget=NO_LIMIT,
+            repeatable=False,
+        )
+    by_client = json.loads(calyx("client", "budget", str(path), "--unit", "client", "--json").out)
+    by_record = json.loads(calyx("client", "budget", str(path), "--json").out)
+    assert by_record["epsilon"] == by_client["epsilon_replaced"] > 2 * by_client["epsilon"]
+    assert by_record["epsilon_replaced"] is None
+    shown = calyx("client", "budget", str(path), "--unit", "client").out
+    assert f"ε = {epsilon_text(by_client['epsilon_replaced'])}, one record or all" in shown

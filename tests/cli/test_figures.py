@@ -16,12 +16,60 @@ from cli.figures import (
     number_text,
     percent_text,
 )
-from shared.privacy.epsilon_text import epsilon_text, lower_bound_text
+from shared.privacy.epsilon_text import (
+    delta_text,
+    epsilon_text,
+    lower_bound_text,
+    odds_text,
+    promise_text,
+    whom_text,
+)
 
 
 @given(st.floats(min_value=1e-6, max_value=1e6))
 def test_a_printed_epsilon_is_never_smaller_than_the_true_one(epsilon: float) -> None:
-    assert float(epsilon_text(epsilon).replace(",", "")) >= epsilon - 1e-6
+    assert float(epsilon_text(epsilon).replace(",", "")) >= epsilon * (1 - 1e-12) - 1e-10
+    assert (
+        float(epsilon_text(epsilon, decimals=4).replace(",", "")) >= epsilon * (1 - 1e-12) - 1e-10
+    )
+    assert float(promise_text(epsilon)) == epsilon
+
+
+@given(st.floats(min_value=0, max_value=20))
+def test_printed_odds_are_never_smaller_than_the_true_ones(epsilon: float) -> None:
+    assert float(odds_text(epsilon).replace(",", "")) >= math.exp(epsilon) * (1 - 1e-10)
+
+
+@given(st.floats(min_value=1e-15, max_value=10))
+def test_a_printed_delta_is_never_smaller_than_the_true_one(delta: float) -> None:
+    assert delta <= float(delta_text(delta)) * (1 + 1e-11)
+    assert float(delta_text(delta)) <= delta * 1.0011
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (odds_text(1.0), "2.72"),
+        (odds_text(8.0), "2,981"),
+        (odds_text(700.0), "∞"),
+        (epsilon_text(8.00001), "8.01"),
+        (epsilon_text(7.99834, decimals=4), "7.9984"),
+        (epsilon_text(math.nan), "∞"),
+        (promise_text(8.0), "8"),
+        (promise_text(8.0000001), "8.0000001"),
+        (promise_text(math.inf), "∞"),
+        (delta_text(1e-4), "0.0001"),
+        (delta_text(1e-5), "1e-05"),
+        (delta_text(0.1 + 0.2), "0.3"),
+        (delta_text(0.00012341), "0.0001235"),
+        (delta_text(143 * 1e-4), "0.0143"),
+        (whom_text("record", "local"), "record"),
+        (whom_text("client", "local"), "client (its data replaced)"),
+        (whom_text("client", "central"), "client (its update against none)"),
+    ],
+)
+def test_figures_of_guarantees_as_they_are_printed(text: str, expected: str) -> None:
+    assert text == expected
 
 
 @pytest.mark.parametrize(
@@ -107,12 +155,15 @@ def test_counts_agree_with_their_noun() -> None:
 
 
 @pytest.mark.parametrize(
-    ("delta", "records", "warned"), [(1e-4, 144, False), (1e-4, 10_000, True), (0.01, 144, True)]
+    ("delta", "units", "warned"), [(1e-4, 144, False), (1e-4, 10_000, True), (0.01, 144, True)]
 )
 def test_a_delta_of_one_over_n_or_more_is_warned_about(
-    delta: float, records: int, warned: bool
+    delta: float, units: int, warned: bool
 ) -> None:
-    assert (delta_warning(delta, records) is not None) is warned
+    for unit in ("record", "client"):
+        text = delta_warning(delta, units, unit)
+        assert (text is not None) is warned
+        assert text is None or f"{units:,} {unit}s" in text
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=200), st.integers(2, 60))

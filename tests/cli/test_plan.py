@@ -10,6 +10,7 @@ import pytest
 from cli.console import terminal
 from cli.forecast import Forecast, forecast
 from cli.plan import _show
+from shared.privacy.epsilon_text import epsilon_text
 from simulations.presets import resolve
 
 Calyx = Callable[..., Any]
@@ -103,7 +104,8 @@ def test_a_delta_of_one_over_n_is_warned_about() -> None:
 
 def test_a_client_level_plan_counts_rounds_not_batches() -> None:
     found = forecast(resolve("digits-cnn", ["privacy.unit=client", *SETTINGS])).as_dict()
-    assert found["guarantee"] == "(8, 0.0001)-DP for each client"
+    assert found["guarantee"] == "(8, 0.0001)-DP for each client (its data replaced)"
+    assert found["epsilon_record"] == found["epsilon_max"]
     assert {row["sampling_rate"] for row in found["plans"]} == {1.0}
     assert len({row["noise_multiplier"] for row in found["plans"]}) == 1
 
@@ -114,3 +116,21 @@ def test_bits_so_few_that_rounding_takes_much_noise_are_warned_about() -> None:
     (warning,) = forecast(resolve("digits-cnn", many)).warnings
     assert re.search(r"takes \d+% more noise; secure_aggregation.bits = \d+ would not", warning)
     assert forecast(resolve("digits-cnn", settings)).warnings == []
+
+
+def test_a_sum_of_clients_says_what_it_costs_one_record(calyx: Calyx) -> None:
+    """8 for a client that is left out is more than 17 for one record that is replaced."""
+    lines = [*SETTINGS[:2], "privacy.unit=client", "privacy.noise=central", "privacy.epsilon=8"]
+    lines.append("secure_aggregation.scheme=none")
+    outcome = calyx("plan", "--json", *(word for line in lines for word in ("--set", line)))
+    found = json.loads(outcome.out)
+    assert found["guarantee"].endswith("for each client (its update against none)")
+    assert found["epsilon_max"] <= 8 and 17 < found["epsilon_record"] < 21
+    assert f"ε ≤ {epsilon_text(found['epsilon_record'])} at the same δ" in outcome.err
+
+
+def test_delta_is_held_against_all_records_or_all_clients() -> None:
+    by_record = [*SETTINGS, "privacy.delta=0.001"]  # below one over any client's count
+    assert "1,438 records" in forecast(resolve("digits-cnn", by_record)).warnings[0]
+    by_client = [*SETTINGS, "privacy.unit=client", "privacy.delta=0.34"]
+    assert "3 clients" in forecast(resolve("digits-cnn", by_client)).warnings[0]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
+import sqlite3
 import stat
 import statistics
 import tempfile
@@ -18,6 +21,7 @@ from hypothesis import strategies as st
 from client.ledger import Budget, Ledger
 from shared.errors import BudgetExceeded, LedgerError, PrivacyError
 from shared.privacy.accounting import PrivacyEvent, spent
+from shared.privacy.epsilon_text import epsilon_text
 from shared.privacy.skellam_mechanism import fit_mechanism
 
 from .ledgers import (
@@ -123,8 +127,8 @@ class TestCharging:
             charge(ledger, 2, budget=Budget(now, DELTA, "record"))
         text = str(caught.value)
         assert "\n" not in text
-        assert f"from epsilon {now:.4g} to {then:.4g}" in text
-        assert f"epsilon {now:.4g} at delta 1e-05 for each record" in text
+        assert f"from epsilon {epsilon_text(now)} to {epsilon_text(then)}" in text
+        assert f"epsilon {now} at delta 1e-05 for each record" in text
         assert "owner" in text
 
     def test_spending_adds_up_over_reopening_and_over_runs(self, path: Path) -> None:
@@ -275,3 +279,56 @@ def test_a_sealed_rounds_event_is_kept_whole(path: Path) -> None:
 def test_what_is_no_budget_is_refused(epsilon: float, delta: float, unit: str) -> None:
     with pytest.raises(PrivacyError, match="is no budget"):
         Budget(epsilon, delta, unit)  # type: ignore[arg-type]
+
+
+class TestOlderLedgers:
+    """Written before client-level events said what they mean for a record."""
+
+    @staticmethod
+    def _append(path: Path) -> str:
+        """One round of central noise as the older version stored it; returns its hash."""
+        event = {
+            "count": 1,
+            "mechanism": "gaussian",
+            "noise_multiplier": 4.0,
+            "sampling": "full",
+            "sampling_rate": 1.0,
+            "unit": "client",
+        }
+        with sqlite3.connect(path) as database:
+            (genesis,) = database.execute("SELECT hash FROM head").fetchone()
+            content = {
+                "sequence": 1,
+                "run": "old",
+                "round": 1,
+                "instruction": "0" * 64,
+                "event": event,
+                "recorded_at": "2026-01-01T00:00:00.000+00:00",
+                "previous_hash": genesis,
+            }
+
+            def canonical(fields: object) -> str:
+                return json.dumps(fields, sort_keys=True, separators=(",", ":"))
+
+            own = hashlib.sha256(canonical(content).encode()).hexdigest()
+            row = (*content.values(), own)
+            database.execute(
+                "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [canonical(value) if isinstance(value, dict) else value for value in row],
+            )
+            database.execute("UPDATE head SET count = 1, hash = ?", (own,))
+        database.close()
+        return own
+
+    def test_they_are_read_verified_and_counted_at_twice_the_norm(self, path: Path) -> None:
+        Ledger.open(path, data_fingerprint=FINGERPRINT).close()
+        own = self._append(path)
+        with Ledger.open(path, data_fingerprint=FINGERPRINT) as ledger:
+            assert ledger.verify() == 1
+            assert ledger.head_hash == own
+            told = PrivacyEvent("gaussian", "client", 4.0, "full", 1.0, 1, None, 2)
+            assert ledger.spent(DELTA, "record") == spent([told], DELTA, "record")
+            by_record, by_client = (ledger.spent(DELTA, whom) for whom in ("record", "client"))
+            assert by_record.epsilon > 2 * by_client.epsilon
+            charge(ledger, 2, event=told)
+            assert ledger.verify() == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -30,7 +31,14 @@ class TestLimits:
                     "secure_aggregation.min_contributors=5",
                 ),
             ),
-            (owners(noise=["central"]), ("privacy.noise=central", "privacy.unit=client")),
+            (
+                owners(noise=["central"], unit="client"),
+                ("privacy.noise=central", "privacy.unit=client"),
+            ),
+            (
+                owners(noise=["central"], max_epsilon=20.0),
+                ("privacy.noise=central", "privacy.unit=client"),
+            ),
             (owners(max_epsilon=math.inf, allow_unprotected=True), ("privacy.noise=none",)),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -40,7 +48,7 @@ class TestLimits:
 
     def test_more_epsilon_than_allowed_is_refused_with_both_numbers(self) -> None:
         text = refusal(owners(max_epsilon=3.0), *run())
-        assert "epsilon = 7.99" in text or "epsilon = 8" in text
+        assert "epsilon = 8.00 for each record" in text
         assert "at most 3" in text
 
     @pytest.mark.parametrize(
@@ -203,6 +211,18 @@ class TestLimits:
         )
         with pytest.raises(PolicyViolation, match=r"os:system"):
             limits.check_evaluation(config("model.name=os:system"))
+
+    @pytest.mark.parametrize("noise", ["central", "distributed"])
+    def test_where_any_unit_will_do_a_client_level_promise_must_hold_for_records(
+        self, noise: str
+    ) -> None:
+        """8 for a client whose update is replaced by zero is more than 17 for a record."""
+        scheme = "bfv" if noise == "distributed" else "none"
+        lines = (f"privacy.noise={noise}", f"secure_aggregation.scheme={scheme}")
+        asked = run(*lines, "privacy.unit=client")
+        text = refusal(owners(noise=[noise]), *asked)
+        assert re.search(r"epsilon = 1[789]\.\d\d for each record was asked", text)
+        owners(noise=[noise], max_epsilon=20.0).check(*asked)
 
     def test_where_any_unit_will_do_the_budget_counts_every_event(self) -> None:
         assert owners(unit="any").budget.unit == "record"

@@ -180,3 +180,4 @@ def test_no_plan_that_spends_more_than_the_owner_allows_ever_passes(
         return
     whole_run = [plan.round_event] * config.training.rounds
     assert spent(whole_run, max_delta, plan.unit).epsilon <= max_epsilon
+    assert spent(whole_run, max_delta, limits.budget.unit).epsilon <= max_epsilon

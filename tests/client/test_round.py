@@ -165,7 +165,10 @@ def test_a_device_without_a_key_authority_seals_nothing_and_is_charged_nothing(
     device: Node,
 ) -> None:
     config = config_of(
-        "privacy.unit=client", "privacy.noise=distributed", "secure_aggregation.scheme=bfv"
+        "privacy.unit=client",
+        "privacy.epsilon=3",
+        "privacy.noise=distributed",
+        "secure_aggregation.scheme=bfv",
     )
     content = order(config, make_plan(config, records(), SumShape(53_002, 10_000)))
     with pytest.raises(PolicyViolation, match="not enrolled at a key authority"):

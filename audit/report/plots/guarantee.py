@@ -6,7 +6,7 @@ from matplotlib.ticker import MaxNLocator
 
 from audit.findings.guarantee import GuaranteeSection
 from audit.report.plots.drawing import GREEN, INK, MUTED, RED, SERIES, Plot, figure
-from shared.privacy.epsilon_text import epsilon_text
+from shared.privacy.epsilon_text import delta_text, epsilon_text, promise_text
 
 _MAX_LINES = 12
 
@@ -30,7 +30,7 @@ def epsilon_over_rounds(found: GuaranteeSection) -> Plot | None:
         if found.epsilon_target is not None:
             axes.axhline(found.epsilon_target, color=RED, linewidth=1.0, linestyle=(0, (5, 3)))
             axes.annotate(
-                f"budget {found.epsilon_target:g}",
+                f"budget {promise_text(found.epsilon_target)}",
                 (0, found.epsilon_target),
                 xytext=(2, 3),
                 textcoords="offset points",
@@ -45,9 +45,14 @@ def epsilon_over_rounds(found: GuaranteeSection) -> Plot | None:
     several = "" if len(lines) == 1 else f", for {len(lines)} groups of clients"
     return Plot(
         drawn.svg,
-        f"Line chart: epsilon grows from {one.epsilons[0]:.2f} after round {one.rounds[0]} to "
-        f"{max(line.epsilons[-1] for line in lines):.2f} after round {last}{several}"
-        + (f"; the budget is {found.epsilon_target:g}." if found.epsilon_target else "."),
+        f"Line chart: epsilon grows from {epsilon_text(one.epsilons[0])} after round "
+        f"{one.rounds[0]} to {epsilon_text(max(line.epsilons[-1] for line in lines))} after round "
+        f"{last}{several}"
+        + (
+            f"; the budget is {promise_text(found.epsilon_target)}."
+            if found.epsilon_target
+            else "."
+        ),
         "ε by round"
         + (
             f", the same for all {len(one.clients)} clients."
@@ -66,7 +71,7 @@ def epsilon_delta(found: GuaranteeSection) -> Plot | None:
         axes.plot([p.delta for p in points], [p.epsilon for p in points], color=GREEN, lw=1.8)
         axes.plot([found.delta], [found.epsilon], "o", color=INK, markersize=5)
         axes.annotate(
-            f"({epsilon_text(found.epsilon)}, {found.delta:g})",
+            f"({epsilon_text(found.epsilon)}, {delta_text(found.delta)})",
             (found.delta, found.epsilon),
             xytext=(7, 5),
             textcoords="offset points",
@@ -84,8 +89,9 @@ def epsilon_delta(found: GuaranteeSection) -> Plot | None:
         axes.grid(axis="y")
     return Plot(
         drawn.svg,
-        f"Line chart: epsilon against delta, from {points[0].epsilon:.2f} at delta "
-        f"{points[0].delta:.0e} down to {points[-1].epsilon:.2f} at delta {points[-1].delta:.1g}; "
-        f"the headline is epsilon {epsilon_text(found.epsilon)} at delta {found.delta:g}.",
+        f"Line chart: epsilon against delta, from {epsilon_text(points[0].epsilon)} at delta "
+        f"{delta_text(points[0].delta)} down to {epsilon_text(points[-1].epsilon)} at delta "
+        f"{delta_text(points[-1].delta)}; the headline is epsilon {epsilon_text(found.epsilon)} at "
+        f"delta {delta_text(found.delta)}.",
         "Every pair (ε, δ) on the line holds, all at once.",
     )

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from shared.encryption.quantise import Grid, bounded_rounding, clipped, dithered_rounding
+from shared.encryption.quantise import (
+    Grid,
+    bounded_rounding,
+    clipped,
+    contribution,
+    dithered_rounding,
+)
 from shared.errors import EncryptionError
 
 vectors = arrays(np.float64, st.integers(1, 30), elements=st.floats(-1e6, 1e6, allow_nan=False))
@@ -141,3 +147,11 @@ def test_what_is_not_finite_is_refused(bad):
 def test_an_impossible_grid_is_refused(step, clamp):
     with pytest.raises(EncryptionError, match="no usable grid"):
         Grid(step, clamp)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])
+def test_a_contribution_without_a_finite_norm_counts_as_zero(bad: float) -> None:
+    """An error would tell it apart from others before there is noise on it."""
+    assert contribution(np.array([0.1, bad, bad]), 1.0).tolist() == [0.0, 0.0, 0.0]
+    assert contribution(np.array([3.0, 4.0]), 1.0) == pytest.approx([0.6, 0.8])
+    assert contribution(np.array([0.3, 0.4]), 1.0).tolist() == [0.3, 0.4]

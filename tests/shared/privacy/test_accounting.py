@@ -177,15 +177,12 @@ class TestComposition:
 
 
 class TestUnits:
-    def test_what_protects_a_client_protects_each_of_its_records(self) -> None:
-        event = full(2.0, 4, "client")
-        assert spent([event], 1e-5, "record") == spent([event], 1e-5, "client")
-
     def test_what_protects_a_record_says_nothing_of_the_client(self) -> None:
         assert spent([full(1000.0, 1)], 1e-5, "client").epsilon == math.inf
 
     def test_a_record_pays_for_both_kinds_and_a_client_cannot(self) -> None:
-        events = [full(2.0, 4), full(2.0, 4, "client")]
+        """A client-level event of sensitivity C is one of 2C for a record."""
+        events = [full(2.0, 4), full(4.0, 4, "client")]
         both = spent(events, 1e-5, "record")
         assert both.epsilon == pytest.approx(gaussian_epsilon([full(2.0, 8)], 1e-5), rel=2e-3)
         assert spent(events, 1e-5, "client").epsilon == math.inf
@@ -267,6 +264,17 @@ INVALID = {
     "count without end": {"count": 10**400},
     "noise where there is none": {"mechanism": "none"},
     "unknown field": {"epsilon": 0.1},
+    "a record's event with a client's factor": {"replacement_factor": 2},
+    "a factor for an access without noise": {
+        "mechanism": "none",
+        "unit": "client",
+        "noise_multiplier": 0.0,
+        "replacement_factor": 2,
+    },
+    "a factor below one": {"unit": "client", "replacement_factor": 0},
+    "a factor of three": {"unit": "client", "replacement_factor": 3},
+    "a factor as float": {"unit": "client", "replacement_factor": 1.0},
+    "a factor as truth": {"unit": "client", "replacement_factor": True},
 }
 
 

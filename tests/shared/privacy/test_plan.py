@@ -125,7 +125,7 @@ class TestWhatARoundCosts:
         made = make_plan(config("privacy.unit=client"), 144)
         assert made.sensitivity_factor == 2.0
         assert made.round_event == PrivacyEvent(
-            "gaussian", "client", made.noise_multiplier / 2, "full", 1.0, 1
+            "gaussian", "client", made.noise_multiplier / 2, "full", 1.0, 1, None, 1
         )
 
     def test_distributed_noise_is_one_step_a_round_and_keeps_the_promise(
