@@ -345,6 +345,7 @@ MUTANTS = (
     Mutant("half the noise", SEALED, _scaled_noise(0.5)),
     Mutant("no clipping", SEALED, _no_clip),
     Mutant("the batch clipped as a whole", SEALED, _batch_clip),
+    Mutant("clipped by the norm of something else", SEALED, _other_norm),
     Mutant("the same noise every round", SEALED, _reused_seed),
     Mutant("a new accountant every round", SEALED, _reset_accountant),
     Mutant("shuffled batches called Poisson", SAMPLED, _shuffled),

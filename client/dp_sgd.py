@@ -35,9 +35,9 @@ from shared.config.schema import TrainingConfig
 from shared.data import Dataset
 from shared.errors import PrivacyError
 from shared.models.build import BUILT_IN
+from shared.models.layer_gradients import Sums
 from shared.models.opacus_bridge import DPOptimizerFastGradientClipping
 from shared.models.optimizer import make_optimizer
-from shared.models.layer_gradients import Sums
 from shared.models.private import check_private, try_private
 from shared.models.record_blocks import (
     RecordBlocks,

@@ -19,7 +19,14 @@ from shared.models import build_model
 from shared.models.vector import dimension, to_vector, trainable_names
 from shared.privacy.noise import NoiseSource
 from shared.privacy.plan import PrivacyPlan
-from shared.protocol.arrays import Weights, load_weights, read_record, to_record, weights_of
+from shared.protocol.arrays import (
+    LARGEST_WEIGHT,
+    Weights,
+    load_weights,
+    read_record,
+    to_record,
+    weights_of,
+)
 from shared.protocol.messages import TrainInstruction, read_arrays, train_reply
 from shared.protocol.sealing import sealing_parameters
 
@@ -40,7 +47,7 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
     _plan_fits(config, plan, records)
 
     model = build_model(config.model, records.input_shape, records.classes, config.seed)
-    received = read_record(read_arrays(content), like=weights_of(model))
+    received = read_record(read_arrays(content), like=weights_of(model), largest=LARGEST_WEIGHT)
     load_weights(model, received)
     sealed = config.secure_aggregation.scheme != "none"
     digest = instruction.digest(config, received)
@@ -121,8 +128,10 @@ def _update_vector(
         return update * (records / plan.declared_records)
     if plan.noise == "local":
         return update
-    # An update that is not finite counts as zero, so that it cannot be told apart from others.
-    return clipped(update if np.isfinite(update).all() else np.zeros_like(update), plan.clip_norm)
+    # An update that has no finite norm counts as zero, so that it cannot be told apart from others.
+    with np.errstate(over="ignore", invalid="ignore"):
+        usable = np.isfinite(np.linalg.norm(update))
+    return clipped(update if usable else np.zeros_like(update), plan.clip_norm)
 
 
 def _sealed(

@@ -170,8 +170,8 @@ class OuterProducts:
             return squared + bias_count * _squared_norms(self._bias_gradients)
         # A bias is a weight whose input is always 1.
         a, b = self._wide
-        a_squared = torch.linalg.vector_norm(a, dim=2).square() + bias_count
-        b_squared = torch.linalg.vector_norm(b, dim=2).square()
+        a_squared = a.square().sum(dim=2) + bias_count
+        b_squared = b.square().sum(dim=2)
         if a.shape[1] == 1:
             return (a_squared * b_squared).squeeze(1)
         return self._ghost_norms(a_squared, b_squared)
@@ -217,7 +217,7 @@ class OuterProducts:
 
     def instantiated(self) -> Instantiated:
         gradients = self._split(self._products)
-        gradients.update({bias: self._bias_gradients for bias in self.biases})
+        gradients.update(dict.fromkeys(self.biases, self._bias_gradients))
         return Instantiated(gradients)
 
     def rows(self) -> list[torch.Tensor]:
@@ -320,7 +320,7 @@ def _own(layer: nn.Module, name: str) -> nn.Parameter | None:
 def _squared_norms(x: torch.Tensor) -> torch.Tensor:
     """Squared L2 norm of all that belongs to one record, float64 (n,)."""
     rows = x.flatten(1)
-    found = [part.double().square_().sum(dim=1) for part in rows.split(_rows_at_once(rows))]
+    found = [part.double().square_().sum(dim=1) for part in torch.split(rows, _rows_at_once(rows))]
     return torch.cat(found)
 
 
@@ -342,7 +342,7 @@ def _weighted_rows(
         rows = rows.masked_fill(unusable.unsqueeze(1), 0)  # zero times infinity is not zero
     total = torch.zeros(rows.shape[1], dtype=torch.float64, device=x.device)
     size = _rows_at_once(rows)
-    for weight, part in zip(weights.split(size), rows.split(size), strict=True):
+    for weight, part in zip(torch.split(weights, size), torch.split(rows, size), strict=True):
         total += weight @ part.double()
     return total.view(x.shape[1:])
 

@@ -7,6 +7,7 @@ is refused before it can broadcast, overflow or poison anything.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +20,10 @@ from shared.errors import ProtocolError
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 Weights = dict[str, NDArray]
+
+# Weights that a server sends are no larger. Training in single precision stays below by orders of
+# magnitude; what is larger was made up, to bring a record's gradient to overflow or to cancel.
+LARGEST_WEIGHT = 1e6
 
 # A .npy header is at most a few hundred bytes for the shapes that models have.
 _HEADER_ALLOWANCE_BYTES = 1024
@@ -40,17 +45,31 @@ def load_weights(model: torch.nn.Module, weights: Mapping[str, NDArray]) -> None
     model.load_state_dict(state, strict=True)
 
 
-def read_record(record: ArrayRecord, like: Mapping[str, NDArray]) -> Weights:
+def read_record(
+    record: ArrayRecord, like: Mapping[str, NDArray], *, largest: float = math.inf
+) -> Weights:
     """Unpack a record that must have the names, shapes and dtypes of `like`.
 
+    Args:
+        largest: bound of floating-point values; a client takes `LARGEST_WEIGHT`. A server must not
+            bound an update that it is to clip: whether it is refused would depend on the data.
+
     Raises:
-        ProtocolError: naming the first array that differs or holds NaN or infinity.
+        ProtocolError: naming the first array that differs, holds NaN or infinity, or is beyond
+            the bound.
     """
     if missing := sorted(set(like) - set(record)):
         raise ProtocolError(f"array {missing[0]} is missing from the update")
     if extra := sorted(set(record) - set(like)):
         raise ProtocolError(f"array {extra[0]!r} is not part of the model")
-    return {name: _read_array(name, record[name], expected) for name, expected in like.items()}
+    weights = {name: _read_array(name, record[name], expected) for name, expected in like.items()}
+    for name, value in weights.items():
+        if value.dtype.kind == "f" and value.size and float(np.abs(value).max()) > largest:
+            raise ProtocolError(
+                f"array {name} holds values beyond {largest:g}, which no training leads to; "
+                "lower the learning rate if it did"
+            )
+    return weights
 
 
 def _read_array(name: str, array: Array, expected: NDArray) -> NDArray:
