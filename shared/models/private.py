@@ -47,8 +47,8 @@ _RANDOM: tuple[type[nn.Module], ...] = (
     nn.FractionalMaxPool3d,
 )
 _NO_RANDOMNESS = (
-    "it draws random numbers in training, and which record gets which depends on the other records; "
-    "leave it out (a dropout: p=0), the noise of private training regularises too"
+    "it draws random numbers in training, and which record gets which depends on the other "
+    "records; leave it out (a dropout: p=0), the noise of private training regularises too"
 )
 _PROBE_RECORDS = 2
 
@@ -86,11 +86,11 @@ def check_private(model: nn.Module) -> None:
 def try_private(model: nn.Module, input_shape: tuple[int, ...]) -> None:
     """Train nothing, but see on made-up records that per-record clipping would be right.
 
-    Four things must hold in training mode: a record's output and gradient stay the same, bit for bit,
-    when the other records change; no random number is drawn; a forward pass changes no buffer; the
-    per-record gradients add up to what autograd says. It is a copy with weights of our own that is
-    tried: a sender could choose weights which hide a fault. The model and PyTorch's global random
-    state are left as they were.
+    Four things must hold in training mode: a record's output and gradient stay the same, bit for
+    bit, when the other records change; no random number is drawn; a forward pass changes no buffer;
+    the per-record gradients add up to what autograd says. It is a copy with weights of our own that
+    is tried: a sender could choose weights which hide a fault. The model and PyTorch's global
+    random state are left as they were.
 
     Args:
         model: the model; `check_private` has passed.

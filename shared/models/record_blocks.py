@@ -5,10 +5,11 @@ would depend, in its last bits, on how many others are in the batch. Whoever cho
 make terms cancel until the last bits are all that is left, and one record more would turn another's
 clipped gradient by up to 2C, in a sum whose sensitivity is C.
 
-Processors compute row by row in an order that depends on shapes only. So batches are cut into blocks
-of a few sizes, filled up with empty rows, and before training it is tried out that in all of these
-sizes, at every position, a row comes out the same bit for bit. If not, there are fewer sizes; a block
-of one record is right on any machine. Sizes follow from public numbers, never from what was drawn.
+Processors compute row by row in an order that depends on shapes only. So batches are cut into
+blocks of a few sizes, filled up with empty rows, and before training it is tried out that in all of
+these sizes, at every position, a row comes out the same bit for bit. If not, there are fewer sizes;
+a block of one record is right on any machine. Sizes follow from public numbers, never from what was
+drawn (docs/adr/0016).
 """
 
 from __future__ import annotations
