@@ -53,7 +53,7 @@ class RecordBlocks:
 
 
 def sampled_blocks(expected: float) -> tuple[int, ...]:
-    """Sizes for Poisson batches of this expected size: all multiples of a step up to a bit above."""
+    """Sizes for Poisson batches of this expected size: multiples of a step, to a bit above it."""
     most = min(expected + 2 * math.sqrt(expected), _MOST)
     step = _step(most)
     return tuple(range(step, step * math.ceil(most / step) + 1, step))

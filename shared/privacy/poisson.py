@@ -1,10 +1,10 @@
 """Poisson variables whose probabilities are right to ten digits, for means up to 1e10.
 
-NumPy's sampler decides by ``k log(mean) - mean - lgamma(k + 1)``. At a mean of 1e10 these are numbers
-of 1e11 that cancel to a few units, so double precision leaves probabilities that are off by up to
-a part in 25,000, in a pattern that depends on k. And at means of 10 to 1000 what it compares a
-uniform variable with is up to 1.006, so that these values come up too seldom. Integer noise is there
-so that nothing has to be said about rounding; so neither is left here.
+NumPy's sampler decides by ``k log(mean) - mean - lgamma(k + 1)``. At a mean of 1e10 these are
+numbers of 1e11 that cancel to a few units, so double precision leaves probabilities that are off by
+up to a part in 25,000, in a pattern that depends on k. And at means of 10 to 1000 what it compares
+a uniform variable with is up to 1.006, so that these values come up too seldom. Integer noise is
+there so that nothing has to be said about rounding; so neither is left here.
 
 The method is the transformed rejection of Hörmann 1993 (PTRS), as in NumPy, with
 
