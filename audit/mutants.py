@@ -279,16 +279,29 @@ def _batch_clip() -> list[Patch]:
     real = dp_sgd._clipped_sum
 
     def whole(
-        model: nn.Module, gradients: Any, data: Any, indices: Any, clip_norm: float, device: Any
-    ) -> float:
-        total = real(model, gradients, data, indices, 1e9, device)
-        sums = [p.grad for p in model.parameters() if p.grad is not None]
-        length = float(torch.stack([s.square().sum() for s in sums]).sum().sqrt())
-        for each in sums:
+        model: nn.Module, gradients: Any, data: Any, indices: Any, clip_norm: float, *rest: Any
+    ) -> Any:
+        sums, total = real(model, gradients, data, indices, 1e9, *rest)
+        length = float(torch.stack([s.square().sum() for s in sums.values()]).sum().sqrt())
+        for each in sums.values():
             each.mul_(min(1.0, clip_norm * len(indices) / max(length, 1e-12)))
-        return total
+        return sums, total
 
     return [(dp_sgd, "_clipped_sum", whole)]
+
+
+def _other_norm() -> list[Patch]:
+    """The norm is that of the weights' gradients alone, the sum has the biases' too."""
+    from shared.models.layer_gradients import OuterProducts
+
+    real = OuterProducts.squared_norms
+    return [
+        (
+            OuterProducts,
+            "squared_norms",
+            lambda self: real(OuterProducts(self.inputs, self.outputs, self.weights, ())),
+        )
+    ]
 
 
 def _reused_seed() -> list[Patch]:
@@ -413,6 +426,7 @@ MUTANTS = (
     Mutant("half the noise", SEALED, _scaled_noise(0.5)),
     Mutant("no clipping", SEALED, _no_clip),
     Mutant("the batch clipped as a whole", SEALED, _batch_clip),
+    Mutant("clipped by the norm of something else", SEALED, _other_norm),
     Mutant("the same noise every round", SEALED, _reused_seed),
     Mutant("a new accountant every round", SEALED, _reset_accountant),
     Mutant("shuffled batches called Poisson", SAMPLED, _shuffled),

@@ -10,6 +10,8 @@ What the accounting in `shared.privacy` rests on, and where it is kept:
   of earlier steps; an empty batch takes its step too, with noise only;
 * a record's gradient, over all parameters jointly, has norm at most C, and a gradient that is
   not finite counts as zero: `shared.models.record_gradients`;
+* a record's gradient depends on the weights and on the record, and on nothing else: no other record
+  of the batch, not even by rounding (`shared.models.record_blocks`), and no random number;
 * the noise has standard deviation σC whatever the batch is, and comes from a `NoiseSource`;
 * the divisor b is the plan's public constant and not the number of records, which is secret;
 * what is added afterwards (FedProx's term, momentum, weight decay) depends on weights only.
@@ -33,23 +35,27 @@ from shared.config.schema import TrainingConfig
 from shared.data import Dataset
 from shared.errors import PrivacyError
 from shared.models.build import BUILT_IN
+from shared.models.layer_gradients import Sums
 from shared.models.opacus_bridge import DPOptimizerFastGradientClipping
 from shared.models.optimizer import make_optimizer
 from shared.models.private import check_private, try_private
+from shared.models.record_blocks import (
+    RecordBlocks,
+    filled_up,
+    full_blocks,
+    record_blocks,
+    sampled_blocks,
+)
 from shared.models.record_gradients import RecordGradients, clip_factors, watched
 from shared.privacy.noise import NoiseSource
 from shared.privacy.plan import PrivacyPlan
-
-# A large batch goes through the model in parts of this many records, which bounds memory and
-# changes nothing else: clipping is by record, and noise is added once.
-_RECORDS_AT_ONCE = 256
 
 
 class NoisyOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
     """Opacus' DP optimiser with its noise from a `NoiseSource`.
 
-    ``step`` expects the clipped sum in each parameter's ``grad``; it adds noise, divides by
-    the expected batch size, calls the step hook, and steps the optimiser it wraps.
+    ``step`` expects the clipped sum, float64, from `take`; it adds noise, divides by the expected
+    batch size, calls the step hook, and steps the optimiser it wraps.
 
     Args:
         optimizer: what takes the noisy gradient.
@@ -69,10 +75,13 @@ class NoisyOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
         )
         self._noise = noise
 
-    def accumulate(self) -> None:
-        """Move each ``grad``, which is not needed any more, to where Opacus wants the sum."""
+    def take(self, sums: Sums) -> None:
+        """Put the clipped sum of a step where Opacus wants it."""
         for parameter in self.params:
-            parameter.summed_grad, parameter.grad = parameter.grad, None
+            parameter.summed_grad = sums[parameter]
+
+    def accumulate(self) -> None:
+        """Opacus would add up each ``grad``; the sum is here already."""
 
     def add_noise(self) -> None:
         """Put clipped sum plus noise into each ``grad``; the sum itself is dropped."""
@@ -80,7 +89,7 @@ class NoisyOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
         for parameter in self.params:
             drawn = self._noise.gaussian(tuple(parameter.shape), std).to(parameter.device)
             # In double precision, rounded once: see `shared.privacy.noise`.
-            parameter.grad = (parameter.summed_grad.double() + drawn).to(parameter.dtype)
+            parameter.grad = (parameter.summed_grad + drawn).to(parameter.dtype)
             parameter.summed_grad = None
 
     def detach(self) -> None:
@@ -115,6 +124,7 @@ def train_privately(
         # As long as a training step, each round; for the built-in models the tests do it.
         try_private(model, data.input_shape)
     device = next(model.parameters()).device
+    blocks = _blocks(model, data, plan)
     optimizer = NoisyOptimizer(make_optimizer(config, model.parameters()), plan, noise)
     start = [p.detach().clone() for p in model.parameters()]
     optimizer.attach_step_hook(lambda _: add_proximal_gradient(model, start, proximal_mu))
@@ -125,8 +135,11 @@ def train_privately(
             for _ in range(plan.steps_per_round):
                 indices = _batch(len(data), plan, noise, audit)
                 batch_sizes.append(len(indices))
-                total = _clipped_sum(model, gradients, data, indices, plan.clip_norm, device)
-                _add_canaries(model, plan, noise, audit)
+                sums, total = _clipped_sum(
+                    model, gradients, data, indices, plan.clip_norm, blocks, device
+                )
+                _add_canaries(sums, plan, noise, audit)
+                optimizer.take(sums)
                 last_loss = total / len(indices) if len(indices) else last_loss
                 optimizer.step()
     finally:
@@ -154,20 +167,26 @@ def clipped_gradient_sum(
     check_private(model)
     if type(model) not in BUILT_IN:
         try_private(model, data.input_shape)
-    indices = _batch(len(data), plan, noise, audit)
+    device = next(model.parameters()).device
     was_training = model.training
     model.train()
     try:
+        blocks = _blocks(model, data, plan)
+        indices = _batch(len(data), plan, noise, audit)
         with watched(model) as gradients:
-            device = next(model.parameters()).device
-            _clipped_sum(model, gradients, data, indices, plan.clip_norm, device)
-            _add_canaries(model, plan, noise, audit)
-        parts = [p.grad for p in model.parameters() if p.requires_grad]
-        flat = torch.cat([g.detach().cpu().double().flatten() for g in parts if g is not None])
+            sums, _ = _clipped_sum(model, gradients, data, indices, plan.clip_norm, blocks, device)
+        _add_canaries(sums, plan, noise, audit)
+        flat = torch.cat([total.cpu().flatten() for total in sums.values()])
     finally:
-        model.zero_grad(set_to_none=True)
         model.train(was_training)
     return flat.numpy(), len(indices)
+
+
+def _blocks(model: nn.Module, data: Dataset, plan: PrivacyPlan) -> RecordBlocks:
+    """In what sizes a batch goes through the model: from public numbers, before any is drawn."""
+    if plan.sampling == "full":
+        return record_blocks(model, data.input_shape, full_blocks(len(data)))
+    return record_blocks(model, data.input_shape, sampled_blocks(plan.expected_batch_size))
 
 
 def _batch(records: int, plan: PrivacyPlan, noise: NoiseSource, audit: Audit) -> NDArray[np.int64]:
@@ -182,16 +201,15 @@ def _batch(records: int, plan: PrivacyPlan, noise: NoiseSource, audit: Audit) ->
     return indices
 
 
-def _add_canaries(model: nn.Module, plan: PrivacyPlan, noise: NoiseSource, audit: Audit) -> None:
-    """Add the gradients of an audited simulation's canaries to each ``grad``, clipped as others."""
+def _add_canaries(sums: Sums, plan: PrivacyPlan, noise: NoiseSource, audit: Audit) -> None:
+    """Add the gradients of an audited simulation's canaries to the sums, clipped as others."""
     if audit.canaries is None:
         return
-    parameters = [p for p in model.parameters() if p.requires_grad]
     drawn = audit.canaries.drawn(plan, noise)
     norms = torch.full((len(drawn),), LOUDNESS * plan.clip_norm, dtype=torch.float64)
     lengths = (norms * clip_factors(norms, plan.clip_norm)).numpy()
-    total = audit.canaries.summed(drawn, lengths, sum(p.numel() for p in parameters))
-    add_to([p.grad for p in parameters if p.grad is not None], total)
+    total = audit.canaries.summed(drawn, lengths, sum(p.numel() for p in sums))
+    add_to(sums.values(), total)
 
 
 def _clipped_sum(
@@ -200,17 +218,23 @@ def _clipped_sum(
     data: Dataset,
     indices: NDArray[np.int64],
     clip_norm: float,
+    blocks: RecordBlocks,
     device: torch.device,
-) -> float:
-    """Put the batch's clipped sum into each ``grad``; return the summed loss."""
-    sums = {p: torch.zeros_like(p) for p in model.parameters() if p.requires_grad}
+) -> tuple[Sums, float]:
+    """The batch's clipped sum, float64 in the model's order, and its summed loss.
+
+    Blocks bound memory and change nothing else: clipping is by record, noise is added once.
+    """
+    sums = {
+        p: torch.zeros_like(p, dtype=torch.float64) for p in model.parameters() if p.requires_grad
+    }
     total = 0.0
-    for first in range(0, len(indices), _RECORDS_AT_ONCE):
-        features, labels = batch_tensors(data, indices[first : first + _RECORDS_AT_ONCE], device)
-        losses = nn.functional.cross_entropy(model(features), labels, reduction="none")
-        for parameter, gradient in gradients.clipped_sum(losses, clip_norm).items():
+    for first, count, size in blocks.parts(len(indices)):
+        features, labels = batch_tensors(data, indices[first : first + count], device)
+        losses = nn.functional.cross_entropy(
+            model(filled_up(features, size)), filled_up(labels, size), reduction="none"
+        )
+        for parameter, gradient in gradients.clipped_sum(losses, clip_norm, count).items():
             sums[parameter] += gradient
-        total += float(losses.detach().sum())
-    for parameter, clipped in sums.items():
-        parameter.grad = clipped
-    return total
+        total += float(losses.detach()[:count].sum())
+    return sums, total

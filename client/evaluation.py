@@ -9,7 +9,7 @@ from shared.config import Config
 from shared.errors import PolicyViolation
 from shared.models import build_model
 from shared.models.evaluate import evaluate_model
-from shared.protocol.arrays import load_weights, read_record, weights_of
+from shared.protocol.arrays import LARGEST_WEIGHT, load_weights, read_record, weights_of
 from shared.protocol.messages import evaluate_reply, read_arrays
 
 
@@ -28,7 +28,8 @@ def evaluate_round(content: RecordDict, config: Config, node: Node) -> RecordDic
     node.check_evaluation(config)
     records = node.records(config)
     model = build_model(config.model, records.input_shape, records.classes, config.seed)
-    load_weights(model, read_record(read_arrays(content), like=weights_of(model)))
+    received = read_record(read_arrays(content), like=weights_of(model), largest=LARGEST_WEIGHT)
+    load_weights(model, received)
     result = evaluate_model(model, records.features, records.labels, config.training.device)
     # The weight of this client's vote, which in a run with nominal counts says nothing about it.
     weight = len(records) if config.tells_record_counts else config.privacy.nominal_records

@@ -22,7 +22,14 @@ from shared.models.tryout import torch_device
 from shared.models.vector import dimension, to_vector, trainable_names
 from shared.privacy.noise import NoiseSource
 from shared.privacy.plan import PrivacyPlan
-from shared.protocol.arrays import Weights, load_weights, read_record, to_record, weights_of
+from shared.protocol.arrays import (
+    LARGEST_WEIGHT,
+    Weights,
+    load_weights,
+    read_record,
+    to_record,
+    weights_of,
+)
 from shared.protocol.messages import TrainInstruction, read_arrays, train_reply
 from shared.protocol.sealing import sealing_parameters
 
@@ -45,7 +52,7 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
     torch_device(config.training.device)
 
     model = build_model(config.model, records.input_shape, records.classes, config.seed)
-    received = read_record(read_arrays(content), like=weights_of(model))
+    received = read_record(read_arrays(content), like=weights_of(model), largest=LARGEST_WEIGHT)
     load_weights(model, received)
     digest = instruction.digest(config, received)
     terms = before = None

@@ -14,6 +14,10 @@ from shared.errors import PrivacyError
 from shared.privacy.noise import NoiseSource
 from shared.privacy.plan import PrivacyPlan
 
+# Updates are clipped to this part of C less than C: as much as rounding in double precision can be
+# wrong about the norm of a hundred million values.
+_SLACK = 1e-8
+
 
 def protect_update(
     before: dict[str, torch.Tensor],
@@ -55,7 +59,9 @@ def protect_update(
     finite = all(bool(torch.isfinite(u).all()) for u in updates.values())
     # A norm that overflows float64 belongs to an update no training produces.
     factor = (
-        min(1.0, plan.clip_norm / max(norm, 1e-300)) if finite and norm < float("inf") else None
+        min(1.0, plan.clip_norm * (1 - _SLACK) / max(norm, 1e-300))
+        if finite and norm < float("inf")
+        else None
     )
     std = plan.noise_multiplier * plan.clip_norm
     protected: dict[str, torch.Tensor] = {}

@@ -18,6 +18,9 @@ FAULTS: LiteralString = "calyx_faults"
 # In a sum of two, either contributor can subtract itself and is left with the other. So each
 # party's default is three; two is for those who say so: the run, every device, the authority.
 FEWEST_CONTRIBUTORS, DEFAULT_CONTRIBUTORS = 2, 3
+# Outside, clipped values or their noise come near the ends of single precision, where rounding is
+# no longer small beside them. No gradient or update needs another bound.
+SMALLEST_CLIP_NORM, LARGEST_CLIP_NORM = 1e-6, 1e6
 
 Positive = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -137,7 +140,9 @@ class PrivacyConfig(Section):
         8.0, description="total budget of the run, not of a round"
     )
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-4
-    clip_norm: PositiveFloat = Field(1.0, description="L2 bound of one unit's contribution")
+    clip_norm: Annotated[
+        float, Field(ge=SMALLEST_CLIP_NORM, le=LARGEST_CLIP_NORM, allow_inf_nan=False)
+    ] = Field(1.0, description="L2 bound of one unit's contribution")
     sampling: Literal["poisson", "full"] = "poisson"
     record_counts: Literal["public", "nominal"] = Field(
         "public",

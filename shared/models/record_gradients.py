@@ -8,9 +8,11 @@ autograd returns the gradients by the layers' outputs and skips its own weight g
 
 What the bound on one record's contribution rests on:
 
-* the norm is that of the very gradient that is summed, over all trainable parameters jointly;
-* no record influences another record's gradient (`shared.models.private` tries that out);
-* a record whose gradient is not finite contributes zero, and so cannot poison the sum.
+* the norm is that of the very gradient that is summed, over all trainable parameters jointly, for
+  whatever weights (`shared.models.layer_gradients`);
+* no record influences another record's gradient (`shared.models.private` tries that out), not even
+  by rounding (`shared.models.record_blocks`);
+* a record whose loss, gradient or norm is not finite contributes zero, and cannot poison the sum.
 """
 
 from __future__ import annotations
@@ -38,8 +40,9 @@ from shared.models.layer_gradients import (
 from shared.models.lstm import SequenceLSTM
 from shared.models.opacus_bridge import has_grad_sampler, opacus_gradients
 
-# Added to norms before dividing, as Opacus does: a zero gradient stays zero.
-_TINY = 1e-6
+# Gradients are clipped to this part of C less than C, so that with all rounding that comes after
+# (sum, rotation, grid) one record still moves the outcome by no more than C.
+_SLACK = 1e-6
 
 
 @dataclass(frozen=True)
@@ -75,34 +78,37 @@ class RecordGradients:
         self._handles.clear()
         self._calls.clear()
 
-    def clipped_sum(self, losses: torch.Tensor, clip_norm: float) -> Sums:
+    def clipped_sum(
+        self, losses: torch.Tensor, clip_norm: float, records: int | None = None
+    ) -> Sums:
         """Sum of the records' gradients, each clipped to L2 norm `clip_norm`.
 
         Args:
             losses: float (n,), the loss of each record, from the one forward pass since the
                 last call.
             clip_norm: C; infinite for the plain sum.
+            records: how many of the n are records; the rest fill up a block and count as zero.
 
         Returns:
-            A tensor of the parameter's shape for each trainable parameter.
+            A float64 tensor of the parameter's shape for each trainable parameter.
 
         Raises:
             ModelError: a layer is used in a way that hides its gradients.
         """
         parts = self._layer_gradients(losses)
         squared = torch.stack([part.squared_norms() for part in parts]).sum(dim=0)
-        norms = squared.sqrt()
-        factors = clip_factors(norms, clip_norm)
-        sums: Sums = {p: torch.zeros_like(p) for p in self._parameters}
+        factors = clip_factors(squared.sqrt(), clip_norm)
+        factors = torch.where(torch.isfinite(losses.detach()), factors, 0.0)
+        factors = factors[:records]
+        sums: Sums = {p: torch.zeros_like(p, dtype=torch.float64) for p in self._parameters}
         for part in parts:
             for parameter, gradient in part.weighted_sum(factors).items():
                 sums[parameter] = gradient.contiguous()
         return sums
 
-    def norms(self, losses: torch.Tensor) -> torch.Tensor:
-        """L2 norm of each record's gradient, float (n,); see `clipped_sum`."""
-        parts = self._layer_gradients(losses)
-        return torch.stack([part.squared_norms() for part in parts]).sum(dim=0).sqrt()
+    def rows(self, losses: torch.Tensor) -> list[torch.Tensor]:
+        """All that norms and sums are made of, float (n, ...) each: row i belongs to record i."""
+        return [row for part in self._layer_gradients(losses) for row in part.rows()]
 
     def _keeper(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
         def keep(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -148,7 +154,7 @@ class RecordGradients:
 
 def clip_factors(norms: torch.Tensor, clip_norm: float) -> torch.Tensor:
     """min(1, C/norm) for gradients of these L2 norms, 0 for one that is not finite; (n,)."""
-    factors = (clip_norm / (norms + _TINY)).clamp(max=1.0)
+    factors = (clip_norm * (1 - _SLACK) / norms).clamp(max=1.0)
     return torch.where(torch.isfinite(norms), factors, torch.zeros_like(factors))
 
 

@@ -39,6 +39,7 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 from scipy.optimize import brentq
 
 from shared.config import Config
+from shared.config.schema import LARGEST_CLIP_NORM, SMALLEST_CLIP_NORM
 from shared.errors import ConfigError, Fault, PrivacyError
 from shared.privacy.accounting import PrivacyEvent, Spent, Unit, Whom, spent
 from shared.privacy.skellam_mechanism import (
@@ -140,7 +141,8 @@ class PrivacyPlan:
             sane = all(math.isfinite(x) and x >= 0 for x in numbers)
             sane = sane and plan.unit in ("record", "client")
             sane = sane and plan.noise in ("none", "local", "distributed", "central")
-            sane = sane and 0 < plan.delta < 1 and plan.clip_norm > 0
+            sane = sane and 0 < plan.delta < 1
+            sane = sane and SMALLEST_CLIP_NORM <= plan.clip_norm <= LARGEST_CLIP_NORM
             counts = (plan.steps_per_round, plan.rounds, plan.declared_records)
             sane = sane and all(1 <= count <= _LARGEST_COUNT for count in counts)
             sane = sane and plan.expected_batch_size > 0 and plan.sensitivity_factor in (1.0, 2.0)

@@ -52,8 +52,12 @@ from scipy.optimize import brentq
 from scipy.special import gammaln, logsumexp
 
 from shared.errors import PrivacyError
+from shared.privacy.poisson import LARGEST_MEAN, poisson
 
 Floats = NDArray[np.float64]
+
+# Noise of larger variance is refused; the reason is beside `LARGEST_MEAN`.
+LARGEST_VARIANCE = 2 * LARGEST_MEAN
 
 # Every integer up to 256, since amplification needs all the lower orders of an order.
 ORDERS = np.arange(2, 257)
@@ -65,12 +69,6 @@ _LOG_CHOOSE = np.where(
     - gammaln(np.maximum(ORDERS[:, None] - ORDERS[None, :], 0) + 1),
     -np.inf,
 )
-# Beyond this rate NumPy's rejection sampler loses more than 1e-4 of its acceptance probability
-# to double-precision cancellation.
-_MAX_POISSON_RATE = 1e10
-# Most variance that `skellam_noise` draws. Grids are chosen so that no share of the noise exceeds
-# it (`shared.privacy.skellam_mechanism`).
-MAX_SKELLAM_VARIANCE = 2 * _MAX_POISSON_RATE
 
 
 def skellam_noise(
@@ -79,15 +77,16 @@ def skellam_noise(
     """Independent Skellam values of mean 0, int64 of `shape`.
 
     Raises:
-        PrivacyError: the variance is negative, not finite or above `MAX_SKELLAM_VARIANCE`.
+        PrivacyError: the variance is negative, not finite or above `LARGEST_VARIANCE`.
     """
-    if not 0 <= variance <= MAX_SKELLAM_VARIANCE:
+    if not 0 <= variance <= LARGEST_VARIANCE:
         raise PrivacyError(
             f"Skellam noise of variance {variance:g} cannot be drawn exactly enough; use a "
-            f"coarser grid (at most {MAX_SKELLAM_VARIANCE:g})"
+            f"coarser grid (at most {LARGEST_VARIANCE:g})"
         )
-    draws = generator.poisson(variance / 2, shape) - generator.poisson(variance / 2, shape)
-    return np.asarray(draws, dtype=np.int64)
+    count = math.prod(shape) if isinstance(shape, tuple) else shape
+    draws = poisson(generator, variance / 2, count) - poisson(generator, variance / 2, count)
+    return draws.reshape(shape)
 
 
 def tail_bound(variance: float, probability: float) -> int:

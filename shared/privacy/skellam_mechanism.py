@@ -54,7 +54,7 @@ from numpy.typing import NDArray
 
 from shared.errors import PrivacyError
 from shared.privacy.skellam import (
-    MAX_SKELLAM_VARIANCE,
+    LARGEST_VARIANCE,
     Floats,
     amplified,
     conditional_norm_bound,
@@ -109,11 +109,11 @@ class SkellamMechanism:
             or self.shares > self.contributors
         ):
             raise PrivacyError(f"this is no valid Skellam mechanism: {self}")
-        if self.share_variance > MAX_SKELLAM_VARIANCE:
+        if self.share_variance > LARGEST_VARIANCE:
             # Found when the plan is read, and not when the round has been charged.
             raise PrivacyError(
                 f"a share of the noise has variance {self.share_variance:g}, of which at most "
-                f"{MAX_SKELLAM_VARIANCE:g} can be drawn; use a coarser grid"
+                f"{LARGEST_VARIANCE:g} can be drawn; use a coarser grid"
             )
 
     @property
@@ -229,7 +229,7 @@ def fit_mechanism(
         PrivacyError: not even a grid step of C fits; the message says what to change.
     """
     # c at which a share's variance, (sigma c)^2 / k, is the most that can be drawn.
-    finest = math.sqrt(MAX_SKELLAM_VARIANCE * shares) / noise_multiplier * (1 - 1e-9)
+    finest = math.sqrt(LARGEST_VARIANCE * shares) / noise_multiplier * (1 - 1e-9)
 
     def on_grid(scaled_norm: float) -> SkellamMechanism:
         spread = signal_norm * scaled_norm / math.sqrt(dimension)

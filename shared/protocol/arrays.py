@@ -7,6 +7,7 @@ is refused before it can broadcast, overflow or poison anything.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +20,10 @@ from shared.errors import ProtocolError
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 Weights = dict[str, NDArray]
+
+# Weights that a server sends are no larger. Training in single precision stays below by orders of
+# magnitude; what is larger was made up, to bring a record's gradient to overflow or to cancel.
+LARGEST_WEIGHT = 1e6
 
 # A .npy header is at most a few hundred bytes for the shapes that models have.
 _HEADER_ALLOWANCE_BYTES = 1024
@@ -41,7 +46,11 @@ def load_weights(model: torch.nn.Module, weights: Mapping[str, NDArray]) -> None
 
 
 def read_record(
-    record: ArrayRecord, like: Mapping[str, NDArray], *, must_be_finite: bool = True
+    record: ArrayRecord,
+    like: Mapping[str, NDArray],
+    *,
+    must_be_finite: bool = True,
+    largest: float = math.inf,
 ) -> Weights:
     """Unpack a record that must have the names, shapes and dtypes of `like`.
 
@@ -50,10 +59,12 @@ def read_record(
         like: the receiver's own arrays.
         must_be_finite: False where values are private and not noised yet. To refuse some of them
             would tell which they were; the caller deals with NaN and infinity.
+        largest: bound of floating-point values; a client takes `LARGEST_WEIGHT`. A server must not
+            bound an update that it is to clip, for the same reason.
 
     Raises:
-        ProtocolError: naming the first array that differs or, where that is refused, holds NaN or
-            infinity.
+        ProtocolError: naming the first array that differs or, where that is refused, holds NaN,
+            infinity, or a value beyond the bound.
     """
     if missing := sorted(set(like) - set(record)):
         raise ProtocolError(f"array {missing[0]} is missing from the update")
@@ -61,8 +72,15 @@ def read_record(
         raise ProtocolError(f"array {extra[0]!r} is not part of the model")
     arrays = {name: _read_array(name, record[name], expected) for name, expected in like.items()}
     for name, value in arrays.items():
-        if must_be_finite and value.dtype.kind == "f" and not np.isfinite(value).all():
+        if value.dtype.kind != "f" or not value.size:
+            continue
+        if must_be_finite and not np.isfinite(value).all():
             raise ProtocolError(f"array {name} holds NaN or infinity")
+        if float(np.abs(value).max()) > largest:
+            raise ProtocolError(
+                f"array {name} holds values beyond {largest:g}, which no training leads to; "
+                "lower the learning rate if it did"
+            )
     return arrays
 
 

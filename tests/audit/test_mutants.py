@@ -13,6 +13,7 @@ IN_TESTS = (
     "no noise",
     "half the noise",
     "no clipping",
+    "clipped by the norm of something else",
     "the same noise every round",
     "a new accountant every round",
     "shuffled batches called Poisson",
@@ -46,4 +47,4 @@ def test_a_fault_is_gone_after_its_block_even_if_the_run_fails() -> None:
 
 
 def test_there_are_so_many_different_faults() -> None:
-    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) == 13
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) == 14

@@ -176,13 +176,16 @@ def test_a_device_without_a_key_authority_seals_nothing_and_is_charged_nothing(
     assert not Path(device.ledger_path).exists() or not _entries(device, config_of())
 
 
-def test_broken_model_is_refused_before_it_costs_anything(device: Node) -> None:
+@pytest.mark.parametrize(("value", "words"), [(np.nan, "NaN"), (2e6, "no training leads to")])
+def test_broken_model_is_refused_before_it_costs_anything(
+    device: Node, value: float, words: str
+) -> None:
     config = config_of()
     plan = make_plan(config, records())
     model = weights_of(build_model(config.model, (1, 8, 8), 10, config.seed))
     name = next(iter(model))
-    content = order(config, plan, **{name: np.full_like(model[name], np.nan)})
-    with pytest.raises(ProtocolError, match="NaN"):
+    content = order(config, plan, **{name: np.full_like(model[name], value)})
+    with pytest.raises(ProtocolError, match=words):
         train_round(content, config, device)
     assert not Path(device.ledger_path).exists() or not _entries(device, config)
 

@@ -31,14 +31,14 @@ def _agrees_with_autograd(
     ]
     norms = torch.stack([torch.stack([g.norm() for g in one]).norm() for one in each])
     found = torch.stack([part.squared_norms() for part in parts]).sum(dim=0).sqrt()
-    assert torch.allclose(found, norms, rtol=1e-5, atol=1e-6)
-    weights = torch.linspace(0.5, 2.0, len(x))
+    assert torch.allclose(found, norms.double(), rtol=1e-4, atol=1e-6)
+    weights = torch.linspace(0.5, 2.0, len(x), dtype=torch.float64)
     for part in parts:
         one_by_one = part.instantiated().gradients
         for parameter, total in part.weighted_sum(weights).items():
             index = next(k for k, p in enumerate(parameters) if p is parameter)
             expected = sum(w * one[index] for w, one in zip(weights, each, strict=True))
-            assert torch.allclose(total, expected, rtol=1e-4, atol=1e-5)
+            assert torch.allclose(total, expected.double(), rtol=1e-4, atol=1e-5)
             stacked = torch.stack([one[index] for one in each])
             assert torch.allclose(one_by_one[parameter], stacked, rtol=1e-4, atol=1e-5)
     assert {p for part in parts for p in part.parameters} == set(parameters)
@@ -101,7 +101,7 @@ def test_both_ways_to_a_norm_are_taken_and_agree(positions: int) -> None:
     assert ("_products" in products.__dict__) is (positions == 40)
     exact = torch.einsum("ntr,ntc->nrc", b.double(), a.double()).square().sum(dim=(1, 2))
     exact += b.double().sum(dim=1).square().sum(dim=1)
-    assert torch.allclose(squared.double(), exact, rtol=2e-5)
+    assert torch.allclose(squared, exact, rtol=1e-4)
 
 
 def test_a_norm_is_not_understated_where_terms_cancel() -> None:
@@ -130,8 +130,8 @@ def test_frozen_parameters_do_not_count() -> None:
         ).norm()
         for i in range(2)
     ]
-    assert torch.allclose(part.squared_norms().sqrt(), torch.stack(norms), rtol=1e-5)
-    assert set(part.weighted_sum(torch.ones(2))) == set(kept)
+    assert torch.allclose(part.squared_norms().sqrt(), torch.stack(norms).double(), rtol=1e-4)
+    assert set(part.weighted_sum(torch.ones(2, dtype=torch.float64))) == set(kept)
 
 
 @pytest.mark.parametrize("positions", [1, 2, 40])
@@ -144,8 +144,10 @@ def test_a_record_of_weight_zero_leaves_nothing_behind(positions: int, bad: floa
     part = linear_gradients(layer, x, upstream)
     norms = part.squared_norms()
     assert torch.isfinite(norms).tolist() == [True, False, True]
-    weights = torch.tensor([1.0, 0.0, 1.0])
+    weights = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
     for ways in (part, part.instantiated()):
         total = ways.weighted_sum(weights)
-        rest = linear_gradients(layer, x[::2], upstream[::2]).weighted_sum(torch.ones(2))
+        rest = linear_gradients(layer, x[::2], upstream[::2]).weighted_sum(
+            torch.ones(2, dtype=torch.float64)
+        )
         assert all(torch.allclose(total[p], rest[p], atol=1e-5) for p in rest)

@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -33,7 +34,7 @@ def test_the_built_in_models_can_be_private(config: ModelConfig, shape: tuple[in
 
 
 def test_models_of_allowed_layers_can_be_private() -> None:
-    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.Dropout(0.5), nn.Flatten())
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.Dropout(0.0), nn.Flatten())
     model.append(nn.Linear(144, 3))
     check_private(model)
     try_private(model, (1, 8, 8))
@@ -51,6 +52,11 @@ def test_models_of_allowed_layers_can_be_private() -> None:
         (nn.LSTM(3, 3), "SequenceLSTM"),
         (nn.GRU(3, 3), "DPGRU"),
         (nn.MultiheadAttention(4, 2), "SelfAttention"),
+        (nn.Dropout(0.5), "p=0"),
+        (nn.Dropout2d(0.1), "p=0"),
+        (nn.AlphaDropout(0.1), "p=0"),
+        (nn.RReLU(), "random numbers"),
+        (nn.FractionalMaxPool2d(2, output_size=2), "random numbers"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
@@ -85,6 +91,44 @@ class MeanOfTheBatch(Base):
         return logits
 
 
+class HiddenMeanOfTheBatch(Base):
+    """Mixes records where weights that a sender chose, all of them zero, would not show it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.zero_()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.layer(x - x.mean(dim=0))
+        return logits
+
+
+class DrawsNumbers(Base):
+    """A dropout of its own, and no layer that would tell."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.layer(nn.functional.dropout(x, 0.5, self.training))
+        return logits
+
+
+class DrawsWithoutPyTorch(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = np.random.default_rng(0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.layer(x * float(self.generator.random()))
+        return logits
+
+
+class DrawsForNothing(Base):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.layer(x + 0 * torch.rand_like(x))
+        return logits
+
+
 class CountsRecords(Base):
     def __init__(self) -> None:
         super().__init__()
@@ -112,10 +156,23 @@ class Fails(Base):
     [
         (MeanOfTheBatch(), "other records of the batch"),
         (CountsRecords(), "buffer seen"),
+        (HiddenMeanOfTheBatch(), "across the batch"),
+        (DrawsNumbers(), "random numbers"),
+        (DrawsWithoutPyTorch(), "random numbers"),
+        (DrawsForNothing(), "random numbers"),
         (UsesAWeightOfTheLayer(), "layer.weight is used outside"),
         (Fails(), "ValueError: my own reason"),
     ],
-    ids=["mean", "buffer", "weight", "fails"],
+    ids=[
+        "mean",
+        "buffer",
+        "hidden mean",
+        "dropout",
+        "own random",
+        "unused random",
+        "weight",
+        "fails",
+    ],
 )
 def test_what_hides_in_a_forward_is_found_on_made_up_records(model: nn.Module, words: str) -> None:
     check_private(model)
@@ -125,7 +182,7 @@ def test_what_hides_in_a_forward_is_found_on_made_up_records(model: nn.Module, w
 
 
 def test_trying_leaves_model_and_random_state_as_they_were() -> None:
-    model = nn.Sequential(nn.Dropout(0.5), CountsRecords())
+    model = nn.Sequential(DrawsNumbers(), CountsRecords())
     model.eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state = torch.get_rng_state()

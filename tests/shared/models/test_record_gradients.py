@@ -142,7 +142,7 @@ def assert_equal(found: Sums, expected: Sums) -> None:
     assert set(found) == set(expected)
     scale = max(float(g.abs().max()) for g in expected.values())
     for p, g in expected.items():
-        assert torch.allclose(found[p], g, rtol=1e-4, atol=1e-5 * scale)
+        assert torch.allclose(found[p].double(), g.double(), rtol=5e-4, atol=1e-5 * scale)
 
 
 @pytest.mark.parametrize("name", list(SHAPES))

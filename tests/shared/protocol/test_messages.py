@@ -25,7 +25,14 @@ from shared.errors import (
     RunError,
 )
 from shared.privacy.plan import make_plan
-from shared.protocol.arrays import digest, load_weights, read_record, to_record, weights_of
+from shared.protocol.arrays import (
+    LARGEST_WEIGHT,
+    digest,
+    load_weights,
+    read_record,
+    to_record,
+    weights_of,
+)
 from shared.protocol.identity import code_hash
 from shared.protocol.messages import Introduction, TrainInstruction, read_metrics
 from shared.protocol.refusals import Refusal, error_reply, read_failure
@@ -128,6 +135,15 @@ def test_arrays_survive_the_trip_with_0d_and_order() -> None:
     assert all(back[k].tobytes() == weights[k].tobytes() for k in weights)
     assert back["a"].shape == ()
     assert digest(back) == digest(weights)
+
+
+def test_a_client_takes_no_weights_that_no_training_leads_to() -> None:
+    weights = {"w": np.array([0.0, -LARGEST_WEIGHT], np.float32), "n": np.array(10**9)}
+    assert read_record(to_record(weights), like=weights, largest=LARGEST_WEIGHT)
+    larger = {**weights, "w": np.array([0.0, -1.001 * LARGEST_WEIGHT], np.float32)}
+    assert read_record(to_record(larger), like=weights)
+    with pytest.raises(ProtocolError, match="array w holds values beyond 1e\\+06"):
+        read_record(to_record(larger), like=weights, largest=LARGEST_WEIGHT)
 
 
 def test_weights_go_into_the_model_and_come_out_unchanged() -> None:
