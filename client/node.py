@@ -16,6 +16,8 @@ server: a server must not be able to choose which ledger is charged or which noi
 ``canaries``          simulation only: NPZ with the audit's canary records
 ``identity``          sealed runs: path of this client's private keys
 ``authority-key``     sealed runs: the key authority's public key, as pinned at enrolment, hex
+``server-key``        real devices: the server's public key, as pinned at enrolment, hex
+``sequence``          real devices: file with the number of the last message that was obeyed
 ====================  =========================================================================
 """
 
@@ -63,6 +65,9 @@ class Node:
         batch_log: where an audited simulation writes its batches; empty for nowhere.
         canaries_file: the canary records of an audited simulation; empty for none.
         authority_key: the pinned public key of the key authority, hex; only for sealed runs.
+        server_key: the pinned key that this device's instructions are signed with, hex; empty
+            only in a simulation.
+        sequence_path: where the number of the last message obeyed is kept.
     """
 
     name: str
@@ -74,6 +79,8 @@ class Node:
     policy_path: str
     identity_path: str = ""
     authority_key: str = ""
+    server_key: str = ""
+    sequence_path: str = ""
     data_source: str = ""
     batch_log: str = ""
     canaries_file: str = ""
@@ -84,7 +91,8 @@ class Node:
 
         Raises:
             LedgerError: no ledger is named; without one nothing private may start.
-            PolicyViolation: a real device without a policy, or with settings of an audit.
+            PolicyViolation: a real device without a policy or without its server's key, or with
+                settings of an audit.
         """
         simulated = "simulation-seed" in settings
         if not (ledger := str(settings.get("ledger", ""))):
@@ -96,6 +104,12 @@ class Node:
         policy = str(settings.get("policy", ""))
         if not simulated and not policy:
             raise PolicyViolation("this device has no policy; name one with the setting 'policy'")
+        server_key, sequence = (str(settings.get(key, "")) for key in ("server-key", "sequence"))
+        if (server_key or not simulated) and not (is_hex(server_key, 64) and sequence):
+            raise PolicyViolation(
+                "this device has pinned no key of its server; name it with the node settings "
+                "'server-key' and 'sequence'"
+            )
         partition = int(settings["partition-id"]) if "partition-id" in settings else None
         return cls(
             name=str(settings.get("client-name", partition if partition is not None else "client")),
@@ -107,6 +121,8 @@ class Node:
             policy_path=policy,
             identity_path=str(settings.get("identity", "")),
             authority_key=str(settings.get("authority-key", "")),
+            server_key=server_key,
+            sequence_path=sequence,
             data_source=str(settings.get("data-source", "")),
             batch_log=str(settings.get("batch-log", "")),
             canaries_file=str(settings.get("canaries", "")),

@@ -63,7 +63,8 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 def connect(address: str, root: Credentials, stop: threading.Event | None = None) -> None:
     key = ec.generate_private_key(ec.SECP384R1())
     troubles: list[str] = []
-    fleet = Fleet(address, root.certificate, key, stop or threading.Event(), troubles.append)
+    ending = stop or threading.Event()
+    fleet = Fleet(address, root.certificate, key, 10**6, ending, troubles.append)
     try:
         fleet.connect(None)
     finally:
