@@ -7,8 +7,9 @@ from pathlib import Path
 from flwr.app import Context, Message
 
 from client.node import Node
-from shared.errors import ProtocolError
+from shared.errors import PolicyViolation, ProtocolError
 from shared.protocol.instruction_signature import verify
+from shared.protocol.signed import is_hex
 from shared.sequence_file import SequenceFile
 
 
@@ -26,6 +27,11 @@ def accept(message: Message, context: Context) -> None:
     node = Node.from_settings(context.node_config)
     if node.is_simulated and not node.server_key:
         return
+    if not is_hex(node.server_key, 64) or not node.sequence_path:
+        raise PolicyViolation(
+            "this device has pinned no key of its server and obeys nobody; name it with the node "
+            "settings 'server-key' and 'sequence'"
+        )
     key = bytes.fromhex(node.server_key)
     number = verify(key, message, node.name, context.node_id, context.run_config)
     accepted = SequenceFile(Path(node.sequence_path))

@@ -91,8 +91,7 @@ class Node:
 
         Raises:
             LedgerError: no ledger is named; without one nothing private may start.
-            PolicyViolation: a real device without a policy or without its server's key, or with
-                settings of an audit.
+            PolicyViolation: a real device without a policy, or with settings of an audit.
         """
         simulated = "simulation-seed" in settings
         if not (ledger := str(settings.get("ledger", ""))):
@@ -104,12 +103,6 @@ class Node:
         policy = str(settings.get("policy", ""))
         if not simulated and not policy:
             raise PolicyViolation("this device has no policy; name one with the setting 'policy'")
-        server_key, sequence = (str(settings.get(key, "")) for key in ("server-key", "sequence"))
-        if (server_key or not simulated) and not (is_hex(server_key, 64) and sequence):
-            raise PolicyViolation(
-                "this device has pinned no key of its server; name it with the node settings "
-                "'server-key' and 'sequence'"
-            )
         partition = int(settings["partition-id"]) if "partition-id" in settings else None
         return cls(
             name=str(settings.get("client-name", partition if partition is not None else "client")),
@@ -121,8 +114,8 @@ class Node:
             policy_path=policy,
             identity_path=str(settings.get("identity", "")),
             authority_key=str(settings.get("authority-key", "")),
-            server_key=server_key,
-            sequence_path=sequence,
+            server_key=str(settings.get("server-key", "")),
+            sequence_path=str(settings.get("sequence", "")),
             data_source=str(settings.get("data-source", "")),
             batch_log=str(settings.get("batch-log", "")),
             canaries_file=str(settings.get("canaries", "")),
