@@ -148,11 +148,12 @@ class Fleet:
         return message
 
     def run_config(self, run_id: int) -> RunConfig:
-        """What the server says a run is; asked once for each run."""
+        """What the server says a run is; asked again when it was about another one meanwhile."""
         if run_id not in self._configs:
             request = flower.GetRunRequest(node=self._node, run_id=run_id)
             answer = self._call(self._client.GetRun, request)
-            self._configs[run_id] = dict(flower.run_from_proto(answer.run).override_config)
+            # The last one only: a server could begin any number of runs.
+            self._configs = {run_id: dict(flower.run_from_proto(answer.run).override_config)}
         return self._configs[run_id]
 
     def send(self, reply: flower.Message, seconds: float) -> None:

@@ -112,8 +112,12 @@ class Gate:
             await send({"type": "websocket.close", "code": 1008})
             return
         path, is_post = scope["path"], scope["method"] == "POST"
-        headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
+        pairs = [(k.decode("latin-1").lower(), v.decode("latin-1")) for k, v in scope["headers"]]
+        headers = dict(pairs)
         try:
+            if len(headers) < len(pairs):
+                # Of two, Flower would read the other one.
+                raise _Refused(400, "a header came twice")
             if is_post and path in flower.FLEET_CALLS:
                 await self._for_device(path, headers, scope, receive, send)
             elif path == _HEALTH and scope["method"] in ("GET", "HEAD"):
