@@ -194,7 +194,7 @@ class Fleet:
         if self._is_connected:
             request = flower.DeactivateNodeRequest(node_id=self._node.node_id)
             # Without it the device is counted as gone when its heartbeats stop.
-            with contextlib.suppress(httpx.HTTPError, ValueError):
+            with contextlib.suppress(httpx.HTTPError, ValueError, RunError):
                 self._client.DeactivateNode(request)
             self._is_connected = False
         self._client.close()
@@ -232,6 +232,8 @@ class Fleet:
     def _call(self, method: Any, request: Any) -> Any:
         try:
             return self._line.call(method, request)
+        except flower.AnswerRefused as error:
+            raise MessageLost(str(error)) from error
         except Rejected as error:
             if error.status == _UNAUTHORIZED:
                 raise EnrolmentError(
@@ -255,7 +257,7 @@ class Fleet:
             began = time.monotonic()
             try:
                 self._client.SendNodeHeartbeat(request)
-            except httpx.HTTPError:
+            except (httpx.HTTPError, RunError):
                 # A lost network is told by the calls of the main thread.
                 self._ended.wait(max(0.0, 1.0 - (time.monotonic() - began)))
 

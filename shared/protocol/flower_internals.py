@@ -395,6 +395,10 @@ class ServerGrid(HttpGrid):
         self._client._interceptors += (SecretHttpInterceptor(self._secret),)
 
 
+class AnswerRefused(RunError):
+    """An answer whose body was not read: it is or may be too long."""
+
+
 def limit_answers(client: FleetHttpClient, most: Callable[[str], int]) -> None:
     """Have a client refuse an answer before its body is read, if that is or may be too long.
 
@@ -407,13 +411,16 @@ def limit_answers(client: FleetHttpClient, most: Callable[[str], int]) -> None:
     def look(response: httpx.Response) -> None:
         path, length = response.request.url.path, response.headers.get("content-length", "")
         if response.is_redirect:
-            raise RunError("the server sends its devices elsewhere; they do not go")
+            raise AnswerRefused("the server sends its devices elsewhere; they do not go")
+        if not length.isdigit() and response.is_error:
+            # Some proxy's; the call is made again.
+            raise httpx.RemoteProtocolError(f"it answered {response.status_code} and no length")
         if response.headers.get("content-encoding", "identity") != "identity":
-            raise RunError("the server answers in a compressed form, of no known size")
+            raise AnswerRefused("the server answers in a compressed form, of no known size")
         if not length.isdigit():
-            raise RunError("the server does not say how long its answer is")
+            raise AnswerRefused("the server does not say how long its answer is")
         if int(length) > most(path):
-            raise RunError(f"the server's answer has {length} bytes; {most(path)} are allowed")
+            raise AnswerRefused(f"the server's answer has {length} bytes; {most(path)} are allowed")
 
     calls.event_hooks = {"response": [look]}
 
@@ -467,6 +474,7 @@ __all__ = [
     "SECRET_HEADER",
     "AcquireTaskRequest",
     "ActivateNodeRequest",
+    "AnswerRefused",
     "ConfirmMessageReceivedRequest",
     "ControlHttpClient",
     "DeactivateNodeRequest",

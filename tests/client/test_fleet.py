@@ -35,6 +35,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.send_response(412)
+            self.send_header("content-length", "0")
             self.end_headers()
 
         def log_message(self, format: str, *args: object) -> None: ...
