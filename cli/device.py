@@ -32,7 +32,10 @@ def enroll(
         str | None, typer.Option(metavar="HOST:PORT", help="The server, as devices reach it.")
     ] = None,
     ca: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="ca.pem from the server's operator.")
+        Path | None,
+        typer.Option(
+            metavar="FILE|FOLDER", help="ca.pem in the folder for-devices of the server's operator."
+        ),
     ] = None,
     data: Annotated[
         str | None,
@@ -45,6 +48,14 @@ def enroll(
     ] = None,
     authority_key: Annotated[
         str, typer.Option(metavar="HEX|FILE", help="The key authority's key, to seal updates.")
+    ] = "",
+    server_key: Annotated[
+        str,
+        typer.Option(
+            metavar="HEX|FILE",
+            help="The key the server signs with.",
+            show_default="instructions.pub beside --ca",
+        ),
     ] = "",
     python_path: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where the module of --data is.")
@@ -69,9 +80,10 @@ def enroll(
     those that are another device's of this user already are refused.
 
     [bold]Examples[/bold]
-    calyx client enroll ~/device --server fl.example.org:9441 --ca ca.pem --data ~/records \
+    calyx client enroll ~/device --server fl.example.org:9441 --ca for-devices --data ~/records \
 --authority-key authority.pub
-    calyx client enroll ~/device --server HOST:PORT --ca ca.pem --data mine:load --python-path .
+    calyx client enroll ~/device --server HOST:PORT --ca for-devices --data mine:load \
+--python-path .
     calyx client enroll ~/device --renew
     """
     from cli.console import facts, terminal
@@ -89,6 +101,7 @@ def enroll(
                     data,
                     name,
                     authority_key,
+                    server_key,
                     python_path,
                     partition,
                     seed,
@@ -104,6 +117,7 @@ def enroll(
                     "request": f"{device.request_path}: for both operators",
                     "fingerprint": made.request.fingerprint,
                     "pinned CA": made.ca_fingerprint,
+                    "pinned server key": made.server_key,
                 }
             )
         )
@@ -116,6 +130,7 @@ def enroll(
                 "request": str(device.request_path),
                 "fingerprint": made.request.fingerprint,
                 "ca_fingerprint": made.ca_fingerprint,
+                "server_key": made.server_key,
             }
         )
 
@@ -198,6 +213,7 @@ def _enroll(
     data: str | None,
     name: str | None,
     authority_key: str,
+    server_key: str,
     python_path: Path | None,
     partition: str | None,
     seed: int,
@@ -220,6 +236,7 @@ def _enroll(
         ca=ca,
         authority_key=_key_text(authority_key),
         data=place,
+        server_key=_key_text(server_key),
         accept_overlap=accept_overlap,
     )
 
@@ -257,7 +274,7 @@ def _key_text(given: str) -> str:
     try:
         return path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} holds no key of an authority: {error}") from None
+        raise ConfigError(f"{path} holds no key: {error}") from None
 
 
 def _show_status(screen: Terminal, found: dict[str, Any]) -> None:

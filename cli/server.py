@@ -55,6 +55,7 @@ def init(
                     "server": str(made.directory),
                     "for devices": str(made.for_devices),
                     "CA fingerprint": made.ca_fingerprint,
+                    "instruction key": made.instruction_key,
                     "reverse proxy": str(made.directory / "nginx.conf"),
                 }
             )
@@ -67,6 +68,7 @@ def init(
                 "directory": str(made.directory),
                 "for_devices": str(made.for_devices),
                 "ca_fingerprint": made.ca_fingerprint,
+                "instruction_key": made.instruction_key,
             }
         )
 

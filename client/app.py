@@ -1,8 +1,9 @@
 """The Flower ClientApp: wiring only.
 
-One training message, in order: read the instruction, check the owner's policy, write the
-ledger, train, protect, answer. Whatever goes wrong becomes a typed error reply, with as much of its
-text as may leave the device (`shared.protocol.refusals`). All of it is logged here.
+One training message, in order: see that the server signed it, read the instruction, check the
+owner's policy, write the ledger, train, protect, answer. Whatever goes wrong becomes a typed error
+reply, with as much of its text as may leave the device (`shared.protocol.refusals`). All of it is
+logged here.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from functools import wraps
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from client.instructions import accept
 from client.node import Node
 from shared.config.load import from_run_config
 from shared.errors import CalyxError
@@ -29,11 +31,15 @@ app = ClientApp()
 
 
 def _answering(handler: Handler) -> Handler:
-    """Turn exceptions into error replies, so that one failing client fails alone."""
+    """Obey the device's own server only; turn exceptions into error replies.
+
+    So one failing client fails alone.
+    """
 
     @wraps(handler)
     def answer(message: Message, context: Context) -> Message:
         try:
+            accept(message, context)
             return handler(message, context)
         except Exception as error:  # the process boundary: everything must become a reply
             # As information, which nobody sees who did not ask for a log: a simulation has none.

@@ -3,7 +3,7 @@
 ::
 
     DIR/                  0700
-      device.toml         name, server, data, the authority's key; written by `client.enrolment`
+      device.toml         name, server, data, the pinned keys; written by `client.enrolment`
       policy.toml         the owner's limits, for the owner to edit (`client.policy`)
       ca.pem              the server's CA, pinned
       node.key            P-384 key that the server knows this device by, 0600
@@ -12,6 +12,7 @@
       ledger.sqlite       what was spent on this device's records   (`client.ledger`)
       admissions/         public keys of sealed runs it was admitted to
       logs/client.log     rotated
+      instructions.last   number of the last message of the server that was obeyed
       status.json         what it is doing; only while it runs is it true
       lock                held by the process that runs it
 
@@ -34,6 +35,8 @@ from shared.settings_file import read_settings
 
 DataSource = Literal["idx", "npz", "python"]
 NodeSettings = dict[str, str | int | float | bool]
+# Weights of 64 million parameters; reading a message takes up to about three times its size.
+DEFAULT_MESSAGE_BYTES = 256 * 2**20
 
 
 class DataPlace(BaseModel):
@@ -58,7 +61,9 @@ class DeviceSettings(BaseModel):
     Attributes:
         name: the device's name, as enrolled.
         server: host:port of the server.
+        server_key: the key that the server signs its messages with, pinned, hex.
         authority_key: the key authority's key, pinned, hex; empty: this device cannot seal.
+        max_message_bytes: a larger message of the server is not fetched, bytes.
         data: where its records are.
     """
 
@@ -66,7 +71,9 @@ class DeviceSettings(BaseModel):
 
     name: str = Field(min_length=1, max_length=100)
     server: str = Field(pattern=r"^\S+:\d{1,5}$")
+    server_key: str = Field(pattern=r"^[0-9a-f]{64}$")
     authority_key: str = Field("", pattern=r"^([0-9a-f]{64})?$")
+    max_message_bytes: int = Field(DEFAULT_MESSAGE_BYTES, ge=1_000_000)
     data: DataPlace
 
 
@@ -87,6 +94,7 @@ class Device:
         self.request_path = self.directory / "request.json"
         self.ledger_path = self.directory / "ledger.sqlite"
         self.log_path = self.directory / "logs" / "client.log"
+        self.sequence_path = self.directory / "instructions.last"
         self.status_path = self.directory / "status.json"
         self.lock_path = self.directory / "lock"
 
@@ -114,6 +122,8 @@ class Device:
             "policy": str(self.policy_path),
             "identity": str(self.identity_path),
             "authority-key": settings.authority_key,
+            "server-key": settings.server_key,
+            "sequence": str(self.sequence_path),
             "data-source": settings.data.source,
             "data-directory": settings.data.place,
         }

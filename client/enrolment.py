@@ -20,7 +20,9 @@ from shared.data import Dataset
 from shared.errors import DataError, UsageError
 from shared.private_files import create_private, private_directory, replace_file
 from shared.protocol.enrolment import EnrolmentRequest, make_request, read_request
+from shared.protocol.instruction_signature import INSTRUCTION_KEY_FILE
 from shared.protocol.names import check_device_name
+from shared.protocol.signed import is_hex
 
 POLICY = """\
 # What you, the owner of these records, allow. Checked on this device against every instruction,
@@ -59,11 +61,13 @@ class Enrolled:
         device: its folder.
         request: what to give to the operators.
         ca_fingerprint: SHA-256 of the pinned CA; compare it with what the server's operator says.
+        server_key: the pinned key of the server's instructions, hex; compare it likewise.
     """
 
     device: Device
     request: EnrolmentRequest
     ca_fingerprint: str
+    server_key: str
 
 
 def enroll(
@@ -74,6 +78,7 @@ def enroll(
     ca: Path,
     authority_key: str,
     data: DataPlace,
+    server_key: str = "",
     accept_overlap: bool = False,
     registry: DataRegistry | None = None,
 ) -> Enrolled:
@@ -83,14 +88,17 @@ def enroll(
         directory: made 0700; a device that is there already is not touched.
         name: how server and ledger call it; None for this machine's host name.
         server: host:port of the server.
-        ca: the server's CA certificate, as its operator gave it.
+        ca: the server's CA certificate, as its operator gave it, or the folder for-devices.
         authority_key: the key authority's key, 64 hex digits; empty: this device cannot seal.
         data: where its records are; they are read once, and claimed for this device.
+        server_key: the key that the server signs its messages with, 64 hex digits; empty: it is
+            in `instructions.pub` beside the CA.
         accept_overlap: see `DataRegistry.claim`.
         registry: where they are claimed; None for this user's own.
 
     Raises:
-        UsageError: there is a device in this folder, or the CA is no certificate.
+        UsageError: there is a device in this folder, the CA is no certificate, or there is no
+            key of the server.
         ConfigError: a value is not allowed.
         DataError: the records are not there or cannot be used; nothing was made.
         LedgerError: some of them are on the account of another device.
@@ -100,12 +108,19 @@ def enroll(
     check_device_name(name)
     # A device that cannot use its records would fail in every round instead.
     records = stored_records(data)
+    ca = ca / "ca.pem" if ca.is_dir() else ca
     try:
         certificate = ca.read_bytes()
         pinned = fingerprint(certificate)
     except (OSError, ValueError) as error:
         raise UsageError(f"{ca} is no CA certificate that can be read: {error}") from None
-    settings = DeviceSettings(name=name, server=server, authority_key=authority_key, data=data)
+    settings = DeviceSettings(
+        name=name,
+        server=server,
+        server_key=server_key or _key_beside(ca),
+        authority_key=authority_key,
+        data=data,
+    )
     (registry or DataRegistry.of_user()).claim(
         records, device.ledger_path, accept_overlap=accept_overlap
     )
@@ -121,7 +136,7 @@ def enroll(
     create_private(device.policy_path, POLICY.encode())
     request = _write_request(device, settings)
     replace_file(device.settings_path, tomli_w.dumps(settings.model_dump()).encode())
-    return Enrolled(device, request, pinned)
+    return Enrolled(device, request, pinned, settings.server_key)
 
 
 def renew_request(directory: Path) -> Enrolled:
@@ -133,7 +148,8 @@ def renew_request(directory: Path) -> Enrolled:
     device = Device(directory)
     settings = device.settings()
     request = _write_request(device, settings)
-    return Enrolled(device, request, fingerprint(device.ca_path.read_bytes()))
+    pinned = fingerprint(device.ca_path.read_bytes())
+    return Enrolled(device, request, pinned, settings.server_key)
 
 
 def stored_records(data: DataPlace) -> Dataset:
@@ -186,3 +202,18 @@ def _write_request(device: Device, settings: DeviceSettings) -> EnrolmentRequest
     text = make_request(settings.name, device.node_key(), identity.signing, contributor)
     replace_file(device.request_path, text.encode())
     return read_request(text)
+
+
+def _key_beside(ca: Path) -> str:
+    """The server's instruction key, where its operator's folder for devices has it."""
+    path = ca.parent / INSTRUCTION_KEY_FILE
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    if not is_hex(text, 64):
+        raise UsageError(
+            f"there is no key of the server in {path}; get the whole folder for-devices from its "
+            "operator, or name the key with --server-key"
+        )
+    return text

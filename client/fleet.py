@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from client.message_size import SizeGuard, most_bytes
 from shared.errors import CalyxError, EnrolmentError, RunError
 from shared.protocol import flower_internals as flower
 from shared.protocol.flower_line import Line, Rejected, Stopped
@@ -43,6 +44,7 @@ class Fleet:
         address: host:port.
         root_certificate: the pinned CA, PEM.
         key: the device's P-384 key.
+        max_message_bytes: a larger message is not fetched.
         stop: set to end pending calls.
         on_trouble: see `Line`.
     """
@@ -52,6 +54,7 @@ class Fleet:
         address: str,
         root_certificate: bytes,
         key: ec.EllipticCurvePrivateKey,
+        max_message_bytes: int,
         stop: threading.Event,
         on_trouble: Callable[[str], None],
     ) -> None:
@@ -66,6 +69,8 @@ class Fleet:
                 flower.NodeAuthHttpInterceptor(key, self._public_key),
             ],
         )
+        flower.limit_answers(self._client, most_bytes)
+        self._max_message_bytes = max_message_bytes
         self._line = Line(address, stop, on_trouble=on_trouble)
         self._node = flower.Node(node_id=0)
         self._is_connected = False
@@ -106,14 +111,31 @@ class Fleet:
         answer = self._call(self._client.PullMessages, flower.PullMessagesRequest(node=self._node))
         if not answer.messages_list:
             return None
-        tree, run_id = answer.message_object_trees[0], answer.messages_list[0].metadata.run_id
+        guard = SizeGuard(self._max_message_bytes)
         with _losing("a message could not be read"):
+            tree, run_id = answer.message_object_trees[0], answer.messages_list[0].metadata.run_id
+            guard.look_at(tree)
+            fetch = flower.make_pull_object_fn_protobuf(
+                self._caller("PullObject"), self._node, run_id
+            )
+            confirm = flower.make_confirm_message_received_fn_protobuf(
+                self._caller("ConfirmMessageReceived"), self._node, run_id
+            )
+
+            def fetched(object_id: str) -> bytes:
+                content = fetch(object_id)
+                guard.take(object_id, content)
+                return content
+
+            def confirmed(object_id: str) -> None:
+                # All objects are there, and nothing was made of them yet.
+                guard.check_whole()
+                confirm(object_id)
+
             message = flower.pull_and_inflate_object_from_tree(
                 tree,
-                flower.make_pull_object_fn_protobuf(self._caller("PullObject"), self._node, run_id),
-                flower.make_confirm_message_received_fn_protobuf(
-                    self._caller("ConfirmMessageReceived"), self._node, run_id
-                ),
+                fetched,
+                confirmed,
                 return_type=flower.Message,
                 max_time=_OBJECTS_TIMEOUT_S,
                 initial_backoff=flower.FIRST_LOOK_S,
@@ -126,11 +148,12 @@ class Fleet:
         return message
 
     def run_config(self, run_id: int) -> RunConfig:
-        """What the server says a run is; asked once for each run."""
+        """What the server says a run is; asked again when it was about another one meanwhile."""
         if run_id not in self._configs:
             request = flower.GetRunRequest(node=self._node, run_id=run_id)
             answer = self._call(self._client.GetRun, request)
-            self._configs[run_id] = dict(flower.run_from_proto(answer.run).override_config)
+            # The last one only: a server could begin any number of runs.
+            self._configs = {run_id: dict(flower.run_from_proto(answer.run).override_config)}
         return self._configs[run_id]
 
     def send(self, reply: flower.Message, seconds: float) -> None:
@@ -171,7 +194,7 @@ class Fleet:
         if self._is_connected:
             request = flower.DeactivateNodeRequest(node_id=self._node.node_id)
             # Without it the device is counted as gone when its heartbeats stop.
-            with contextlib.suppress(httpx.HTTPError, ValueError):
+            with contextlib.suppress(httpx.HTTPError, ValueError, RunError):
                 self._client.DeactivateNode(request)
             self._is_connected = False
         self._client.close()
@@ -209,6 +232,8 @@ class Fleet:
     def _call(self, method: Any, request: Any) -> Any:
         try:
             return self._line.call(method, request)
+        except flower.AnswerRefused as error:
+            raise MessageLost(str(error)) from error
         except Rejected as error:
             if error.status == _UNAUTHORIZED:
                 raise EnrolmentError(
@@ -232,7 +257,7 @@ class Fleet:
             began = time.monotonic()
             try:
                 self._client.SendNodeHeartbeat(request)
-            except httpx.HTTPError:
+            except (httpx.HTTPError, RunError):
                 # A lost network is told by the calls of the main thread.
                 self._ended.wait(max(0.0, 1.0 - (time.monotonic() - began)))
 

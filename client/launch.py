@@ -128,7 +128,12 @@ def _serve(
             tell("answered", f"{where}: answered in {answered.seconds:.2f} s")
 
     fleet = Fleet(
-        settings.server, device.ca_path.read_bytes(), device.node_key(), stop.event, on_trouble
+        settings.server,
+        device.ca_path.read_bytes(),
+        device.node_key(),
+        settings.max_message_bytes,
+        stop.event,
+        on_trouble,
     )
     try:
         status.put(state="connecting")

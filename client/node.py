@@ -16,6 +16,8 @@ server: a server must not be able to choose which ledger is charged or which noi
 ``canaries``          simulation only: NPZ with the audit's canary records
 ``identity``          sealed runs: path of this client's private keys
 ``authority-key``     sealed runs: the key authority's public key, as pinned at enrolment, hex
+``server-key``        real devices: the server's public key, as pinned at enrolment, hex
+``sequence``          real devices: file with the number of the last message that was obeyed
 ====================  =========================================================================
 """
 
@@ -65,6 +67,9 @@ class Node:
         batch_log: where an audited simulation writes its batches; empty for nowhere.
         canaries_file: the canary records of an audited simulation; empty for none.
         authority_key: the pinned public key of the key authority, hex; only for sealed runs.
+        server_key: the pinned key that this device's instructions are signed with, hex; empty
+            only in a simulation.
+        sequence_path: where the number of the last message obeyed is kept.
     """
 
     name: str
@@ -76,6 +81,8 @@ class Node:
     policy_path: str
     identity_path: str = ""
     authority_key: str = ""
+    server_key: str = ""
+    sequence_path: str = ""
     data_source: str = ""
     batch_log: str = ""
     canaries_file: str = ""
@@ -109,6 +116,8 @@ class Node:
             policy_path=policy,
             identity_path=str(settings.get("identity", "")),
             authority_key=str(settings.get("authority-key", "")),
+            server_key=str(settings.get("server-key", "")),
+            sequence_path=str(settings.get("sequence", "")),
             data_source=str(settings.get("data-source", "")),
             batch_log=str(settings.get("batch-log", "")),
             canaries_file=str(settings.get("canaries", "")),

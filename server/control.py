@@ -53,7 +53,10 @@ class Control:
             address,
             False,
             folder.ca_path.read_bytes(),
-            interceptors=[flower.RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
+            interceptors=[
+                flower.RuntimeVersionHttpInterceptor(component_name="flwr CLI"),
+                flower.SecretHttpInterceptor(folder.control_secret()),
+            ],
         )
         self._line = Line(address, threading.Event(), _PATIENCE_S)
 

@@ -20,7 +20,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
@@ -32,6 +32,7 @@ from server.enrolment import approved_nodes, record_limits
 from server.folder import ServerFolder
 from server.journal import FILE_NAME
 from server.outcome import check_effect
+from server.signing import Signer, instruction_key
 from server.submission import (
     MOST_ATTEMPTS,
     Submission,
@@ -50,6 +51,7 @@ from shared.private_files import replace_file
 from shared.protocol import flower_internals as flower
 from shared.protocol.authority_client import RemoteAuthority
 from shared.protocol.flower_line import Line, Rejected, Stopped
+from shared.sequence_file import SequenceFile
 
 _log = logging.getLogger("calyx.server")
 _BUSY_PAUSE_S, _IDLE_PAUSE_S, _BUSY_S = 0.1, 0.5, 60.0
@@ -69,6 +71,7 @@ class Task:
         token: whoever has it acts for the run.
         task_id, run_id, node_id: Flower's numbers.
         run: its name here; empty if it is none of ours.
+        ticket: shows that it was handed over here; see `server.submission`.
     """
 
     token: str
@@ -76,6 +79,7 @@ class Task:
     run_id: int
     node_id: int
     run: str
+    ticket: str = field(repr=False)
 
 
 class Executor:
@@ -84,7 +88,9 @@ class Executor:
     def __init__(self, folder: ServerFolder) -> None:
         flower.check()
         self._folder, self._address = folder, folder.local_address
-        self._root = folder.ca_path.read_bytes()
+        self._root, self._secret = folder.ca_path.read_bytes(), folder.control_secret()
+        self._sequence = SequenceFile(folder.instruction_sequence_path)
+        self._signing_key = instruction_key(folder)
         self._stop = threading.Event()
         self._task_path = folder.state_dir / "task.json"
         self._line = Line(self._address, self._stop)
@@ -94,6 +100,7 @@ class Executor:
             self._root,
             interceptors=[
                 flower.RuntimeVersionHttpInterceptor(component_name="SuperExec"),
+                flower.SecretHttpInterceptor(self._secret),
                 flower.SuperExecAuthHttpInterceptor(
                     master_secret=folder.secret_path.read_bytes(), protected_methods=_ACQUIRE
                 ),
@@ -130,7 +137,7 @@ class Executor:
             int(answer.task_id),
             int(answer.run.run_id),
             int(answer.context.node_id),
-            run_of_bundle(fab.content),
+            *run_of_bundle(fab.content),
         )
         replace_file(self._task_path, json.dumps(asdict(task)).encode())
         self._carry_out(task)
@@ -138,9 +145,12 @@ class Executor:
     def _go_on(self) -> None:
         """What a predecessor that was killed has left undone."""
         task = self._left_task()
+        left = self._submission(task) if task is not None else None
         if task is not None and self._is_claimed(task):
             _log.warning("going on with run %s after a crash", task.run)
             self._carry_out(task)
+        elif left is not None and left.state == "submitted":
+            self._again(left)  # taken, and not begun: nobody else has its ticket
         self._task_path.unlink(missing_ok=True)
         for submission in submissions(self._folder):
             if submission.state == "running":
@@ -161,7 +171,7 @@ class Executor:
             self._task_path.unlink(missing_ok=True)
             return
         if submission is None:
-            error = "this run was not prepared with calyx server run; its code is not run here"
+            error = "this run was not started with calyx server run; it is not carried out here"
             _log.error("Flower run %d: %s", task.run_id, error)
         else:
             submission = replace(submission, state="running", flower_run_id=task.run_id)
@@ -199,7 +209,9 @@ class Executor:
         identity = flower.TaskIdentity
         identity.task_id, identity.run_id = task.task_id, task.run_id
         identity.node_id = task.node_id
-        grid = flower.server_grid(self._address, self._root, task.token)
+        run_config = to_run_config(config)
+        signer = Signer(self._signing_key, self._sequence, self._device_names, run_config)
+        grid = flower.server_grid(self._address, self._root, task.token, self._secret, signer.sign)
         grid.set_run(flower.Run.create_empty(run_id=task.run_id))
         context = Context(
             run_id=task.run_id,
@@ -213,7 +225,7 @@ class Executor:
                 "record-limits": json.dumps(record_limits(self._folder)),
             },
             state=RecordDict(),
-            run_config=to_run_config(config),
+            run_config=run_config,
         )
         sealed = config.secure_aggregation.scheme != "none"
         authority = self._authority() if sealed else None
@@ -238,10 +250,14 @@ class Executor:
         return RemoteAuthority(target, root, certificate, key)
 
     def _submission(self, task: Task) -> Submission | None:
+        """The run that a task was handed over for; None for everybody else's tasks."""
         try:
-            return read_submission(self._folder, task.run) if task.run else None
+            submission = read_submission(self._folder, task.run) if task.run else None
         except UsageError:
             return None
+        if submission is None or not submission.is_carried_out_by(task.run_id, task.ticket):
+            return None
+        return submission
 
     def _latest(self, submission: Submission) -> Submission:
         return read_submission(self._folder, submission.run)
@@ -279,6 +295,7 @@ class Executor:
             self._root,
             interceptors=[
                 flower.RuntimeVersionHttpInterceptor(component_name="flwr-serverapp"),
+                flower.SecretHttpInterceptor(self._secret),
                 flower.RuntimeTokenHttpInterceptor(token),
             ],
         )

@@ -6,9 +6,10 @@
       server.toml        settings; written by `server.setup.init`, for the operator to edit
       ca/                ca.pem, ca-key.pem: signs the server's certificate, nothing else
       tls/               server.pem, server-key.pem
-      for-devices/       ca.pem: what a device pins
+      for-devices/       ca.pem, instructions.pub: what a device pins
+      instructions.key   signs every message to a device               (`server.signing`)
       superexec.secret   only who has it may run a ServerApp here
-      flower/            Flower's home: config.toml for its commands, state.db
+      flower/            Flower's home: state.db
       authority/         root.pem, server.pem, server-key.pem: from the key authority
       nodes.json         approved devices                    (`server.enrolment`)
       nginx.conf         a reverse proxy that lets only the Fleet API out
@@ -69,6 +70,7 @@ class ServerFolder:
         self.private_key_path = self.tls_dir / "server-key.pem"
         self.for_devices = self.directory / "for-devices"
         self.secret_path = self.directory / "superexec.secret"
+        self.instruction_key_path = self.directory / "instructions.key"
         self.flower_home = self.directory / "flower"
         self.database_path = self.flower_home / "state.db"
         self.authority_dir = self.directory / "authority"
@@ -77,6 +79,8 @@ class ServerFolder:
         self.runs_dir = self.directory / "runs"
         self.log_dir = self.directory / "logs"
         self.state_dir = self.directory / "state"
+        self.instruction_sequence_path = self.state_dir / "instructions.last"
+        self.control_secret_path = self.state_dir / "control.secret"
         self.lock_path = self.directory / "lock"
 
     def settings(self) -> ServerSettings:
@@ -114,6 +118,20 @@ class ServerFolder:
                 f"{size_bytes}; choose a shorter --name"
             )
         return self.runs_dir / run
+
+    def control_secret(self) -> str:
+        """What this server's own processes show to its SuperLink; made by ``calyx server up``.
+
+        Raises:
+            UsageError: it is not there; the server is down.
+        """
+        try:
+            return self.control_secret_path.read_text(encoding="ascii")
+        except OSError:
+            raise UsageError(
+                f"the server in {self.directory} is not up; start it with: "
+                f"calyx server up {self.directory}"
+            ) from None
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Hold the folder for ``calyx server up``.

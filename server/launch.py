@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any
 from server.control import Control
 from server.enrolment import approved_nodes, reconcile
 from server.folder import ServerFolder
+from server.signing import instruction_key
 from server.submission import submissions
 from server.superlink import wait_until_healthy
 from server.supervisor import Child, Supervisor, environment, python_module
@@ -35,7 +37,7 @@ def up(directory: Path, on_event: Callable[[str], None] = lambda _: None) -> Non
         on_event: told when it is ready, and when something had to be started again.
 
     Raises:
-        UsageError: no server here, or it is up already.
+        UsageError: no server here, or it is up already, or its instruction key is missing.
         EnrolmentError: its certificate has expired.
         RunError: it does not start, or dies again and again.
     """
@@ -44,11 +46,14 @@ def up(directory: Path, on_event: Callable[[str], None] = lambda _: None) -> Non
     flower.check()
     _check_certificate(folder)
     keep_local_calls_direct(host_of(folder.local_address))  # the children inherit it
+    instruction_key(folder)
     supervisor = Supervisor(folder.log_dir)
     work_dir = folder.state_dir / "empty"
     work_dir.mkdir(exist_ok=True)
     with stop_signal() as stop, folder.exclusive():
         try:
+            # New with each start: whoever had the old one has nothing.
+            replace_file(folder.control_secret_path, secrets.token_hex(32).encode())
             _start(folder, supervisor, work_dir, stop)
             _tell_pids(folder, supervisor)
             if not stop.is_set():

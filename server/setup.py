@@ -10,12 +10,14 @@ from pathlib import Path
 
 import tomli_w
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from server.folder import DEFAULT_PORT, LOOPBACK, ServerFolder, ServerSettings
 from server.proxy_config import nginx_config
 from shared.certificates import Credentials, expiry, fingerprint, issue, make_root
 from shared.errors import UsageError
 from shared.private_files import create_private, private_directory, replace_file
+from shared.protocol.instruction_signature import INSTRUCTION_KEY_FILE
 
 CA_DAYS, CERTIFICATE_DAYS = 3650, 365
 PUBLIC_PORT = 9441
@@ -31,11 +33,13 @@ class ServerFiles:
         directory: the server's folder.
         for_devices: folder with what a device's owner needs.
         ca_fingerprint: SHA-256 of the CA, hex; for owners to compare.
+        instruction_key: public half of the key that messages to devices are signed with, hex.
     """
 
     directory: Path
     for_devices: Path
     ca_fingerprint: str
+    instruction_key: str
 
 
 def init(
@@ -73,28 +77,24 @@ def init(
     ):
         private_directory(private)
     # A set-up that was broken off before its settings were written is done over.
-    for old in (folder.ca_path, folder.ca_dir / "ca-key.pem", folder.secret_path):
+    secret_paths = (folder.ca_dir / "ca-key.pem", folder.secret_path, folder.instruction_key_path)
+    for old in (folder.ca_path, *secret_paths):
         old.unlink(missing_ok=True)
     root = make_root("Calyx server CA", CA_DAYS)
     create_private(folder.ca_path, root.certificate)
     create_private(folder.ca_dir / "ca-key.pem", root.private_key)
     create_private(folder.secret_path, secrets.token_bytes(32))
+    instruction_key = Ed25519PrivateKey.generate()
+    create_private(folder.instruction_key_path, instruction_key.private_bytes_raw())
+    public = instruction_key.public_key().public_bytes_raw().hex()
     replace_file(folder.for_devices / "ca.pem", root.certificate)
+    replace_file(folder.for_devices / INSTRUCTION_KEY_FILE, f"{public}\n".encode())
     _issue(folder, root, hosts)
     settings = ServerSettings(listen=listen, port=port)
     replace_file(folder.settings_path, tomli_w.dumps(settings.model_dump()).encode())
-    connection = {
-        "superlink": {
-            "default": "calyx",
-            "calyx": {
-                "address": folder.local_address,
-                "root-certificates": str(folder.ca_path),
-            },
-        }
-    }
-    replace_file(folder.flower_home / "config.toml", tomli_w.dumps(connection).encode())
     replace_file(folder.proxy_path, nginx_config(folder, public_port).encode())
-    return ServerFiles(folder.directory, folder.for_devices, fingerprint(root.certificate))
+    pinned = fingerprint(root.certificate)
+    return ServerFiles(folder.directory, folder.for_devices, pinned, public)
 
 
 def renew(directory: Path, hosts: Sequence[str] = ()) -> datetime:

@@ -2,13 +2,17 @@
 
 Flower wants an app bundle for each run. Ours holds a name and no code: the ServerApp that runs is
 the one installed here (`server.executor`), the ClientApp the one on each device. A run is carried
-out only if its folder was prepared here, so whoever reaches Flower's Control API cannot start
-anything of his own.
+out only as the very Flower run that was handed over here: its bundle holds a ticket, good for once,
+whose digest is in the run's folder. A bundle that somebody else made and that names a prepared run
+is nobody's run.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
+import secrets
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -41,6 +45,7 @@ class Submission:
         state: submitted (waits for the executor), running, completed, failed or stopped.
         flower_run_id: Flower's number of the latest attempt; 0 while it waits.
         attempts: how often it was handed to Flower.
+        ticket_digest: SHA-256 of the ticket in the bundle of the latest attempt, hex.
         error: why it failed; one line.
         submitted_at, finished_at: ISO 8601, UTC; empty if not yet.
     """
@@ -49,9 +54,25 @@ class Submission:
     state: State
     flower_run_id: int
     attempts: int
+    ticket_digest: str = ""
     error: str = ""
     submitted_at: str = ""
     finished_at: str = ""
+
+    def is_carried_out_by(self, flower_run_id: int, ticket: str) -> bool:
+        """Whether a Flower run is the one that this run was handed over as.
+
+        One ticket is for one Flower run: the first that shows it, which is the one it was made
+        for, because nobody else has it before.
+
+        Args:
+            flower_run_id: Flower's number.
+            ticket: from its bundle.
+        """
+        shown = hashlib.sha256(ticket.encode()).hexdigest()
+        if not ticket or not hmac.compare_digest(shown, self.ticket_digest):
+            return False
+        return self.flower_run_id in (0, flower_run_id)
 
     @property
     def is_open(self) -> bool:
@@ -121,11 +142,18 @@ def held(run_dir: Path) -> AbstractContextManager[None]:
 
 def hand_over(folder: ServerFolder, submission: Submission, config: Config) -> Submission:
     """Give a prepared run to Flower, for the first time or again."""
-    waiting = replace(submission, state="submitted", attempts=submission.attempts + 1)
+    ticket = secrets.token_hex(32)
+    waiting = replace(
+        submission,
+        state="submitted",
+        flower_run_id=0,
+        attempts=submission.attempts + 1,
+        ticket_digest=hashlib.sha256(ticket.encode()).hexdigest(),
+    )
     # Before it is given away: from then on the executor writes this file.
     store(folder, waiting)
     with Control(folder) as control:
-        control.start_run(_bundle(waiting.run, waiting.attempts), to_run_config(config))
+        control.start_run(_bundle(waiting.run, ticket), to_run_config(config))
     return waiting
 
 
@@ -147,13 +175,14 @@ def stop_run(folder: ServerFolder, run: str) -> Submission:
     return submission
 
 
-def run_of_bundle(content: bytes) -> str:
-    """Name of the run that a bundle was made for; empty if it is none of ours."""
+def run_of_bundle(content: bytes) -> tuple[str, str]:
+    """Name of the run that a bundle was made for, and its ticket; empty if it is none of ours."""
     try:
-        named = flower.bundle_config(content)["tool"]["calyx"]["run"]
+        ours = flower.bundle_config(content)["tool"]["calyx"]
+        run, ticket = ours["run"], ours["ticket"]
     except (KeyError, TypeError, ValueError):
-        return ""
-    return named if isinstance(named, str) else ""
+        return "", ""
+    return (run, ticket) if isinstance(run, str) and isinstance(ticket, str) else ("", "")
 
 
 def stored_config(folder: ServerFolder, run: str) -> Config:
@@ -210,7 +239,7 @@ def finished(submission: Submission, state: State, error: str = "") -> Submissio
     return replace(submission, state=state, error=error, finished_at=_now())
 
 
-def _bundle(run: str, attempt: int) -> bytes:
+def _bundle(run: str, ticket: str) -> bytes:
     """A bundle with a name and no code that runs; its hash differs for each attempt."""
     project = {
         "project": {
@@ -221,7 +250,7 @@ def _bundle(run: str, attempt: int) -> bytes:
             "dependencies": [],
         },
         "tool": {
-            "calyx": {"run": run, "attempt": attempt},
+            "calyx": {"run": run, "ticket": ticket},
             "flwr": {
                 "app": {
                     "publisher": "calyx",

@@ -1,7 +1,7 @@
 """Flower's SuperLink as Calyx runs it: ``python -m server.superlink DIR``.
 
 TLS, only registered nodes, a database that outlives a crash, and ServerApps only from whoever
-holds this folder's secret.
+holds this folder's secret; before all of it the gate (`server.gate`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import uvicorn
 
 from server.folder import ServerFolder
+from server.gate import Gate
+
+# The head of a call has two keys' worth of signatures; one connection holds little more than that.
+_HEAD_BYTES, _CONNECTIONS = 16 * 2**10, 2000
 
 
 def arguments(folder: ServerFolder) -> list[str]:
@@ -64,14 +69,34 @@ def _trusting(folder: ServerFolder) -> ssl.SSLContext:
 
 
 def main() -> None:
-    """Run the SuperLink of the folder that is named, until SIGTERM."""
+    """Run the SuperLink of the folder that is named, until SIGTERM.
+
+    As Flower's own command does, with the gate around its application. The plain HTTP parser
+    (h11) is the one that bounds what it keeps of a request's head.
+    """
     from server.supervisor import end_with_parent
     from shared.protocol import flower_internals as flower
 
     end_with_parent()
     flower.check()
-    sys.argv = arguments(ServerFolder(Path(sys.argv[1])))
-    flower.superlink_main()()
+    folder = ServerFolder(Path(sys.argv[1]))
+    settings = folder.settings()
+    sys.argv = arguments(folder)
+    superlink = flower.superlink_app()
+    uvicorn.run(
+        Gate(superlink.app, superlink.node_of, folder.control_secret()),
+        host=settings.listen,
+        port=settings.port,
+        http="h11",
+        ws="none",
+        h11_max_incomplete_event_size=_HEAD_BYTES,
+        limit_concurrency=_CONNECTIONS,
+        ssl_certfile=str(folder.certificate_path),
+        ssl_keyfile=str(folder.private_key_path),
+        log_config=superlink.log_config,
+        server_header=False,
+        workers=1,
+    )
 
 
 if __name__ == "__main__":

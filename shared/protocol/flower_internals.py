@@ -12,14 +12,24 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message
 from flwr.app.message import remove_content_from_message
-from flwr.common.constant import FAB_CONFIG_FILE, HEARTBEAT_DEFAULT_INTERVAL, SubStatus
+from flwr.common.constant import (
+    FAB_CONFIG_FILE,
+    HEARTBEAT_DEFAULT_INTERVAL,
+    SUPERLINK_NODE_ID,
+    TIMESTAMP_HEADER,
+    SubStatus,
+)
 from flwr.common.serde import (
     context_from_proto,
     fab_from_proto,
@@ -45,9 +55,11 @@ from flwr.proto.fleet_pb2 import (
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import (
     ConfirmMessageReceivedRequest,
+    ObjectTree,
     PullObjectRequest,
     PushObjectRequest,
 )
+from flwr.proto.message_pb2 import Metadata as MessageMetadata
 from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
 from flwr.proto.runtime_pb2 import (
@@ -56,13 +68,15 @@ from flwr.proto.runtime_pb2 import (
     PushTaskOutputRequest,
     SendTaskHeartbeatRequest,
 )
-from flwr.supercore.constant import TaskType
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, TaskType
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.error import FlowerError
 from flwr.supercore.fab import Fab
 from flwr.supercore.inflatable import inflatable_utils
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
+    get_object_body,
+    get_object_head_values_from_object_content,
     get_object_tree,
     no_object_id_recompute,
 )
@@ -86,10 +100,14 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 from flwr.supernode.fleet_http_client import FleetHttpClient
-from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+from flwr.supernode.node_auth_http_interceptor import (
+    NodeAuthHttpInterceptor as TimeStampInterceptor,
+)
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from packaging.specifiers import SpecifierSet
 
 from shared.errors import RunError
+from shared.protocol.call_signature import KEY_HEADER, TIME_HEADER, call_headers
 
 RANGE = ">=1.41,<1.43"
 
@@ -109,7 +127,11 @@ _LOOKS: tuple[tuple[Any, str], ...] = (
         "server_address insecure root_certificates interceptors retry_invoker",
     ),
     (HttpGrid, "runtime_api_address insecure root_certificates token"),
-    (NodeAuthHttpInterceptor, "private_key public_key"),
+    (TimeStampInterceptor, "private_key public_key"),
+    (TimeStampInterceptor.intercept, "context call_next"),
+    (HttpGrid.push_messages, "messages"),
+    (get_object_body, "object_content cls"),
+    (get_object_head_values_from_object_content, "object_content"),
     (RuntimeTokenHttpInterceptor, "token"),
     (RuntimeVersionHttpInterceptor, "component_name"),
     (SuperExecAuthHttpInterceptor, "master_secret protected_methods"),
@@ -136,6 +158,7 @@ _FIELDS: tuple[tuple[Any, str], ...] = (
     (AcquireTaskRequest, "supported_task_types"),
     (PullMessagesRequest, "node message_ids"),
     (PushMessagesRequest, "node messages_list message_object_trees clientapp_runtime_list"),
+    (MessageMetadata, "message_id src_node_id dst_node_id reply_to_message_id"),
     (PushTaskOutputRequest, "context sub_status details clientapp_runtime"),
     (SendNodeHeartbeatRequest, "node heartbeat_interval"),
 )
@@ -168,6 +191,8 @@ def differences() -> list[str]:
         names = {field.name for field in message.DESCRIPTOR.fields}
         if missing := set(expected.split()) - names:
             changed.append(f"{message.__name__} lacks {', '.join(sorted(missing))}")
+    if (FLEET_HTTP_PUBLIC_KEY_HEADER, TIMESTAMP_HEADER) != (KEY_HEADER, TIME_HEADER):
+        changed.append("the headers of a signed call")
     return changed
 
 
@@ -197,14 +222,234 @@ def bundle_hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def superlink_main() -> Callable[[], None]:
-    """Flower's ``flower-superlink`` command; it reads ``sys.argv``."""
-    from flwr.superlink.cli import flower_superlink
+@dataclass(frozen=True)
+class SuperLinkApp:
+    """Flower's SuperLink, not yet served.
 
-    return flower_superlink
+    Attributes:
+        app: its ASGI application.
+        node_of: Flower's number of the device with a public key (PEM); None if there is none, or
+            it was unregistered. May be called from any thread.
+        log_config: Flower's, for uvicorn.
+    """
+
+    app: Any
+    node_of: Callable[[bytes], int | None]
+    log_config: dict[str, Any]
 
 
-def server_grid(address: str, root_certificate: bytes, token: str) -> HttpGrid:
+# What devices call, of all that the Fleet API has.
+FLEET_CALLS = frozenset(
+    f"/v1/fleet/{name}"
+    for name in (
+        "activate-node",
+        "deactivate-node",
+        "send-node-heartbeat",
+        "pull-messages",
+        "push-messages",
+        "get-run",
+        "push-object",
+        "pull-object",
+        "confirm-message-received",
+    )
+)
+
+
+def superlink_app() -> SuperLinkApp:
+    """What ``flower-superlink`` would serve; it reads ``sys.argv``.
+
+    Raises:
+        RunError: it would let in devices that are not registered, or ServerApps without the
+            secret, or has other calls than this module was written for.
+    """
+    from flwr.supercore.http_logging import get_uvicorn_log_config
+    from flwr.supercore.logger import console_handler
+    from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
+    from flwr.superlink.cli.flower_superlink import (
+        SuperLinkLifespan,
+        _parse_superlink_lifespan_config,
+    )
+    from flwr.superlink.main import create_app
+    from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
+
+    app = create_app(_parse_superlink_lifespan_config(), SuperLinkLifespan)
+    calls = {path for method, path in PROTOBUF_REQUEST_TYPES if method == "POST"}
+    wrong = [f"no call {path}" for path in sorted(FLEET_CALLS - calls)]
+    guards: list[Any] = [guard.cls for guard in app.user_middleware]
+    if NodeAuthMiddleware not in guards:
+        wrong.append("calls of devices are not authenticated")
+    if getattr(app.state, "enable_supernode_auth", None) is not True:
+        wrong.append("devices can register themselves")
+    if not getattr(app.state, "superexec_auth_secret", None):
+        wrong.append("anybody could run a ServerApp")
+    if wrong:
+        raise RunError(f"Flower's SuperLink is not as it must be: {'; '.join(wrong)}")
+    factory = app.state.linkstate_factory
+
+    def node_of(public_key: bytes) -> int | None:
+        found = factory.state().get_node_id_by_public_key(public_key)
+        return None if found is None else int(found)
+
+    return SuperLinkApp(app, node_of, get_uvicorn_log_config(console_handler.level))
+
+
+def is_own_reply(body: bytes, node_id: int) -> bool:
+    """Whether the body of a push-messages call is one reply of this node to the server.
+
+    Flower looks at who calls, and not at who a message says it is from: a registered device could
+    hand over a message of the server's to any other device.
+    """
+    try:
+        request = PushMessagesRequest.FromString(body)
+    except DecodeError:
+        return False
+    if len(request.messages_list) != 1 or len(request.message_object_trees) != 1:
+        return False
+    about = request.messages_list[0].metadata
+    return (
+        about.src_node_id == node_id
+        and about.dst_node_id == SUPERLINK_NODE_ID
+        and bool(about.reply_to_message_id)
+        and request.message_object_trees[0].object_id == about.message_id
+    )
+
+
+class NodeAuthHttpInterceptor(TimeStampInterceptor):
+    """Signs each call: Flower's signature over the time, and ours over all of it.
+
+    Args:
+        private_key: the device's.
+        public_key: of it.
+    """
+
+    def __init__(
+        self, private_key: ec.EllipticCurvePrivateKey, public_key: ec.EllipticCurvePublicKey
+    ) -> None:
+        super().__init__(private_key, public_key)
+        self._key = private_key
+
+    def intercept(self, context: Any, call_next: Callable[[Any], httpx.Response]) -> httpx.Response:
+        """Add the headers of both."""
+
+        def with_both(stamped: Any) -> httpx.Response:
+            request: httpx.Request = stamped.request
+            signed_at = request.headers[TIMESTAMP_HEADER]
+            path = request.url.path
+            request.headers.update(call_headers(self._key, path, signed_at, request.content))
+            return call_next(stamped)
+
+        return super().intercept(context, with_both)
+
+
+class SecretHttpInterceptor:
+    """Shows the secret of this server's own processes.
+
+    Args:
+        secret: see `server.gate`.
+    """
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret
+
+    def intercept(self, context: Any, call_next: Callable[[Any], httpx.Response]) -> httpx.Response:
+        """Add the header."""
+        context.request.headers[SECRET_HEADER] = self._secret
+        return call_next(context)
+
+
+SECRET_HEADER = "calyx-secret"  # noqa: S105 - its name
+
+
+class ServerGrid(HttpGrid):
+    """Flower's grid of a ServerApp, with a look at all messages before they go.
+
+    Args:
+        address: host:port.
+        root_certificate: PEM.
+        token: of the task.
+        secret: see `SecretHttpInterceptor`.
+        before_sending: called with the messages of each push.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        root_certificate: bytes,
+        token: str,
+        secret: str,
+        before_sending: Callable[[Sequence[Message]], None],
+    ) -> None:
+        super().__init__(address, False, root_certificate, token=token)
+        self._secret, self._before_sending = secret, before_sending
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send them."""
+        leaving = list(messages)
+        if leaving:
+            self._before_sending(leaving)
+        return super().push_messages(leaving)
+
+    def _connect(self) -> None:
+        super()._connect()
+        assert self._client is not None
+        self._client._interceptors += (SecretHttpInterceptor(self._secret),)
+
+
+class AnswerRefused(RunError):
+    """An answer whose body was not read: it is or may be too long."""
+
+
+def limit_answers(client: FleetHttpClient, most: Callable[[str], int]) -> None:
+    """Have a client refuse an answer before its body is read, if that is or may be too long.
+
+    Args:
+        client: whose.
+        most: bytes allowed in the answer to a path.
+    """
+    calls: httpx.Client = client._client
+
+    def look(response: httpx.Response) -> None:
+        path, length = response.request.url.path, response.headers.get("content-length", "")
+        if response.is_redirect:
+            raise AnswerRefused("the server sends its devices elsewhere; they do not go")
+        if not length.isdigit() and response.is_error:
+            # Some proxy's; the call is made again.
+            raise httpx.RemoteProtocolError(f"it answered {response.status_code} and no length")
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise AnswerRefused("the server answers in a compressed form, of no known size")
+        if not length.isdigit():
+            raise AnswerRefused("the server does not say how long its answer is")
+        if int(length) > most(path):
+            raise AnswerRefused(f"the server's answer has {length} bytes; {most(path)} are allowed")
+
+    calls.event_hooks = {"response": [look]}
+
+
+def chunks_of(content: bytes) -> list[str] | None:
+    """Which objects an array is put together from, each as often as it is used; None if it is none.
+
+    Args:
+        content: of an object, as fetched.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    kind, children, _ = get_object_head_values_from_object_content(content)
+    if kind != "Array":
+        return None
+    from flwr.app import Array
+
+    body = json.loads(get_object_body(content, Array))
+    return [children[int(index)] for index in body["arraychunk_ids"]]
+
+
+def server_grid(
+    address: str,
+    root_certificate: bytes,
+    token: str,
+    secret: str,
+    before_sending: Callable[[Sequence[Message]], None],
+) -> ServerGrid:
     """The grid of a ServerApp that looks again soon, and does not wait for what never comes.
 
     A reply is announced before its arrays are there. Flower's grid tries, fails, and then waits
@@ -214,7 +459,7 @@ def server_grid(address: str, root_certificate: bytes, token: str) -> HttpGrid:
     defaults = inflatable_utils.pull_objects.__kwdefaults__
     assert defaults is not None
     defaults |= {"initial_backoff": FIRST_LOOK_S, "backoff_cap": 1.0, "max_time": UPLOAD_S}
-    return HttpGrid(address, False, root_certificate, token=token)
+    return ServerGrid(address, root_certificate, token, secret, before_sending)
 
 
 # Pause before the second look for an object, and how long one may take after it was announced.
@@ -223,10 +468,13 @@ FIRST_LOOK_S, UPLOAD_S = 0.02, 30.0
 __all__ = [
     "FAB_CONFIG_FILE",
     "FIRST_LOOK_S",
+    "FLEET_CALLS",
     "HEARTBEAT_DEFAULT_INTERVAL",
     "RANGE",
+    "SECRET_HEADER",
     "AcquireTaskRequest",
     "ActivateNodeRequest",
+    "AnswerRefused",
     "ConfirmMessageReceivedRequest",
     "ControlHttpClient",
     "DeactivateNodeRequest",
@@ -240,6 +488,7 @@ __all__ = [
     "Message",
     "Node",
     "NodeAuthHttpInterceptor",
+    "ObjectTree",
     "PullMessagesRequest",
     "PullObjectRequest",
     "PullTaskInputRequest",
@@ -252,12 +501,15 @@ __all__ = [
     "RuntimeHttpClient",
     "RuntimeTokenHttpInterceptor",
     "RuntimeVersionHttpInterceptor",
+    "SecretHttpInterceptor",
     "SendNodeHeartbeatRequest",
     "SendTaskHeartbeatRequest",
+    "ServerGrid",
     "StartRunRequest",
     "StopRunRequest",
     "SubStatus",
     "SuperExecAuthHttpInterceptor",
+    "SuperLinkApp",
     "TaskIdentity",
     "TaskType",
     "UnregisterNodeRequest",
@@ -265,12 +517,15 @@ __all__ = [
     "bundle_config",
     "bundle_hash",
     "check",
+    "chunks_of",
     "context_from_proto",
     "differences",
     "fab_from_proto",
     "fab_to_proto",
     "get_all_nested_objects",
     "get_object_tree",
+    "is_own_reply",
+    "limit_answers",
     "make_confirm_message_received_fn_protobuf",
     "make_pull_object_fn_protobuf",
     "make_push_object_fn_protobuf",
@@ -282,6 +537,6 @@ __all__ = [
     "remove_content_from_message",
     "run_from_proto",
     "server_grid",
-    "superlink_main",
+    "superlink_app",
     "user_config_to_proto",
 ]

@@ -22,6 +22,7 @@ from shared.protocol.enrolment import read_request
 def ca(tmp_path: Path) -> Path:
     path = tmp_path / "ca.pem"
     path.write_bytes(make_root("test", 5).certificate)
+    (tmp_path / "instructions.pub").write_text("cd" * 32 + "\n")
     return path
 
 
@@ -145,7 +146,9 @@ def test_settings_that_are_wrong_are_all_named(tmp_path: Path, ca: Path) -> None
     device.settings_path.write_text('name = ""\nserver = "x"\n[data]\nsource = "csv"\nplace = "p"')
     with pytest.raises(ConfigError) as caught:
         device.settings()
-    assert {fault.key for fault in caught.value.faults} == {"name", "server", "data.source"}
+    assert {fault.key for fault in caught.value.faults} == {
+        *("name", "server", "server_key", "data.source")
+    }
 
 
 def test_no_device_here(tmp_path: Path) -> None:

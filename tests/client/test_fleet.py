@@ -35,6 +35,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.send_response(412)
+            self.send_header("content-length", "0")
             self.end_headers()
 
         def log_message(self, format: str, *args: object) -> None: ...
@@ -63,7 +64,8 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 def connect(address: str, root: Credentials, stop: threading.Event | None = None) -> None:
     key = ec.generate_private_key(ec.SECP384R1())
     troubles: list[str] = []
-    fleet = Fleet(address, root.certificate, key, stop or threading.Event(), troubles.append)
+    ending = stop or threading.Event()
+    fleet = Fleet(address, root.certificate, key, 10**6, ending, troubles.append)
     try:
         fleet.connect(None)
     finally:

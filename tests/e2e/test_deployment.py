@@ -170,7 +170,7 @@ def enroll_stranger(
     data = federation.device_dir(0) / "data"
     return command(
         *("client", "enroll", str(directory), "--name", name, "--data", str(data)),
-        *("--server", federation.folder.local_address, "--ca", str(federation.folder.ca_path)),
+        *("--server", federation.folder.local_address, "--ca", str(federation.folder.for_devices)),
     )
 
 

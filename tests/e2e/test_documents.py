@@ -99,8 +99,27 @@ def test_nginx_lets_devices_in_and_nobody_else(through_nginx: tuple[Deployment, 
             connection.request(method, path, body=b"" if method == "POST" else None)
             return connection.getresponse().status
 
+    def announced(path: str, length: int) -> int:
+        """What is said to a call before any of its body was sent."""
+        with closing(
+            http.client.HTTPSConnection("127.0.0.1", port, context=trusted, timeout=20)
+        ) as connection:
+            connection.putrequest("POST", path)
+            connection.putheader("content-length", str(length))
+            connection.endheaders()
+            return connection.getresponse().status
+
     assert status("GET", "/v1/fleet/push-object") == 403
     for path in ("/", "/v1/control/start-run", "/v1/serverappio/pull-app-inputs"):
         assert status("POST", path) == 404, path
     # Not signed by a registered key: the server itself says no.
-    assert 400 <= status("POST", "/v1/fleet/pull-messages") < 500
+    assert status("POST", "/v1/fleet/pull-messages") == 401
+    # What no device calls, and more than a call needs.
+    for path in ("/v1/fleet/get-fab", "/v1/fleet/register-node", "/v1/fleet/", "/health"):
+        assert status("POST", path) == 404, path
+    longest = {"pull-messages": 2**16, "push-messages": 2**20, "push-object": 2**24}
+    for name, most in longest.items():
+        assert announced(f"/v1/fleet/{name}", most + 1) == 413, name
+    # The server's own word, on the head alone.
+    for name in ("push-messages", "push-object"):
+        assert announced(f"/v1/fleet/{name}", longest[name]) == 401, name

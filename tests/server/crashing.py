@@ -2,7 +2,7 @@
 
 Three real clients in this process, a real key authority on a folder that outlives it. The noise
 is seeded, so that what comes out can be compared; in all else the clients behave as real devices:
-they charge every time, and keep their replies.
+they charge every time, keep their replies, and obey each signed message once.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from flwr.app import Message
 
 import server.federation as federation
 from authority.local import LocalAuthority
@@ -24,7 +26,9 @@ from client.identity import ContributorIdentity
 from client.node import Node
 from server.federation import Federation
 from server.run_settings import RunSettings
+from server.signing import Signer
 from shared.config.load import to_run_config
+from shared.sequence_file import SequenceFile
 from simulations.grid import InProcessExecutor, LocalGrid, client_contexts
 from simulations.presets import resolve
 from simulations.run import partition_of
@@ -42,6 +46,7 @@ CONFIG = resolve(
         "federation.join_timeout_s=1",
     ),
 )
+KEY = Ed25519PrivateKey.from_private_bytes(b"\x05" * 32)
 Patch = pytest.MonkeyPatch
 
 
@@ -112,6 +117,17 @@ def key_authority(folder: Path) -> Iterator[tuple[LocalAuthority, dict[int, Path
         yield authority, identities
 
 
+class SignedGrid(LocalGrid):
+    """Signs what is sent, as a deployed server does."""
+
+    signer: Signer
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        leaving = list(messages)
+        self.signer.sign(leaving)
+        return super().push_messages(leaving)
+
+
 def federate(folder: Path, away: tuple[int, ...] = ()) -> None:
     """Begin the run of a folder, or go on with it.
 
@@ -132,12 +148,18 @@ def federate(folder: Path, away: tuple[int, ...] = ()) -> None:
                 "ledger": str(run_folder.ledger_path(number)),
                 "identity": str(identities[number]),
                 "authority-key": authority.verify_key.hex(),
+                "client-name": str(number),
+                "server-key": KEY.public_key().public_bytes_raw().hex(),
+                "sequence": str(folder / f"client-{number}.last"),
             }
             for number in range(CLIENTS)
             if number not in away
         }
-        contexts = client_contexts(nodes, to_run_config(CONFIG))
-        grid = LocalGrid(InProcessExecutor(app, contexts), nodes)
+        run_config = to_run_config(CONFIG)
+        contexts = client_contexts(nodes, run_config)
+        grid = SignedGrid(InProcessExecutor(app, contexts), nodes)
+        names = {2 + number: str(number) for number in range(CLIENTS)}
+        grid.signer = Signer(KEY, SequenceFile(folder / "server.last"), lambda: names, run_config)
         # Not that of a simulation: this authority outlives the server, and is held to its log.
         settings = RunSettings("crash", run_folder.path, "local", 1)
         Federation(grid, CONFIG, settings, authority).run()

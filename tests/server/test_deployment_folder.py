@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import io
 import json
+import re
 import stat
 import zipfile
 from pathlib import Path
@@ -19,6 +20,7 @@ from server import launch, setup, submission
 from server.enrolment import ApprovedNode, approved_nodes, record_limits, revoke
 from server.enrolment import approve as approve_stated
 from server.folder import ServerFolder
+from server.signing import instruction_key
 from shared import certificates
 from shared.config.load import build, from_settings
 from shared.errors import ConfigError, EnrolmentError, UsageError
@@ -55,8 +57,10 @@ def approve(folder: ServerFolder, request: str, max_records: int | None = None) 
 def test_folder_is_for_its_owner_alone(folder: ServerFolder) -> None:
     for path in [folder.directory, *folder.directory.rglob("*")]:
         assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
-    assert list(folder.for_devices.iterdir()) == [folder.for_devices / "ca.pem"]
+    assert {path.name for path in folder.for_devices.iterdir()} == {"ca.pem", "instructions.pub"}
     assert b"PRIVATE" not in (folder.for_devices / "ca.pem").read_bytes()
+    public = bytes.fromhex((folder.for_devices / "instructions.pub").read_text())
+    assert instruction_key(folder).public_key().public_bytes_raw() == public
 
 
 def test_certificate_is_for_the_names_given_and_this_machine(folder: ServerFolder) -> None:
@@ -80,8 +84,10 @@ def test_server_is_never_overwritten(folder: ServerFolder) -> None:
 def test_it_listens_on_this_machine_unless_told_otherwise(folder: ServerFolder) -> None:
     assert folder.settings().listen == "127.0.0.1"
     text = folder.proxy_path.read_text()
-    assert text.count("proxy_pass") == 1
-    assert "location /v1/fleet/" in text and "location / { return 404; }" in text
+    places = re.findall(r"location (.*) \{\n.*\n(?:.*\n)*?\s+proxy_pass", text)
+    assert len(places) == text.count("proxy_pass") == 3
+    assert all(re.match(r"(=|~ \^)\s?/v1/fleet/[(a-z]", place) for place in places)
+    assert "location / { return 404; }" in text
 
 
 def test_expired_certificate_stops_the_start_with_what_to_do(
@@ -215,11 +221,11 @@ def test_two_commands_cannot_hand_over_one_run(folder: ServerFolder) -> None:
 
 
 def test_bundle_given_to_flower_holds_a_name_and_no_code() -> None:
-    content = submission._bundle("my-run", 1)
+    content = submission._bundle("my-run", "ticket")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         assert not [name for name in archive.namelist() if name.endswith(".py")]
-    assert submission.run_of_bundle(content) == "my-run"
-    assert submission.run_of_bundle(b"garbage") == ""
+    assert submission.run_of_bundle(content) == ("my-run", "ticket")
+    assert submission.run_of_bundle(b"garbage") == ("", "")
 
 
 def test_status_of_a_server_that_is_down_is_complete(folder: ServerFolder) -> None:

@@ -64,7 +64,7 @@ def test_the_pause_before_a_second_look_is_cut_where_flowers_grid_looks(
     assert looked_up is flower.inflatable_utils.pull_objects
     for name, flowers_own in (("initial_backoff", 1), ("max_time", 7200), ("backoff_cap", 10)):
         monkeypatch.setitem(looked_up.__kwdefaults__, name, flowers_own)
-    flower.server_grid("127.0.0.1:1", b"", "token")
+    flower.server_grid("127.0.0.1:1", b"", "token", "secret", lambda messages: None)
     defaults = {n: p.default for n, p in signature(looked_up).parameters.items()}
     assert defaults["initial_backoff"] == flower.FIRST_LOOK_S
     assert defaults["max_time"] == flower.UPLOAD_S

@@ -1,0 +1,43 @@
+"""Obeys the server whose key the owner pinned, and each of its messages once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flwr.app import Context, Message
+
+from client.node import Node
+from shared.errors import PolicyViolation, ProtocolError
+from shared.protocol.instruction_signature import verify
+from shared.protocol.signed import is_hex
+from shared.sequence_file import SequenceFile
+
+
+def accept(message: Message, context: Context) -> None:
+    """Let a message in that this device's server signed for it, after every one accepted before.
+
+    Its number is on the disk before anything is done about the message, so a crash cannot make an
+    old one new. The server numbers what it repeats anew. Simulations have no key: both sides are
+    one party there.
+
+    Raises:
+        ProtocolError: it is not signed as it must be, or came before.
+        PolicyViolation: this device has no key pinned.
+    """
+    node = Node.from_settings(context.node_config)
+    if node.is_simulated and not node.server_key:
+        return
+    if not is_hex(node.server_key, 64) or not node.sequence_path:
+        raise PolicyViolation(
+            "this device has pinned no key of its server and obeys nobody; name it with the node "
+            "settings 'server-key' and 'sequence'"
+        )
+    key = bytes.fromhex(node.server_key)
+    number = verify(key, message, node.name, context.node_id, context.run_config)
+    accepted = SequenceFile(Path(node.sequence_path))
+    if number <= accepted.last():
+        raise ProtocolError(
+            "a message came again, or after a newer one; it is not obeyed twice (if the server's "
+            "clock was set back, it must be set right)"
+        )
+    accepted.advance(number)
