@@ -36,12 +36,14 @@ def presets(as_json: AsJson = False, verbose: Verbose = False) -> None:
 
 
 def _rows() -> list[dict[str, Any]]:
-    from simulations.presets import describe, preset_names, resolve
+    from shared.config.rules import NEEDS_DIRECTORY
+    from simulations.presets import describe, load_preset, preset_names, resolve
 
     rows = []
     for name in preset_names():
+        needs_folder = load_preset(name).get("data", {}).get("source") in NEEDS_DIRECTORY
         # Nothing is read from the folder; it only stands in for the one the user would give.
-        config = resolve(name, data_dir=Path())
+        config = resolve(name, data_dir=Path() if needs_folder else None)
         rows.append(
             {
                 "name": name,
@@ -54,7 +56,7 @@ def _rows() -> list[dict[str, Any]]:
                 "unit": config.privacy.unit,
                 "noise": config.privacy.noise,
                 "epsilon": config.privacy.epsilon if config.is_private else None,
-                "needs_data_dir": config.data.source in ("idx", "npz"),
+                "needs_data_dir": needs_folder,
             }
         )
     return rows

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from shared.config.schema import Config
 
 
+# Sources that are files of the user's own.
+NEEDS_DIRECTORY = frozenset({"idx", "npz"})
+
+
 def cross_section_faults(config: Config) -> list[Fault]:
     """Return every contradiction between sections, empty if there is none."""
     return [*_data(config), *_federation(config), *_privacy(config), *_model(config)]
@@ -17,7 +21,7 @@ def cross_section_faults(config: Config) -> list[Fault]:
 
 def _data(config: Config) -> list[Fault]:
     data, faults = config.data, []
-    if data.source in ("idx", "npz") and not data.directory:
+    if data.source in NEEDS_DIRECTORY and not data.directory:
         faults.append(
             Fault("data.directory", "''", f"source {data.source} needs a folder: --data-dir DIR")
         )

@@ -220,7 +220,7 @@ def test_refused_openings_and_releases_name_nobody_in_the_log(
     parameters = derive_parameters(scheme="bfv", contributors=4000, value_bound=100, length=50)
     before = (folder / "releases.jsonl").stat().st_size
     with pytest.raises(ReleaseRefused, match="^not-enrolled"):
-        authority.open_run("large", parameters, 3, names)
+        authority.open_run("large", parameters, 3, names, "0" * 64, "0" * 64)
     assert (folder / "releases.jsonl").stat().st_size - before < 1000
     last = verify(folder / "releases.jsonl").entries[-1].event
     assert isinstance(last, Refused)

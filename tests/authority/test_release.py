@@ -286,7 +286,7 @@ def test_round_that_had_its_release_is_not_asked_again_without_a_culprit() -> No
 
 def test_round_is_spent_by_a_proof_that_failed() -> None:
     state = granted(opened_state(), request(NAMES[:4]))
-    state = apply(state, Failed("run", 1, tuple(NAMES[:4]), SUM, "proof", ""))
+    state = apply(state, Failed("run", 1, 4, names_hash(NAMES[:4]), SUM, "proof", ""))
     for asked in (request(NAMES[:4]), request(NAMES[1:4])):
         refused = decide(state, asked)
         assert isinstance(refused, Refused) and culprits(state, asked, refused) == ()

@@ -45,7 +45,7 @@ def test_a_report_is_written_verified_and_refused_when_a_byte_is_flipped(
 ) -> None:
     outcome = calyx("report", "runs/first")
     assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out.splitlines()[0] == "ε = 3.00 at δ = 0.0001"
+    assert outcome.out.splitlines()[0] == "SIMULATED  ε = 3.00 at δ = 0.0001"
     assert outcome.out.splitlines()[-1] == "report: runs/first/audit/report.html"
 
     outcome = calyx("audit", "verify", "runs/first/audit/report.json", "--json")

@@ -54,7 +54,7 @@ def test_two_rounds_without_a_usable_reply_end_a_run_with_the_clients_reason(
     outcome = calyx("simulate", *SHORT, *rounds, "--out", "x", "--json")
     assert (outcome.code, outcome.out) == (1, "")
     last = outcome.err.splitlines()[-1]
-    assert "2 rounds in a row brought no usable reply" in last
+    assert "rounds 1 and 2 brought no usable reply" in last
     assert "unexpected RuntimeError on the client" in last
     journal = map(json.loads, (tmp_path / "x" / "metrics.jsonl").read_text().splitlines())
     assert [e["round"] for e in journal if e["event"] == "round"] == [1, 2]
@@ -83,7 +83,7 @@ def test_a_run_in_which_nothing_was_learned_says_so_everywhere(
     assert ".verdict.nothing-learned .status" in page  # which is red
 
     again = calyx("report", "x")
-    assert again.out.startswith("Nothing was learned")
+    assert again.out.startswith("SIMULATED  Nothing was learned")
 
 
 @pytest.mark.parametrize("command", ["plan", "simulate"])

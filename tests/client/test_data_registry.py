@@ -219,6 +219,7 @@ class TestDevices:
             name=name,
             server="127.0.0.1:1",
             ca=ca,
+            server_key="ab" * 32,
             authority_key="",
             data=DataPlace(source="npz", place=str(own)),
             accept_overlap=accept,

@@ -56,6 +56,9 @@ noise = ["distributed", "local"]
 
 [training]
 models = ["*"]
+
+[release]
+record_counts = true
 """
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, Message, MessageType, RecordDict
 
 from client.app import evaluate, introduce, train
+from server.signing import Signer
 from shared.config import Config
 from shared.config.load import build, from_settings, to_run_config
 from shared.models import build_model
@@ -16,8 +18,10 @@ from shared.privacy.plan import SumShape, make_plan
 from shared.protocol.arrays import to_record, weights_of
 from shared.protocol.messages import Introduction, TrainInstruction
 from shared.protocol.refusals import Refusal
+from shared.sequence_file import SequenceFile
 from simulations.grid import take_identity
 
+KEY = Ed25519PrivateKey.generate()
 RECORDS = 37
 CLOSED = """
 [privacy]
@@ -48,6 +52,8 @@ def settings(tmp_path: Path) -> dict[str, str | int | float | bool]:
         "data-directory": str(tmp_path / "own.npz"),
         "ledger": str(tmp_path / "ledger.sqlite"),
         "policy": str(tmp_path / "policy.toml"),
+        "server-key": KEY.public_key().public_bytes_raw().hex(),
+        "sequence": str(tmp_path / "instructions.last"),
     }
 
 
@@ -65,14 +71,18 @@ def run(*lines: str) -> Config:
 def asked(
     handler: object, settings: Settings, config: Config, kind: str, content: RecordDict
 ) -> Message:
+    run_config = to_run_config(config)
     context = Context(
         run_id=1,
         node_id=2,
         node_config=settings,
         state=RecordDict(),
-        run_config=to_run_config(config),
+        run_config=run_config,
     )
-    return handler(Message(content, 2, kind), context)  # type: ignore[operator,no-any-return]
+    message = Message(content, 2, kind)
+    sent = SequenceFile(Path(str(settings["sequence"])).with_name("server.last"))
+    Signer(KEY, sent, lambda: {2: "device"}, run_config).sign([message])
+    return handler(message, context)  # type: ignore[operator,no-any-return]
 
 
 def introduction(settings: Settings, *lines: str) -> Message:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 import client.round
 import client.sealing
+import shared.models.tryout
 from client.ledger import Budget, Ledger
 from client.sealing import SealingState
 from shared.config import Config
@@ -94,7 +95,8 @@ def out_of_range(monkeypatch: pytest.MonkeyPatch) -> None:
     def seal(self: SealingState, *arguments: Any) -> RecordDict:
         if self.client != EVIL:
             return honest(self, *arguments)
-        values, name, number, expected = arguments[:4]
+        values, number, terms = arguments
+        name, expected = terms.run, terms.parameters
         admission, context = self._admitted(name)[:2]
         identity = client.sealing.ContributorIdentity.load(self.identity_path)
         tags = admission.open(identity.sealing, self.authority_key, context)
@@ -238,6 +240,8 @@ def test_model_that_cannot_be_trained_privately_ends_the_run_before_any_charge(
         "    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, classes))\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
+    # As if the server's operator had not tried it, or had other code.
+    monkeypatch.setattr(shared.models.tryout, "try_model", lambda *_: None)
     settings = [
         "model.name=mixing_in_simulation:make",
         "federation.clients=3",
