@@ -23,8 +23,14 @@ demo: $(STAMP)
 demo-deploy: $(STAMP)
 	@PATH="$(abspath $(BIN)):$$PATH" docs/deploy/demo.sh $(ARGS)
 
+# Deployments by themselves: they have processes enough. One thread each, as the product computes.
 test: $(STAMP)
+ifeq ($(strip $(ARGS)),)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not e2e"
+	@$(BIN)/python -m pytest -m e2e
+else
 	@$(BIN)/python -m pytest $(ARGS)
+endif
 
 check: $(STAMP)
 	@$(BIN)/ruff format --check .
