@@ -19,10 +19,7 @@ import pytest
 
 from authority import launch as authority_launch
 from bench.deployment import Party
-from cli.deployed_run import submit_run
-from server.enrolment import revoke
 from server.launch import status_of
-from server.submission import stored_config
 
 from .network import DEVICES, HELD, TRIO, Network, behind_proxy, until
 
@@ -231,21 +228,18 @@ def test_liar_is_put_aside_and_the_others_go_on(
     assert (first["ok"], second["asked"], second["ok"]) == (2, 2, 2)
 
 
-def test_run_ends_when_a_device_was_revoked_and_resumes_without_it(
+def test_round_of_a_device_revoked_meanwhile_is_asked_again_without_it(
     network: Network, lie: Callable[[str], None]
 ) -> None:
-    """Only at the authority first: a sum with this device in it will never be released."""
+    """Only at the authority: a sum with this device in it is never released, nor paid for twice."""
     lie("the truth")
     name = str(HELD)
     with network.round_held("revoked") as held:
         authority_launch.revoke(network.authority_dir, name)
-    ended = network.wait("revoked")
-    assert ended.state == "failed" and "revoked: '2' was revoked" in ended.error
-    revoke(network.folder, name)
-    config = stored_config(network.folder, "revoked")
-    submit_run(network.server_dir, "revoked", config, resume=True)
     told = network.check("revoked", 3)
     assert [e["ok"] for e in told] == [3] * (held - 1) + [2] * (4 - held)
+    (note,) = [n for e in told for n in e["declined"]]
+    assert note["client"] == name and "was revoked" in note["reason"]
     assert network.releases("revoked") == [("granted", n) for n in (1, 2, 3)]
 
 
