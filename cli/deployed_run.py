@@ -58,16 +58,19 @@ def submit_run(directory: Path, name: str, config: Config, *, resume: bool) -> S
 
     Raises:
         ModelError: the model, or the device for it, cannot be used.
+        ConfigError: its sealed updates are larger than what devices can hand over.
     """
     from server.folder import ServerFolder
-    from server.submission import submit
+    from server.submission import check_upload, submit
     from shared.data import load_split
     from shared.models.tryout import try_model
+    from shared.models.vector import dimension
     from simulations.run_folder import environment_of
 
     if not resume:
         test = load_split(config.data, config.seed).test
-        try_model(config, test.input_shape, test.classes)
+        model = try_model(config, test.input_shape, test.classes)
+        check_upload(config, dimension(model))
     environment = environment_of(config)
     environment["randomness"] = {
         "seed": config.seed,

@@ -24,16 +24,21 @@ import tomli_w
 from server.control import Control
 from server.durable import write_atomically
 from server.folder import ServerFolder
+from server.gate import Limits
 from shared.config import Config
 from shared.config.load import build, digest, flatten, from_toml, to_run_config, to_toml
+from shared.encryption import derive_parameters
 from shared.errors import ConfigError, Fault, UsageError
 from shared.process_lock import exclusive
 from shared.protocol import flower_internals as flower
+from shared.protocol.sealing import sum_shape
 
 State = Literal["submitted", "running", "completed", "failed", "stopped"]
 _OPEN: tuple[State, ...] = ("submitted", "running")
 # A run that crashes its ServerApp again and again will not be mended by one more try.
 MOST_ATTEMPTS = 5
+# Of the largest object that is taken in; the rest is for what goes with the ciphertexts.
+_ROOM_FOR_AN_UPDATE = 0.98
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,35 @@ class Submission:
     def is_open(self) -> bool:
         """Whether it is still to be carried out."""
         return self.state in _OPEN
+
+
+def check_upload(config: Config, dimension: int) -> None:
+    """Refuse a sealed run whose updates no device could hand over: each would be paid for.
+
+    Args:
+        config: the run.
+        dimension: trainable parameters of its model.
+
+    Raises:
+        ConfigError: a sealed update is larger than what the server takes in of a device.
+    """
+    sealing = config.secure_aggregation
+    if sealing.scheme == "none":
+        return
+    # The noise changes the bound of a value, never the number of fields in a slot.
+    upload = derive_parameters(
+        scheme=sealing.scheme,
+        contributors=config.cohort_size,
+        value_bound=sum_shape(config, dimension).value_bound,
+        length=dimension,
+    ).upload_bytes
+    most = int(Limits().object_bytes * _ROOM_FOR_AN_UPDATE)
+    if upload > most:
+        raise ConfigError(
+            f"a sealed update of {dimension:,} values has {upload:,} bytes, and the server takes "
+            f"in {most:,} at a time; use a smaller model or fewer "
+            "secure_aggregation.bits"
+        )
 
 
 def submit(

@@ -233,3 +233,11 @@ def test_status_of_a_server_that_is_down_is_complete(folder: ServerFolder) -> No
     found = launch.status_of(folder.directory)
     assert not found["running"] and found["devices"][0]["status"] == "unknown"
     json.dumps(found)
+
+
+def test_sealed_updates_that_no_device_could_hand_over_are_refused_beforehand() -> None:
+    sealed = build(from_settings(["secure_aggregation.scheme=bfv", "federation.clients=10"]))
+    submission.check_upload(sealed, 2_000_000)
+    with pytest.raises(ConfigError, match="sealed update of 5,000,000 values"):
+        submission.check_upload(sealed, 5_000_000)
+    submission.check_upload(build(from_settings([])), 5_000_000)
