@@ -37,7 +37,7 @@ Find = Callable[[AuditedRun, EvidenceStore], Section | None]
 SETUP = "audit-setup"
 # Who has signed the head cannot be in here: it is signed when the report is finished.
 _STANDING = (
-    "Number and head are what this folder says of itself. Whoever may write it can take earlier "
+    "Heads and numbers are what this folder says of itself. Whoever may write it can take earlier "
     "audits away, or make run and audit anew as a whole; audits of a copy are not counted. Whether "
     "somebody who is not the auditee has signed the head, since when, and as which audit of this "
     "run it was brought to him, is told by calyx audit verify --authority-key."

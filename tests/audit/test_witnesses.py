@@ -17,6 +17,7 @@ from audit.verify import verify
 from audit.witnesses import WITNESSES, heads_of, keep, keep_time_stamp
 from authority.launch import init, witness
 from authority.witness import LOG_NAME
+from cli.main import main
 from shared.errors import EvidenceError, LedgerError, ProtocolError, RunError, UsageError
 from shared.protocol.witnessed import HeadRequest, WitnessedHead
 
@@ -157,6 +158,27 @@ def test_a_word_on_another_run_is_refused(folder: Path, authority: Path) -> None
     word = witness(authority, request.to_json(), passphrase=None)
     with pytest.raises(EvidenceError, match=f"is on run '{RUN}'"):
         keep(folder, word.to_json())
+
+
+def test_the_commands_lead_from_head_to_verified_word(
+    folder: Path, authority: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    head, word = str(tmp_path / "head.json"), str(tmp_path / "witness.json")
+    report, key = str(folder / "audit" / "report.json"), str(authority / "authority.pub")
+    assert main(["audit", "verify", report]) == 0
+    assert "nobody whose key you named keeps this head" in " ".join(capfd.readouterr().out.split())
+    assert main(["audit", "verify", report, "--authority-key", key]) == 1
+    assert main(["audit", "head", str(folder), "--out", head]) == 0
+    assert main(["authority", "witness", str(authority), head, "--out", word]) == 0
+    assert main(["audit", "witness", str(folder), word]) == 0
+    capfd.readouterr()
+    assert main(["audit", "verify", report, "--authority-key", key, "--json"]) == 0
+    (one,) = json.loads(capfd.readouterr().out)["witnesses"]
+    assert one["is_known"] and one["what"] == "audit 1 of this run"
+    # The report is no key, and a word is nobody's request.
+    assert main(["audit", "verify", report, "--authority-key", report]) == 2
+    assert main(["authority", "witness", str(authority), word]) == 1
+    assert main(["audit", "witness", str(folder)]) == 2
 
 
 def request(audit: str = "", run_head: str = "a" * 64) -> str:
