@@ -8,6 +8,7 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -158,6 +159,16 @@ def test_a_word_on_another_run_is_refused(folder: Path, authority: Path) -> None
     word = witness(authority, request.to_json(), passphrase=None)
     with pytest.raises(EvidenceError, match=f"is on run '{RUN}'"):
         keep(folder, word.to_json())
+
+
+def test_an_audit_takes_over_no_evidence_that_came_with_the_folder(run_dir: Path) -> None:
+    """Accuracy by class that nobody computed, in a chain that fits the run and is of no audit."""
+    forged = EvidenceStore(run_dir)
+    forged.put_arrays("evaluation", {"made-up": np.ones(1)})
+    audited(run_dir)
+    store = EvidenceStore.existing(run_dir)
+    assert "made-up" not in store.get_arrays("evaluation")
+    assert verify(run_dir).report.audit.number == 1  # what came with it was no audit
 
 
 def test_the_commands_lead_from_head_to_verified_word(
