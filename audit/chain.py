@@ -145,6 +145,11 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def canonical_sha256(content: Any) -> str:
+    """Of a JSON-ready value, hex; equal values give equal hashes."""
+    return sha256(_canonical(content))
+
+
 def sha256_of(path: Path, below: Path) -> str:
     """Of a regular file of a run folder, hex.
 

@@ -9,9 +9,11 @@ What is checked:
 4. ``report.json``, byte by byte: it is made anew from run folder and evidence;
 5. ``report.html`` beside it, byte by byte, made anew from the report.
 
+6. every word of a witness beside the report, and that the folder has all audits which it counts.
+
 It finds whatever was changed after the audit. It cannot find an audit that was invented as a
-whole: whoever can write the run folder can make another run. Compare the evidence head with one
-that was noted elsewhere.
+whole: whoever can write the run folder can make another run. Name the key of a witness, and a head
+that he did not sign is an error (`audit.witnesses`).
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from audit.report.build import SETUP, build
 from audit.report.html import to_html
 from audit.report.schema import Report
 from audit.run import HTML_NAME, JSON_NAME
+from audit.witnesses import Witness, examine
 from shared.errors import EvidenceError, UsageError
 from shared.regular_file import read_regular
 
@@ -43,6 +46,7 @@ class Verified:
         ledgers: ledgers whose chains were followed.
         html: whether the page was compared too.
         head: hash of the last line of the chain.
+        witnesses: who else keeps it.
         seconds: it took.
     """
 
@@ -52,14 +56,19 @@ class Verified:
     ledgers: int
     html: bool
     head: str
+    witnesses: tuple[Witness, ...]
     seconds: float
 
 
-def verify(path: Path) -> Verified:
+def verify(
+    path: Path, *, authority_key: bytes | None = None, tsa_ca: Path | None = None
+) -> Verified:
     """Check a report against its run folder.
 
     Args:
         path: ``report.json`` in its place, or the run folder.
+        authority_key: Ed25519 key of a witness that must have signed the head, 32 bytes.
+        tsa_ca: certificates of a time-stamping authority that must have stamped it, PEM.
 
     Raises:
         UsageError: there is no report there.
@@ -100,6 +109,7 @@ def verify(path: Path) -> Verified:
         ledgers=len(store.binds["ledgers"]),
         html=html_path.exists(),
         head=store.head,
+        witnesses=examine(run_dir, store, authority_key, tsa_ca),
         seconds=time.monotonic() - started,
     )
 

@@ -137,6 +137,16 @@ class Recovered:
     torn_hash: str
 
 
+@dataclass(frozen=True)
+class Witnessed:
+    """The head of a run, or of its `audit`-th audit, was signed; see `authority.witness`."""
+
+    run: str
+    run_head: str
+    audit_head: str
+    audit: int
+
+
 Event = (
     Enrolled
     | Revoked
@@ -148,4 +158,5 @@ Event = (
     | MoreRefused
     | Closed
     | Recovered
+    | Witnessed
 )

@@ -6,6 +6,7 @@
       authority.toml         settings, commented
       authority.pub          Ed25519 key that contributors pin
       identity.key keys/ contributors.json releases.jsonl      see `authority.local`
+      witnessed.jsonl        heads of audits that were signed, see `authority.witness`
       tls/                   root.pem, authority.pem, authority-key.pem
       logs/ lock             what it does; held while it is served
       for-server/            root.pem, server.pem, server-key.pem: take this folder to the server
@@ -26,6 +27,7 @@ from authority.local import LocalAuthority
 from authority.log import LogReport, verify
 from authority.roster import Roster
 from authority.service import AuthorityServer
+from authority.witness import witness as sign_head
 from shared.certificates import Credentials, expiry
 from shared.config.schema import DEFAULT_CONTRIBUTORS, FEWEST_CONTRIBUTORS
 from shared.errors import UsageError
@@ -33,6 +35,7 @@ from shared.log_file import logging_to
 from shared.private_files import create_private, private_directory, replace_file
 from shared.process_lock import exclusive, holder, stop_holder
 from shared.protocol.enrolment import EnrolmentRequest, read_request
+from shared.protocol.witnessed import WitnessedHead
 from shared.settings_file import read_settings
 from shared.stop_signal import stop_signal
 
@@ -191,6 +194,16 @@ def approve(directory: Path, request_text: str, *, fingerprint: str) -> Enrolmen
     request.check_fingerprint(fingerprint)
     Roster(directory).enrol(request)
     return request
+
+
+def witness(directory: Path, request_text: str, *, passphrase: bytes | None) -> WitnessedHead:
+    """Sign the head of a run or an audit, also while the authority runs; see `authority.witness`.
+
+    Raises:
+        UsageError: there is no authority.
+    """
+    settings_of(directory)
+    return sign_head(directory, request_text, passphrase=passphrase)
 
 
 def revoke(directory: Path, name: str) -> None:

@@ -40,6 +40,7 @@ from authority.events import (
     Refused,
     Repeated,
     Revoked,
+    Witnessed,
     names_hash,
 )
 from shared.errors import LedgerError
@@ -61,6 +62,7 @@ _KINDS: dict[str, type[Any]] = {
         MoreRefused,
         Closed,
         Recovered,
+        Witnessed,
     )
 }
 

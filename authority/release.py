@@ -61,6 +61,7 @@ from authority.events import (
     Refused,
     Repeated,
     Revoked,
+    Witnessed,
     names_hash,
 )
 from shared.protocol.authority_client import Refusal, ReleaseRequest
@@ -131,7 +132,7 @@ def apply(state: State, event: Event) -> State:
             run = replace(before, last_failure=event.reason, failures=failures)
         case Closed():
             run = replace(state.runs[event.run], is_closed=True)
-        case Refused() | MoreRefused() | Recovered():
+        case Refused() | MoreRefused() | Recovered() | Witnessed():
             return state
     return replace(state, runs={**state.runs, event.run: run})
 

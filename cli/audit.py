@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,11 @@ Names = Annotated[
     str, typer.Option(metavar="A,B", help="Attacks to leave out, separated by commas.")
 ]
 Only = Annotated[str, typer.Option(metavar="A,B", help="Run these attacks only.")]
+
+TsaCa = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.pem", help="Certificates of a time-stamping authority."),
+]
 
 
 def run(
@@ -77,6 +83,13 @@ def verify(
     report: Annotated[
         Path, typer.Argument(metavar="REPORT.json", help="The report in its run folder.")
     ],
+    authority_key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="authority.pub of a witness who must have signed the head."
+        ),
+    ] = None,
+    tsa_ca: TsaCa = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -86,8 +99,13 @@ def verify(
     any other file of the run is not what it was when the report was made, or if the coins of the
     canaries were not committed to before the first round.
 
+    Says who else keeps the head of the report. With --authority-key it fails if this witness does
+    not, or knows of more audits than the folder has. Take the key from its owner, and not from
+    whoever gave you the report.
+
     [bold]Examples[/bold]
     calyx audit verify runs/first/audit/report.json
+    calyx audit verify runs/first/audit/report.json --authority-key authority.pub
     """
     from cli.console import facts, terminal
 
@@ -96,7 +114,8 @@ def verify(
         with screen.busy("computing the report again"):
             from audit.verify import verify as verify_report
 
-            found = verify_report(report)
+            key = _key(authority_key) if authority_key is not None else None
+            found = verify_report(report, authority_key=key, tsa_ca=tsa_ca)
         page = "report.json and report.html" if found.html else "report.json"
         screen.line("verified", style="bold green")
         screen.show(
@@ -109,6 +128,14 @@ def verify(
                 }
             )
         )
+        for one in found.witnesses:
+            by = one.by if one.is_known else f"{one.by} (a key that you did not name)"
+            screen.line(f"{one.what}: witnessed by {by} since {one.since}")
+        if not any(one.is_known for one in found.witnesses):
+            screen.warn(
+                "nobody whose key you named keeps this head: whoever can write the folder can have "
+                "made run and audit anew as a whole, or chosen this audit among several"
+            )
         screen.emit(
             {
                 "verified": True,
@@ -117,9 +144,90 @@ def verify(
                 "files": found.files,
                 "ledgers": found.ledgers,
                 "evidence_head": found.head,
+                "witnesses": [asdict(one) for one in found.witnesses],
                 "seconds": round(found.seconds, 3),
             }
         )
+
+
+def head(
+    run_dir: RunDir,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where it goes.")] = Path("head.json"),
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write down the head of a run, or of its audit, for somebody else to sign or to note.
+
+    Bring FILE to a key authority's operator, who signs it with calyx authority witness; anybody who
+    is not audited can keep one for this with calyx authority init, it need not be served. Or have
+    the head stamped by a time-stamping authority (RFC 3161). Do so before you look at the result:
+    a witness counts the audits that he is shown.
+
+    [bold]Examples[/bold]
+    calyx audit head runs/first
+    calyx audit head runs/first --out first-head.json
+    """
+    from cli.console import facts, terminal
+    from shared.errors import UsageError
+
+    require_report_packages("calyx audit")
+    with terminal(as_json=as_json, verbose=verbose) as screen:
+        with screen.busy("reading the run"):
+            from audit.witnesses import heads_of
+
+            request = heads_of(run_dir).request
+        try:
+            out.write_text(request.to_json() + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"{out} cannot be written: {error.strerror}") from None
+        digest = request.audit_head or request.run_head
+        what = "audit" if request.audit_head else "run"
+        screen.show(facts({"run": request.run, f"head of the {what}": digest}))
+        screen.line(f"to be signed: calyx authority witness DIR {out}")
+        screen.line(f"or stamped: openssl ts -query -sha256 -cert -digest {digest} -out head.tsq")
+        screen.line(f"then: calyx audit witness {short(run_dir)} WITNESS.json")
+        screen.emit({"run": request.run, "run_head": request.run_head, "head": digest})
+
+
+def witness(
+    run_dir: RunDir,
+    word: Annotated[
+        Path | None, typer.Argument(metavar="[WITNESS.json]", help="What a witness has signed.")
+    ] = None,
+    timestamp: Annotated[
+        Path | None, typer.Option(metavar="FILE.tsr", help="RFC 3161 response on the head.")
+    ] = None,
+    tsa_ca: TsaCa = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Put a witness's signed word, or a time stamp, beside the report of a run.
+
+    [bold]Examples[/bold]
+    calyx audit witness runs/first witness.json
+    calyx audit witness runs/first --timestamp head.tsr --tsa-ca tsa.pem
+    """
+    from cli.console import terminal
+    from cli.request_file import request_text
+    from shared.errors import UsageError
+
+    require_report_packages("calyx audit")
+    with terminal(as_json=as_json, verbose=verbose) as screen:
+        if word is None and timestamp is None:
+            raise UsageError("name a file that a witness has signed, or a --timestamp")
+        if timestamp is not None and tsa_ca is None:
+            raise UsageError("a time stamp is checked with the authority's certificates: --tsa-ca")
+        from audit.witnesses import keep, keep_time_stamp
+
+        since = {}
+        if word is not None:
+            found = keep(run_dir, request_text(word))
+            since["witness"] = found.time
+        if timestamp is not None and tsa_ca is not None:
+            since["time stamp"] = keep_time_stamp(run_dir, timestamp, tsa_ca)
+        for what, time_said in since.items():
+            screen.say(f"{what} kept, since {time_said}")
+        screen.emit({"kept": since})
 
 
 def compare(
@@ -160,9 +268,22 @@ def compare(
         screen.emit({**found.model_dump(mode="json"), "report": str(out.absolute())})
 
 
+def _key(path: Path) -> bytes:
+    from shared.errors import ConfigError
+    from shared.protocol.signed import is_hex
+
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    if not is_hex(text, 64):
+        raise ConfigError(f"{path} holds no key: name the authority.pub of the witness")
+    return bytes.fromhex(text)
+
+
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-for command in (run, verify, compare, selftest, mutants):
+for command in (run, verify, head, witness, compare, selftest, mutants):
     app.command(help=help_text(command))(command)

@@ -223,6 +223,45 @@ def log(directory: Directory, as_json: AsJson = False) -> None:
             screen.emit({"entries": len(report.entries), "head": report.head})
 
 
+def witness(
+    directory: Directory,
+    head: Annotated[Path, typer.Argument(metavar="HEAD.json")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where the signed word goes.", show_default="printed"),
+    ] = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Sign the head of a run, or of an audit of it, that somebody else made.
+
+    HEAD.json is what calyx audit head gave. It is written into a log of its own with the time and,
+    for an audit, its number among those of this run that were brought here; the same head gets the
+    same word again. Nothing of the run is looked at: what is signed is that it was so then. Who
+    keeps DIR must not be who is audited. Works while the authority is served, and without.
+
+    [bold]Examples[/bold]
+    calyx authority witness ~/authority head.json --out witness.json
+    """
+    from authority.launch import witness as sign
+    from cli.console import facts, terminal
+    from cli.request_file import request_text
+    from shared.errors import UsageError
+
+    with terminal(as_json=as_json) as screen:
+        text = request_text(head)
+        made = sign(directory, text, passphrase=_passphrase(passphrase_file))
+        if out is not None:
+            try:
+                out.write_text(made.to_json() + "\n", encoding="utf-8")
+            except OSError as error:
+                raise UsageError(f"{out} cannot be written: {error.strerror}") from None
+        what = f"audit {made.audit} of it that was shown here" if made.audit else "the run alone"
+        screen.show(facts({"run": made.run, "signed": what, "since": made.time[:19] + " UTC"}))
+        screen.line(f"written to {out}" if out is not None else made.to_json())
+        screen.emit({"run": made.run, "audit": made.audit, "time": made.time, "key": made.witness})
+
+
 def _passphrase(path: Path | None) -> bytes | None:
     from shared.errors import ConfigError
 
@@ -237,5 +276,5 @@ def _passphrase(path: Path | None) -> bytes | None:
     return passphrase
 
 
-for command in (init, serve, approve, revoke, status, stop, log):
+for command in (init, serve, approve, revoke, status, stop, log, witness):
     app.command(help=help_text(command))(command)

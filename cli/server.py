@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Run the server that real devices connect to.")
 
+# The executor learns of it with its next call to the SuperLink, or its next heartbeat.
+_STOP_S = 30.0
+
 Directory = Annotated[Path, typer.Argument(metavar="DIR")]
 
 
@@ -216,6 +219,11 @@ def stop(
 ) -> None:
     """Stop the server of DIR, or one of its runs.
 
+    A run that is stopped in the middle of a round can be resumed: devices that have answered in
+    that round answer the same again, and are charged for it once. (Of updates that are not sealed
+    nothing is kept; that round is charged again.) With the whole server its runs stop until it is
+    up again; they then go on by themselves.
+
     [bold]Examples[/bold]
     calyx server stop ~/server
     calyx server stop ~/server --run first
@@ -225,10 +233,18 @@ def stop(
     with terminal() as screen:
         if run is not None:
             from server.folder import ServerFolder
-            from server.submission import stop_run
+            from server.submission import stop_run, wait_for_end
 
-            stop_run(ServerFolder(directory), run)
-            screen.say(f"run {run} is being stopped")
+            folder = ServerFolder(directory)
+            stop_run(folder, run)
+            if folder.running_pid() is None:
+                screen.say(f"run {run} does not go on when the server is up again")
+                return
+            with screen.busy("stopping"):
+                state = wait_for_end(folder, run, _STOP_S).state
+            go_on = f"go on with: calyx server run {directory} --name {run} --resume"
+            how = {"stopped": f"was stopped; {go_on}", "stopping": "is still being stopped"}
+            screen.say(f"run {run} {how.get(state, f'has ended meanwhile: {state}')}")
             return
         from server.launch import stop_running
 

@@ -9,17 +9,12 @@ A yes binds nobody: each instruction is checked again, and each round is charged
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from flwr.app import RecordDict
 
 from client.node import Node
+from client.rehearsal import rehearse
 from client.round import plan_fits, sealing_fits
 from shared.config import Config
-from shared.config.schema import ModelConfig
-from shared.models import build_model
-from shared.models.tryout import torch_device
-from shared.models.vector import dimension
 from shared.protocol.messages import Proposal
 
 
@@ -39,9 +34,7 @@ def consider(content: RecordDict, config: Config, node: Node) -> None:
     policy = node.policy(plan)
     policy.check(config, plan)
     plan_fits(config, plan, records)
-    torch_device(config.training.device)
-    by_record = plan.is_private and plan.unit == "record"
-    size = _checked_size(config.model, records.input_shape, records.classes, config.seed, by_record)
+    size = rehearse(config, plan, records)
     if config.secure_aggregation.scheme != "none":
         sealing_fits(config, plan, size)
         node.sealing()
@@ -51,18 +44,3 @@ def consider(content: RecordDict, config: Config, node: Node) -> None:
         charged = sum(entry.run == proposal.run for entry in ledger.entries())
         to_come = min(proposal.rounds_left, max(plan.rounds - charged, 0))
         ledger.check_affordable(proposal.run, plan.round_event, to_come, policy.budget)
-
-
-@lru_cache(maxsize=16)
-def _checked_size(
-    model: ModelConfig, input_shape: tuple[int, ...], classes: int, seed: int, by_record: bool
-) -> int:
-    """Trainable parameters of a model that can be trained; kept for a process of many clients."""
-    built = build_model(model, input_shape, classes, seed)
-    if by_record:
-        # They load Opacus, which other training does without.
-        from shared.models.private import check_private, try_private
-
-        check_private(built)
-        try_private(built, input_shape)
-    return dimension(built)

@@ -7,7 +7,9 @@ from flwr.app import RecordDict
 from numpy.typing import NDArray
 from torch import nn
 
+from client.audit import Audit
 from client.node import Node
+from client.rehearsal import rehearse
 from client.sealing import integers_to_seal
 from client.sealing_terms import SealingTerms
 from client.training import train_locally
@@ -18,7 +20,6 @@ from shared.encryption import SealingParameters
 from shared.encryption.quantise import contribution
 from shared.errors import EncryptionError, ModelError, PolicyViolation
 from shared.models import build_model
-from shared.models.tryout import torch_device
 from shared.models.vector import dimension, to_vector, trainable_names
 from shared.privacy.noise import NoiseSource
 from shared.privacy.plan import PrivacyPlan
@@ -49,7 +50,7 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
     policy = node.policy(plan)
     policy.check(config, plan)
     plan_fits(config, plan, records)
-    torch_device(config.training.device)
+    rehearse(config, plan, records)
 
     model = build_model(config.model, records.input_shape, records.classes, config.seed)
     received = read_record(read_arrays(content), like=weights_of(model), largest=LARGEST_WEIGHT)
@@ -63,8 +64,10 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
         if not node.is_simulated:
             before = sealing.sent_before(instruction.run, instruction.round, digest)
 
+    noise, audit = node.noise(digest), node.audit(instruction.round)
     # Write-ahead: the cost is on disk before the first gradient is computed. The same bytes again,
-    # from a reply that was kept or from seeded noise, cost nothing: they are no new release.
+    # from a reply that was kept or from seeded noise, cost nothing: they are no new release. All
+    # that can fail for a reason which is known without the records has been tried by now.
     with node.ledger(records) as ledger:
         ledger.charge(
             run=instruction.run,
@@ -77,14 +80,12 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
     if before is not None:
         return before
 
-    noise = node.noise(digest)
     if terms is not None and plan.unit == "record" and plan.noise == "distributed":
         from client.dp_sgd import clipped_gradient_sum
 
-        audit = node.audit(instruction.round)
         vector, _ = clipped_gradient_sum(model, records, plan, noise, audit)
         return _sealed(vector, config, instruction, node, noise, digest, terms)
-    loss = _train(model, records, config, instruction, node, noise)
+    loss = _train(model, records, config, instruction, node, noise, audit)
     if terms is not None:
         vector = _update_vector(model, received, plan, len(records))
         return _sealed(vector, config, instruction, node, noise, digest, terms)
@@ -100,10 +101,10 @@ def _train(
     instruction: TrainInstruction,
     node: Node,
     noise: NoiseSource,
+    audit: Audit,
 ) -> float:
     """Train in place, with all the protection that the client alone gives; return the loss."""
     plan = instruction.plan
-    audit = node.audit(instruction.round)
     if plan.unit == "client" and audit.canaries is not None:
         audit.canaries.stand_in((p for p in model.parameters() if p.requires_grad), plan.clip_norm)
         return 0.0  # it has learned nothing

@@ -22,7 +22,7 @@ from client.sealing_terms import SealingTerms
 from shared.config import Config
 from shared.encryption import PublicSealer, SealingParameters, pack
 from shared.encryption.quantise import Grid, dithered_rounding
-from shared.errors import PolicyViolation
+from shared.errors import PolicyViolation, ProtocolError
 from shared.privacy.noise import NoiseSource
 from shared.privacy.plan import PrivacyPlan
 from shared.privacy.rotation import Rotation
@@ -75,12 +75,17 @@ class SealingState:
         """See that the kept admission is the authority's, and says what it must; before a charge.
 
         Raises:
-            PolicyViolation: it was not admitted, or on other or weaker terms.
-            ProtocolError: what was kept is not the authority's word to this client.
+            PolicyViolation: it was not admitted, or on other or weaker terms; or what was kept is
+                not the authority's word to this client, which no further round mends.
         """
-        admission, context = self._admitted(terms.run)
-        terms.check(admission)
-        self._opened(admission, context)
+        try:
+            admission, context = self._admitted(terms.run)
+            terms.check(admission)
+            self._opened(admission, context)
+        except ProtocolError as error:
+            raise PolicyViolation(
+                f"what was kept of run {terms.run!r} is of no use: {error}"
+            ) from None
 
     def seal(self, values: NDArray[np.int64], server_round: int, terms: SealingTerms) -> RecordDict:
         """Seal integers of shape (length,) for one round of a run it was admitted to.

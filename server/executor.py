@@ -5,7 +5,8 @@ bundle is installed or imported. One warm process, one run at a time.
 
 The claim on a run (`state/task.json`) outlives this process: when it was killed, its successor
 shows the same claim, goes on with the same Flower run, and the run with its last checkpoint. If
-the claim has lapsed meanwhile, the run is handed to Flower again.
+the claim has lapsed meanwhile, the run is handed to Flower again, unless its operator has stopped
+it: Flower takes the claim away for both, so that is written in the run's folder first.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from server.submission import (
     Submission,
     finished,
     hand_over,
+    in_turn,
     read_submission,
     run_of_bundle,
     store,
@@ -153,10 +155,21 @@ class Executor:
             self._again(left)  # taken, and not begun: nobody else has its ticket
         self._task_path.unlink(missing_ok=True)
         for submission in submissions(self._folder):
-            if submission.state == "running":
+            if submission.state in ("running", "stopping"):
                 self._again(submission)
 
-    def _again(self, submission: Submission) -> None:
+    def _again(self, left: Submission) -> None:
+        """Hand a run that was broken off to Flower again; end it if that is what is wanted."""
+        with in_turn(self._folder, left.run) as submission:
+            self._again_or_end(submission)
+
+    def _again_or_end(self, submission: Submission) -> None:
+        if submission.state == "stopping":
+            store(self._folder, finished(submission, "stopped"))
+            _log.info("run %s stopped", submission.run)
+            return
+        if not submission.is_open:
+            return
         if submission.attempts >= MOST_ATTEMPTS:
             error = f"it was broken off {MOST_ATTEMPTS} times; see logs/serverapp.log"
             store(self._folder, finished(submission, "failed", error))
@@ -165,7 +178,7 @@ class Executor:
         hand_over(self._folder, submission, stored_config(self._folder, submission.run))
 
     def _carry_out(self, task: Task) -> None:
-        submission, error = self._submission(task), ""
+        submission, error = self._begun(task), ""
         if submission is not None and not submission.is_open:
             self._report(task, f"it was {submission.state} before it began")
             self._task_path.unlink(missing_ok=True)
@@ -174,20 +187,14 @@ class Executor:
             error = "this run was not started with calyx server run; it is not carried out here"
             _log.error("Flower run %d: %s", task.run_id, error)
         else:
-            submission = replace(submission, state="running", flower_run_id=task.run_id)
-            store(self._folder, submission)
             try:
                 with self._heart(task):
                     self._serve_run(task)
             except Stopped:
                 raise  # the claim stays; whoever comes next goes on
-            except flower.RunNotRunningException:
-                store(self._folder, finished(self._latest(submission), "stopped"))
+            except (_TaskLost, flower.RunNotRunningException):
                 self._task_path.unlink(missing_ok=True)
-                return
-            except _TaskLost:
-                self._task_path.unlink(missing_ok=True)
-                self._again(self._latest(submission))
+                self._again(submission)
                 return
             except CalyxError as failure:
                 error = str(failure)
@@ -197,10 +204,33 @@ class Executor:
                 error = f"unexpected {type(failure).__name__}: {text}; see logs/serverapp.log"
         self._report(task, error)
         if submission is not None:
-            end = finished(self._latest(submission), "failed" if error else "completed", error)
-            store(self._folder, end)
-            _log.info("run %s %s %s", task.run, end.state, error)
+            self._end(submission.run, error)
         self._task_path.unlink(missing_ok=True)
+
+    def _begun(self, task: Task) -> Submission | None:
+        """The run of a task, which from now on goes on, or has ended because it was to stop."""
+        if self._submission(task) is None:
+            return None
+        with in_turn(self._folder, task.run):
+            submission = self._submission(task)  # it may have been stopped and resumed since
+            if submission is None or not submission.is_open:
+                return submission
+            if submission.state == "stopping":
+                begun = finished(submission, "stopped")
+            else:
+                begun = replace(submission, state="running", flower_run_id=task.run_id)
+            store(self._folder, begun)
+            return begun
+
+    def _end(self, run: str, error: str) -> None:
+        """Note how a run ended. What went wrong while it was being stopped is no failure of it."""
+        with in_turn(self._folder, run) as latest:
+            if error and latest.state == "stopping":
+                end = finished(latest, "stopped")
+            else:
+                end = finished(latest, "failed" if error else "completed", error)
+            store(self._folder, end)
+        _log.info("run %s %s %s", run, end.state, error)
 
     def _serve_run(self, task: Task) -> None:
         from server.app import serve
@@ -258,9 +288,6 @@ class Executor:
         if submission is None or not submission.is_carried_out_by(task.run_id, task.ticket):
             return None
         return submission
-
-    def _latest(self, submission: Submission) -> Submission:
-        return read_submission(self._folder, submission.run)
 
     def _report(self, task: Task, error: str) -> None:
         status = flower.SubStatus

@@ -13,7 +13,9 @@ import hashlib
 import hmac
 import json
 import secrets
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,8 +35,10 @@ from shared.process_lock import exclusive
 from shared.protocol import flower_internals as flower
 from shared.protocol.sealing import sum_shape
 
-State = Literal["submitted", "running", "completed", "failed", "stopped"]
-_OPEN: tuple[State, ...] = ("submitted", "running")
+State = Literal["submitted", "running", "stopping", "completed", "failed", "stopped"]
+_OPEN: tuple[State, ...] = ("submitted", "running", "stopping")
+# A command holds a run's folder while it calls the SuperLink, which may take so long.
+_TURN_S, _PAUSE_S = 60.0, 0.05
 # A run that crashes its ServerApp again and again will not be mended by one more try.
 MOST_ATTEMPTS = 5
 # Of the largest object that is taken in; the rest is for what goes with the ciphertexts.
@@ -47,7 +51,8 @@ class Submission:
 
     Attributes:
         run: its name, also in the devices' ledgers.
-        state: submitted (waits for the executor), running, completed, failed or stopped.
+        state: submitted (waits for the executor), running, stopping (its operator wants it to end;
+            whatever ends it now, it is not handed to Flower again), completed, failed or stopped.
         flower_run_id: Flower's number of the latest attempt; 0 while it waits.
         attempts: how often it was handed to Flower.
         ticket_digest: SHA-256 of the ticket in the bundle of the latest attempt, hex.
@@ -174,6 +179,26 @@ def held(run_dir: Path) -> AbstractContextManager[None]:
     return exclusive(run_dir / ".lock", f"another calyx command writes in {run_dir}; wait for it")
 
 
+@contextmanager
+def in_turn(folder: ServerFolder, run: str) -> Iterator[Submission]:
+    """The state of a run, which nobody else changes before the block ends.
+
+    Raises:
+        UsageError: another process has it for too long.
+    """
+    deadline = time.monotonic() + _TURN_S
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(held(folder.run_dir(run)))
+                break
+            except UsageError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(_PAUSE_S)
+        yield read_submission(folder, run)
+
+
 def hand_over(folder: ServerFolder, submission: Submission, config: Config) -> Submission:
     """Give a prepared run to Flower, for the first time or again."""
     ticket = secrets.token_hex(32)
@@ -192,20 +217,37 @@ def hand_over(folder: ServerFolder, submission: Submission, config: Config) -> S
 
 
 def stop_run(folder: ServerFolder, run: str) -> Submission:
-    """End a run that waits or goes on.
+    """End a run that waits or goes on; of one that goes on, soon after this returns.
+
+    That it is to stop is written down before Flower is told. Flower takes the claim on a run away
+    when it is stopped, as it does when it gives an attempt up, and the executor would hand it over
+    again. It also throws away what no device has fetched; a device that trains already has charged
+    itself for that round, and answers as before when the run is resumed.
 
     Raises:
-        UsageError: there is none, it has ended, or the server is down.
+        UsageError: there is none, or it has ended.
+        RunError: the SuperLink cannot be reached; the run ends all the same, later.
     """
-    submission = read_submission(folder, run)
-    if not submission.is_open:
-        raise UsageError(f"run {run!r} has ended already: {submission.state}")
-    if submission.state == "submitted":
-        stopped = finished(submission, "stopped")
-        store(folder, stopped)
-        return stopped
-    with Control(folder) as control:
-        control.stop_run(submission.flower_run_id)
+    read_submission(folder, run)
+    with in_turn(folder, run) as submission:
+        if not submission.is_open:
+            raise UsageError(f"run {run!r} has ended already: {submission.state}")
+        if submission.state == "submitted":
+            stopping = finished(submission, "stopped")
+        else:
+            stopping = replace(submission, state="stopping")
+        store(folder, stopping)
+    if stopping.flower_run_id and folder.running_pid() is not None:
+        with Control(folder) as control:
+            control.stop_run(stopping.flower_run_id)
+    return stopping
+
+
+def wait_for_end(folder: ServerFolder, run: str, timeout_s: float) -> Submission:
+    """The state of a run once it has ended, or as it is when the time is up."""
+    deadline = time.monotonic() + timeout_s
+    while (submission := read_submission(folder, run)).is_open and time.monotonic() < deadline:
+        time.sleep(_PAUSE_S)
     return submission
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from audit.audited_run import AuditedRun
-from audit.evidence import EvidenceStore
+from audit.evidence import OF_EVERY_REPORT, EvidenceStore
 from audit.report.section import Section
 
 
@@ -20,8 +20,9 @@ class LimitsSection(Section):
     limits: tuple[Limit, ...]
 
 
-def find(run: AuditedRun, _: EvidenceStore) -> LimitsSection:
+def find(run: AuditedRun, store: EvidenceStore) -> LimitsSection:
     """List what is not covered in a run of this configuration."""
+    was_attacked = not OF_EVERY_REPORT.issuperset(store.names())
     privacy, federation = run.config.privacy, run.config.federation
     person = (
         Limit(
@@ -45,9 +46,14 @@ def find(run: AuditedRun, _: EvidenceStore) -> LimitsSection:
         person,
         Limit(
             name="simulation",
-            text="This was a simulation: all parties ran on one machine, its noise follows from "
-            "the seed in the run folder, and whoever has that can subtract it. The figures say "
-            "what a real run of this form would cost. They protect nobody's data here.",
+            text="This was a simulation: all parties ran on one machine"
+            + (
+                ", its noise follows from the seed in the run folder, and whoever has that can "
+                "subtract it. The figures say what a real run of this form would cost. They "
+                "protect nobody's data here."
+                if run.config.is_private
+                else "."
+            ),
         ),
         Limit(
             name="accesses outside the ledgers",
@@ -82,7 +88,9 @@ def find(run: AuditedRun, _: EvidenceStore) -> LimitsSection:
         Limit(
             name="other attacks",
             text="A lower bound is what the attacks of this audit found. Others may find more, up "
-            "to the guarantee; that no attack succeeded is no guarantee.",
+            "to the guarantee; that no attack succeeded is no guarantee."
+            if was_attacked
+            else "None was made for this report. That none succeeded would be no guarantee.",
         ),
     ]
     if not run.config.is_private:

@@ -115,4 +115,4 @@ def _judgement(epsilon: float) -> str:
             "A reasonable guarantee (ε between 1 and 10) by the tiers of Ponomareva et al. 2023: "
             "weak against the worst imaginable attacker, in practice usually much better."
         )
-    return "A weak guarantee (ε above 10): by itself it promises little; look at what was measured."
+    return "A weak guarantee (ε above 10): by itself it promises little."

@@ -68,10 +68,10 @@ def find(run: AuditedRun, _: EvidenceStore) -> UncountedSection:
             ),
             Access(
                 name="record counts",
-                status="public" if privacy.record_counts == "public" else "none",
+                status="public" if config.tells_record_counts else "none",
                 text="How many records each client holds is declared public and known to the "
                 "server."
-                if privacy.record_counts == "public"
+                if config.tells_record_counts
                 else f"Every client counts as {privacy.nominal_records} records; its own number "
                 "does not leave it.",
             ),
@@ -80,7 +80,8 @@ def find(run: AuditedRun, _: EvidenceStore) -> UncountedSection:
                 status="not counted" if _clients_tell(run) else "none",
                 text="Clients send exact loss or accuracy on their own records."
                 if _clients_tell(run)
-                else "No client sends loss, accuracy or an exact count.",
+                else "No client sends loss or accuracy"
+                + (", nor an exact count." if not config.tells_record_counts else "."),
             ),
             Access(
                 name="how records were divided",

@@ -28,12 +28,20 @@ from audit.findings.canaries import CanarySection
 from audit.report.headline import headline
 from audit.report.schema import AuditFacts, Report, RunFacts, Step
 from audit.report.section import LowerBound, Section
+from audit.witnesses import run_head
 from shared.config.load import digest
 from shared.errors import EvidenceError
 
 Find = Callable[[AuditedRun, EvidenceStore], Section | None]
 
 SETUP = "audit-setup"
+# Who has signed the head cannot be in here: it is signed when the report is finished.
+_STANDING = (
+    "Heads and numbers are what this folder says of itself. Whoever may write it can take earlier "
+    "audits away, or make run and audit anew as a whole; audits of a copy are not counted. Whether "
+    "somebody who is not the auditee has signed the head, since when, and as which audit of this "
+    "run it was brought to him, is told by calyx audit verify --authority-key."
+)
 
 # Sections that need an attack: field of the report, and what makes it from the evidence.
 ATTACK_SECTIONS: dict[str, Find] = {
@@ -153,4 +161,7 @@ def _audit_facts(store: EvidenceStore) -> AuditFacts:
         evidence_head=store.head,
         evidence_lines=store.count,
         earlier_audits=tuple(store.earlier),
+        run_head=run_head(store),
+        number=len(store.earlier) + 1 if setup else 0,
+        standing=_STANDING,
     )

@@ -65,6 +65,11 @@ class AuditFacts(Section):
     earlier_audits: tuple[str, ...] = Field(
         description="heads of the evidence of earlier audits of this run, put aside by this one"
     )
+    run_head: str = Field(description="hash over all files of the run: the same for all its audits")
+    number: int = Field(
+        description="of this audit among those that this folder knows of; 0: no audit"
+    )
+    standing: str = Field(description="what number and head show by themselves, and what not")
 
 
 class Headline(Section):
