@@ -55,9 +55,7 @@ class Side:
         )
         self.sealer = PublicSealer(self.parameters, opening.public_context)
         witness = Witness(None)
-        run = SealedRun(
-            "run", CONFIG, plan, self.parameters, ["w"], authority, opening, witness
-        )
+        run = SealedRun("run", CONFIG, plan, self.parameters, ["w"], authority, opening, witness)
         step = SealedStep(run, Aggregator(CONFIG.federation), UnionStep(CONFIG.federation))
         self.collection = SealedCollection(
             RoundRecord(1, list(NAMES)), {}, step, lambda pending: None
