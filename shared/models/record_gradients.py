@@ -68,7 +68,7 @@ class RecordGradients:
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._handles = [
             layer.register_forward_hook(self._keeper(name))
-            for name, layer in _layers_with_parameters(model)
+            for name, layer in layers_with_parameters(model)
         ]
 
     def close(self) -> None:
@@ -185,7 +185,7 @@ def watched(model: nn.Module) -> Iterator[RecordGradients]:
         gradients.close()
 
 
-def _layers_with_parameters(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+def layers_with_parameters(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
     """Layers to hook: those with trainable parameters of their own, and not just a second name
     for a parameter of a layer below (Opacus' DPLSTM).
 
@@ -198,7 +198,7 @@ def _layers_with_parameters(model: nn.Module, name: str = "") -> Iterator[tuple[
     if own and not has_grad_sampler(model):
         return
     for child_name, child in model.named_children():
-        yield from _layers_with_parameters(child, f"{name}.{child_name}" if name else child_name)
+        yield from layers_with_parameters(child, f"{name}.{child_name}" if name else child_name)
 
 
 def _gradients_of(
