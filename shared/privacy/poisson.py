@@ -34,7 +34,8 @@ Floats = NDArray[np.float64]
 # The one limit of the sampler: relative errors of probabilities stay below 1e-10, so that a million
 # values in a hundred releases add less than 0.02 to epsilon even if all errors pointed one way.
 LARGEST_MEAN = 1e10
-# NumPy multiplies uniform variables below this; see above for what that loses. PTRS is for larger means.
+# NumPy multiplies uniform variables below this; see above for what that loses. PTRS is for larger
+# means.
 _SMALLEST_TRANSFORMED = 10.0
 # The published hat is too low by up to .0057 (at a mean of 15): a test goes through the means.
 _LOG_HIGHER = 0.01
