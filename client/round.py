@@ -54,7 +54,11 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
 
     model = build_model(config.model, records.input_shape, records.classes, config.seed)
     received = read_record(read_arrays(content), like=weights_of(model), largest=LARGEST_WEIGHT)
-    load_weights(model, received)
+    by_record = plan.is_private and plan.unit == "record"
+    # Buffers are the model's own: whether records can be kept apart was tried with these, and a
+    # sender could choose others that hide for the trial what they do in training.
+    own = {name: w for name, w in weights_of(model).items() if name not in _parameter_names(model)}
+    load_weights(model, {**received, **own} if by_record else received)
     digest = instruction.digest(config, received)
     terms = before = None
     if config.secure_aggregation.scheme != "none":
@@ -91,7 +95,18 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
         return _sealed(vector, config, instruction, node, noise, digest, terms)
     may_tell = not plan.is_private or config.privacy.release_metrics
     metrics = {"train-loss": loss} if may_tell else {}
-    return train_reply(to_record(weights_of(model)), plan.declared_records, metrics)
+    trained = weights_of(model)
+    if by_record:
+        # What has no noise does not leave, whatever the model's code has written there.
+        noised = _parameter_names(model, trainable=True)
+        trained = {name: w if name in noised else received[name] for name, w in trained.items()}
+    return train_reply(to_record(trained), plan.declared_records, metrics)
+
+
+def _parameter_names(model: nn.Module, *, trainable: bool = False) -> set[str]:
+    """All names of a model's parameters; one that is used in two places has two."""
+    named = model.named_parameters(remove_duplicate=False)
+    return {name for name, parameter in named if parameter.requires_grad or not trainable}
 
 
 def _train(

@@ -32,6 +32,9 @@ from shared.protocol.sealing import SealingOffer, rotation_seed, sealed_reply, s
 from shared.protocol.signed import canonical
 from shared.protocol.tags import TagKeys
 
+# Runs whose admission is kept: a device is in one or two at a time.
+_MOST_ADMISSIONS = 20
+
 
 @dataclass(frozen=True)
 class SealingState:
@@ -70,6 +73,7 @@ class SealingState:
         fields = {"parameters": offer.parameters.to_json(), "admission": admission.to_json()}
         _write(self._path(offer.run, "context"), offer.public_context)
         _write(self._path(offer.run, "json"), json.dumps(fields).encode())
+        self._forget_old()
 
     def check(self, terms: SealingTerms) -> None:
         """See that the kept admission is the authority's, and says what it must; before a charge.
@@ -120,7 +124,7 @@ class SealingState:
 
     @property
     def _kept(self) -> KeptReply:
-        return KeptReply(self.directory / f"{self.client.encode().hex()}.last-reply")
+        return KeptReply(self.directory / f"{self._prefix}.last-reply")
 
     def _occasion(self, run: str, server_round: int, instruction: str) -> Occasion:
         admission, _ = self._admitted(run)
@@ -140,10 +144,28 @@ class SealingState:
         sealing = ContributorIdentity.load(self.identity_path).sealing
         return admission.open(sealing, self.authority_key, context)
 
+    def _forget_old(self) -> None:
+        """Keep the newest admissions only: a server can open as many runs as it likes.
+
+        Whoever is still in an older run is refused there, uncharged, until it is offered again.
+        """
+        kept = [
+            (path.stat().st_mtime_ns, path)
+            for path in self.directory.glob(f"{self._prefix}-*.json")
+        ]
+        for _, path in sorted(kept)[:-_MOST_ADMISSIONS]:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".context").unlink(missing_ok=True)
+
+    @property
+    def _prefix(self) -> str:
+        # A name can be longer than a file's, and simulated clients share a folder.
+        return hashlib.sha256(canonical("admission-files", self.client)).hexdigest()[:32]
+
     def _path(self, run: str, suffix: str) -> Path:
         # The run's name comes from the server: it must not choose a path, nor share another's.
-        name = hashlib.sha256(canonical("admission-file", run, self.client)).hexdigest()
-        return self.directory / f"{name}.{suffix}"
+        name = hashlib.sha256(canonical("admission-file", run)).hexdigest()
+        return self.directory / f"{self._prefix}-{name}.{suffix}"
 
 
 def integers_to_seal(

@@ -70,7 +70,8 @@ def protect_update(
         if name in updates:
             clipped = torch.zeros_like(updates[name]) if factor is None else updates[name] * factor
             drawn = noise.gaussian(tuple(tensor.shape), std)
-            protected[name] = (_wide(tensor) + clipped + drawn).to(tensor.dtype)
+            # Noise first: a large weight would round away part of what it was added to before.
+            protected[name] = (_wide(tensor) + (clipped + drawn)).to(tensor.dtype)
     return protected
 
 

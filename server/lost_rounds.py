@@ -9,6 +9,8 @@ fault          the round                                                        
 ``unfit``      the released sum is none of honest clients (`server.sum_bound`)        3 in all
 ``no-reply``   not one usable reply                                                   2 in a row
 ``too-few``    too few usable replies                                                 3 in a row
+the last two   both together                                                          6, if that
+                                                                                      is a third
 =============  =====================================================================  ==========
 
 *Refused and unfit sums are counted over the whole run*, not in a row: a client that spoils every
@@ -20,7 +22,9 @@ Two refused ones, because the first may come of a fault that is over, such as a 
 restored from a copy; three unfit ones, because the step was left out, the model is none the worse,
 and whoever is behind it can be looked for meanwhile. Clients that do not answer come back, so
 rounds with too few replies count in a row only. Two rounds without any reply are a fault of all,
-such as a model that none of them can train, and the next would show it again.
+such as a model that none of them can train, and the next would show it again. But a client without
+which there are too few could answer every third round and have the others pay for three of each
+step; so six such rounds are too many where they are a third of all rounds.
 
 Counts come from the history in the checkpoint, so a crash does not begin them anew. Whoever
 resumes a stopped run has looked into it; it goes on with the next round, and stops at the next
@@ -37,6 +41,8 @@ from server.outcome import said
 REFUSED, UNFIT, NO_REPLY, TOO_FEW = "refused", "unfit", "no-reply", "too-few"
 MOST_IN_ALL = {REFUSED: 2, UNFIT: 3}
 MOST_IN_A_ROW = {NO_REPLY: 2, TOO_FEW: 3}
+# Of rounds with too few replies, where they are at least one in `ONE_IN` of all rounds so far.
+MOST_SCATTERED, ONE_IN = 6, 3
 
 _WORDS = {
     REFUSED: "the key authority refused the sums of {rounds} and cannot say because of whom",
@@ -64,7 +70,7 @@ def reason_to_stop(history: Sequence[Mapping[str, Any]]) -> str | None:
         most = MOST_IN_ALL[fault]
         lost = [event for event in history if event.get("fault") == fault]
     else:
-        fault, most, lost = _in_a_row(history)
+        fault, most, lost = _few_replies(history)
     if len(lost) < most:
         return None
     numbers = [str(event["round"]) for event in lost[-most:]]
@@ -75,13 +81,19 @@ def reason_to_stop(history: Sequence[Mapping[str, Any]]) -> str | None:
     )
 
 
-def _in_a_row(
+def _few_replies(
     history: Sequence[Mapping[str, Any]],
 ) -> tuple[str, int, list[Mapping[str, Any]]]:
-    """The last rounds with too few replies; of these without any, fewer are borne."""
+    """The last rounds with too few replies; of these without any, fewer are borne.
+
+    Or all of them, where they are a large part of the run.
+    """
     for fault, counted in ((NO_REPLY, {NO_REPLY}), (TOO_FEW, {NO_REPLY, TOO_FEW})):
         most = MOST_IN_A_ROW[fault]
         last = [event for event in history[-most:] if event.get("fault") in counted]
         if len(last) == most:
             return fault, most, last
+    all_lost = [event for event in history if event.get("fault") in (NO_REPLY, TOO_FEW)]
+    if ONE_IN * len(all_lost) >= len(history):
+        return TOO_FEW, MOST_SCATTERED, all_lost
     return TOO_FEW, MOST_IN_A_ROW[TOO_FEW], []

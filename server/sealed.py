@@ -196,6 +196,8 @@ class SealedCollection:
             raise ProtocolError("the receipt is not signed with the key this client enrolled with")
         if any(receipt.nonce == other.nonce for other in self._receipts):
             raise ProtocolError("the receipt has the nonce of another client's")
+        if any(receipt.upload_hash == other.upload_hash for other in self._receipts):
+            raise ProtocolError("the upload is the same as another client's")
 
     def combine(self) -> Combined:
         """See `Collection`."""

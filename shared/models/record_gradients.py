@@ -68,7 +68,7 @@ class RecordGradients:
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._handles = [
             layer.register_forward_hook(self._keeper(name))
-            for name, layer in _layers_with_parameters(model)
+            for name, layer in layers_with_parameters(model)
         ]
 
     def close(self) -> None:
@@ -143,6 +143,7 @@ class RecordGradients:
                     f"the input of layer {call.name} is changed in place after the layer used "
                     "it, so its gradient is lost: use an operation that is not in place"
                 )
+            _check_precision(call, grad_output)
             if call.inputs.shape[0] != n or grad_output.shape[0] != n:
                 raise ModelError(
                     f"layer {call.name} does not keep the batch dimension first, so records "
@@ -150,6 +151,22 @@ class RecordGradients:
                 )
             parts.extend(_gradients_of(call.layer, call.inputs, grad_output))
         return _with_shared_parameters_merged(parts)
+
+
+def _check_precision(call: _Call, grad_output: torch.Tensor) -> None:
+    """Refuse what the bounds of `shared.models.layer_gradients` were not made for.
+
+    They allow for the rounding of float32. That of float16 and bfloat16 is 10^4 times as large, and
+    squares of float64 values can vanish where the values do not.
+    """
+    x = call.inputs
+    for tensor in (grad_output, x) if x.is_floating_point() or x.is_complex() else (grad_output,):
+        if tensor.dtype != torch.float32:
+            raise ModelError(
+                f"layer {call.name} ({type(call.layer).__name__}) cannot be trained privately: it "
+                f"computes in {tensor.dtype}, and its gradients can only be bounded in "
+                "torch.float32; take casts and autocast out of the model"
+            )
 
 
 def clip_factors(norms: torch.Tensor, clip_norm: float) -> torch.Tensor:
@@ -168,7 +185,7 @@ def watched(model: nn.Module) -> Iterator[RecordGradients]:
         gradients.close()
 
 
-def _layers_with_parameters(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+def layers_with_parameters(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
     """Layers to hook: those with trainable parameters of their own, and not just a second name
     for a parameter of a layer below (Opacus' DPLSTM).
 
@@ -181,7 +198,7 @@ def _layers_with_parameters(model: nn.Module, name: str = "") -> Iterator[tuple[
     if own and not has_grad_sampler(model):
         return
     for child_name, child in model.named_children():
-        yield from _layers_with_parameters(child, f"{name}.{child_name}" if name else child_name)
+        yield from layers_with_parameters(child, f"{name}.{child_name}" if name else child_name)
 
 
 def _gradients_of(

@@ -298,7 +298,9 @@ def _rdp_epsilon(key: tuple[_Use, ...], delta: float) -> float:
         by_order = np.zeros(len(ORDERS))
         for use in key:
             by_order += use.count * _rdp_at_integer_orders(replace(use, count=1))
-        return epsilon_with_cuts(by_order, delta)
+        # Each mechanism is made for the releases of one run; a ledger has many.
+        runs = sum(use.count / use.skellam.releases for use in key if use.skellam is not None)
+        return epsilon_with_cuts(by_order, delta, runs)
     from dp_accounting.rdp import compute_epsilon
 
     total = np.zeros(len(_RDP_ORDERS))

@@ -2,9 +2,10 @@
 
 NumPy's sampler decides by ``k log(mean) - mean - lgamma(k + 1)``. At a mean of 1e10 these are
 numbers of 1e11 that cancel to a few units, so double precision leaves probabilities that are off by
-up to a part in 25,000, in a pattern that depends on k. And at means of 10 to 1000 what it compares
-a uniform variable with is up to 1.006, so that these values come up too seldom. Integer noise is
-there so that nothing has to be said about rounding; so neither is left here.
+up to a part in 25,000, in a pattern that depends on k. At many means of 10 to 1000 what it compares
+a uniform variable with is above 1 for some k, by up to .006, and these come up too seldom: by up to
+3 parts in 100,000. That would hardly show in an epsilon. But integer noise is there so that
+nothing has to be said about rounding; so neither is left here.
 
 The method is the transformed rejection of Hörmann 1993 (PTRS), as in NumPy, with
 
@@ -14,7 +15,9 @@ The method is the transformed rejection of Hörmann 1993 (PTRS), as in NumPy, wi
 * a hat that is one per cent higher, so that it is above the probabilities everywhere.
 
 What remains is the grid of 2^-53 of the one uniform variable: a probability is off by a part in
-1e16 / (5 sqrt(mean)), 2e10 at the largest mean.
+1e16 / (5 sqrt(mean)), 2e10 at the largest mean. Below a mean of 10, where NumPy multiplies such
+variables, it is a part in 1e16 times the mean, so ten digits need a mean of 1e-6. Less noise has no
+epsilon to speak of.
 """
 
 from __future__ import annotations
@@ -31,7 +34,8 @@ Floats = NDArray[np.float64]
 # The one limit of the sampler: relative errors of probabilities stay below 1e-10, so that a million
 # values in a hundred releases add less than 0.02 to epsilon even if all errors pointed one way.
 LARGEST_MEAN = 1e10
-# NumPy multiplies uniform variables below this, which loses nothing. PTRS is for larger means.
+# NumPy multiplies uniform variables below this; see above for what that loses. PTRS is for larger
+# means.
 _SMALLEST_TRANSFORMED = 10.0
 # The published hat is too low by up to .0057 (at a mean of 15): a test goes through the means.
 _LOG_HIGHER = 0.01

@@ -38,7 +38,8 @@ records clamps nothing; 4.5 deviations clamp 7 in a million coordinates of the l
 **Limits.** So that no field overflows, a client's noise is cut at `noise_limit`. Over all
 coordinates, contributors and releases any cut has probability at most p = 1e-15 (Chernoff). Short
 of that event the mechanism is the one analysed in `shared.privacy.skellam`, so it is
-(eps, delta)-private with delta = delta_rdp + (1 + e^eps) p; `epsilon` accounts for it.
+(eps, delta)-private with delta = delta_rdp + (1 + e^eps) p; `epsilon` accounts for it, and a ledger
+for each run in it.
 """
 
 from __future__ import annotations
@@ -185,16 +186,23 @@ class SkellamMechanism:
     ) -> float:
         """Epsilon of so many releases, by default all; infinite if delta is too small."""
         count = self.releases if releases is None else releases
-        return epsilon_with_cuts(count * self.rdp(sampling_rate), delta)
+        return epsilon_with_cuts(count * self.rdp(sampling_rate), delta, count / self.releases)
 
 
-def epsilon_with_cuts(rdp: Floats, delta: float) -> float:
+def epsilon_with_cuts(rdp: Floats, delta: float, runs: float) -> float:
     """Epsilon of composed RDP at `ORDERS`, with what cutting the noise adds to delta.
 
-    The cut costs (1 + e^eps) p of delta. eps depends on what is left, so one more is allowed for.
+    A cut costs (1 + e^eps) p of delta. eps depends on what is left, so one more is allowed for.
+
+    Args:
+        rdp: of all releases together.
+        delta: in all.
+        runs: how many runs' releases these are, each of probability p of any cut; a part of one
+            counts as one.
     """
+    cut = max(1.0, runs) * _CUT_PROBABILITY
     first = rdp_to_epsilon(rdp, delta)
-    spare = delta - (1 + math.exp(min(first + 1, 700.0))) * _CUT_PROBABILITY
+    spare = delta - (1 + math.exp(min(first + 1, 700.0))) * cut
     epsilon = rdp_to_epsilon(rdp, spare) if spare > 0 else math.inf
     return epsilon if epsilon <= first + 1 else math.inf
 

@@ -222,3 +222,14 @@ def test_offer_for_a_run_that_is_not_sealed_is_refused() -> None:
         policy.check_offer(Config())
     policy.check_offer(with_minimum(3))
     assert np.isfinite(policy.privacy.max_epsilon)
+
+
+def test_a_server_cannot_fill_the_disk_with_runs(side: Side) -> None:
+    folder = side.folder / "admissions"
+    for number in range(23):
+        side.admit(f"run-{number}")
+    assert len(list(folder.glob("*.json"))) == len(list(folder.glob("*.context"))) == 20
+    with pytest.raises(PolicyViolation, match="not admitted"):
+        side.train("run-2")
+    assert side.charges() == []
+    side.train("run-22")

@@ -106,6 +106,28 @@ def test_whatever_was_learnt_moves_the_result_by_at_most_the_clip_norm(
     assert distance(result, before) <= 0.5 * (1 + 1e-6)
 
 
+def test_the_weights_round_only_what_is_noised_already(plan: PrivacyPlan) -> None:
+    """Else they would round the bare update, by half a digit of theirs in each coordinate."""
+
+    class Drawn(NoNoise):
+        def __init__(self, value: float) -> None:
+            super().__init__()
+            self.value = value
+
+        def gaussian(self, shape: tuple[int, ...], std: float) -> torch.Tensor:
+            return torch.full(shape, self.value, dtype=torch.float64)
+
+    before = {"w": torch.full((3,), 1e6, dtype=torch.float64)}
+    nothing = {"w": torch.zeros(3, dtype=torch.float64)}
+    learnt, moved_by_one = {"w": before["w"] + 1}, {"w": nothing["w"] + 1}
+    clipped = float(protect_update(nothing, moved_by_one, plan, Drawn(0.0))["w"][0])
+    for total in np.linspace(-1, 1, 21) * 2.0**-34:  # within half a unit in the last place of 1e6
+        drawn = float(total) - clipped
+        one = protect_update(before, learnt, plan, Drawn(drawn))
+        other = protect_update(before, before, plan, Drawn(clipped + drawn))
+        assert torch.equal(one["w"], other["w"])
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("name", ["layer.weight", "temperature"])
 def test_an_update_that_is_not_finite_counts_as_zero_and_is_noised_all_the_same(

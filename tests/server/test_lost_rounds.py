@@ -31,6 +31,17 @@ def test_rounds_with_too_few_replies_are_counted_in_a_row() -> None:
     assert reason_to_stop(history("", *["too-few"] * most)) is not None
 
 
+def test_a_client_that_answers_now_and_then_does_not_have_the_others_pay_for_ever() -> None:
+    for pattern in (["too-few", "too-few", ""], ["no-reply", ""], ["too-few", "", ""]):
+        told: list[str] = []
+        while reason_to_stop(history(*told)) is None:
+            told.append(pattern[len(told) % len(pattern)])
+            assert len(told) < 20, pattern
+        assert sum(map(bool, told)) == 6
+    # Fewer than a third come from devices that are away at times.
+    assert reason_to_stop(history(*["too-few", "", "", ""] * 30, "too-few")) is None
+
+
 def test_two_rounds_without_any_reply_are_enough_and_the_clients_reasons_are_told() -> None:
     said = {"failed": [{"client": "7", "reason": "no BatchNorm"}]}
     lost = [event | said for event in history("no-reply", "no-reply")]

@@ -146,6 +146,26 @@ class UsesAWeightOfTheLayer(Base):
         return logits
 
 
+class ComputesIn(nn.Module):
+    """One layer in another precision: sums of float16 products are off by parts in a thousand."""
+
+    def __init__(self, precision: torch.dtype) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(4, 8, dtype=precision), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        inner = self.inner(x.to(self.inner.weight.dtype))
+        logits: torch.Tensor = self.outer(inner.float())
+        return logits
+
+
+class CastsItself(Base):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits: torch.Tensor = self.layer(x)
+        return logits.float()
+
+
 class Fails(Base):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         raise ValueError("my own\nreason")
@@ -161,6 +181,10 @@ class Fails(Base):
         (DrawsWithoutPyTorch(), "random numbers"),
         (DrawsForNothing(), "random numbers"),
         (UsesAWeightOfTheLayer(), "layer.weight is used outside"),
+        (ComputesIn(torch.float16), "layer inner .* computes in torch.float16"),
+        (ComputesIn(torch.bfloat16), "layer inner .* computes in torch.bfloat16"),
+        (ComputesIn(torch.float64), "layer inner .* computes in torch.float64"),
+        (CastsItself(), "layer layer .* computes in torch.bfloat16"),
         (Fails(), "ValueError: my own reason"),
     ],
     ids=[
@@ -171,6 +195,10 @@ class Fails(Base):
         "own random",
         "unused random",
         "weight",
+        "float16",
+        "bfloat16",
+        "float64",
+        "autocast",
         "fails",
     ],
 )

@@ -65,6 +65,24 @@ def test_the_model_is_left_as_it_was() -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_an_activation_does_not_hide_a_difference() -> None:
+    # Under the weights of the trial nothing gets through it, under a sender's weights it would.
+    assert record_blocks(HiddenByAnActivation(), (3,), (8, 16)).sizes == (1,)
+
+
+def test_layers_of_odd_sizes_are_where_one_draw_was_not_enough() -> None:
+    # Six columns: some processors add them up otherwise at every fourth row. In one draw of weights
+    # all that shows it was below zero, and a ReLU follows.
+    model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3))
+    sizes = record_blocks(model, (5,), (32,)).sizes
+    rng = torch.Generator().manual_seed(3)
+    weight, bias = torch.randn(6, 5, generator=rng), torch.randn(6, generator=rng)
+    x = torch.rand(sizes[-1], 5, generator=rng)
+    order = torch.randperm(sizes[-1], generator=rng)
+    apart = [nn.functional.linear(rows, weight, bias) for rows in (x, x[order])]
+    assert torch.equal(apart[0][order], apart[1])
+
+
 class Elementwise(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -95,6 +113,26 @@ class DependsOnThePlace(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         places = torch.arange(len(x), dtype=x.dtype).view(-1, 1)
         logits: torch.Tensor = self.layer(x * (1 + 1e-6 * places))
+        return logits
+
+
+class Placed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        places = torch.arange(len(x), dtype=x.dtype).view(-1, 1)
+        return x * self.weight * (1 + 1e-6 * places)
+
+
+class HiddenByAnActivation(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.placed, self.head = Placed(), nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(torch.relu(self.placed(x) - 100))
         return logits
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import mpmath
@@ -35,6 +36,34 @@ def test_the_hat_is_above_the_probabilities_everywhere() -> None:
     for mean in np.concatenate([np.linspace(10, 20, 81), np.geomspace(20, LARGEST_MEAN, 60)]):
         _, log_ratio = proposal(uniform, float(mean))
         assert log_ratio.max() <= 0, mean
+
+
+@pytest.mark.parametrize("mean", [10.0, 14.875, 15.0, 40.3, 300.0])
+def test_the_law_of_the_values_is_right_to_ten_digits(mean: float) -> None:
+    """Integrated over the uniform variable, not drawn: the chance to propose and accept each k."""
+    deviation = math.sqrt(mean)
+    low, high = max(0, math.floor(mean - 8 * deviation)), math.ceil(mean + 8 * deviation)
+    wanted = np.arange(low, high + 2) - math.floor(mean)
+    # Where the proposal goes from k - 1 to k: it grows with the uniform variable.
+    below, above = np.full(len(wanted), -0.5), np.full(len(wanted), 0.5)
+    for _ in range(60):
+        middle = (below + above) / 2
+        reached = proposal(middle, mean)[0] >= wanted
+        below, above = np.where(reached, below, middle), np.where(reached, middle, above)
+    points, weights = np.polynomial.legendre.leggauss(40)
+    found = np.zeros(len(wanted) - 1)
+    for number, (start, end) in enumerate(itertools.pairwise(above)):
+        inner = [0.0] if start < 0 < end else []  # what is integrated has an edge there
+        cuts = [start, *inner, end]
+        for first, last in itertools.pairwise(cuts):
+            for left, right in itertools.pairwise(np.linspace(first, last, 5)):
+                uniform = (left + right) / 2 + (right - left) / 2 * points
+                offset, log_ratio = proposal(np.clip(uniform, start, end - 1e-17), mean)
+                accepted = np.where(offset == wanted[number], np.exp(log_ratio), 0.0)
+                found[number] += (right - left) / 2 * float(weights @ np.minimum(accepted, 1))
+    exact = stats.poisson(mean).pmf(np.arange(low, high + 1))
+    ratio = found / found.sum() * exact.sum() / exact
+    assert np.abs(ratio - 1).max() < 1e-10
 
 
 @pytest.mark.parametrize("mean", [0.0, 3.0, 10.0, 14.875, 40.0])

@@ -12,6 +12,7 @@ import pytest
 from shared.encryption import derive_parameters, largest_value_bound
 from shared.encryption.quantise import Grid, bounded_rounding, clipped, dithered_rounding
 from shared.errors import PrivacyError
+from shared.privacy.accounting import PrivacyEvent, spent
 from shared.privacy.rotation import Rotation
 from shared.privacy.skellam import gaussian_epsilon
 from shared.privacy.skellam_mechanism import (
@@ -156,6 +157,25 @@ def test_a_delta_below_what_cutting_the_noise_costs_gives_no_guarantee():
     mechanism = DIGITS(noise_multiplier=8.4)
     assert mechanism.epsilon(1e-10) < 6
     assert mechanism.epsilon(1e-15) == math.inf
+
+
+def test_each_run_of_a_ledger_adds_its_own_chance_of_a_cut():
+    """A hundred runs of one round: a hundred times the chance that one run of a hundred has."""
+
+    def cost(mechanism: SkellamMechanism, runs: int) -> float:
+        events = [
+            PrivacyEvent("skellam", "record", 3.2, "full", 1.0, mechanism.releases, other, None)
+            for other in (replace(mechanism, clamp=mechanism.clamp + n) for n in range(runs))
+        ]
+        return spent(events, 1e-5).epsilon
+
+    one_long = cost(DIGITS(noise_multiplier=3.2, releases=100), 1)
+    assert 16 < one_long < 20
+    short = DIGITS(noise_multiplier=3.2, releases=1)
+    # 100 p e^(eps + 1) is above delta: nothing is left to promise.
+    assert cost(short, 100) == math.inf
+    assert cost(short, 10) < one_long
+    assert short.epsilon(1e-5, releases=100) == math.inf
 
 
 def test_shares_add_up_and_keep_their_limit():

@@ -1,0 +1,101 @@
+"""What the key authority would refuse a whole sum for costs its sender its place, on arrival."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Message, RecordDict
+
+from authority.local import LocalAuthority
+from client.identity import ContributorIdentity
+from server.rounds import Member, RoundRecord
+from server.sealed import SealedCollection, SealedRun, SealedStep, UnionStep
+from server.strategy import Aggregator
+from server.witness import Witness
+from shared.config.load import build, digest, from_settings
+from shared.encryption import PublicSealer, SealedVector, pack
+from shared.errors import ProtocolError
+from shared.privacy.plan import make_plan
+from shared.protocol.receipts import Receipt, fresh_nonce
+from shared.protocol.sealing import (
+    common_plan_digest,
+    sealed_reply,
+    sealing_parameters,
+    sum_shape,
+)
+
+CONFIG = build(
+    from_settings(
+        [
+            "federation.clients=3",
+            "privacy.noise=distributed",
+            "privacy.sampling=full",
+            "secure_aggregation.scheme=bfv",
+        ]
+    )
+)
+NAMES = ("first", "second", "third")
+SIZE = 50
+
+
+class Side:
+    """Three clients with keys of their own, and the server's collection of their first round."""
+
+    def __init__(self, folder: Path, authority: LocalAuthority) -> None:
+        self.identities = {n: ContributorIdentity.create(folder / f"{n}.key") for n in NAMES}
+        authority.roster.approve([i.request(n) for n, i in self.identities.items()])
+        plan = make_plan(CONFIG, 60, sum_shape(CONFIG, SIZE))
+        self.parameters = sealing_parameters(CONFIG, plan, SIZE)
+        opening = authority.open_run(
+            "run", self.parameters, 3, NAMES, common_plan_digest(plan), digest(CONFIG)
+        )
+        self.sealer = PublicSealer(self.parameters, opening.public_context)
+        witness = Witness(None)
+        run = SealedRun("run", CONFIG, plan, self.parameters, ["w"], authority, opening, witness)
+        step = SealedStep(run, Aggregator(CONFIG.federation), UnionStep(CONFIG.federation))
+        self.collection = SealedCollection(
+            RoundRecord(1, list(NAMES)), {}, step, lambda pending: None
+        )
+
+    def sealed(self) -> SealedVector:
+        return self.sealer.seal_slots(pack(np.ones(SIZE, np.int64), self.parameters))
+
+    def receipt(self, client: str, sealed: SealedVector, **changes: object) -> Receipt:
+        plain = Receipt("run", 1, client, self.parameters.digest, sealed.digest, fresh_nonce())
+        changed = replace(plain, **changes)  # type: ignore[arg-type]
+        return changed.signed(self.identities[client].signing)
+
+    def send(self, client: str, sealed: SealedVector, receipt: Receipt) -> None:
+        ask = Message(RecordDict(), dst_node_id=2, message_type="train")
+        reply = Message(sealed_reply(sealed, receipt), reply_to=ask)
+        self.collection.add(client, Member(client, 60), reply)
+
+
+@pytest.fixture
+def side(tmp_path: Path) -> Iterator[Side]:
+    with LocalAuthority(tmp_path / "authority") as authority:
+        yield Side(tmp_path, authority)
+
+
+def test_two_clients_with_one_upload_spend_nobodys_round(side: Side) -> None:
+    sealed = side.sealed()
+    side.send("first", sealed, side.receipt("first", sealed))
+    with pytest.raises(ProtocolError, match="same as another client's"):
+        side.send("second", sealed, side.receipt("second", sealed))
+
+
+def test_a_nonce_is_one_clients(side: Side) -> None:
+    nonce, one, two = fresh_nonce(), side.sealed(), side.sealed()
+    side.send("first", one, side.receipt("first", one, nonce=nonce))
+    with pytest.raises(ProtocolError, match="nonce of another"):
+        side.send("second", two, side.receipt("second", two, nonce=nonce))
+
+
+def test_all_that_is_right_is_taken(side: Side) -> None:
+    for name in NAMES:
+        sealed = side.sealed()
+        side.send(name, sealed, side.receipt(name, sealed))
