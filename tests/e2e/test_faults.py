@@ -19,10 +19,8 @@ import pytest
 
 from authority import launch as authority_launch
 from bench.deployment import Party
-from cli.deployed_run import submit_run
 from server.enrolment import revoke
 from server.launch import status_of
-from server.submission import stored_config
 
 from .network import DEVICES, HELD, TRIO, Network, behind_proxy, until
 
@@ -241,7 +239,8 @@ def test_run_goes_on_without_a_device_that_the_authority_has_revoked(
         authority_launch.revoke(network.authority_dir, name)
     told = network.check("revoked", 3)
     assert [e["ok"] for e in told] == [3] * (held - 1) + [2] * (4 - held)
-    assert any("was revoked" in note["reason"] for note in told[held - 1]["rejected"])
+    notes = [note for kind in ("declined", "failed", "rejected") for note in told[held - 1][kind]]
+    assert [(n["client"], "was revoked" in n["reason"]) for n in notes] == [(name, True)]
     assert network.releases("revoked") == [("granted", n) for n in (1, 2, 3)]
     revoke(network.folder, name)
 
