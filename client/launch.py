@@ -23,7 +23,7 @@ from client.enrolment import stored_records
 from client.ledger import Ledger
 from client.policy import Policy
 from client.supernode import Answered, SuperNode
-from shared.errors import CalyxError, LedgerError
+from shared.errors import CalyxError, LedgerError, UsageError
 from shared.log_file import logging_to
 from shared.private_files import replace_file
 from shared.process_lock import stop_holder
@@ -194,6 +194,11 @@ def _check_ready(device: Device, *, accept_overlap: bool) -> None:
         raise LedgerError(
             f"the ledger {device.ledger_path} is gone, so nobody knows what was spent on these "
             "records; restore it from a copy, or enrol a new device with new records"
+        )
+    if not device.sequence_path.exists():
+        raise UsageError(
+            f"{device.sequence_path} is gone, so nobody knows which messages of the server were "
+            "obeyed already; restore it from a copy, or enrol the device anew in another folder"
         )
     records = stored_records(device.settings().data)
     DataRegistry.of_user().claim(records, device.ledger_path, accept_overlap=accept_overlap)

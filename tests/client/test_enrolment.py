@@ -10,6 +10,7 @@ import pytest
 
 from client.device import DataPlace, Device
 from client.enrolment import Enrolled, enroll, keep_records, renew_request
+from client.launch import join
 from client.own_data import load_own, make_importable
 from client.policy import Policy
 from shared.certificates import make_root
@@ -169,3 +170,14 @@ def test_owners_own_function_gives_the_records(tmp_path: Path) -> None:
         load_own("python", "my_records:wrong", "image")
     with pytest.raises(DataError, match="must name a function"):
         load_own("python", "my_records:missing", "image")
+
+
+def test_device_that_has_lost_which_messages_it_obeyed_does_not_join(
+    tmp_path: Path, ca: Path
+) -> None:
+    """Else old ones would be obeyed again; a device that has obeyed none knows that too."""
+    device = made(tmp_path, ca).device
+    assert device.sequence_path.read_text() == "0"
+    device.sequence_path.unlink()
+    with pytest.raises(UsageError, match=r"instructions\.last is gone"):
+        join(device.directory)
