@@ -219,7 +219,7 @@ class AuditedRun(RunFolder):
                 event = json.loads(line)
                 if not isinstance(event, dict):
                     raise ValueError("no object")
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 if number == len(lines):
                     break  # torn by a crash; the run is then not finished
                 raise EvidenceError(f"{path} is damaged at line {number}: {error}") from None
@@ -230,6 +230,6 @@ class AuditedRun(RunFolder):
         path = self.path / name
         try:
             found: Event = json.loads(read_regular(path, self.path))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise EvidenceError(f"{path} cannot be read: {error}") from None
         return found

@@ -172,7 +172,10 @@ class EvidenceStore:
         Raises:
             EvidenceError: there is no such piece, or its file was altered.
         """
-        return json.loads(self._content(name, ".json"))
+        try:
+            return json.loads(self._content(name, ".json"))
+        except (ValueError, RecursionError) as error:
+            raise EvidenceError(f"the evidence {name!r} cannot be read: {error}") from None
 
     def get_arrays(self, name: str) -> Arrays:
         """Read back what `put_arrays` kept; errors as `get_json`."""

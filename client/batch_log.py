@@ -61,7 +61,10 @@ def read_batches(path: Path, below: Path) -> NDArray[np.bool_]:
     """
     batches: dict[tuple[int, int], NDArray[np.bool_]] = {}
     for text in read_regular(path, below).decode("ascii").splitlines():
-        line = json.loads(text)
+        try:
+            line = json.loads(text)
+        except RecursionError as error:
+            raise ValueError(f"{path.name} holds what is no batch: {error}") from None
         packed = np.frombuffer(bytes.fromhex(line["batch"]), dtype=np.uint8)
         if len(packed) != -(-int(line["records"]) // 8):
             raise ValueError(f"{path.name} holds a batch of another size than it says")

@@ -23,6 +23,7 @@ from shared.protocol.enrolment import EnrolmentRequest, make_request, read_reque
 from shared.protocol.instruction_signature import INSTRUCTION_KEY_FILE
 from shared.protocol.names import check_device_name
 from shared.protocol.signed import is_hex
+from shared.sequence_file import SequenceFile
 
 POLICY = """\
 # What you, the owner of these records, allow. Checked on this device against every instruction,
@@ -134,6 +135,8 @@ def enroll(
     ContributorIdentity.create(device.identity_path)
     create_private(device.ca_path, certificate)
     create_private(device.policy_path, POLICY.encode())
+    # From now on, no file is a file that was lost.
+    SequenceFile(device.sequence_path).advance(0)
     request = _write_request(device, settings)
     replace_file(device.settings_path, tomli_w.dumps(settings.model_dump()).encode())
     return Enrolled(device, request, pinned, settings.server_key)

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from client.message_size import SizeGuard, most_bytes
+from client.message_size import guard_of, most_bytes
 from shared.errors import CalyxError, EnrolmentError, RunError
 from shared.protocol import flower_internals as flower
 from shared.protocol.flower_line import Line, Rejected, Stopped
@@ -111,7 +111,7 @@ class Fleet:
         answer = self._call(self._client.PullMessages, flower.PullMessagesRequest(node=self._node))
         if not answer.messages_list:
             return None
-        guard = SizeGuard(self._max_message_bytes)
+        guard = guard_of(self._max_message_bytes)
         with _losing("a message could not be read"):
             tree, run_id = answer.message_object_trees[0], answer.messages_list[0].metadata.run_id
             guard.look_at(tree)

@@ -23,7 +23,7 @@ from client.enrolment import stored_records
 from client.ledger import Ledger
 from client.policy import Policy
 from client.supernode import Answered, SuperNode
-from shared.errors import CalyxError, LedgerError
+from shared.errors import CalyxError, LedgerError, UsageError
 from shared.log_file import logging_to
 from shared.private_files import replace_file
 from shared.process_lock import stop_holder
@@ -190,10 +190,15 @@ def _check_ready(device: Device, *, accept_overlap: bool) -> None:
     if device.ledger_path.exists():
         with Ledger.read_only(device.ledger_path) as ledger:
             ledger.entries()
-    elif _read_status(device).get("messages"):
+    elif _read_status(device).get("trained"):  # not "messages": a refusal needs no ledger
         raise LedgerError(
             f"the ledger {device.ledger_path} is gone, so nobody knows what was spent on these "
             "records; restore it from a copy, or enrol a new device with new records"
+        )
+    if not device.sequence_path.exists():
+        raise UsageError(
+            f"{device.sequence_path} is gone, so nobody knows which messages of the server were "
+            "obeyed already; restore it from a copy, or enrol the device anew in another folder"
         )
     records = stored_records(device.settings().data)
     DataRegistry.of_user().claim(records, device.ledger_path, accept_overlap=accept_overlap)
@@ -212,6 +217,7 @@ class _Status:
             "node_id": self.last_node_id,
             "noise": "system entropy" if simulated_noise is None else "SEEDED, protects nobody",
             "messages": before.get("messages", 0),
+            "trained": before.get("trained", 0),
             "refusals": before.get("refusals", 0),
             "last_refusal": before.get("last_refusal", ""),
             "last_message": before.get("last_message", ""),
@@ -221,6 +227,8 @@ class _Status:
         fields = self._fields
         fields["messages"] += 1
         fields["last_message"] = _now()
+        if answered.what == "train" and not answered.refusal:
+            fields["trained"] += 1
         if answered.refusal:
             fields["refusals"] += 1
             fields["last_refusal"] = answered.refusal

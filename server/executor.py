@@ -53,6 +53,7 @@ from shared.private_files import replace_file
 from shared.protocol import flower_internals as flower
 from shared.protocol.authority_client import RemoteAuthority
 from shared.protocol.flower_line import Line, Rejected, Stopped
+from shared.protocol.message_size import SizeGuard
 from shared.sequence_file import SequenceFile
 
 _log = logging.getLogger("calyx.server")
@@ -241,7 +242,16 @@ class Executor:
         identity.node_id = task.node_id
         run_config = to_run_config(config)
         signer = Signer(self._signing_key, self._sequence, self._device_names, run_config)
-        grid = flower.server_grid(self._address, self._root, task.token, self._secret, signer.sign)
+        most = self._folder.settings().max_reply_bytes
+        too_large = f"it is larger than max_reply_bytes = {most} in server.toml, or in many pieces"
+        grid = flower.server_grid(
+            self._address,
+            self._root,
+            task.token,
+            self._secret,
+            signer.sign,
+            lambda: SizeGuard(most, too_large),
+        )
         grid.set_run(flower.Run.create_empty(run_id=task.run_id))
         context = Context(
             run_id=task.run_id,

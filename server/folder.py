@@ -47,6 +47,8 @@ class ServerSettings(BaseModel):
         authority: host:port of the key authority; empty: no sealed runs.
         max_records: records that a device may declare at most, unless it was approved with a
             number of its own. A vote weighs as much as the count, which nobody can check.
+        max_reply_bytes: a device whose reply is larger, or would become larger, takes no further
+            part in the run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +57,7 @@ class ServerSettings(BaseModel):
     port: int = Field(DEFAULT_PORT, ge=1, le=65535)
     authority: str = Field("", pattern=r"^(\S+:\d{1,5})?$")
     max_records: int = Field(100_000, ge=1)
+    max_reply_bytes: int = Field(256 * 2**20, ge=1_000_000)
 
 
 class ServerFolder:

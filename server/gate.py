@@ -17,28 +17,33 @@ import asyncio
 import hashlib
 import hmac
 import json
+import re
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
+from server.answer_parts import Event, Send, in_parts
 from shared.errors import ProtocolError
 from shared.protocol import flower_internals as flower
 from shared.protocol.call_signature import CallSignature
 
 Scope = MutableMapping[str, Any]
-Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
-Send = Callable[[Event], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _HEALTH = "/health"
 _ACTIVATE, _PUSH_MESSAGES, _PUSH_OBJECT = (
     f"/v1/fleet/{name}" for name in ("activate-node", "push-messages", "push-object")
 )
+# Anything else there may be read as a piece of the path by who puts an address together from it.
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
 # Flower's own window for the time in a signature, and what two clocks may differ by.
 _OLDEST_S, _AHEAD_S = 305.0, 5.0
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,8 @@ class Limits:
         pause_s: longest time without a byte.
         least_bytes_per_s: a body that comes more slowly is given up.
         calls: of one device within the window of a signature.
+        calls_at_once: of one device. It makes three: two for objects, and its heartbeat.
+        answer_part_bytes: an answer is handed over in such parts, each taken within `pause_s`.
     """
 
     object_bytes: int = 16 * 2**20
@@ -64,6 +71,8 @@ class Limits:
     pause_s: float = 20.0
     least_bytes_per_s: int = 16 * 2**10
     calls: int = 2**16
+    calls_at_once: int = 6
+    answer_part_bytes: int = 64 * 2**10
 
     def of(self, path: str) -> int:
         """Longest body of a call, bytes."""
@@ -100,7 +109,9 @@ class Gate:
         self._app, self._node_of, self._secret = app, node_of, secret.encode()
         self._limits = limits or Limits()
         self._held: dict[int, int] = {}
-        self._calls: dict[int, dict[bytes, float]] = {}
+        self._calls: dict[int, dict[bytes, tuple[float, datetime]]] = {}
+        self._forgotten: dict[int, datetime] = {}
+        self._under_way: Counter[int] = Counter()
         self._began = time.time()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -118,6 +129,8 @@ class Gate:
             if len(headers) < len(pairs):
                 # Of two, Flower would read the other one.
                 raise _Refused(400, "a header came twice")
+            if not _HOST.fullmatch(headers.get("host", "-")):
+                raise _Refused(400, "the call does not say to which host it goes")
             if is_post and path in flower.FLEET_CALLS:
                 await self._for_device(path, headers, scope, receive, send)
             elif path == _HEALTH and scope["method"] in ("GET", "HEAD"):
@@ -142,16 +155,17 @@ class Gate:
             raise _Refused(411, "the call does not say how long it is")
         if int(length) > self._limits.of(path):
             raise _Refused(413, f"the call is too long; {self._limits.of(path)} bytes are allowed")
-        with self._held_for(node) as take:
+        with self._one_more_of(node), self._held_for(node) as take:
             body = await self._body(receive, int(length), take)
             if hashlib.sha256(body).hexdigest() != signature.body_digest:
                 raise _Refused(401, "the call is not the one that was signed")
             if path == _PUSH_MESSAGES and not flower.is_own_reply(body, node):
                 raise _Refused(400, "a device hands over one reply of its own, and nothing else")
-            await self._app(scope, _replaying(body, receive), send)
+            answer = in_parts(send, self._limits.answer_part_bytes, self._limits.pause_s)
+            await self._app(scope, _replaying(body, receive), answer)
 
     async def _caller(self, path: str, headers: dict[str, str]) -> tuple[CallSignature, int]:
-        """Who calls: a registered device, or somebody who asks whether he is one."""
+        """Which registered device calls."""
         try:
             signature = CallSignature.read(path, headers)
         except ProtocolError as error:
@@ -163,28 +177,44 @@ class Gate:
             # Calls made before this process began are not remembered.
             raise _Refused(503, "the server has only just started")
         node = await asyncio.to_thread(self._node_of, signature.public_key)
-        if node is None and path != _ACTIVATE:
-            raise _Refused(401, "the key of this call is not registered")
+        if node is None:
+            # A device that asks to be let in takes 401 for clocks that differ.
+            status = 403 if path == _ACTIVATE else 401
+            raise _Refused(status, "the key of this call is not registered")
         if not await asyncio.to_thread(signature.is_genuine):
             raise _Refused(401, "the call was not signed with its key")
-        if node is None:
-            # Flower says so in words of its own. No node has the number 0.
-            return signature, 0
-        self._once(node, signature.fingerprint)
+        self._once(node, signature)
         return signature, node
 
-    def _once(self, node: int, call: bytes) -> None:
+    def _once(self, node: int, signature: CallSignature) -> None:
         calls, now = self._calls.setdefault(node, {}), time.monotonic()
+        signed_at = datetime.fromisoformat(signature.signed_at)
         while calls:
             oldest = next(iter(calls))
-            if now - calls[oldest] < _OLDEST_S + _AHEAD_S:
+            taken_at, was_signed_at = calls[oldest]
+            if now - taken_at < _OLDEST_S + _AHEAD_S:
                 break
             del calls[oldest]
-        if call in calls:
+            self._forgotten[node] = max(self._forgotten.get(node, was_signed_at), was_signed_at)
+        # What was forgotten is too old by this machine's clock, unless that was set back.
+        if signature.fingerprint in calls or signed_at <= self._forgotten.get(node, _NEVER):
             raise _Refused(401, "the call was made before")
         if len(calls) >= self._limits.calls:
             raise _Refused(503, "too many calls of this device")
-        calls[call] = now
+        calls[signature.fingerprint] = now, signed_at
+
+    @contextmanager
+    def _one_more_of(self, node: int) -> Iterator[None]:
+        """Each call may hold an answer of the size of an object, for as long as it is not read."""
+        if self._under_way[node] >= self._limits.calls_at_once:
+            raise _Refused(503, "too many calls of this device at a time")
+        self._under_way[node] += 1
+        try:
+            yield
+        finally:
+            self._under_way[node] -= 1
+            if not self._under_way[node]:
+                del self._under_way[node]
 
     @contextmanager
     def _held_for(self, node: int) -> Iterator[Callable[[int], None]]:

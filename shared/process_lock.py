@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,16 +14,30 @@ from pathlib import Path
 
 from shared.errors import RunError, UsageError
 
+# A pipe does not block, and the link itself is opened, which cannot be.
+_OPEN = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_NO_FILE = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO})
+
 
 @contextmanager
 def exclusive(path: Path, taken: str) -> Iterator[None]:
     """Hold the lock file `path` until the block ends.
 
+    The folder may be somebody else's, with a link in the lock's place: what that leads to must not
+    be emptied, nor made.
+
     Raises:
-        UsageError: another process holds it; the message is `taken`.
+        UsageError: another process holds it; the message is `taken`. Or it is no regular file.
     """
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
+        file = os.open(path, _OPEN | os.O_CREAT, 0o600)
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
+        raise _no_lock(path) from None
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise _no_lock(path)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -33,10 +49,14 @@ def exclusive(path: Path, taken: str) -> Iterator[None]:
         os.close(file)
 
 
+def _no_lock(path: Path) -> UsageError:
+    return UsageError(f"{path} is a link or no regular file, where a lock should be; remove it")
+
+
 def holder(path: Path) -> int | None:
     """The process that holds the lock file `path`, None if none does."""
     try:
-        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        file = os.open(path, _OPEN)
     except FileNotFoundError:
         return None
     try:

@@ -7,6 +7,9 @@ from pathlib import Path
 from shared.errors import ProtocolError
 from shared.private_files import replace_file, sync_directory
 
+# Numbers are of 64 bits.
+_MOST_DIGITS = 20
+
 
 class SequenceFile:
     """The last number of a sequence, in a file of its own (0600).
@@ -30,7 +33,7 @@ class SequenceFile:
             return 0
         except (OSError, UnicodeDecodeError):
             text = ""
-        if not text.isdigit():
+        if not text.isdigit() or len(text) > _MOST_DIGITS:
             raise ProtocolError(f"{self._path} is damaged; restore it from a copy")
         return int(text)
 

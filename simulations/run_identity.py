@@ -71,7 +71,7 @@ def identity_of(folder: Path) -> RunIdentity:
             raise ValueError("no identity of a run")
     except FileNotFoundError:
         return RunIdentity(_name_in_journal(folder) or folder.name, "")
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise RunError(f"{path} cannot be read: {error}; restore it from a copy") from None
     return identity
 
@@ -81,5 +81,5 @@ def _name_in_journal(folder: Path) -> str:
         lines = (folder / JOURNAL).read_text(encoding="utf-8").splitlines()
         starts = (e for e in map(json.loads, lines) if e["event"] == "start")
         return Path(str(next(starts)["run_dir"])).name
-    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+    except (OSError, ValueError, KeyError, TypeError, StopIteration, RecursionError):
         return ""

@@ -19,14 +19,27 @@ from shared.config.schema import FAULTS, Config
 from shared.errors import ConfigError, Fault
 
 Scalar = str | int | float | bool
+# A configuration has sections of values and of lists.
+_DEEPEST = 16
 
 
 def from_toml(text: str, *, where: str = "configuration") -> dict[str, Any]:
     """Parse TOML into a nested mapping; a syntax fault names the place."""
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where} is not valid TOML: {error}") from error
+        found = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{where} is not valid TOML: {error}") from None
+    level: list[Any] = [found]
+    for _ in range(_DEEPEST):
+        level = [inner for outer in level for inner in _inner(outer)]
+    if level:
+        # Whoever goes through it would run out of stack, long after it was read.
+        raise ConfigError(f"{where} has tables or lists within one another, more than {_DEEPEST}")
+    return found
+
+
+def _inner(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def from_settings(settings: Iterable[str]) -> dict[str, Any]:
@@ -51,7 +64,7 @@ def from_settings(settings: Iterable[str]) -> dict[str, Any]:
 def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
 
 

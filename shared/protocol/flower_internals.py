@@ -17,17 +17,18 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.app import Message
-from flwr.app.message import remove_content_from_message
+from flwr.app import Array, ConfigRecord, Error, Message, Metadata, MetricRecord
+from flwr.app.message import make_message, remove_content_from_message
 from flwr.common.constant import (
     FAB_CONFIG_FILE,
     HEARTBEAT_DEFAULT_INTERVAL,
     SUPERLINK_NODE_ID,
     TIMESTAMP_HEADER,
+    ErrorCode,
     SubStatus,
 )
 from flwr.common.serde import (
@@ -61,9 +62,12 @@ from flwr.proto.message_pb2 import (
 )
 from flwr.proto.message_pb2 import Metadata as MessageMetadata
 from flwr.proto.node_pb2 import Node
+from flwr.proto.recorddict_pb2 import ConfigRecord as ConfigRecordProto
+from flwr.proto.recorddict_pb2 import MetricRecord as MetricRecordProto
 from flwr.proto.run_pb2 import GetRunRequest
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
+    PullAppMessagesRequest,
     PullTaskInputRequest,
     PushTaskOutputRequest,
     SendTaskHeartbeatRequest,
@@ -78,6 +82,7 @@ from flwr.supercore.inflatable.inflatable_object import (
     get_object_body,
     get_object_head_values_from_object_content,
     get_object_tree,
+    iterate_object_tree,
     no_object_id_recompute,
 )
 from flwr.supercore.inflatable.inflatable_protobuf_utils import (
@@ -86,6 +91,8 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import (
     make_push_object_fn_protobuf,
 )
 from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPullError,
+    inflate_object_from_contents,
     pull_and_inflate_object_from_tree,
     push_objects,
 )
@@ -106,8 +113,9 @@ from flwr.supernode.node_auth_http_interceptor import (
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from packaging.specifiers import SpecifierSet
 
-from shared.errors import RunError
+from shared.errors import CalyxError, RunError
 from shared.protocol.call_signature import KEY_HEADER, TIME_HEADER, call_headers
+from shared.protocol.refusals import Refusal
 
 RANGE = ">=1.41,<1.43"
 
@@ -152,6 +160,9 @@ _LOOKS: tuple[tuple[Any, str], ...] = (
     ),
     (push_objects, "objects push_object_fn object_ids_to_push keep_objects max_concurrent_pushes"),
     (remove_content_from_message, "message"),
+    (make_message, "metadata content error"),
+    (inflate_object_from_contents, "object_id object_contents keep_object_contents objects"),
+    (iterate_object_tree, "tree"),
 )
 _FIELDS: tuple[tuple[Any, str], ...] = (
     (ActivateNodeRequest, "public_key heartbeat_interval"),
@@ -360,8 +371,20 @@ class SecretHttpInterceptor:
 SECRET_HEADER = "calyx-secret"  # noqa: S105 - its name
 
 
+class Guard(Protocol):
+    """Counts what a message takes; see `shared.protocol.message_size`."""
+
+    def look_at(self, tree: ObjectTree) -> None: ...
+    def take(self, object_id: str, content: bytes) -> None: ...
+    def check_whole(self) -> None: ...
+
+
 class ServerGrid(HttpGrid):
-    """Flower's grid of a ServerApp, with a look at all messages before they go.
+    """Flower's grid of a ServerApp, with a look at all messages before they go and as they come.
+
+    Flower's own reads a reply without a limit, ends the run if it cannot, and believes the reply
+    whom it is from: what a device hands over is looked at when it does, but the reply is made of an
+    object that comes later and has a head of its own.
 
     Args:
         address: host:port.
@@ -369,6 +392,7 @@ class ServerGrid(HttpGrid):
         token: of the task.
         secret: see `SecretHttpInterceptor`.
         before_sending: called with the messages of each push.
+        new_guard: makes what counts one reply.
     """
 
     def __init__(
@@ -378,9 +402,11 @@ class ServerGrid(HttpGrid):
         token: str,
         secret: str,
         before_sending: Callable[[Sequence[Message]], None],
+        new_guard: Callable[[], Guard],
     ) -> None:
         super().__init__(address, False, root_certificate, token=token)
         self._secret, self._before_sending = secret, before_sending
+        self._new_guard = new_guard
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send them."""
@@ -389,10 +415,82 @@ class ServerGrid(HttpGrid):
             self._before_sending(leaving)
         return super().push_messages(leaving)
 
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Replies that are there. One that cannot be read is an error of its sender alone."""
+        client = self._runtime_client
+        answer = client.PullMessages(PullAppMessagesRequest(message_ids=message_ids))
+        return [
+            self._reply(about.metadata, tree)
+            for about, tree in zip(answer.messages_list, answer.message_object_trees, strict=True)
+        ]
+
+    def _reply(self, about: Any, tree: ObjectTree) -> Message:
+        """The reply that the SuperLink has taken in, with a head as it was looked at then."""
+        confirm = ConfirmMessageReceivedRequest(
+            node=self.node, run_id=about.run_id, message_object_id=about.message_id
+        )
+        try:
+            contents = self._contents(about.run_id, tree)
+            self._runtime_client.ConfirmMessageReceived(confirm)
+            message = inflate_object_from_contents(about.message_id, contents)
+            if not isinstance(message, Message):
+                raise TypeError("it is no message")
+            told = message.metadata
+            if any(getattr(told, name) != getattr(about, name) for name in _SEEN):
+                raise CalyxError("its head is not the one that was handed over with it")
+        except ObjectPullError as error:
+            reason = f"its reply did not come whole: {error}"
+            # As Flower: not an answer of the device, which may be away.
+            return _unread(about, self.node.node_id, ErrorCode.MESSAGE_UNAVAILABLE, reason)
+        except (httpx.HTTPError, FlowerError):
+            raise  # the server's own trouble, and not the device's
+        except Exception as error:  # a device may send anything, and Flower reads it in many ways
+            text = str(error) if isinstance(error, CalyxError) else type(error).__name__
+            # It is read once; without this it would be kept until the run is over.
+            self._runtime_client.ConfirmMessageReceived(confirm)
+            return _unread(about, about.src_node_id, Refusal.UNFIT, f"unreadable reply: {text}")
+        told.__dict__["_message_id"] = about.message_id
+        return message
+
+    def _contents(self, run_id: int, tree: ObjectTree) -> dict[str, bytes]:
+        guard = self._new_guard()
+        guard.look_at(tree)
+        fetch = make_pull_object_fn_protobuf(self._runtime_client.PullObject, self.node, run_id)
+
+        def fetched(object_id: str) -> bytes:
+            content = fetch(object_id)
+            guard.take(object_id, content)
+            return content
+
+        ids = [part.object_id for part in iterate_object_tree(tree)]
+        contents = inflatable_utils.pull_objects(ids, fetched)
+        guard.check_whole()
+        return contents
+
     def _connect(self) -> None:
         super()._connect()
         assert self._client is not None
         self._client._interceptors += (SecretHttpInterceptor(self._secret),)
+
+
+# What the SuperLink has compared with the message that is answered, and with who answers.
+_SEEN = ("run_id", "src_node_id", "dst_node_id", "reply_to_message_id")
+
+
+def _unread(about: Any, source: int, code: int, reason: str) -> Message:
+    """An error in the place of a reply."""
+    metadata = Metadata(
+        run_id=about.run_id,
+        message_id=about.message_id,
+        src_node_id=source,
+        dst_node_id=about.dst_node_id,
+        reply_to_message_id=about.reply_to_message_id,
+        group_id=about.group_id,
+        created_at=about.created_at,
+        ttl=about.ttl,
+        message_type=about.message_type,
+    )
+    return make_message(metadata=metadata, error=Error(code=int(code), reason=reason))
 
 
 class AnswerRefused(RunError):
@@ -425,22 +523,55 @@ def limit_answers(client: FleetHttpClient, most: Callable[[str], int]) -> None:
     calls.event_hooks = {"response": [look]}
 
 
-def chunks_of(content: bytes) -> list[str] | None:
-    """Which objects an array is put together from, each as often as it is used; None if it is none.
+@dataclass(frozen=True)
+class Look:
+    """What an object of a message will take in memory, beside its bytes.
+
+    Attributes:
+        parts: of an array: the objects it is put together from, each as often as it is used.
+        values: of a record of settings or figures: how many it has, those in lists counted one by
+            one.
+        is_structure: it is neither a record nor data of an array.
+    """
+
+    parts: tuple[str, ...] = ()
+    values: int = 0
+    is_structure: bool = False
+
+
+def look_into(content: bytes) -> Look:
+    """Look at an object before anything is made of it.
 
     Args:
-        content: of an object, as fetched.
+        content: as fetched.
 
     Raises:
         ValueError: it cannot be read.
     """
     kind, children, _ = get_object_head_values_from_object_content(content)
-    if kind != "Array":
-        return None
-    from flwr.app import Array
+    if kind == "Array":
+        body = json.loads(get_object_body(content, Array))
+        parts = tuple(children[int(index)] for index in body["arraychunk_ids"])
+        return Look(parts=parts, is_structure=True)
+    if kind in _RECORDS:
+        record, proto = _RECORDS[kind]
+        try:
+            items = proto.FromString(get_object_body(content, record)).items
+        except DecodeError as error:
+            raise ValueError(f"no record: {error}") from None
+        return Look(values=len(items) + sum(map(_in_list, items)))
+    return Look(is_structure=kind != "ArrayChunk")
 
-    body = json.loads(get_object_body(content, Array))
-    return [children[int(index)] for index in body["arraychunk_ids"]]
+
+def _in_list(item: Any) -> int:
+    kind = item.value.WhichOneof("value") or ""
+    return len(getattr(item.value, kind).vals) if kind.endswith("_list") else 0
+
+
+_RECORDS: dict[str, tuple[Any, Any]] = {
+    "ConfigRecord": (ConfigRecord, ConfigRecordProto),
+    "MetricRecord": (MetricRecord, MetricRecordProto),
+}
 
 
 def server_grid(
@@ -449,6 +580,7 @@ def server_grid(
     token: str,
     secret: str,
     before_sending: Callable[[Sequence[Message]], None],
+    new_guard: Callable[[], Guard],
 ) -> ServerGrid:
     """The grid of a ServerApp that looks again soon, and does not wait for what never comes.
 
@@ -459,7 +591,7 @@ def server_grid(
     defaults = inflatable_utils.pull_objects.__kwdefaults__
     assert defaults is not None
     defaults |= {"initial_backoff": FIRST_LOOK_S, "backoff_cap": 1.0, "max_time": UPLOAD_S}
-    return ServerGrid(address, root_certificate, token, secret, before_sending)
+    return ServerGrid(address, root_certificate, token, secret, before_sending, new_guard)
 
 
 # Pause before the second look for an object, and how long one may take after it was announced.
@@ -517,7 +649,6 @@ __all__ = [
     "bundle_config",
     "bundle_hash",
     "check",
-    "chunks_of",
     "context_from_proto",
     "differences",
     "fab_from_proto",
@@ -526,6 +657,7 @@ __all__ = [
     "get_object_tree",
     "is_own_reply",
     "limit_answers",
+    "look_into",
     "make_confirm_message_received_fn_protobuf",
     "make_pull_object_fn_protobuf",
     "make_push_object_fn_protobuf",

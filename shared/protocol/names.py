@@ -9,7 +9,9 @@ one that can be read out, and no two of one roster look the same:
   that is invisible;
 * two names are alike if they differ only by capitals, by separators or accents, or by characters
   that fonts draw alike (`_DRAWN_ALIKE`): ``clinic-0`` and ``clinic-O``, ``site-1`` and ``site-l``,
-  and *АРЕХ* in Cyrillic and in Latin letters.
+  and *АРЕХ* in Cyrillic and in Latin letters. Two that are written from right to left, also if
+  they only have the same words and numbers in another order: a terminal shows the digits of such
+  a name in an order that depends on what stands around them.
 
 The scripts are those that Unicode recommends for identifiers (UAX 31, table 5), because others have
 letters that cannot be told from Latin ones. The table is a small part of Unicode's list of
@@ -45,7 +47,13 @@ _DRAWN_ALIKE = str.maketrans(
     # ASCII and Latin, then Cyrillic, Greek, Armenian; capitals before small letters.
     "0I1ØøŁłĐđĦħıАВЕЅІЈКМНОРСТУХҮԚԜӀЗЬаеѕіјкорсухүԛԝԁһӏгпзьбтΑΒΕΖΗΙΚΜΝΟΡΤΥΧαγηικνορτυχωϲօոսհց",
     "ollOoLlDdHhiABESlJKMHOPCTYXYQWl3baesijkopcyxyqwdhlrn3b6tABEZHlKMNOPTYXaynikvoptuxwconuhg",
+) | str.maketrans(
+    # Kana and the ideographs that they come from or look like; katakana and hiragana.
+    "エニカハロトタチオーミヘリ",
+    "工二力八口卜夕千才一三へり",
 )
+# Letters by Unicode's book that nothing is drawn for, and the stroke that only makes a word longer.
+_NOT_DRAWN = "\u115f\u1160\u17b4\u17b5\u0640"
 _DRAWN_ALIKE_PAIRS = (("rn", "m"), ("vv", "w"))
 
 
@@ -73,8 +81,9 @@ def _fault(name: str) -> str:
     for character in name:
         if character in _SEPARATORS or character in "0123456789":
             continue
-        if unicodedata.category(character)[0] not in "LM":
-            return f"{character!r} is neither a letter, a digit nor one of {_SEPARATORS!r}"
+        if unicodedata.category(character)[0] not in "LM" or character in _NOT_DRAWN:
+            shown = character if character not in _NOT_DRAWN else f"U+{ord(character):04X}"
+            return f"{shown!r} is neither a letter, a digit nor one of {_SEPARATORS!r}"
         script = unicodedata.name(character, "").split(" ")[0]
         is_known = script in _SCRIPTS or script in _JAPANESE
         if not is_known or (script == "LATIN" and not _LATIN.match(character)):
@@ -97,4 +106,7 @@ def _skeletons(name: str) -> frozenset[str]:
     drawn = bare.translate(_DRAWN_ALIKE).casefold()
     for pair, one in _DRAWN_ALIKE_PAIRS:
         drawn = drawn.replace(pair, one)
-    return frozenset(re.sub("[-_. ]+", "-", text) for text in (bare.casefold(), drawn))
+    texts = [re.sub("[-_. ]+", "-", text) for text in (bare.casefold(), drawn)]
+    if any(unicodedata.bidirectional(c) in ("R", "AL") for c in name):
+        texts = ["-".join(sorted(re.findall(r"\d+|[^\d-]+", text))) for text in texts]
+    return frozenset(texts)

@@ -87,6 +87,35 @@ def test_a_trap_is_one_line_for_every_reader(
         assert "\n" not in str(caught.value) and "root:" not in str(caught.value)
 
 
+NESTED = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("config.toml", f"a = {NESTED}"),
+        ("config.toml", f"[{'a.' * 50_000}a]"),
+        ("environment.json", NESTED),
+        ("metrics.jsonl", f"{NESTED}\n{{}}\n"),
+        ("batches/client-0000.jsonl", NESTED),
+        ("audit/report.json", NESTED),
+    ],
+)
+def test_text_that_is_nested_without_end_is_one_line_too(
+    name: str, text: str, folder: Path
+) -> None:
+    which = readers(folder)[:1]
+    if not name.startswith("audit"):
+        # Without evidence, which would tell that the file was altered before it is read.
+        shutil.rmtree(folder / "audit" / "evidence")
+        which = readers(folder)[3:] if name.startswith("batches") else readers(folder)[1:3]
+    (folder / name).write_text(text)
+    for read in which:
+        with pytest.raises(CalyxError) as caught:
+            read()
+        assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["audit", "audit/evidence", "ledgers"])
 def test_a_folder_that_is_a_link_is_neither_read_nor_written(name: str, folder: Path) -> None:
     outside = folder.parent / "outside"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import pytest
 
 from client.device import DataPlace, Device
 from client.enrolment import Enrolled, enroll, keep_records, renew_request
+from client.launch import _check_ready, join
 from client.own_data import load_own, make_importable
 from client.policy import Policy
 from shared.certificates import make_root
 from shared.data.share import share_of_digits
-from shared.errors import ConfigError, DataError, EnrolmentError, UsageError
+from shared.errors import ConfigError, DataError, EnrolmentError, LedgerError, UsageError
 from shared.protocol.enrolment import read_request
 
 
@@ -169,3 +171,26 @@ def test_owners_own_function_gives_the_records(tmp_path: Path) -> None:
         load_own("python", "my_records:wrong", "image")
     with pytest.raises(DataError, match="must name a function"):
         load_own("python", "my_records:missing", "image")
+
+
+def test_device_that_has_lost_which_messages_it_obeyed_does_not_join(
+    tmp_path: Path, ca: Path
+) -> None:
+    """Else old ones would be obeyed again; a device that has obeyed none knows that too."""
+    device = made(tmp_path, ca).device
+    assert device.sequence_path.read_text() == "0"
+    device.sequence_path.unlink()
+    with pytest.raises(UsageError, match=r"instructions\.last is gone"):
+        join(device.directory)
+
+
+def test_device_that_has_only_refused_joins_again_and_one_that_lost_its_ledger_does_not(
+    tmp_path: Path, ca: Path
+) -> None:
+    """Anybody on the way to the server can have a message refused, before there is a ledger."""
+    device = made(tmp_path, ca).device
+    device.status_path.write_text(json.dumps({"messages": 1, "refusals": 1}))
+    _check_ready(device, accept_overlap=False)
+    device.status_path.write_text(json.dumps({"messages": 2, "refusals": 1, "trained": 1}))
+    with pytest.raises(LedgerError, match="is gone, so nobody knows"):
+        _check_ready(device, accept_overlap=False)

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.proto.fleet_pb2 import PullMessagesResponse
 from flwr.proto.message_pb2 import PullObjectResponse
 
 from client.fleet import Fleet, MessageLost
-from client.message_size import OBJECT_BYTES, SizeGuard, most_bytes
+from client.message_size import OBJECT_BYTES, guard_of, most_bytes
 from shared.certificates import Credentials, issue, make_root
 from shared.errors import ProtocolError
 from shared.protocol import flower_internals as flower
@@ -208,6 +208,26 @@ def test_lists_of_parts_are_bounded_too() -> None:
     fields["arraychunk_ids"] = [0] * (10**6 + 1)
     swollen = json.dumps(fields).encode()
     kind, children, _ = head.split(b" ")
-    guard = SizeGuard(10**9)
+    guard = guard_of(10**9)
     with pytest.raises(ProtocolError, match="larger than"):
         guard.take("x", b" ".join([kind, children, b"%d" % len(swollen)]) + b"\0" + swollen)
+
+
+@pytest.mark.parametrize(
+    "record", [MetricRecord({"a": [1] * 60_000}), ConfigRecord({"a": [""] * 60_000})]
+)
+def test_single_values_are_counted_because_they_grow_in_memory(
+    record: MetricRecord | ConfigRecord,
+) -> None:
+    """15 MB of short values are 60 to 210 MB when they have been read."""
+    guard, content = guard_of(10**9), record.deflate()
+    guard.take("x", content)
+    with pytest.raises(ProtocolError, match="too many pieces"):
+        guard.take("y", content)
+    with pytest.raises(ValueError, match="no record"):
+        guard.take("z", content[:-3])
+
+
+def test_one_long_value_is_no_matter() -> None:
+    """A sealed update."""
+    guard_of(10**8).take("x", ConfigRecord({"a": bytes(16_000_000)}).deflate())

@@ -19,6 +19,7 @@ import pytest
 
 from authority import launch as authority_launch
 from bench.deployment import Party
+from server.enrolment import revoke
 from server.launch import status_of
 
 from .network import DEVICES, HELD, TRIO, Network, behind_proxy, until
@@ -228,19 +229,20 @@ def test_liar_is_put_aside_and_the_others_go_on(
     assert (first["ok"], second["asked"], second["ok"]) == (2, 2, 2)
 
 
-def test_round_of_a_device_revoked_meanwhile_is_asked_again_without_it(
+def test_run_goes_on_without_a_device_that_the_authority_has_revoked(
     network: Network, lie: Callable[[str], None]
 ) -> None:
-    """Only at the authority: a sum with this device in it is never released, nor paid for twice."""
+    """The authority names it, and the others' sum of the same round is asked for without it."""
     lie("the truth")
     name = str(HELD)
     with network.round_held("revoked") as held:
         authority_launch.revoke(network.authority_dir, name)
     told = network.check("revoked", 3)
     assert [e["ok"] for e in told] == [3] * (held - 1) + [2] * (4 - held)
-    (note,) = [n for e in told for n in e["declined"]]
-    assert note["client"] == name and "was revoked" in note["reason"]
+    notes = [note for kind in ("declined", "failed", "rejected") for note in told[held - 1][kind]]
+    assert [(n["client"], "was revoked" in n["reason"]) for n in notes] == [(name, True)]
     assert network.releases("revoked") == [("granted", n) for n in (1, 2, 3)]
+    revoke(network.folder, name)
 
 
 def test_nothing_of_all_this_has_stopped_the_server(network: Network) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -136,6 +138,104 @@ def test_calls_of_one_device_are_counted() -> None:
         told = [await call(gate, scope(0, b"%d" % n), [b"%d" % n]) for n in range(7)]
         assert told == [200] * 5 + [503] * 2
         assert await call(gate, scope(1, b"x"), [b"x"]) == 200
+
+    asyncio.run(check())
+
+
+def test_calls_of_one_device_at_a_time_are_counted() -> None:
+    """Each may hold an answer of the size of an object that nobody reads."""
+
+    async def check() -> None:
+        gate, behind = made()
+        gate._limits = replace(SMALL, calls_at_once=2)
+        first = [asyncio.create_task(call(gate, scope(0, b), [b])) for b in (b"1", b"2")]
+        while len(behind.bodies) < 2:
+            await asyncio.sleep(0)
+        assert await call(gate, scope(0, b"3"), [b"3"]) == 503
+        other = asyncio.create_task(call(gate, scope(1, b"3"), [b"3"]))
+        while len(behind.bodies) < 3:
+            await asyncio.sleep(0)
+        behind.may_answer.set()
+        assert [await task for task in (*first, other)] == [200] * 3
+        assert await call(gate, scope(0, b"4"), [b"4"]) == 200
+        assert not gate._under_way
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("reads", [0, 2, 9])
+def test_answer_that_is_not_read_is_given_up(reads: int) -> None:
+    """In parts, so that one who reads slowly is not taken for one who has stopped."""
+    content = bytes(range(256)) * 2
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": content})
+
+    async def check() -> None:
+        limits = replace(SMALL, answer_part_bytes=64)
+        gate = Gate(app, lambda pem: PEMS.index(pem) + 10, "secret", limits)
+        got: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": b"x", "more_body": False}
+
+        async def send(event: Any) -> None:
+            if len(got) == reads:
+                await asyncio.sleep(60)
+            got.append(event)
+
+        await asyncio.wait_for(gate(scope(0, b"x"), receive, send), 10)
+        bodies = [event["body"] for event in got[1:]]
+        assert all(len(body) == 64 for body in bodies)
+        assert b"".join(bodies) == content[: 64 * max(reads - 1, 0)]
+        assert all(event["more_body"] for event in got[1:-1])
+        assert not gate._under_way
+
+    asyncio.run(check())
+
+
+def test_call_is_not_taken_again_when_the_clock_was_set_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def check() -> None:
+        gate, behind = made()
+        gate._began -= 3600
+        behind.may_answer.set()
+        old = scope(0, b"x")
+        assert await call(gate, old, [b"x"]) == 200
+        now = time.monotonic()
+        monkeypatch.setattr("server.gate.time.monotonic", lambda: now + 400)
+        # By the wall clock no time has gone by.
+        assert await call(gate, old, [b"x"]) == 401
+        assert await call(gate, scope(0, b"y"), [b"y"]) == 200
+
+    asyncio.run(check())
+
+
+def test_nothing_is_taken_in_of_a_stranger_who_asks_to_be_let_in() -> None:
+    async def check() -> None:
+        behind = Behind()
+        gate = Gate(behind, lambda pem: None, "secret", SMALL)
+        path = "/v1/fleet/activate-node"
+        # It would wait for a body that never ends.
+        assert await call(gate, scope(0, b"x", path=path), [], ends=False) == 403
+        assert not behind.bodies
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("host", ["a?", "a/b", "a#", "u@a", "a b", ""])
+def test_a_host_that_is_more_than_a_host_is_refused(host: str) -> None:
+    """`https://a?/v1/fleet/...` has another path than the one that is carried out."""
+
+    async def check() -> None:
+        gate, behind = made()
+        behind.may_answer.set()
+        for name, status in ((host, 400), ("a.example:9091", 200), ("[::1]:9091", 200)):
+            made_up = scope(0, name.encode())
+            made_up["headers"].append((b"host", name.encode()))
+            assert await call(gate, made_up, [name.encode()]) == status
 
     asyncio.run(check())
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import ssl
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.app import Message, RecordDict
+from flwr.app import Message, MetricRecord, RecordDict
 
 from bench.deployment import free_port
 from server import setup, submission
@@ -34,6 +35,8 @@ from shared.protocol.call_signature import (
     TIME_HEADER,
     call_headers,
 )
+from shared.protocol.message_size import SizeGuard
+from shared.protocol.refusals import read_failure
 from simulations.grid import take_identity
 
 from .unfinished import LENGTH, resident, unfinished
@@ -231,6 +234,125 @@ def running(up: Up, executor: Executor) -> Iterator[tuple[int, Executor, Task]]:
         control.stop_run(run_id)
 
 
+def grid_of(
+    running: tuple[int, Executor, Task], request: pytest.FixtureRequest
+) -> flower.ServerGrid:
+    """The grid of a run's ServerApp, which takes replies of up to a megabyte."""
+    run_id, executor, task = running
+    grid = flower.server_grid(
+        executor._address,
+        executor._root,
+        task.token,
+        executor._secret,
+        lambda messages: None,
+        lambda: SizeGuard(10**6, "it is too large"),
+    )
+    request.addfinalizer(grid.close)
+    grid.set_run(flower.Run.create_empty(run_id=run_id))
+    return grid
+
+
+def an_object(kind: str, children: Sequence[str], body: bytes) -> bytes:
+    """An object as it travels."""
+    return f"{kind} {','.join(children)} {len(body)}".encode() + b"\0" + body
+
+
+def forged_heads(reply: Message, other: int) -> dict[str, list[bytes]]:
+    """Objects of replies that a device may make up, the root first, children before their use."""
+    reply.metadata.__dict__["_message_id"] = ""
+    root = reply.deflate()
+    body = root.split(b"\0", 1)[1]
+    about = flower.message_to_proto(flower.remove_content_from_message(reply))
+    about.metadata.src_node_id = other
+    about.ClearField("content")
+    content = RecordDict().deflate()
+    of = flower.bundle_hash  # SHA-256, hex
+    chunk = an_object("ArrayChunk", [], b"a" * 1000)
+    array = an_object(
+        "Array",
+        [of(chunk)],
+        json.dumps(
+            {
+                "dtype": "uint8",
+                "shape": [10**6],
+                "stype": "numpy.ndarray",
+                "arraychunk_ids": [0] * 2000,
+            }
+        ).encode(),
+    )
+    values = MetricRecord({"a": [1] * (10**5 + 1)}).deflate()
+    nonsense = an_object("RecordDict", [], b"[" * 5000)
+
+    def message_of(child: bytes) -> bytes:
+        return an_object("Message", [of(child)], body)
+
+    def dict_of(child: bytes) -> bytes:
+        return an_object("RecordDict", [of(child)], json.dumps({"x": of(child)}).encode())
+
+    arrays = an_object("ArrayRecord", [of(array)], json.dumps({"w": of(array)}).encode())
+    return {
+        "from another": [an_object("Message", [of(content)], about.SerializeToString()), content],
+        "no text": [message_of(nonsense), nonsense],
+        "no message": [content],
+        "swollen": [message_of(dict_of(arrays)), dict_of(arrays), arrays, array, chunk],
+        "many values": [message_of(dict_of(values)), dict_of(values), values],
+    }
+
+
+def test_reply_that_cannot_be_read_or_lies_about_its_sender_is_its_senders_error_alone(
+    up: Up, running: tuple[int, Executor, Task], request: pytest.FixtureRequest
+) -> None:
+    """The head that the SuperLink has seen is beside the objects; that of the reply is in them."""
+    run_id, _, _ = running
+    device, other = up.device(), up.device()
+    grid, identity = grid_of(running, request), flower.TaskIdentity
+    for fleet, key in ((up.fleet(d.key), d.key.public_key()) for d in (device, other)):
+        request.addfinalizer(fleet.close)
+        fleet.ActivateNode(
+            flower.ActivateNodeRequest(
+                public_key=flower.public_key_to_bytes(key), heartbeat_interval=30
+            )
+        )
+    for number, kind in enumerate(
+        ("from another", "no text", "no message", "swollen", "many values")
+    ):
+        identity.task_id, identity.run_id, identity.node_id = 0, run_id, 1
+        question = Message(RecordDict(), device.node, "train", group_id=str(number))
+        (asked,) = grid.push_messages([question])
+        identity.node_id = device.node
+        objects = forged_heads(Message(RecordDict(), reply_to=question), other.node)[kind]
+        honest = Message(RecordDict(), reply_to=question)
+        proto = flower.message_to_proto(flower.remove_content_from_message(honest))
+        ids = [flower.bundle_hash(content) for content in objects]
+        proto.metadata.message_id = ids[0]
+        node = flower.Node(node_id=device.node)
+        tree = flower.ObjectTree(
+            object_id=ids[0], children=[flower.ObjectTree(object_id=i) for i in ids[1:]]
+        )
+        told = flower.PushMessagesRequest(
+            node=node, messages_list=[proto], message_object_trees=[tree]
+        )
+        fleet = up.fleet(device.key)
+        request.addfinalizer(fleet.close)
+        answer = fleet.PushMessages(told)
+        for name, content in zip(ids, objects, strict=True):
+            stored = fleet.PushObject(
+                flower.PushObjectRequest(
+                    node=node,
+                    run_id=run_id,
+                    object_id=name,
+                    object_content=content,
+                    session_id=answer.session_id,
+                )
+            )
+            assert stored.stored or name not in answer.objects_to_push, kind
+        identity.node_id = 1
+        (reply,) = grid.pull_messages([asked])
+        assert reply.has_error() and reply.metadata.src_node_id == device.node, kind
+        failure = read_failure(reply)
+        assert failure.kind.is_final and "unreadable reply" in failure.reason, (kind, failure)
+
+
 def pushed(up: Up, device: Device, message: Message, node: int | None = None) -> int:
     """Hand a message over as this device; returns the HTTP status."""
     message.metadata.__dict__["_message_id"] = message.object_id
@@ -247,7 +369,7 @@ def pushed(up: Up, device: Device, message: Message, node: int | None = None) ->
 def test_device_hands_over_replies_of_its_own_and_nothing_in_anybody_elses_name(
     up: Up, running: tuple[int, Executor, Task], request: pytest.FixtureRequest
 ) -> None:
-    run_id, executor, task = running
+    run_id = running[0]
     device, victim = up.device(), up.device()
     fleet = up.fleet(victim.key)
     request.addfinalizer(fleet.close)
@@ -271,11 +393,7 @@ def test_device_hands_over_replies_of_its_own_and_nothing_in_anybody_elses_name(
     assert not fleet.PullMessages(pull).messages_list
 
     # The server's own way in still works, and so does the answer of the device it asked.
-    grid = flower.server_grid(
-        executor._address, executor._root, task.token, executor._secret, lambda messages: None
-    )
-    request.addfinalizer(grid.close)
-    grid.set_run(flower.Run.create_empty(run_id=run_id))
+    grid = grid_of(running, request)
     (asked,) = grid.push_messages([Message(RecordDict(), victim.node, "train", group_id="1")])
     answer = fleet.PullMessages(pull)
     assert [m.metadata.message_id for m in answer.messages_list] == [asked]

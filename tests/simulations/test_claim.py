@@ -217,3 +217,22 @@ def test_a_second_run_in_the_folder_is_refused_and_no_key_outlives_the_first(
         first.communicate()
     number = json.loads((out / FILE_NAME).read_text())["number"]
     assert {name for name, _ in charges(out)} == {f"x-{number}"}
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling", "fifo", "folder"])
+def test_lock_that_is_no_file_is_neither_followed_nor_written(tmp_path: Path, kind: str) -> None:
+    """Of a folder from somebody else: what a link led to would be emptied."""
+    folder, mine = tmp_path / "theirs", tmp_path / "mine"
+    folder.mkdir()
+    lock = folder / ".lock"
+    if kind == "link":
+        mine.write_text("precious")
+    if kind == "fifo":
+        os.mkfifo(lock)
+    elif kind == "folder":
+        lock.mkdir()
+    else:
+        lock.symlink_to(mine)
+    with pytest.raises(UsageError, match=r"\.lock is a link or no regular file"), owned(folder):
+        pass
+    assert not mine.exists() if kind != "link" else mine.read_text() == "precious"

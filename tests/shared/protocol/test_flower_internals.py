@@ -13,6 +13,7 @@ import pytest
 
 from shared.errors import RunError
 from shared.protocol import flower_internals as flower
+from shared.protocol.message_size import SizeGuard
 
 ROOT = Path(__file__).resolve().parents[3]
 IMPORT = r"^\s*(?:from|import)\s+(flwr(?:\.[\w.]+)?)\s"
@@ -64,7 +65,9 @@ def test_the_pause_before_a_second_look_is_cut_where_flowers_grid_looks(
     assert looked_up is flower.inflatable_utils.pull_objects
     for name, flowers_own in (("initial_backoff", 1), ("max_time", 7200), ("backoff_cap", 10)):
         monkeypatch.setitem(looked_up.__kwdefaults__, name, flowers_own)
-    flower.server_grid("127.0.0.1:1", b"", "token", "secret", lambda messages: None)
+    flower.server_grid(
+        "127.0.0.1:1", b"", "token", "secret", lambda m: None, lambda: SizeGuard(1, "")
+    )
     defaults = {n: p.default for n, p in signature(looked_up).parameters.items()}
     assert defaults["initial_backoff"] == flower.FIRST_LOOK_S
     assert defaults["max_time"] == flower.UPLOAD_S

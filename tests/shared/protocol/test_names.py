@@ -22,6 +22,7 @@ ALLOWED = [
     "東京ラーメン",
     "दिल्ली",
     "서울",
+    "מרפאה-12",
     "x" * 100,
 ]
 
@@ -36,6 +37,9 @@ REFUSED = {
     "too long": ("x" * 101, "1 to 100 printable"),
     "a line break": ("a\nb", "printable"),
     "something invisible": ("a\N{ZERO WIDTH SPACE}b", "printable"),
+    "a letter that is not drawn": ("가\N{HANGUL JUNGSEONG FILLER}", "U\\+1160"),
+    "a vowel that is not drawn": ("ក\N{KHMER VOWEL INHERENT AQ}", "U\\+17B4"),
+    "a stroke that makes it longer": ("\N{ARABIC LETTER BEH}\N{ARABIC TATWEEL}ب", "U\\+0640"),
     "a change of direction": ("a\N{RIGHT-TO-LEFT OVERRIDE}b", "printable"),
     "full-width letters": ("\N{FULLWIDTH LATIN SMALL LETTER A}b", "another way too"),
     "an accent of its own": ("cafe\N{COMBINING ACUTE ACCENT}", "another way too"),
@@ -74,6 +78,15 @@ ALIKE = [
     ("АРЕХ", "APEX"),
     ("сору", "copy"),
     ("ΚΟΤ", "KOT"),
+    ("エコ", "工コ"),
+    ("ニュータウン", "二ュ一タウン"),
+    ("へいわ", "ヘいわ"),
+    # Shown alike, or in an order that depends on what stands beside them.
+    (
+        "\N{HEBREW LETTER ALEF}\N{HEBREW LETTER BET}1",
+        "1\N{HEBREW LETTER ALEF}\N{HEBREW LETTER BET}",
+    ),
+    ("\N{ARABIC LETTER AIN} 1-2", "\N{ARABIC LETTER AIN} 2 1"),
 ]
 
 
