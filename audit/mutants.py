@@ -331,15 +331,13 @@ def _shuffled() -> list[Patch]:
 
     queues: dict[int, list[int]] = {}
 
-    def batch(records: int, plan: Any, noise: Any, audit: Any) -> Any:
+    def batch(records: int, plan: Any, noise: Any) -> Any:
         size = round(plan.expected_batch_size)
         queue = queues.setdefault(records, [])
         if len(queue) < size:
             queue += list(noise.generator.permutation(records))
         indices = np.unique(queue[:size])
         del queue[:size]
-        if audit.batches is not None:
-            audit.batches.add(indices, records)
         return indices
 
     return [(dp_sgd, "_batch", batch)]

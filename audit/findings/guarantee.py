@@ -210,8 +210,8 @@ def without_amplification(run: AuditedRun, ledger: ClientLedger) -> tuple[Privac
     log = run.batches(ledger.client)
     charged = sum(event.count for event in own if event.sampling == "poisson")
     # A log with gaps could hide inclusions; then every batch counts.
-    complete = log is not None and len(log) == charged
-    inclusions = sampling.most_inclusions(log) if complete and log is not None else charged
+    complete = log is not None and len(log.used) == charged and not log.out_of_place
+    inclusions = sampling.most_inclusions(log.used) if complete and log is not None else charged
     return (*_unsampled(own, inclusions), *_unsampled(others, None))
 
 
