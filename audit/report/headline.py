@@ -41,6 +41,7 @@ def headline(
     contradicted = any(getattr(section, "violated", False) for section in attacks.values())
     proven = [bound for bound in bounds if bound.kind == "bound"]
     contradicted |= epsilon is not None and any(b.epsilon > epsilon for b in proven)
+    contradicted |= guarantee.below_least
     not_guaranteed = [
         f"Against {party.name}: "
         + ("no bound." if party.epsilon is None else f"only ε = {epsilon_text(party.epsilon)}.")
