@@ -6,6 +6,7 @@ such *remainder* is kept:
 
 * its mean square and mean fourth power, over all coordinates;
 * mean squares by block: contiguous parts of the released vector, and each parameter tensor;
+* its largest *echo*: correlation with itself, moved along by any number of places;
 * a *sketch*: the values at some coordinates, the same public ones for all remainders. Any two
   rounds and any two clients can be compared by their sketches, and the shape of the noise is in it.
 
@@ -77,6 +78,7 @@ class Remainders:
             "energy": squares.mean(),
             "fourth": (squares * squares).mean(),
             "kurtosis": kurtosis,
+            "echo": _echo(remainder),
             "blocks": _means(squares, self._edges),
             "tensors": _means(model, np.cumsum([0, *self._tensors])),
             "sketches": remainder[self._places].astype(np.float32),
@@ -95,6 +97,16 @@ class Remainders:
         share = max(_LEAST_SKETCHED, _SKETCHED_IN_ALL // self._expected)
         chosen = np.random.default_rng(size).permutation(size)
         self._places = np.sort(chosen[: min(_MOST_SKETCHED, share)])
+
+
+def _echo(x: Floats) -> float:
+    """Largest absolute circular autocorrelation but for that of no shift; 1 if all values are 0."""
+    size, energy = len(x), float(x @ x)
+    if not energy or size < 2:
+        return float(not energy)
+    spectrum = np.fft.rfft(x)
+    shifted = np.fft.irfft(spectrum * spectrum.conj(), size)
+    return float(np.abs(shifted[1 : size // 2 + 1]).max()) / energy
 
 
 def _means(squares: Floats, edges: NDArray[np.int64]) -> Floats:

@@ -39,7 +39,7 @@ from scipy.stats import norm
 from audit.audited_run import AuditedRun, ClientLedger
 from audit.evidence import EvidenceStore
 from audit.findings import sampling
-from audit.findings.least_epsilon import TOLERANCE, least_of
+from audit.findings.least_epsilon import is_below, least_of
 from audit.findings.sampling import SamplingSection
 from audit.report.section import Section
 from client.ledger import Entry
@@ -191,7 +191,7 @@ def computed(run: AuditedRun, sampled: SamplingSection) -> GuaranteeSection:
         if moved
         else "",
         least_epsilon=least,
-        below_least=least is not None and costs[worst].epsilon < least * (1 - TOLERANCE),
+        below_least=least is not None and is_below(costs[worst].epsilon, least),
     )
 
 

@@ -9,9 +9,14 @@ from audit.bounds.sigma_alone import Steps, least_epsilon
 from shared.privacy.accounting import PrivacyEvent, Unit
 
 # Accountants are right to a thousandth, and integer noise differs from Gaussian by less than one.
-TOLERANCE = 2e-3
+_TOLERANCE = 2e-3
 # Ledgers with different charges that are looked at.
 _LOOKED_AT = 3
+
+
+def is_below(epsilon: float, least: float) -> bool:
+    """Whether a figure that is printed is less than can be, by more than rounding."""
+    return epsilon < least * (1 - _TOLERANCE)
 
 
 def least_of(ledgers: Sequence[Sequence[PrivacyEvent]], delta: float, unit: Unit) -> float:

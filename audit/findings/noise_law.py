@@ -1,7 +1,7 @@
 """Is what remains of released vectors the planned noise: its size, shape, place and novelty?
 
 `audit.attacks.remainders` leaves values that should be independent, of unit variance, and Gaussian
-or Skellam. Five tests, each two-sided and at `NOISE_LEVEL` for all that it looks at:
+or Skellam. Six tests, each two-sided and at `NOISE_LEVEL` for all that it looks at:
 
 ==============  ==================================================================================
 `energy`        mean square of all values; noise of another size, or records that weigh too much
@@ -11,6 +11,8 @@ or Skellam. Five tests, each two-sided and at `NOISE_LEVEL` for all that it look
                 coins -2/K, and noise that is too large here and too small there one above 0
 `histogram`     chi-square over 32 bins of equal chance; any other shape
 `cosine`        of every two remainders; noise that is used twice, whenever and by whomever
+`echo`          of each remainder with itself, moved along; noise that is used twice in one vector,
+                or that neighbours share
 ==============  ==================================================================================
 
 A thousandth is allowed for in sizes, and a hundredth in the kurtosis: for what rounding to the grid
@@ -55,6 +57,10 @@ class Remainder(Section):
     largest_cosine: float = Field(description="of any two remainders, absolute")
     pairs: int = Field(description="pairs of remainders that were compared")
     cosine_p_value: float
+    largest_echo: float = Field(
+        description="correlation of a remainder with itself, moved along by any number of places"
+    )
+    echo_p_value: float
     as_planned: bool
 
 
@@ -73,7 +79,13 @@ def remains(arrays: Mapping[str, NDArray[Any]]) -> Remainder:
     excess, kurtosis_p = _kurtosis(arrays, dimension)
     histogram_p = _histogram(sketches, float(arrays["kurtosis"].mean()))
     largest, pairs, cosine_p = all_pairs(sketches)
-    tests = (energy_p, part_p, kurtosis_p, histogram_p, cosine_p)
+    echo = float(arrays["echo"].max())
+    # Each of d/2 shifts gives a normal value of deviation 1/sqrt(d); that by d/2 one of twice this
+    # variance.
+    chances = dimension * norm.sf(echo * math.sqrt(dimension))
+    chances += 2 * norm.sf(echo * math.sqrt(dimension / 2))
+    echo_p = min(1.0, count * float(chances))
+    tests = (energy_p, part_p, kurtosis_p, histogram_p, cosine_p, echo_p)
     return Remainder(
         vectors=count,
         energy_ratio=ratio,
@@ -87,6 +99,8 @@ def remains(arrays: Mapping[str, NDArray[Any]]) -> Remainder:
         largest_cosine=largest,
         pairs=pairs,
         cosine_p_value=cosine_p,
+        largest_echo=echo,
+        echo_p_value=echo_p,
         as_planned=min(tests) >= NOISE_LEVEL,
     )
 
