@@ -1,9 +1,9 @@
 """Planted faults: would this audit find out if the training were wrong?
 
 Each mutant (`audit.planted_faults`) replaces functions of the real path for a small run and its
-repetitions with canaries, all in one process. The whole auditor then looks at what the
-run left behind. A mutant that raises no flag is a fault that the audit would miss; a flag on a clean
-run is a false alarm. Nothing in the product reaches this module.
+repetitions with canaries, all in one process. The whole auditor then looks at what the run left
+behind. A mutant that raises no flag is a fault that the audit would miss; a flag on a clean run is
+a false alarm. Nothing in the product reaches this module.
 
 With 20 clean runs the chance of any false alarm is below 4 %: each run is held to `NOISE_LEVEL` 16
 times at most, or fewer times and to the sampling tests' `FALSE_ALARM_RATE` of one in a thousand.
