@@ -30,7 +30,8 @@ from audit.findings import noise as noise_finding
 from audit.findings.canaries import CanarySection
 from audit.findings.client_canaries import ClientCanarySection
 from audit.findings.least_epsilon import is_below, least_of
-from audit.planted_faults import ALONE, CLIENTS, MUTANTS, SAMPLED, SEALED, planted
+from audit.planted_faults import MUTANTS
+from audit.planting import ALONE, CLIENTS, SAMPLED, SEALED, planted
 from shared.errors import ModelError, RoundError
 from shared.models import build_model
 from shared.models.private import check_private

@@ -1,123 +1,38 @@
 """The faults that `audit.mutants` plants: each replaces functions of the real path for one run.
 
-Nothing in the product reaches this module.
+Those of noise and rounding are in `audit.planted_noise`. Nothing in the product reaches them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-Patch = tuple[Any, str, Any]
-
-# Few rounds, a narrow clip norm and little noise: faults stand out, and a run takes seconds.
-SEALED = (
-    "training.rounds=4",
-    "federation.clients=4",
-    "data.max_records=200",
-    "secure_aggregation.min_contributors=2",
-    "privacy.epsilon=50",
-    "privacy.clip_norm=0.1",
+from audit.planted_noise import (
+    coins,
+    gaussian_times,
+    last_layer_without,
+    no_clamp,
+    noise_by_turn,
+    noise_for_all_clients,
+    one_block_without,
+    one_without_a_share,
+    public_dither,
+    reused_seed,
+    rounded,
+    scaled_noise,
+    share_of,
+    twice_in_one_vector,
+    uniform,
 )
-SAMPLED = (
-    "training.rounds=4",
-    "federation.clients=4",
-    "data.max_records=400",
-    "training.batch_size=16",
-    "training.learning_rate=0.1",
-    "privacy.noise=local",
-    "privacy.sampling=poisson",
-    "privacy.epsilon=20",
-    "secure_aggregation.scheme=none",
-)
-# For unit = client the canaries are whole clients.
-CLIENTS = (
-    "training.rounds=3",
-    "federation.clients=4",
-    "data.max_records=120",
-    "privacy.unit=client",
-    "privacy.noise=central",
-    "privacy.epsilon=20",
-    "secure_aggregation.scheme=none",
-)
-# Each client protects its whole update by itself.
-ALONE = (
-    "training.rounds=3",
-    "federation.clients=4",
-    "data.max_records=120",
-    "privacy.unit=client",
-    "privacy.noise=local",
-    "privacy.epsilon=50",
-    "secure_aggregation.scheme=none",
-)
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One planted fault.
-
-    Attributes:
-        name: what is wrong.
-        settings: of the run it is planted in.
-        patches: gives (owner, attribute, replacement) of what is replaced.
-        forget: figures of accountants that were kept before are not used, and none are kept.
-    """
-
-    name: str
-    settings: tuple[str, ...]
-    patches: Callable[[], list[Patch]]
-    forget: bool = False
-
-
-@contextmanager
-def planted(mutant: Mutant) -> Iterator[None]:
-    """Put a mutant's functions in place for a block."""
-    before: list[Patch] = []
-    kept = _kept_figures() if mutant.forget else []
-    for figures in kept:
-        figures.cache_clear()
-    try:
-        for owner, attribute, replacement in mutant.patches():
-            before.append((owner, attribute, getattr(owner, attribute)))
-            setattr(owner, attribute, replacement)
-        yield
-    finally:
-        for owner, attribute, original in reversed(before):
-            setattr(owner, attribute, original)
-        for figures in kept:
-            figures.cache_clear()
-
-
-def _kept_figures() -> list[Any]:
-    """The caches of plans and accountants."""
-    import shared.privacy.accounting as accounting
-    import shared.privacy.plan as plan
-
-    found = [value for module in (plan, accounting) for value in vars(module).values()]
-    return [value for value in found if hasattr(value, "cache_clear")]
-
-
-def _scaled_noise(factor: float) -> Callable[[], list[Patch]]:
-    def patches() -> list[Patch]:
-        from shared.privacy.skellam_mechanism import SkellamMechanism
-
-        real = SkellamMechanism.noise
-
-        def noise(self: Any, generator: np.random.Generator) -> Any:
-            return np.rint(factor * real(self, generator)).astype(np.int64)
-
-        return [(SkellamMechanism, "noise", noise)]
-
-    return patches
+from audit.planting import ALONE, CLIENTS, SAMPLED, SEALED, Mutant, Patch
 
 
 def _poisoned() -> list[Patch]:
@@ -140,13 +55,6 @@ def _poisoned() -> list[Patch]:
         return values, parameters
 
     return [(client_round, "integers_to_seal", integers), (Node, "noise", noise)]
-
-
-def _noise_for_all_clients() -> list[Patch]:
-    from shared.privacy.skellam_mechanism import SkellamMechanism
-
-    share = property(lambda self: self.variance / self.contributors)
-    return [(SkellamMechanism, "share_variance", share)]
 
 
 def _no_clip() -> list[Patch]:
@@ -189,13 +97,6 @@ def _other_norm() -> list[Patch]:
             lambda self: real(OuterProducts(self.inputs, self.outputs, self.weights, ())),
         )
     ]
-
-
-def _reused_seed() -> list[Patch]:
-    from client.node import Node
-
-    real = Node.noise
-    return [(Node, "noise", lambda self, _: real(self, "always the same"))]
 
 
 def _reset_accountant() -> list[Patch]:
@@ -307,91 +208,6 @@ def _batch_norm() -> list[Patch]:
     ]
 
 
-def _share_of(draw: Callable[[np.random.Generator, int, float], Any]) -> Callable[[], list[Patch]]:
-    """Shares of another law, of the planned variance: `draw` gets generator, length, deviation."""
-
-    def patches() -> list[Patch]:
-        from shared.privacy.skellam_mechanism import SkellamMechanism
-
-        def noise(self: Any, generator: np.random.Generator) -> Any:
-            drawn = draw(generator, self.dimension, math.sqrt(self.share_variance))
-            return np.rint(drawn).astype(np.int64)
-
-        return [(SkellamMechanism, "noise", noise)]
-
-    return patches
-
-
-def _coins(generator: np.random.Generator, size: int, deviation: float) -> Any:
-    return deviation * (2 * generator.integers(0, 2, size) - 1)
-
-
-def _uniform(generator: np.random.Generator, size: int, deviation: float) -> Any:
-    return math.sqrt(3) * deviation * generator.uniform(-1, 1, size)
-
-
-def _one_block_without(generator: np.random.Generator, size: int, deviation: float) -> Any:
-    drawn = generator.normal(0.0, deviation, size)
-    drawn[-size // 32 :] = 0.0
-    return drawn
-
-
-def _twice_in_one_vector(generator: np.random.Generator, size: int, deviation: float) -> Any:
-    return np.resize(generator.normal(0.0, deviation, size // 2), size)
-
-
-def _last_layer_without() -> list[Patch]:
-    """DP-SGD noises all but the last weights and biases."""
-    from client.dp_sgd import NoisyOptimizer
-
-    real = NoisyOptimizer.add_noise
-
-    def add_noise(self: Any) -> None:
-        bare = [parameter.summed_grad.clone() for parameter in self.params[-2:]]
-        real(self)
-        for parameter, total in zip(self.params[-2:], bare, strict=True):
-            parameter.grad = total.to(parameter.dtype)
-
-    return [(NoisyOptimizer, "add_noise", add_noise)]
-
-
-def _noise_by_turn(key: Callable[[int, str], str]) -> Callable[[], list[Patch]]:
-    """Noise keyed by how many instructions a client had before, and perhaps by its name."""
-
-    def patches() -> list[Patch]:
-        from client.node import Node
-        from shared.privacy.noise import SeededNoise, seeded_key
-
-        turns: dict[str, dict[str, int]] = {}
-
-        def noise(self: Node, digest: str) -> Any:
-            own = turns.setdefault(self.name, {})
-            turn = own.setdefault(digest, len(own))
-            return SeededNoise(seeded_key("planted", key(turn, self.name)))
-
-        return [(Node, "noise", noise)]
-
-    return patches
-
-
-def _one_without_a_share() -> list[Patch]:
-    from client.node import Node
-    from shared.privacy.skellam_mechanism import SkellamMechanism
-
-    real_noise, real_share = Node.noise, SkellamMechanism.noise
-    turn = {"client": ""}
-
-    def noise(self: Node, digest: str) -> Any:
-        turn["client"] = self.name
-        return real_noise(self, digest)
-
-    def share(self: Any, generator: np.random.Generator) -> Any:
-        drawn = real_share(self, generator)
-        return np.zeros_like(drawn) if turn["client"] == "1" else drawn
-
-    return [(Node, "noise", noise), (SkellamMechanism, "noise", share)]
-
-
 def _double_clip() -> list[Patch]:
     import client.dp_sgd as dp_sgd
     import shared.models.record_gradients as record_gradients
@@ -402,32 +218,6 @@ def _double_clip() -> list[Patch]:
         return real(norms, 2 * clip_norm)
 
     return [(dp_sgd, "clip_factors", looser), (record_gradients, "clip_factors", looser)]
-
-
-def _rounded(
-    round_: Callable[[NDArray[np.float64]], NDArray[np.float64]],
-) -> Callable[[], list[Patch]]:
-    """Rounding without a secret draw."""
-
-    def patches() -> list[Patch]:
-        import client.sealing as sealing
-
-        def rounding(scaled: NDArray[np.float64], _: np.random.Generator) -> Any:
-            return round_(scaled).astype(np.int64)
-
-        return [(sealing, "dithered_rounding", rounding)]
-
-    return patches
-
-
-def _public_dither(scaled: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.floor(scaled + np.random.default_rng(7).random(scaled.shape))
-
-
-def _no_clamp() -> list[Patch]:
-    from shared.encryption.quantise import Grid
-
-    return [(Grid, "scaled", lambda self, x: x.astype(np.float64) / self.step)]
 
 
 def _other_batch() -> list[Patch]:
@@ -488,76 +278,47 @@ def _half_rdp() -> list[Patch]:
     ]
 
 
-def _gaussian_times(factor: float, where: str) -> Callable[[], list[Patch]]:
-    """Gaussian noise of another size in one module alone: for clients, or at the server."""
-
-    def patches() -> list[Patch]:
-        import client.round as client_round
-        import server.federation as federation
-
-        class Scaled:
-            def __init__(self, source: Any) -> None:
-                self._source = source
-
-            def gaussian(self, shape: tuple[int, ...], std: float) -> torch.Tensor:
-                drawn: torch.Tensor = self._source.gaussian(shape, std)
-                return factor * drawn
-
-        if where == "server":
-            owner: Any = federation.Federation
-            real = owner._central_noise
-            return [(owner, "_central_noise", lambda self, number: Scaled(real(self, number)))]
-        protect: Any = vars(client_round)["protect_update"]
-
-        def weaker(before: Any, after: Any, plan: Any, noise: Any) -> Any:
-            return protect(before, after, plan, Scaled(noise))
-
-        return [(client_round, "protect_update", weaker)]
-
-    return patches
-
-
 MUTANTS = (
-    Mutant("no noise", SEALED, _scaled_noise(0.0)),
-    Mutant("half the noise", SEALED, _scaled_noise(0.5)),
+    Mutant("no noise", SEALED, scaled_noise(0.0)),
+    Mutant("half the noise", SEALED, scaled_noise(0.5)),
     Mutant("no clipping", SEALED, _no_clip),
     Mutant("the batch clipped as a whole", SEALED, _batch_clip),
     Mutant("clipped by the norm of something else", SEALED, _other_norm),
-    Mutant("the same noise every round", SEALED, _reused_seed),
+    Mutant("the same noise every round", SEALED, reused_seed),
     Mutant("a new accountant every round", SEALED, _reset_accountant),
     Mutant("shuffled batches called Poisson", SAMPLED, _shuffled),
     Mutant("a wrong number of records", SAMPLED, _wrong_count),
-    Mutant("noise divided by all clients", SEALED, _noise_for_all_clients),
+    Mutant("noise divided by all clients", SEALED, noise_for_all_clients),
     Mutant("a weaker plan for other clients", SEALED, _weaker_plan_for_others),
     Mutant("batch norm", SEALED, _batch_norm),
     Mutant("a client that poisons", SEALED, _poisoned),
     Mutant("a client's rounds counted once for a record", CLIENTS, _counted_once),
-    Mutant("coins of the right size for noise", SEALED, _share_of(_coins)),
-    Mutant("uniform noise of the right size", SEALED, _share_of(_uniform)),
-    Mutant("one block of a sum without noise", SEALED, _share_of(_one_block_without)),
-    Mutant("the same noise in both halves", SEALED, _share_of(_twice_in_one_vector)),
-    Mutant("the last layer without noise", SAMPLED, _last_layer_without),
+    Mutant("coins of the right size for noise", SEALED, share_of(coins)),
+    Mutant("uniform noise of the right size", SEALED, share_of(uniform)),
+    Mutant("one block of a sum without noise", SEALED, share_of(one_block_without)),
+    Mutant("the same noise in both halves", SEALED, share_of(twice_in_one_vector)),
+    Mutant("the last layer without noise", SAMPLED, last_layer_without),
     Mutant(
         "the same noise in every second round",
         SEALED,
-        _noise_by_turn(lambda turn, name: f"{name}/{turn % 2}"),
+        noise_by_turn(lambda turn, name: f"{name}/{turn % 2}"),
     ),
     Mutant(
         "noise from a seed that is the round's number",
         SEALED,
-        _noise_by_turn(lambda turn, _: str(turn)),
+        noise_by_turn(lambda turn, _: str(turn)),
     ),
-    Mutant("one client without a share of the noise", SEALED, _one_without_a_share),
+    Mutant("one client without a share of the noise", SEALED, one_without_a_share),
     Mutant("twice the clip norm", SEALED, _double_clip),
-    Mutant("rounding to the nearest step", SEALED, _rounded(np.rint)),
-    Mutant("a dither that everybody knows", SEALED, _rounded(_public_dither)),
-    Mutant("no clamp", SEALED, _no_clamp),
+    Mutant("rounding to the nearest step", SEALED, rounded(np.rint)),
+    Mutant("a dither that everybody knows", SEALED, rounded(public_dither)),
+    Mutant("no clamp", SEALED, no_clamp),
     Mutant("a batch drawn and another one used", SAMPLED, _other_batch),
     Mutant("twice the sampling rate", SAMPLED, _drawn(_double_rate)),
     Mutant("one record twice in every batch", SAMPLED, _drawn(_one_record_twice)),
     Mutant("accountants that say half", SAMPLED, _half_epsilon, forget=True),
     Mutant("a Rényi bound that says half", SEALED, _half_rdp, forget=True),
-    Mutant("clients' updates without noise", ALONE, _gaussian_times(0.0, "clients")),
-    Mutant("clients' updates with half the noise", ALONE, _gaussian_times(0.5, "clients")),
-    Mutant("the server's noise halved", CLIENTS, _gaussian_times(0.5, "server")),
+    Mutant("clients' updates without noise", ALONE, gaussian_times(0.0, "clients")),
+    Mutant("clients' updates with half the noise", ALONE, gaussian_times(0.5, "clients")),
+    Mutant("the server's noise halved", CLIENTS, gaussian_times(0.5, "server")),
 )

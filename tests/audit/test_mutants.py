@@ -6,7 +6,8 @@ import pytest
 
 from audit import mutants
 from audit.mutants import examine
-from audit.planted_faults import ALONE, CLIENTS, MUTANTS, SAMPLED, SEALED, planted
+from audit.planted_faults import MUTANTS
+from audit.planting import ALONE, CLIENTS, SAMPLED, SEALED, planted
 from shared.privacy.accounting import PrivacyEvent, spent
 from shared.privacy.skellam_mechanism import SkellamMechanism
 
