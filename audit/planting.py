@@ -9,7 +9,6 @@ from typing import Any
 
 Patch = tuple[Any, str, Any]
 
-
 # Few rounds, a narrow clip norm and little noise: faults stand out, and a run takes seconds.
 SEALED = (
     "training.rounds=4",
@@ -19,8 +18,6 @@ SEALED = (
     "privacy.epsilon=50",
     "privacy.clip_norm=0.1",
 )
-
-
 SAMPLED = (
     "training.rounds=4",
     "federation.clients=4",
@@ -32,8 +29,6 @@ SAMPLED = (
     "privacy.epsilon=20",
     "secure_aggregation.scheme=none",
 )
-
-
 # For unit = client the canaries are whole clients.
 CLIENTS = (
     "training.rounds=3",
@@ -44,8 +39,6 @@ CLIENTS = (
     "privacy.epsilon=20",
     "secure_aggregation.scheme=none",
 )
-
-
 # Each client protects its whole update by itself.
 ALONE = (
     "training.rounds=3",

@@ -33,8 +33,10 @@ class Board:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         directory.mkdir(parents=True, exist_ok=True)
-        # The form of name that TensorBoard looks for; the number keeps two of a process apart.
-        name = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_NUMBERS)}"
+        # The form of name that TensorBoard looks for. It reads them in the order of their names, so
+        # that the number keeps two of one second apart, and in order.
+        place = f"{socket.gethostname()}.{os.getpid()}.{next(_NUMBERS):06d}"
+        name = f"{int(time.time()):010d}.{place}"
         self._file = (directory / f"events.out.tfevents.{name}").open("wb")
         self._records = RecordWriter(self._file)
         self._event: Any = Event
