@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client.batch_log import read_batches
+from client.batch_log import LoggedBatches, read_batches
 from client.ledger import Entry, Ledger
 from server.journal import FILE_NAME as JOURNAL
 from server.outcome import rounds_with_effect
@@ -165,8 +165,8 @@ class AuditedRun(RunFolder):
         plan = replace(self.plans[0], mechanism=self.mechanism)
         return sealing_parameters(self.config, plan, self.dimension)
 
-    def batches(self, client: int) -> NDArray[np.bool_] | None:
-        """The batches of one client, bool (batches, records); None if none were written down.
+    def batches(self, client: int) -> LoggedBatches | None:
+        """The batches of one client; None if none were written down.
 
         Raises:
             EvidenceError: the log is damaged.

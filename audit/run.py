@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from audit.attacks import canaries, evaluation, membership, replay, unprotected, views
+from audit.attacks import canaries, evaluation, membership, noise, replay, unprotected, views
 from audit.attacks.inversion import ladder
 from audit.audited_run import AuditedRun
 from audit.evidence import OF_EVERY_REPORT, EvidenceStore
@@ -38,6 +38,7 @@ ATTACKS: dict[str, Attack] = {
     "replay": replay.run,
     "unprotected": unprotected.run,
     "canaries": canaries.run,
+    "noise": noise.run,
     "membership": membership.run,
     "inversion": ladder.run,
     "views": views.run,

@@ -4,8 +4,12 @@ Amplification by sampling is only as true as the sampling. The log lets an audit
 drawn with what was assumed. On a real device it would be a list of who was used when, so a real
 device refuses to keep one (`client.node`).
 
-One JSON line a batch: round, step, the number of records, and the batch as the hex of its packed
-bits. A round that is repeated after a crash stands there twice; the later one counts.
+A record counts as used when its features and its label stand in what the model is given, whatever
+was drawn before: a draw that is written down and not used would look as good as one that is.
+
+One JSON line a batch: round, step, the number of records, the batch as the hex of its packed bits,
+and how many rows of it are *out of place*: no record of this client, or one that was in the batch
+already. A round that is repeated after a crash stands there twice; the later one counts.
 """
 
 from __future__ import annotations
@@ -17,7 +21,62 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.data import Dataset
 from shared.regular_file import read_regular
+
+
+class BatchSeen:
+    """The records of one batch, as they were given to the model.
+
+    Args:
+        data: all records of the client.
+    """
+
+    def __init__(self, data: Dataset) -> None:
+        self._data = data
+        self._places: dict[bytes, list[int]] | None = None
+        self.mask = np.zeros(len(data), dtype=np.bool_)
+        self.out_of_place = 0
+
+    def entered(
+        self, features: NDArray[np.generic], labels: NDArray[np.generic], drawn: NDArray[np.int64]
+    ) -> None:
+        """Note rows that the model was given.
+
+        Args:
+            features, labels: the rows, as arrays of the records' own types.
+            drawn: which records they are said to be; a row that is another one counts as that.
+        """
+        rows = len(labels)
+        places = np.full(rows, -1, dtype=np.int64)
+        told = drawn[:rows]
+        same = (self._data.labels[told] == labels[: len(told)]) & (
+            self._data.features[told] == features[: len(told)]
+        ).all(axis=tuple(range(1, features.ndim)))
+        places[: len(told)][same] = told[same]
+        for number in range(rows):
+            place = places[number]
+            if place < 0:
+                place = self._place(features[number], labels[number])
+            if place < 0 or self.mask[place]:
+                self.out_of_place += 1
+            else:
+                self.mask[place] = True
+
+    def _place(self, row: NDArray[np.generic], label: np.generic) -> int:
+        """A record with this content, one that is not in the batch yet if it can be; -1: none."""
+        if self._places is None:
+            self._places = {}
+            for place, (own, its) in enumerate(
+                zip(self._data.features, self._data.labels, strict=True)
+            ):
+                self._places.setdefault(_content(own, its), []).append(place)
+        same = self._places.get(_content(row, label), [])
+        return next((place for place in same if not self.mask[place]), next(iter(same), -1))
+
+
+def _content(row: NDArray[np.generic], label: np.generic) -> bytes:
+    return np.ascontiguousarray(row).tobytes() + b"/" + str(int(label)).encode()
 
 
 @dataclass
@@ -33,23 +92,35 @@ class BatchLog:
     round: int
     _step: int = field(default=0, repr=False)
 
-    def add(self, indices: NDArray[np.int64], records: int) -> None:
-        """Note one batch of a client that holds so many records."""
-        mask = np.zeros(records, dtype=np.bool_)
-        mask[indices] = True
+    def add(self, seen: BatchSeen) -> None:
+        """Note one batch."""
         line = {
             "round": self.round,
             "step": self._step,
-            "records": records,
-            "batch": np.packbits(mask).tobytes().hex(),
+            "records": len(seen.mask),
+            "batch": np.packbits(seen.mask).tobytes().hex(),
+            "out_of_place": seen.out_of_place,
         }
         with self.path.open("a", encoding="ascii") as file:
             file.write(json.dumps(line) + "\n")
         self._step += 1
 
 
-def read_batches(path: Path, below: Path) -> NDArray[np.bool_]:
-    """All batches of one client, bool (batches, records), in order of round and step.
+@dataclass(frozen=True)
+class LoggedBatches:
+    """All batches of one client, in order of round and step.
+
+    Attributes:
+        used: which records were in which batch, bool (batches, records).
+        out_of_place: rows that were no record of the client, or one for the second time.
+    """
+
+    used: NDArray[np.bool_]
+    out_of_place: int
+
+
+def read_batches(path: Path, below: Path) -> LoggedBatches:
+    """Read a log.
 
     Args:
         path: the log.
@@ -59,7 +130,7 @@ def read_batches(path: Path, below: Path) -> NDArray[np.bool_]:
         ValueError: the file is not such a log.
         OSError: it cannot be read, or is no regular file.
     """
-    batches: dict[tuple[int, int], NDArray[np.bool_]] = {}
+    batches: dict[tuple[int, int], tuple[NDArray[np.bool_], int]] = {}
     for text in read_regular(path, below).decode("ascii").splitlines():
         try:
             line = json.loads(text)
@@ -69,7 +140,8 @@ def read_batches(path: Path, below: Path) -> NDArray[np.bool_]:
         if len(packed) != -(-int(line["records"]) // 8):
             raise ValueError(f"{path.name} holds a batch of another size than it says")
         mask = np.unpackbits(packed, count=int(line["records"])).astype(np.bool_)
-        batches[(int(line["round"]), int(line["step"]))] = mask
-    if len({len(mask) for mask in batches.values()}) > 1:
+        batches[(int(line["round"]), int(line["step"]))] = mask, int(line["out_of_place"])
+    if len({len(mask) for mask, _ in batches.values()}) > 1:
         raise ValueError(f"{path.name} holds batches of different data")
-    return np.array([batches[key] for key in sorted(batches)], dtype=np.bool_)
+    used = np.array([batches[key][0] for key in sorted(batches)], dtype=np.bool_)
+    return LoggedBatches(used, sum(wrong for _, wrong in batches.values()))

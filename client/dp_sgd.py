@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from client.audit import NO_AUDIT, Audit
+from client.batch_log import BatchSeen
 from client.canaries import LOUDNESS, add_to
 from client.training import TrainingLog, add_proximal_gradient, batch_tensors
 from shared.config.schema import TrainingConfig
@@ -133,10 +134,10 @@ def train_privately(
     try:
         with watched(model) as gradients:
             for _ in range(plan.steps_per_round):
-                indices = _batch(len(data), plan, noise, audit)
+                indices = _batch(len(data), plan, noise)
                 batch_sizes.append(len(indices))
                 sums, total = _clipped_sum(
-                    model, gradients, data, indices, plan.clip_norm, blocks, device
+                    model, gradients, data, indices, plan.clip_norm, blocks, device, audit
                 )
                 _add_canaries(sums, plan, noise, audit)
                 optimizer.take(sums)
@@ -172,9 +173,11 @@ def clipped_gradient_sum(
     model.train()
     try:
         blocks = _blocks(model, data, plan)
-        indices = _batch(len(data), plan, noise, audit)
+        indices = _batch(len(data), plan, noise)
         with watched(model) as gradients:
-            sums, _ = _clipped_sum(model, gradients, data, indices, plan.clip_norm, blocks, device)
+            sums, _ = _clipped_sum(
+                model, gradients, data, indices, plan.clip_norm, blocks, device, audit
+            )
         _add_canaries(sums, plan, noise, audit)
         flat = torch.cat([total.cpu().flatten() for total in sums.values()])
     finally:
@@ -189,15 +192,13 @@ def _blocks(model: nn.Module, data: Dataset, plan: PrivacyPlan) -> RecordBlocks:
     return record_blocks(model, data.input_shape, sampled_blocks(plan.expected_batch_size))
 
 
-def _batch(records: int, plan: PrivacyPlan, noise: NoiseSource, audit: Audit) -> NDArray[np.int64]:
+def _batch(records: int, plan: PrivacyPlan, noise: NoiseSource) -> NDArray[np.int64]:
     """Indices of one step's records: all of them, or by one coin each."""
     if plan.sampling == "full":
         indices = np.arange(records, dtype=np.int64)
     else:
         drawn = np.flatnonzero(noise.coins(records, plan.sampling_rate))
         indices = drawn.astype(np.int64, copy=False)
-    if audit.batches is not None:
-        audit.batches.add(indices, records)
     return indices
 
 
@@ -220,6 +221,7 @@ def _clipped_sum(
     clip_norm: float,
     blocks: RecordBlocks,
     device: torch.device,
+    audit: Audit,
 ) -> tuple[Sums, float]:
     """The batch's clipped sum, float64 in the model's order, and its summed loss.
 
@@ -229,12 +231,18 @@ def _clipped_sum(
         p: torch.zeros_like(p, dtype=torch.float64) for p in model.parameters() if p.requires_grad
     }
     total = 0.0
+    seen = None if audit.batches is None else BatchSeen(data)
     for first, count, size in blocks.parts(len(indices)):
-        features, labels = batch_tensors(data, indices[first : first + count], device)
+        drawn = indices[first : first + count]
+        features, labels = batch_tensors(data, drawn, device)
+        if seen is not None:
+            seen.entered(features.cpu().numpy(), labels.cpu().numpy(), drawn)
         losses = nn.functional.cross_entropy(
             model(filled_up(features, size)), filled_up(labels, size), reduction="none"
         )
         for parameter, gradient in gradients.clipped_sum(losses, clip_norm, count).items():
             sums[parameter] += gradient
         total += float(losses.detach()[:count].sum())
+    if audit.batches is not None and seen is not None:
+        audit.batches.add(seen)
     return sums, total

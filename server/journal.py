@@ -2,17 +2,17 @@
 
 The journal is the only channel to whoever watches (terminal, scripts): they read the file, so it
 works the same whether the server runs in this process, in Ray or on another machine. TensorBoard's
-files are a second view of it, and are left out where TensorBoard is not installed.
+files are a second view of it (`server.board`), left out where TensorBoard is not installed.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from server.board import Board, board_in
 from server.durable import write_atomically
 
 Event = dict[str, Any]
@@ -42,7 +42,7 @@ class Journal:
         write_atomically(self._path, "".join(map(to_line, history)).encode())
         self._file = self._path.open("a", encoding="utf-8")
         first = history[-1]["round"] + 1 if history else 0
-        self._board = _board(run_dir / "tensorboard", first)
+        self._board = board_in(run_dir / "tensorboard", first)
 
     def write(self, event: Event) -> None:
         """Append one event and let readers see it at once."""
@@ -51,7 +51,7 @@ class Journal:
         if event["event"] == "round" and self._board is not None:
             self._plot(event, self._board)
 
-    def _plot(self, event: Event, board: Any) -> None:
+    def _plot(self, event: Event, board: Board) -> None:
         scalars = {
             "model/accuracy": event["accuracy"],
             "model/loss": event["loss"],
@@ -60,22 +60,13 @@ class Journal:
             "clients/rejected": len(event["rejected"]),
             "round/seconds": event["seconds"],
         }
-        for name, value in scalars.items():
-            if value is not None and math.isfinite(value):
-                board.add_scalar(name, value, event["round"])
-        board.flush()
+        told = {n: float(v) for n, v in scalars.items() if v is not None and math.isfinite(v)}
+        board.add(told, event["round"])
 
     def close(self) -> None:
         """Finish both outputs."""
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
-
-
-def _board(directory: Path, first_round: int) -> Any:
-    """A TensorBoard writer, None without TensorBoard."""
-    if find_spec("tensorboard") is None:
-        return None
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(directory), purge_step=first_round)
+        try:
+            self._file.close()
+        finally:
+            if self._board is not None:
+                self._board.close()

@@ -44,7 +44,7 @@ from simulations.run_folder import RunFolder
 
 Progress = Callable[[str, float], None]
 
-COMMITMENT, NAME = "canaries-commitment", "canaries"
+COMMITMENT, NAME, REMAINDERS = "canaries-commitment", "canaries", "canaries-remainders"
 DEFAULT_CANARIES = 1000
 # Directions are orthogonal, but the sum of all must stay small beside the noise, whose norm grows
 # with the dimension.
@@ -117,6 +117,8 @@ def run(
             "disagreements": watcher.disagreements,
         },
     )
+    if len(watcher.remainders):
+        store.put_arrays(REMAINDERS, watcher.remainders.arrays())
     store.put_arrays(NAME, _arrays(config, watcher, placed, nonce, plans))
 
 
@@ -204,7 +206,4 @@ def _arrays(
     for name, seen in (("public", watcher.public), ("informed", watcher.informed)):
         if len(seen.values):
             arrays |= {name: seen.values, f"{name}-noise": seen.noise}
-    if watcher.remainders.energies:
-        arrays["energies"] = np.array(watcher.remainders.energies)
-        arrays["cosines"] = np.array(watcher.remainders.cosines)
     return arrays

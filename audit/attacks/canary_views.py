@@ -13,9 +13,7 @@ observers are recorded:
   round is one step.
 
 Where nothing is sampled, records and canaries can be subtracted altogether, by the auditor who also
-knows the coins. What *remains* of each round is the noise, and is kept as two numbers: its squared
-norm, which betrays noise of another size and records that weigh too much, and its cosine with the
-round before, which betrays noise that was used twice.
+knows the coins. What *remains* of each round is the noise (`audit.attacks.remainders`).
 """
 
 from __future__ import annotations
@@ -28,6 +26,7 @@ from flwr.app import Message
 from numpy.typing import NDArray
 from torch import nn
 
+from audit.attacks.remainders import Remainders
 from audit.record_sums import distance_from_sum_by_record
 from client.canaries import directions
 from client.dp_sgd import clipped_gradient_sum
@@ -111,29 +110,6 @@ class Projections:
         return np.array([self._noise[number] for number in sorted(self._noise)])
 
 
-class Remainders:
-    """What remains of released vectors without canaries and records: the noise, if all is well."""
-
-    def __init__(self) -> None:
-        self._before: dict[int, Floats] = {}
-        self.energies: list[float] = []
-        self.cosines: list[float] = []
-
-    def add(self, stream: int, remainder: Floats) -> None:
-        """One round's remainder over the planned noise, as it is when the noise is added.
-
-        Args:
-            stream: whose noise; cosines are taken within one stream.
-            remainder: (dimension,), of unit variance if the noise is as planned.
-        """
-        self.energies.append(float(remainder @ remainder) / len(remainder))
-        if stream in self._before:
-            before = self._before[stream]
-            norms = float(np.linalg.norm(remainder) * np.linalg.norm(before))
-            self.cosines.append(float(remainder @ before) / norms if norms else 1.0)
-        self._before[stream] = remainder
-
-
 class _Known:
     """What the auditor knows beforehand: model, records and who holds which of them."""
 
@@ -147,6 +123,8 @@ class _Known:
         )
         self.names = trainable_names(self.model)
         self.dimension = dimension(self.model)
+        named = dict(self.model.named_parameters())
+        self.tensor_sizes = [named[name].numel() for name in self.names]
         self.disagreements: list[float] = []
 
     def read(self, message: Message) -> Weights:
@@ -183,9 +161,14 @@ class Watcher:
         self._known = _Known(config, partition)
         self._weights: Weights = {}
         self.public, self.informed = (Projections(len(placed.coins)) for _ in range(2))
-        self.remainders = Remainders()
+        self.remainders = Remainders(self._expected_remainders, self._known.tensor_sizes)
         # By client, as last instructed.
         self.instructions: dict[int, TrainInstruction] = {}
+
+    @property
+    def _expected_remainders(self) -> int:
+        """One a round, of the sum."""
+        return self._config.training.rounds
 
     @property
     def dimension(self) -> int:
@@ -257,7 +240,14 @@ class SumWatcher(Watcher):
         if plan.sampling == "full":
             canaries = plan.clip_norm * placed.included(honest, self.dimension)
             remainder = left - rotation.forward(records + canaries)
-            self.remainders.add(0, remainder / (plan.clip_norm * noise_of(len(honest))))
+            remainder /= plan.clip_norm * noise_of(len(honest))
+            self.remainders.add(
+                -1,
+                request.round,
+                remainder,
+                kurtosis=1 / (len(honest) * mechanism.share_variance),
+                by_tensor=rotation.inverse(remainder),
+            )
 
     def _sent_by(self, client: int) -> Integers:
         """The integers that a colluding client sealed in this round: it knows them."""
@@ -272,6 +262,11 @@ class SumWatcher(Watcher):
 
 class UpdateWatcher(Watcher):
     """Stands at the server, which sees each client's noised update (local noise)."""
+
+    @property
+    def _expected_remainders(self) -> int:
+        """One a round of each client that is asked."""
+        return self._config.training.rounds * self._config.cohort_size
 
     def received(self, message: Message) -> None:
         """A client's own update, projected on its own canaries."""
@@ -299,7 +294,7 @@ class UpdateWatcher(Watcher):
         self.informed.add(number, whose, placed.projected(left, plan.clip_norm), noise)
         if plan.sampling == "full":
             canaries = plan.clip_norm * placed.included({client}, self.dimension)
-            self.remainders.add(client, (left - canaries) / (plan.clip_norm * noise))
+            self.remainders.add(client, number, (left - canaries) / (plan.clip_norm * noise))
 
     def _is_reply(self, message: Message) -> bool:
         return bool(message.content.array_records)

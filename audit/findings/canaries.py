@@ -21,7 +21,7 @@ from collections.abc import Iterable
 import numpy as np
 from pydantic import Field
 
-from audit.attacks.canaries import COMMITMENT, NAME, commitment
+from audit.attacks.canaries import COMMITMENT, NAME, REMAINDERS, commitment
 from audit.audited_run import AuditedRun
 from audit.bounds import clopper_pearson, fdp, gaussian, steinke
 from audit.bounds.guesses import LEVEL, Coins, Scores, ceiling, guess_counts
@@ -30,15 +30,14 @@ from audit.evidence import Arrays, EvidenceStore
 from audit.findings import client_canaries
 from audit.findings.canary_checks import (
     NoiseMeasured,
-    Remainder,
     SignalMeasured,
     SumsComputedAgain,
     noise_measured,
-    remains,
     signal_measured,
     sums_computed_again,
 )
 from audit.findings.client_canaries import ClientCanarySection
+from audit.findings.noise_law import Remainder, remains
 from audit.findings.roc import RocPoint, roc_points
 from audit.report.section import Section
 from audit.subsampled import HYPOTHESES, subsampled
@@ -120,11 +119,7 @@ def find(run: AuditedRun, store: EvidenceStore) -> CanarySection | None:
     names = [name for name in _OBSERVERS if name in arrays]
     observers = tuple(observed(name, arrays, facts, promised["insiders"], delta) for name in names)
     sums = sums_computed_again(facts["disagreements"])
-    remainder = (
-        remains(arrays["energies"], arrays["cosines"], facts["dimension"])
-        if "energies" in arrays
-        else None
-    )
+    remainder = remains(store.get_arrays(REMAINDERS)) if store.has(REMAINDERS) else None
     faults = [o.proven > epsilon or o.noise.too_little for o in observers]
     faults += [not o.signal.as_planned for o in observers]
     faults += [not sums.agree, remainder is not None and not remainder.as_planned]

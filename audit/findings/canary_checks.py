@@ -1,4 +1,4 @@
-"""What canaries and remainders say of the mechanism: its noise, its clipping, its sums.
+"""What canaries say of the mechanism: its noise, its clipping, its sums.
 
 These are tests of the training and no bounds on epsilon. Each holds `NOISE_LEVEL`: so often is a
 mechanism that follows its plan called wrong.
@@ -15,14 +15,11 @@ from pydantic import Field
 from scipy.stats import norm
 
 from audit.bounds.guesses import Coins
+from audit.findings.noise_law import NOISE_LEVEL
 from audit.report.section import Section
 
 Floats = NDArray[np.float64]
 
-# Chance that noise of the right size is called wrong.
-NOISE_LEVEL = 1e-4
-# Relative size of what rounding to the grid, and single precision in the gradients, may add.
-_ROUNDING = 1e-3
 # A canary changes the weights of later local steps, and so a little of what others add there.
 _SIGNAL_MARGIN = 0.1
 # The same sum of a hundred gradients computed in two ways, in clip norms: single precision leaves
@@ -45,16 +42,6 @@ class SignalMeasured(Section):
     measured: float = Field(description="in clip norms; 1 if each is clipped as the plan says")
     deviation: float = Field(description="standard error")
     p_value: float = Field(description="two-sided, beyond a margin of a tenth")
-    as_planned: bool
-
-
-class Remainder(Section):
-    """Released sums less everything but the noise, as the auditor alone can compute it."""
-
-    energy_ratio: float = Field(description="squared norm over what the plan's noise would give")
-    energy_p_value: float = Field(description="two-sided")
-    largest_cosine: float = Field(description="of two rounds' noise, absolute")
-    cosine_p_value: float
     as_planned: bool
 
 
@@ -114,32 +101,6 @@ def signal_measured(
         deviation=deviation,
         p_value=p_value,
         as_planned=p_value >= NOISE_LEVEL,
-    )
-
-
-def remains(energies: Floats, cosines: Floats, dimension: int) -> Remainder:
-    """Is what remains of the released sums noise of the planned size, new in every round?
-
-    The squared norm of d Gaussian coordinates in T rounds is normal with relative deviation
-    sqrt(2/(dT)), with a thousandth more for rounding. The cosine of two independent vectors is
-    normal with deviation 1/sqrt(d); the largest of n is held to an n-th of the level.
-
-    Args:
-        energies: mean squares of the remainders, over the planned variance.
-        cosines: of remainders of successive rounds.
-        dimension: d.
-    """
-    ratio = float(energies.mean())
-    deviation = max(abs(ratio - 1) - _ROUNDING, 0.0)
-    energy_p = float(2 * norm.sf(deviation / math.sqrt(2 / (dimension * len(energies)))))
-    largest = float(np.abs(cosines).max()) if len(cosines) else 0.0
-    cosine_p = min(1.0, float(2 * norm.sf(largest * math.sqrt(dimension)) * max(len(cosines), 1)))
-    return Remainder(
-        energy_ratio=ratio,
-        energy_p_value=energy_p,
-        largest_cosine=largest,
-        cosine_p_value=cosine_p,
-        as_planned=energy_p >= NOISE_LEVEL and cosine_p >= NOISE_LEVEL,
     )
 
 

@@ -13,12 +13,13 @@ import math
 import numpy as np
 from pydantic import Field
 
-from audit.attacks.client_canaries import NAME
+from audit.attacks.client_canaries import NAME, REMAINDERS
 from audit.audited_run import AuditedRun
 from audit.bounds.cosine import LARGEST_EPSILON, epsilon_estimate, mu_lower_bound
 from audit.bounds.gdp import epsilon_of, mu_of
 from audit.bounds.guesses import LEVEL
 from audit.evidence import EvidenceStore
+from audit.findings.noise_law import Remainder, remains
 from audit.report.section import AttackSection, LowerBound
 from shared.privacy.accounting import spent
 from shared.privacy.epsilon_text import epsilon_text, lower_bound_text
@@ -40,7 +41,13 @@ class ClientCanarySection(AttackSection):
     )
     chance_high: float | None = Field(description="and at most this")
     guarantee: float | None
-    violated: bool = Field(description="the bound lies above the guarantee, also at level 1e-4")
+    remainder: Remainder | None = Field(
+        description="None where a strategy other than averaging makes a model of the noisy mean"
+    )
+    violated: bool = Field(
+        description="the bound lies above the guarantee, also at level 1e-4, or what remains of "
+        "the releases is not the planned noise"
+    )
 
 
 def find(run: AuditedRun, store: EvidenceStore) -> ClientCanarySection | None:
@@ -52,7 +59,9 @@ def find(run: AuditedRun, store: EvidenceStore) -> ClientCanarySection | None:
     epsilon = max(spent(ledger.events, delta, "client").epsilon for ledger in run.ledgers)
     lower = epsilon_of(mu_lower_bound(cosines, size), delta)
     estimate = epsilon_estimate(cosines, size, delta)
-    violated = epsilon_of(mu_lower_bound(cosines, size, _ALARM_LEVEL), delta) > epsilon
+    remainder = remains(store.get_arrays(REMAINDERS)) if store.has(REMAINDERS) else None
+    missing = remainder is not None and not remainder.as_planned
+    violated = missing or epsilon_of(mu_lower_bound(cosines, size, _ALARM_LEVEL), delta) > epsilon
     # Beyond that the estimate says nothing, and what chance makes of it neither.
     is_estimable = epsilon < LARGEST_EPSILON
     chance = _by_chance(epsilon, delta, len(cosines), size) if is_estimable else None
@@ -67,7 +76,9 @@ def find(run: AuditedRun, store: EvidenceStore) -> ClientCanarySection | None:
     return ClientCanarySection(
         title="How much does one client show in the model?",
         answer=(
-            f"THE GUARANTEE DOES NOT HOLD: {shown}; {promise} is promised."
+            f"THE GUARANTEE DOES NOT HOLD: {shown}"
+            + (", or what is released has not the planned noise" if missing else "")
+            + f"; {promise} is promised."
             if violated
             else f"C{shown[1:]}, with 95 % confidence by a Gaussian model; {promise} is promised. "
             f"An estimate without confidence is {lower_bound_text(estimate)}{spread}."
@@ -106,6 +117,7 @@ def find(run: AuditedRun, store: EvidenceStore) -> ClientCanarySection | None:
         chance_low=chance[0] if chance else None,
         chance_high=chance[1] if chance else None,
         guarantee=epsilon if math.isfinite(epsilon) else None,
+        remainder=remainder,
         violated=violated,
     )
 

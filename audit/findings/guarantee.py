@@ -18,6 +18,8 @@ same records.
   replaced, is less: two clipped updates are up to 2C apart (`shared.privacy.accounting`).
 * **delta.** From 1/n on, with n everything the guarantee is told for, (eps, delta) allows to give
   away a record whole (`delta_is_small`), and the report calls nothing guaranteed.
+* **Least epsilon.** What noise, rate and steps leave at least is computed a second way
+  (`audit.bounds.sigma_alone`). A headline below it is a fault of the accountants, and contradicted.
 * **Several records.** (eps, delta) for one record is (k eps, k e^((k-1) eps) delta) for k of them
   (Dwork, Roth 2014, Theorem 2.2 for pure, Vadhan 2017, Lemma 2.2 for approximate privacy); the
   point of the curve is chosen so that the group's delta is the configured one.
@@ -37,6 +39,7 @@ from scipy.stats import norm
 from audit.audited_run import AuditedRun, ClientLedger
 from audit.evidence import EvidenceStore
 from audit.findings import sampling
+from audit.findings.least_epsilon import is_below, least_of
 from audit.findings.sampling import SamplingSection
 from audit.report.section import Section
 from client.ledger import Entry
@@ -121,6 +124,11 @@ class GuaranteeSection(Section):
     by_client: tuple[ClientCost, ...]
     by_round: tuple[RoundCosts, ...]
     note: str = Field(description="what was done to the headline, empty if nothing")
+    least_epsilon: float | None = Field(
+        description="what noise, rate and steps alone leave at least, computed without the "
+        "accountants; None where nothing is guaranteed"
+    )
+    below_least: bool = Field(description="the headline is below it, so no accountant can be right")
 
 
 def find(run: AuditedRun, store: EvidenceStore) -> GuaranteeSection:
@@ -143,6 +151,7 @@ def computed(run: AuditedRun, sampled: SamplingSection) -> GuaranteeSection:
     curve = epsilon_curve(counted[worst], unit)
     units = sum(run.record_counts) if unit == "record" else len(ledgers)
     moved = not trusted and costs[worst].epsilon != charged
+    least = least_of(counted, delta, unit) if math.isfinite(costs[worst].epsilon) else None
     return GuaranteeSection(
         is_private=math.isfinite(costs[worst].epsilon),
         epsilon=finite(costs[worst].epsilon),
@@ -181,6 +190,8 @@ def computed(run: AuditedRun, sampled: SamplingSection) -> GuaranteeSection:
         "does not show the sampling that the plan assumes."
         if moved
         else "",
+        least_epsilon=least,
+        below_least=least is not None and is_below(costs[worst].epsilon, least),
     )
 
 
@@ -210,8 +221,8 @@ def without_amplification(run: AuditedRun, ledger: ClientLedger) -> tuple[Privac
     log = run.batches(ledger.client)
     charged = sum(event.count for event in own if event.sampling == "poisson")
     # A log with gaps could hide inclusions; then every batch counts.
-    complete = log is not None and len(log) == charged
-    inclusions = sampling.most_inclusions(log) if complete and log is not None else charged
+    complete = log is not None and len(log.used) == charged and not log.out_of_place
+    inclusions = sampling.most_inclusions(log.used) if complete and log is not None else charged
     return (*_unsampled(own, inclusions), *_unsampled(others, None))
 
 

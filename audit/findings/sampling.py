@@ -71,6 +71,10 @@ class SamplingSection(Section):
     false_alarm_rate: float = Field(description="chance that right sampling fails these tests")
     tests: tuple[SamplingTest, ...]
     sizes: tuple[tuple[int, int], ...] = Field(description="batch size and how often it occurred")
+    out_of_place: int = Field(
+        description="rows that the model was given and that were no record of the client, or one "
+        "that was in the batch already"
+    )
 
 
 @dataclass(frozen=True)
@@ -87,8 +91,10 @@ def find(run: AuditedRun, _: EvidenceStore) -> SamplingSection:
     events = [event for ledger in run.ledgers for event in ledger.events]
     rates = tuple(sorted({e.sampling_rate for e in events if e.sampling == "poisson"}))
     needs_log = run.config.privacy.unit == "record" and run.config.is_private
-    logs = [run.batches(client) for client in range(len(run.ledgers))]
+    kept = [run.batches(client) for client in range(len(run.ledgers))]
+    logs = [None if log is None else log.used for log in kept]
     measured = [log for log in logs if log is not None]
+    out_of_place = sum(log.out_of_place for log in kept if log is not None)
     sizes = tuple(int(size) for log in measured for size in log.sum(axis=1))
     facts = {
         "rates": rates,
@@ -98,6 +104,7 @@ def find(run: AuditedRun, _: EvidenceStore) -> SamplingSection:
         "smallest_batch": min(sizes, default=None),
         "most_inclusions": max((most_inclusions(log) for log in measured), default=None),
         "sizes": tuple(sorted(Counter(sizes).items())),
+        "out_of_place": out_of_place,
     }
 
     def section(
@@ -123,6 +130,13 @@ def find(run: AuditedRun, _: EvidenceStore) -> SamplingSection:
     if missing := _missing(run, logs):
         verdict: Verdict = "not as assumed" if measured else "not measured"
         return section(assumed, verdict, missing)
+    if out_of_place:
+        return section(
+            assumed,
+            "not as assumed",
+            f"The models were given {out_of_place:,} rows that were no record of their client, or "
+            "one that was in the same batch already; what one record moves is not bounded then.",
+        )
     if not rates:
         whole = all(log.all() for log in measured)
         return section(

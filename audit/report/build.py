@@ -16,6 +16,7 @@ from audit.findings import (
     limits,
     mechanism,
     membership,
+    noise,
     odds,
     parties,
     replay,
@@ -46,6 +47,7 @@ _STANDING = (
 # Sections that need an attack: field of the report, and what makes it from the evidence.
 ATTACK_SECTIONS: dict[str, Find] = {
     "canaries": canaries.found,
+    "noise": noise.find,
     "membership": membership.find,
     "inversion": inversion.find,
     "views": views.find,
@@ -58,7 +60,7 @@ def build(run: AuditedRun, store: EvidenceStore) -> Report:
     Raises:
         EvidenceError: a piece of evidence was altered or contradicts what was committed to.
     """
-    attacks = dict.fromkeys(("canaries", "membership", "inversion", "views"), None)
+    attacks = dict.fromkeys(("canaries", "noise", "membership", "inversion", "views"), None)
     found: dict[str, Section | None] = attacks | {
         name: _found(name, find, run, store) for name, find in ATTACK_SECTIONS.items()
     }
@@ -89,6 +91,7 @@ def build(run: AuditedRun, store: EvidenceStore) -> Report:
             bounds,
             found,
             rounds_with_effect=run.rounds_with_effect,
+            is_audit=store.has(SETUP),
         ),
         lower_bounds=bounds,
         audit=_audit_facts(store),

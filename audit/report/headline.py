@@ -28,6 +28,7 @@ def headline(
     attacks: Mapping[str, Section | None],
     *,
     rounds_with_effect: int,
+    is_audit: bool,
 ) -> Headline:
     """Put the result of the whole report in a few sentences.
 
@@ -41,6 +42,7 @@ def headline(
     contradicted = any(getattr(section, "violated", False) for section in attacks.values())
     proven = [bound for bound in bounds if bound.kind == "bound"]
     contradicted |= epsilon is not None and any(b.epsilon > epsilon for b in proven)
+    contradicted |= guarantee.below_least
     not_guaranteed = [
         f"Against {party.name}: "
         + ("no bound." if party.epsilon is None else f"only ε = {epsilon_text(party.epsilon)}.")
@@ -89,7 +91,7 @@ def headline(
             f"δ = {delta_text(guarantee.delta)} is no protection among {guarantee.units:,} "
             f"{guarantee.unit}s"
         )
-    elif not agreement.same_code or (replay is not None and replay.verdict == "not comparable"):
+    elif not agreement.same_code or not _is_repeated(replay, is_audit):
         status, title = "not confirmed", f"{shown}, by what the folder says"
     else:
         status, title = "guaranteed", shown
@@ -105,6 +107,13 @@ def headline(
             "not_guaranteed": tuple(not_guaranteed),
         }
     )
+
+
+def _is_repeated(replay: ReplaySection | None, is_audit: bool) -> bool:
+    """Whether the run's repetition confirms it, which no audit may do without and be green."""
+    if replay is None:
+        return not is_audit
+    return replay.verdict == "the same"
 
 
 def _guaranteed(guarantee: GuaranteeSection, epsilon: float) -> str:

@@ -115,6 +115,7 @@ class Report(Section):
     uncounted: UncountedSection
     utility: UtilitySection
     canaries: SerializeAsAny[Section] | None
+    noise: SerializeAsAny[Section] | None
     membership: SerializeAsAny[Section] | None
     inversion: SerializeAsAny[Section] | None
     views: SerializeAsAny[Section] | None

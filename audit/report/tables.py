@@ -9,6 +9,8 @@ from typing import Any
 from audit.findings.canaries import CanarySection
 from audit.findings.guarantee import GuaranteeSection
 from audit.findings.membership import MembershipSection
+from audit.findings.noise import Rounding
+from audit.findings.noise_law import NOISE_LEVEL, Remainder
 from audit.findings.views import ViewsSection
 from audit.report.comparison import Comparison
 from audit.report.schema import Report
@@ -194,6 +196,44 @@ def attack_lines(report: Report) -> list[Row]:
     """What attacks found, for the first page."""
     sections = (("Who was in it?", report.membership), ("Reconstruction", report.views))
     return [(name, getattr(found, "answer", "")) for name, found in sections if found is not None]
+
+
+def remainder_lines(found: Remainder) -> list[Row]:
+    """The tests of what should be the planned noise and nothing else."""
+    rows = (
+        ("size", f"{found.energy_ratio:.4f}", "1", found.energy_p_value),
+        (
+            f"size in one place, the worst: {found.worst_part}",
+            f"{found.part_ratio:.4f}",
+            "1",
+            found.part_p_value,
+        ),
+        ("excess kurtosis", f"{found.excess_kurtosis:.4f}", "0", found.kurtosis_p_value),
+        ("histogram", "–", "–", found.histogram_p_value),
+        (
+            f"largest cosine of {found.pairs:,} pairs",
+            f"{found.largest_cosine:.4f}",
+            "0",
+            found.cosine_p_value,
+        ),
+        ("largest echo within one", f"{found.largest_echo:.4f}", "0", found.echo_p_value),
+    )
+    return [_tested(*row) for row in rows]
+
+
+def rounding_lines(found: Rounding) -> list[Row]:
+    """The tests of rounding to the grid."""
+    rows = (
+        ("mean error, in grid steps", f"{found.mean_error:.4f}", "0", found.law_p_value),
+        ("cosine of two calls", f"{found.largest_cosine:.4f}", "0", found.repeated_p_value),
+        ("distance from the clamp", f"{found.clamped_error:.4f}", "0", found.clamp_p_value),
+    )
+    return [_tested(*row) for row in rows]
+
+
+def _tested(name: str, measured: str, planned: str, p_value: float) -> Row:
+    passed = p_value >= NOISE_LEVEL
+    return (name, measured, planned, f"{p_value:.2g}", "in line" if passed else "OUT OF LINE")
 
 
 def view_lines(found: ViewsSection) -> list[Row]:

@@ -5,33 +5,40 @@ from __future__ import annotations
 import pytest
 
 from audit import mutants
-from audit.mutants import CLIENTS, MUTANTS, SAMPLED, SEALED, examine, planted
+from audit.mutants import examine
+from audit.planted_faults import MUTANTS
+from audit.planting import ALONE, CLIENTS, SAMPLED, SEALED, planted
+from shared.privacy.accounting import PrivacyEvent, spent
 from shared.privacy.skellam_mechanism import SkellamMechanism
 
 # The others take the same checks; `calyx audit mutants` plants them all.
 IN_TESTS = (
     "no noise",
-    "half the noise",
-    "no clipping",
     "clipped by the norm of something else",
-    "the same noise every round",
+    "the same noise in every second round",
+    "coins of the right size for noise",
     "a new accountant every round",
+    "accountants that say half",
+    "a Rényi bound that says half",
     "shuffled batches called Poisson",
+    "a batch drawn and another one used",
     "a wrong number of records",
     "a client that poisons",
+    "clients' updates with half the noise",
+    "the server's noise halved",
     "a client's rounds counted once for a record",
 )
 
 
 @pytest.mark.parametrize("name", IN_TESTS)
 def test_a_planted_fault_is_found_in_one_run(name: str) -> None:
-    found = mutants.run(names=(name,), clean_runs=0)
+    found = mutants.run(names=(name,), clean_runs=0, workers=1)
     assert [verdict.name for verdict in found.mutants] == [name]
     assert found.caught == 1, name
 
 
 @pytest.mark.parametrize(
-    "settings", [SEALED, SAMPLED, CLIENTS], ids=["sealed", "sampled", "clients"]
+    "settings", [SEALED, SAMPLED, CLIENTS, ALONE], ids=["sealed", "sampled", "clients", "alone"]
 )
 def test_a_clean_run_is_not_suspected(settings: tuple[str, ...]) -> None:
     assert examine(settings, seed=3) == ()
@@ -47,4 +54,14 @@ def test_a_fault_is_gone_after_its_block_even_if_the_run_fails() -> None:
 
 
 def test_there_are_so_many_different_faults() -> None:
-    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) == 14
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) == 34
+
+
+def test_faults_of_accountants_leave_no_figures_behind() -> None:
+    """What plans and accountants keep would otherwise outlive the fault, or hide it."""
+    event = PrivacyEvent("gaussian", "record", 2.0, "full", 1.0, 10)
+    mutant = next(m for m in MUTANTS if m.name == "accountants that say half")
+    before = spent([event], 1e-5).epsilon
+    with planted(mutant):
+        assert spent([event], 1e-5).epsilon == pytest.approx(before / 2)
+    assert spent([event], 1e-5).epsilon == before

@@ -15,6 +15,7 @@ from audit.findings.canaries import CanarySection
 from audit.findings.client_canaries import ClientCanarySection
 from audit.findings.inversion import InversionSection
 from audit.findings.membership import MembershipSection
+from audit.findings.noise import NoiseSection
 from audit.findings.views import ViewsSection
 from audit.report.schema import SCHEMA, Report
 from audit.run import audit_run, report_new_run, report_run
@@ -76,6 +77,7 @@ def test_every_field_of_the_report_is_documented(reported_run: Path) -> None:
     attacks = (
         ("canaries", CanarySection),
         ("canaries", ClientCanarySection),
+        ("noise", NoiseSection),
         ("membership", MembershipSection),
         ("inversion", InversionSection),
         ("views", ViewsSection),

@@ -115,7 +115,12 @@ def test_fixed_batches_move_the_headline_to_what_holds_without_amplification(
         assert log is not None
         event = ledger.events[0]
         full = PrivacyEvent(
-            "gaussian", "record", event.noise_multiplier, "full", 1.0, int(log.sum(axis=0).max())
+            "gaussian",
+            "record",
+            event.noise_multiplier,
+            "full",
+            1.0,
+            int(log.used.sum(axis=0).max()),
         )
         expected = max(expected, spent([full], found.delta).epsilon)
     assert found.epsilon == pytest.approx(expected, rel=1e-9)

@@ -138,16 +138,6 @@ def test_canaries_of_another_weight_than_a_clip_norm_are_found(
     assert found.measured == pytest.approx(weight, abs=4 * found.deviation)
 
 
-@pytest.mark.parametrize(
-    ("size", "again", "as_planned"), [(1.0, 0.0, True), (0.98, 0.0, False), (1.0, 0.05, False)]
-)
-def test_a_remainder_of_another_size_or_used_twice_is_found(
-    size: float, again: float, as_planned: bool
-) -> None:
-    energies, cosines = np.full(20, size), np.array([0.001, -0.002, again])
-    assert canary_checks.remains(energies, cosines, 20_000).as_planned is as_planned
-
-
 def test_a_canary_without_part_in_a_round_is_scored_by_the_others() -> None:
     projections, noise = np.array([[3.0, 1.0], [0.0, 1.0]]), np.array([[2.0, 2.0], [0.0, 2.0]])
     scores = likelihood_scores(projections, 1.0, noise)

@@ -160,6 +160,11 @@ def test_a_report_by_other_code_than_made_the_run_says_so(folder: Path) -> None:
     assert report.headline.status == "not confirmed"
 
 
+def test_an_audit_that_leaves_the_repetition_out_is_not_green(folder: Path) -> None:
+    done = audit_run(folder, only=["unprotected"], progress=lambda *_: None)
+    assert done.report.headline.status == "not confirmed"
+
+
 def test_the_audit_repeats_the_run_and_its_report_verifies(folder: Path) -> None:
     done = audit_run(folder, only=["replay"], progress=lambda *_: None)
     assert done.report.replay is not None and done.report.replay.verdict == "the same"

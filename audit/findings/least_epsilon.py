@@ -1,0 +1,42 @@
+"""The least epsilon that the charges in the ledgers leave, whatever the accountants say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from audit.bounds.sigma_alone import Steps, least_epsilon
+from shared.privacy.accounting import PrivacyEvent, Unit
+
+# Accountants are right to a thousandth, and integer noise differs from Gaussian by less than one.
+_TOLERANCE = 2e-3
+# Ledgers with different charges that are looked at.
+_LOOKED_AT = 3
+
+
+def is_below(epsilon: float, least: float) -> bool:
+    """Whether a figure that is printed is less than can be, by more than rounding."""
+    return epsilon < least * (1 - _TOLERANCE)
+
+
+def least_of(ledgers: Sequence[Sequence[PrivacyEvent]], delta: float, unit: Unit) -> float:
+    """The largest epsilon that the noise of some ledger leaves at least; by no accountant.
+
+    Args:
+        ledgers: the events of each, none of them without noise.
+    """
+    each = {tuple(_steps_of(events, unit)) for events in ledgers}
+    # Ledgers differ by how many records there are; the dearest by this measure are near the top.
+    dearest = sorted(each, key=lambda steps: -sum(s.count * (s.rate / s.noise) ** 2 for s in steps))
+    return max((least_epsilon(steps, delta) for steps in dearest[:_LOOKED_AT]), default=0.0)
+
+
+def _steps_of(events: Sequence[PrivacyEvent], unit: Unit) -> list[Steps]:
+    counts: Counter[tuple[float, float]] = Counter()
+    for event in events:
+        if event.unit == unit:
+            counts[(event.noise_multiplier, event.sampling_rate)] += event.count
+        else:
+            # A client's release, for one of its records; an older ledger may mean either factor.
+            counts[(event.noise_multiplier / (event.replacement_factor or 1), 1.0)] += event.count
+    return [Steps(noise, rate, count) for (noise, rate), count in sorted(counts.items())]
