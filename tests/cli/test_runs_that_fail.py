@@ -12,7 +12,7 @@ import torch
 
 Calyx = Callable[..., Any]
 
-# It passes every look at it, and fails as soon as it is trained.
+# It passes every look at it, the step on two made-up records too, and fails on real batches.
 BROKEN = """
 from torch import nn
 
@@ -22,7 +22,7 @@ class Broken(nn.Module):
         self.last = nn.Linear(64, classes)
 
     def forward(self, x):
-        if self.training:
+        if self.training and len(x) > 2:
             raise RuntimeError("broken")
         return self.last(x.flatten(1))
 
