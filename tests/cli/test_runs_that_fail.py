@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,12 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_made(
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_plan_finds_a_model_that_cannot_be_trained_privately(calyx: Calyx) -> None:
+def test_a_plan_finds_a_model_that_cannot_be_trained_privately(
+    calyx: Calyx, tmp_path: Path
+) -> None:
+    always = BROKEN.replace(" and len(x) > 2", "")
+    (tmp_path / "broken_net.py").write_text(always)
+    sys.modules.pop("broken_net", None)
     outcome = calyx("plan", *SHORT, "--set", "privacy.unit=record")
     assert (outcome.code, outcome.out) == (2, "")
     assert "cannot be trained privately" in outcome.error_line
