@@ -34,7 +34,7 @@ def consider(content: RecordDict, config: Config, node: Node) -> None:
     policy = node.policy(plan)
     policy.check(config, plan)
     plan_fits(config, plan, records)
-    size = rehearse(config, plan, records)
+    size = rehearse(config, records)
     if config.secure_aggregation.scheme != "none":
         sealing_fits(config, plan, size)
         node.sealing()

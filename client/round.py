@@ -50,7 +50,7 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
     policy = node.policy(plan)
     policy.check(config, plan)
     plan_fits(config, plan, records)
-    rehearse(config, plan, records)
+    rehearse(config, records)
 
     model = build_model(config.model, records.input_shape, records.classes, config.seed)
     received = read_record(read_arrays(content), like=weights_of(model), largest=LARGEST_WEIGHT)

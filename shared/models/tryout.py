@@ -6,9 +6,15 @@ import torch
 from torch import nn
 
 from shared.config import Config
-from shared.errors import ModelError
+from shared.config.schema import TrainingConfig
+from shared.errors import CalyxError, ModelError
 from shared.models.build import build_model
-from shared.models.private import check_private, try_private
+from shared.models.optimizer import make_optimizer
+from shared.models.private import check_private, try_private, with_made_up_weights
+from shared.models.seeding import torch_seeded
+
+# One record by itself is what batch norm cannot do, and no batch of a device with more has to be.
+_RECORDS = 2
 
 
 def torch_device(name: str) -> torch.device:
@@ -39,12 +45,36 @@ def try_model(config: Config, input_shape: tuple[int, ...], classes: int) -> nn.
         The model, with its first weights.
 
     Raises:
-        ModelError: the device is not there, the model cannot be built, or records cannot be
-            protected in it one by one.
+        ModelError: the device is not there, the model cannot be built or trained, or records
+            cannot be protected in it one by one.
     """
     torch_device(config.training.device)
     model = build_model(config.model, input_shape, classes, config.seed)
     if config.is_private and config.privacy.unit == "record":
         check_private(model)
         try_private(model, input_shape)
+    _try_step(model, config.training, input_shape)
     return model
+
+
+def _try_step(model: nn.Module, training: TrainingConfig, input_shape: tuple[int, ...]) -> None:
+    """One step, as local training makes it, on a copy with weights of our own."""
+    device = torch_device(training.device)
+    generator = torch.Generator().manual_seed(0)
+    features = torch.rand((_RECORDS, *input_shape), generator=generator).to(device)
+    labels = torch.zeros(_RECORDS, dtype=torch.int64, device=device)
+    try:
+        tried = with_made_up_weights(model, generator).to(device)
+        optimizer = make_optimizer(training, tried.parameters())
+        with torch_seeded(0, device):
+            loss = nn.functional.cross_entropy(tried(features), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    except CalyxError:
+        raise
+    except Exception as error:
+        # The user's own layers may fail with anything.
+        raise ModelError(
+            f"the model cannot be trained: on {_RECORDS} made-up records it failed with "
+            f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        ) from error

@@ -110,6 +110,18 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_made(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("command", ["plan", "simulate"])
+def test_a_model_that_no_client_could_train_is_found_without_records_to_protect_too(
+    calyx: Calyx, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "broken_net.py").write_text(BROKEN.replace(" and len(x) > 2", ""))
+    sys.modules.pop("broken_net", None)
+    outcome = calyx(command, *SHORT)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "on 2 made-up records it failed with RuntimeError: broken" in outcome.error_line
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_plan_finds_a_model_that_cannot_be_trained_privately(
     calyx: Calyx, tmp_path: Path
 ) -> None:
