@@ -25,8 +25,7 @@ from authority.release import State, apply, enrol
 from shared.errors import EnrolmentError, LedgerError, ProtocolError, ReleaseRefused
 from shared.private_files import replace_file
 from shared.protocol.contributor_keys import ContributorKeys
-from shared.protocol.enrolment import EnrolmentRequest, fingerprint
-from shared.protocol.names import find_alike
+from shared.protocol.enrolment import EnrolmentRequest, check_unused, fingerprint
 
 
 @dataclass(frozen=True)
@@ -176,22 +175,7 @@ def _member(line: Mapping[str, Any]) -> Member:
 
 
 def _check_new(members: Mapping[str, Member], request: EnrolmentRequest) -> None:
-    for name, member in members.items():
-        if request.nonce in member.nonces:
-            raise EnrolmentError(
-                f"this request was used already, at {member.approved_at} for {name!r}; if that was "
-                f"not you, revoke it with: calyx authority revoke DIR {name}"
-            )
-        if name != request.name and member.node_key == request.node_key:
-            raise EnrolmentError(
-                f"the key of {request.name!r} is that of {name!r}; enrol the device in a folder of "
-                "its own"
-            )
-    if alike := find_alike(request.name, members):
-        raise EnrolmentError(
-            f"{request.name!r} looks like {alike!r}, which is enrolled; choose another name for "
-            "the new device"
-        )
+    check_unused(request, members, revoke="calyx authority revoke DIR")
     before = members.get(request.name)
     # A line without a node key is of a version that kept none: the request completes it.
     is_whole = before is not None and before.node_key and not before.is_revoked

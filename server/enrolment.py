@@ -18,8 +18,7 @@ from shared.errors import EnrolmentError, LedgerError, UsageError
 from shared.private_files import replace_file
 from shared.process_lock import exclusive
 from shared.protocol import flower_internals as flower
-from shared.protocol.enrolment import EnrolmentRequest, p384_key, read_request
-from shared.protocol.names import find_alike
+from shared.protocol.enrolment import EnrolmentRequest, check_unused, p384_key, read_request
 
 
 @dataclass(frozen=True)
@@ -156,23 +155,7 @@ def reconcile(folder: ServerFolder) -> None:
 
 
 def _approved(nodes: dict[str, ApprovedNode], request: EnrolmentRequest) -> ApprovedNode:
-    for other in nodes.values():
-        if request.nonce in other.nonces:
-            raise EnrolmentError(
-                f"this request was used already, at {other.approved_at} for {other.name!r}; if "
-                f"that was not you, revoke it (calyx server revoke DIR {other.name}); a device "
-                "makes a new request with: calyx client enroll DIR --renew"
-            )
-        if other.node_key == request.node_key and other.name != request.name:
-            raise EnrolmentError(
-                f"the key of {request.name!r} is that of {other.name!r}; enrol the device in a "
-                "folder of its own"
-            )
-    if alike := find_alike(request.name, nodes):
-        raise EnrolmentError(
-            f"{request.name!r} looks like {alike!r}, which is known here; choose another name for "
-            "the new device"
-        )
+    check_unused(request, nodes, revoke="calyx server revoke DIR")
     before = nodes.get(request.name)
     if before is None:
         return ApprovedNode(

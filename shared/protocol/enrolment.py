@@ -16,8 +16,10 @@ import hashlib
 import json
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
@@ -31,7 +33,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from shared.errors import EnrolmentError, ProtocolError
 from shared.protocol.contributor_keys import ContributorKeys
-from shared.protocol.names import check_device_name
+from shared.protocol.names import check_device_name, find_alike
 from shared.protocol.signed import canonical, is_hex, verifies
 
 FORMAT = "calyx-enrolment-1"
@@ -181,6 +183,56 @@ def fingerprint(name: str, node_key: str, contributor: ContributorKeys) -> str:
     keys = _key_bytes(name, node_key, contributor)
     digest = hashlib.sha256(canonical("enrolment-request", *keys)).hexdigest()[:32]
     return "-".join(digest[i : i + 4] for i in range(0, 32, 4))
+
+
+class KnownDevice(Protocol):
+    """What a roster keeps of a device that it approved."""
+
+    @property
+    def node_key(self) -> str:
+        """As in its request."""
+
+    @property
+    def nonces(self) -> tuple[str, ...]:
+        """Of all its requests that were approved."""
+
+    @property
+    def approved_at(self) -> str:
+        """ISO 8601."""
+
+
+def check_unused(
+    request: EnrolmentRequest, known: Mapping[str, KnownDevice], *, revoke: str
+) -> None:
+    """Refuse a request that came before, or whose key or name is another device's.
+
+    Both rosters, the server's and the key authority's, keep this rule.
+
+    Args:
+        request: its signatures and age were checked.
+        known: devices by name, revoked ones too.
+        revoke: the command that revokes a device, but for its name.
+
+    Raises:
+        EnrolmentError: it is not to be approved.
+    """
+    for name, device in known.items():
+        if request.nonce in device.nonces:
+            raise EnrolmentError(
+                f"this request was used already, at {device.approved_at} for {name!r}; if that was "
+                f"not you, revoke it ({revoke} {name}); a device makes a new request with: "
+                "calyx client enroll DIR --renew"
+            )
+        if device.node_key == request.node_key and name != request.name:
+            raise EnrolmentError(
+                f"the key of {request.name!r} is that of {name!r}; enrol the device in a folder of "
+                "its own"
+            )
+    if alike := find_alike(request.name, known):
+        raise EnrolmentError(
+            f"{request.name!r} looks like {alike!r}, which is known here; choose another name for "
+            "the new device"
+        )
 
 
 def _signed_by_both(
