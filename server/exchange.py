@@ -8,10 +8,13 @@ go, and a round costs little beyond its training.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
+
+from server.rounds import Note
+from shared.protocol.refusals import is_answer, read_failure
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.25
 
@@ -37,3 +40,37 @@ def exchange(grid: Grid, messages: Iterable[Message], timeout_s: float) -> Itera
         else:
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+
+def ask_clients(
+    grid: Grid,
+    questions: Mapping[str, RecordDict],
+    node_ids: Mapping[str, int],
+    kind: str,
+    timeout_s: float,
+) -> tuple[set[str], list[Note]]:
+    """Put a question to clients, to which an error is a no and anything else a yes.
+
+    Args:
+        grid: Flower's way to them.
+        questions: what each client is asked.
+        node_ids: of each client.
+        kind: of the messages.
+        timeout_s: how long to wait for the answers.
+
+    Returns:
+        Who said yes, and who said no and why. Who does not answer is in neither; that Flower
+        answers for a node that is gone is no answer of it.
+    """
+    asked = {node_ids[client]: client for client in questions}
+    messages = [Message(questions[client], node, kind) for node, client in asked.items()]
+    agreed, refused = set[str](), list[Note]()
+    for reply in exchange(grid, messages, timeout_s) if messages else ():
+        client = asked.get(reply.metadata.src_node_id)
+        if client is None or not is_answer(reply):
+            continue
+        if reply.has_error():
+            refused.append(Note(client, read_failure(reply).reason))
+        else:
+            agreed.add(client)
+    return agreed, refused

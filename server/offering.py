@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from flwr.app import Message, MessageType
+from flwr.app import MessageType
 from flwr.serverapp import Grid
 
-from server.exchange import exchange
+from server.exchange import ask_clients
 from server.rounds import Note
 from server.sealed import SealedRun
-from shared.protocol.refusals import read_failure
 from shared.protocol.sealing import SealingOffer
 
 
@@ -38,25 +37,15 @@ class Offers:
             Those of `clients` that can seal now, and who refused for good and why. Who does not
             answer is in neither, and is asked again the next time.
         """
-        sealed, refused = self._sealed, []
-        messages, asked = [], {}
+        sealed, offers = self._sealed, {}
         for client in clients:
             admission = sealed.opening.admissions.get(client)
             if client in self._accepted or admission is None:
                 continue
-            offer = SealingOffer(
+            offers[client] = SealingOffer(
                 sealed.run, sealed.parameters, sealed.opening.public_context, admission
-            )
-            node = node_ids[client]
-            asked[node] = client
-            messages.append(Message(offer.to_content(), node, f"{MessageType.QUERY}.sealing"))
-        timeout_s = sealed.config.federation.round_timeout_s
-        for reply in exchange(self._grid, messages, timeout_s) if messages else ():
-            answering = asked.get(reply.metadata.src_node_id)
-            if answering is None:
-                continue  # Flower's own answer for a node that is gone
-            if reply.has_error():
-                refused.append(Note(answering, read_failure(reply).reason))
-            else:
-                self._accepted.add(answering)
+            ).to_content()
+        kind, timeout_s = f"{MessageType.QUERY}.sealing", sealed.config.federation.round_timeout_s
+        accepted, refused = ask_clients(self._grid, offers, node_ids, kind, timeout_s)
+        self._accepted |= accepted
         return [client for client in clients if client in self._accepted], refused

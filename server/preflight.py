@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from flwr.app import Message, MessageType
+from flwr.app import MessageType
 from flwr.serverapp import Grid
 
-from server.exchange import exchange
+from server.exchange import ask_clients
 from server.planning import Plans
 from server.rounds import Note, Roster
 from shared.protocol.messages import Proposal
-from shared.protocol.refusals import is_answer, read_failure
 
 
 class Preflight:
@@ -41,21 +40,12 @@ class Preflight:
             Those of `clients` that would take part, and who would not and why. Who does not
             answer is in neither, and is asked again the next time.
         """
-        refused, messages, asked = [], [], {}
-        for client in clients:
-            if client in self._willing:
-                continue
-            proposal = Proposal(self._run, self._plans.of(roster[client]), rounds_left)
-            node = node_ids[client]
-            asked[node] = client
-            kind = f"{MessageType.QUERY}.proposal"
-            messages.append(Message(proposal.to_content(), node, kind))
-        for reply in exchange(self._grid, messages, self._timeout_s) if messages else ():
-            answering = asked.get(reply.metadata.src_node_id)
-            if answering is None or not is_answer(reply):
-                continue  # Flower's own answer for a node that is gone
-            if reply.has_error():
-                refused.append(Note(answering, read_failure(reply).reason))
-            else:
-                self._willing.add(answering)
+        proposals = {
+            client: Proposal(self._run, self._plans.of(roster[client]), rounds_left).to_content()
+            for client in clients
+            if client not in self._willing
+        }
+        kind = f"{MessageType.QUERY}.proposal"
+        willing, refused = ask_clients(self._grid, proposals, node_ids, kind, self._timeout_s)
+        self._willing |= willing
         return [client for client in clients if client in self._willing], refused
