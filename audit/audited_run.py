@@ -14,22 +14,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client.batch_log import LoggedBatches, read_batches
-from client.ledger import Entry, Ledger
-from server.journal import FILE_NAME as JOURNAL
-from server.outcome import rounds_with_effect
-from server.planning import Plans
-from server.rounds import Member
-from shared.config import Config
-from shared.data.npz import arrays_of
-from shared.encryption import SealingParameters
-from shared.errors import ConfigError, DataError, EvidenceError, UsageError
-from shared.privacy.accounting import PrivacyEvent
-from shared.privacy.plan import PrivacyPlan, draft_plan
-from shared.privacy.skellam_mechanism import SkellamMechanism
-from shared.protocol.sealing import sealing_parameters
-from shared.regular_file import MOST_BYTES, read_regular
-from simulations.run_folder import RunFolder
+from calyx.client.batch_log import LoggedBatches, read_batches
+from calyx.client.ledger import Entry, Ledger
+from calyx.server.journal import FILE_NAME as JOURNAL
+from calyx.server.outcome import rounds_with_effect
+from calyx.server.planning import Plans
+from calyx.server.rounds import Member
+from calyx.shared.config import Config
+from calyx.shared.data.npz import arrays_of
+from calyx.shared.encryption import SealingParameters
+from calyx.shared.errors import ConfigError, DataError, EvidenceError, UsageError
+from calyx.shared.privacy.accounting import PrivacyEvent
+from calyx.shared.privacy.plan import PrivacyPlan, draft_plan
+from calyx.shared.privacy.skellam_mechanism import SkellamMechanism
+from calyx.shared.protocol.sealing import sealing_parameters
+from calyx.shared.regular_file import MOST_BYTES, read_regular
+from calyx.simulations.run_folder import RunFolder
 
 Event = dict[str, Any]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from audit.chain import AUDIT_ANEW, sha256_of
-from client.ledger import Ledger
-from shared.config.load import digest
-from shared.errors import CalyxError, EvidenceError, LedgerError
-from shared.regular_file import files_below
-from simulations.run_folder import RunFolder
+from calyx.audit.chain import AUDIT_ANEW, sha256_of
+from calyx.client.ledger import Ledger
+from calyx.shared.config.load import digest
+from calyx.shared.errors import CalyxError, EvidenceError, LedgerError
+from calyx.shared.regular_file import files_below
+from calyx.simulations.run_folder import RunFolder
 
 
 def bound(run_dir: Path) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from shared.errors import EvidenceError
-from shared.regular_file import MOST_HASHED_BYTES, open_regular, read_regular
+from calyx.shared.errors import EvidenceError
+from calyx.shared.regular_file import MOST_HASHED_BYTES, open_regular, read_regular
 
 GENESIS = "genesis"
 AUDIT_ANEW = "audit the run anew with: calyx audit run"

@@ -33,14 +33,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audit.bound_run import bound, check_unchanged
-from audit.chain import AUDIT_ANEW, GENESIS, Chain, Link, sha256, sha256_of
-from server.durable import write_atomically
-from shared.data.npz import arrays_of
-from shared.errors import DataError, EvidenceError
-from shared.protocol.identity import code_hash
-from shared.regular_file import MOST_BYTES, UnfitFile, check_no_link, read_regular
-from simulations.run_folder import CODE_OF_A_RUN
+from calyx.audit.bound_run import bound, check_unchanged
+from calyx.audit.chain import AUDIT_ANEW, GENESIS, Chain, Link, sha256, sha256_of
+from calyx.server.durable import write_atomically
+from calyx.shared.data.npz import arrays_of
+from calyx.shared.errors import DataError, EvidenceError
+from calyx.shared.protocol.identity import code_hash
+from calyx.shared.regular_file import MOST_BYTES, UnfitFile, check_no_link, read_regular
+from calyx.simulations.run_folder import CODE_OF_A_RUN
 
 CHAIN = "chain.jsonl"
 # Made for every report; evidence that holds no more than these is of no audit.

@@ -1,7 +1,7 @@
 """Planted faults: would this audit find out if the training were wrong?
 
-Each mutant (`audit.planted_faults`) replaces functions of the real path for a small run and its
-repetitions with canaries, all in one process. The whole auditor then looks at what the run left
+Each mutant (`calyx.audit.planted_faults`) replaces functions of the real path for a small run and
+its repetitions with canaries, all in one process. The whole auditor then looks at what the run left
 behind. A mutant that raises no flag is a fault that the audit would miss; a flag on a clean run is
 a false alarm. Nothing in the product reaches this module.
 
@@ -21,24 +21,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from audit.attacks import canaries, noise
-from audit.audited_run import AuditedRun
-from audit.evidence import EvidenceStore
-from audit.findings import agreement, sampling
-from audit.findings import canaries as canary_finding
-from audit.findings import noise as noise_finding
-from audit.findings.canaries import CanarySection
-from audit.findings.client_canaries import ClientCanarySection
-from audit.findings.least_epsilon import is_below, least_of
-from audit.planted_faults import MUTANTS
-from audit.planting import ALONE, CLIENTS, SAMPLED, SEALED, planted
-from shared.errors import ModelError, RoundError
-from shared.models import build_model
-from shared.models.private import check_private
-from shared.privacy.accounting import spent
-from simulations import run as simulate
-from simulations.engine import default_workers
-from simulations.run_folder import RunFolder
+from calyx.audit.attacks import canaries, noise
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.findings import agreement, sampling
+from calyx.audit.findings import canaries as canary_finding
+from calyx.audit.findings import noise as noise_finding
+from calyx.audit.findings.canaries import CanarySection
+from calyx.audit.findings.client_canaries import ClientCanarySection
+from calyx.audit.findings.least_epsilon import is_below, least_of
+from calyx.audit.planted_faults import MUTANTS
+from calyx.audit.planting import ALONE, CLIENTS, SAMPLED, SEALED, planted
+from calyx.shared.errors import ModelError, RoundError
+from calyx.shared.models import build_model
+from calyx.shared.models.private import check_private
+from calyx.shared.privacy.accounting import spent
+from calyx.simulations import run as simulate
+from calyx.simulations.engine import default_workers
+from calyx.simulations.run_folder import RunFolder
 
 Progress = Callable[[str, float], None]
 

@@ -1,6 +1,6 @@
-"""The faults that `audit.mutants` plants: each replaces functions of the real path for one run.
+"""The faults that `calyx.audit.mutants` plants: each replaces functions of the real path for a run.
 
-Those of noise and rounding are in `audit.planted_noise`. Nothing in the product reaches them.
+Those of noise and rounding are in `calyx.audit.planted_noise`. Nothing in the product reaches them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from audit.planted_noise import (
+from calyx.audit.planted_noise import (
     coins,
     gaussian_times,
     last_layer_without,
@@ -32,13 +32,13 @@ from audit.planted_noise import (
     twice_in_one_vector,
     uniform,
 )
-from audit.planting import ALONE, CLIENTS, SAMPLED, SEALED, Mutant, Patch
+from calyx.audit.planting import ALONE, CLIENTS, SAMPLED, SEALED, Mutant, Patch
 
 
 def _poisoned() -> list[Patch]:
     """One client puts as much into the sum as its fields hold."""
-    import client.round as client_round
-    from client.node import Node
+    import calyx.client.round as client_round
+    from calyx.client.node import Node
 
     real_integers: Any = vars(client_round)["integers_to_seal"]
     real_noise = Node.noise
@@ -58,8 +58,8 @@ def _poisoned() -> list[Patch]:
 
 
 def _no_clip() -> list[Patch]:
-    import client.dp_sgd as dp_sgd
-    import shared.models.record_gradients as record_gradients
+    import calyx.client.dp_sgd as dp_sgd
+    import calyx.shared.models.record_gradients as record_gradients
 
     def ones(norms: torch.Tensor, _: float) -> torch.Tensor:
         return torch.ones_like(norms)
@@ -69,7 +69,7 @@ def _no_clip() -> list[Patch]:
 
 def _batch_clip() -> list[Patch]:
     """Clip the sum of a batch as if it were one record of its size."""
-    import client.dp_sgd as dp_sgd
+    import calyx.client.dp_sgd as dp_sgd
 
     real = dp_sgd._clipped_sum
 
@@ -87,7 +87,7 @@ def _batch_clip() -> list[Patch]:
 
 def _other_norm() -> list[Patch]:
     """The norm is that of the weights' gradients alone, the sum has the biases' too."""
-    from shared.models.layer_gradients import OuterProducts
+    from calyx.shared.models.layer_gradients import OuterProducts
 
     real = OuterProducts.squared_norms
     return [
@@ -101,7 +101,7 @@ def _other_norm() -> list[Patch]:
 
 def _reset_accountant() -> list[Patch]:
     """A new accountant each round, as some examples have it."""
-    from client.node import Node
+    from calyx.client.node import Node
 
     real = Node.ledger
 
@@ -115,7 +115,7 @@ def _reset_accountant() -> list[Patch]:
 
 def _shuffled() -> list[Patch]:
     """Shuffled passes over the records, accounted for as Poisson batches."""
-    import client.dp_sgd as dp_sgd
+    import calyx.client.dp_sgd as dp_sgd
 
     queues: dict[int, list[int]] = {}
 
@@ -133,8 +133,8 @@ def _shuffled() -> list[Patch]:
 
 def _wrong_count() -> list[Patch]:
     """A plan for ten times the records there are: a lower sampling rate, so less noise."""
-    import server.planning as planning
-    from client.policy import Policy
+    import calyx.server.planning as planning
+    from calyx.client.policy import Policy
 
     real: Any = vars(planning)["make_plan"]
 
@@ -147,10 +147,10 @@ def _wrong_count() -> list[Patch]:
 
 def _weaker_plan_for_others() -> list[Patch]:
     """Every second client is told of a third of the noise, and none compares plan and terms."""
-    from client.ledger import Budget
-    from client.policy import Policy
-    from client.sealing_terms import SealingTerms
-    from server.planning import Plans
+    from calyx.client.ledger import Budget
+    from calyx.client.policy import Policy
+    from calyx.client.sealing_terms import SealingTerms
+    from calyx.server.planning import Plans
 
     real = Plans.of
 
@@ -175,20 +175,20 @@ def _weaker_plan_for_others() -> list[Patch]:
 
 def _counted_once() -> list[Patch]:
     """A client's update cannot move by more than C if one of its records changes, it is said."""
-    from shared.privacy.plan import PrivacyPlan
+    from calyx.shared.privacy.plan import PrivacyPlan
 
     return [(PrivacyPlan, "replacement_factor", property(lambda _: 1))]
 
 
 def _batch_norm() -> list[Patch]:
     """A batch norm in the model, and no check that would refuse it."""
-    import audit.attacks.canaries as attack
-    import audit.attacks.canary_views as views
-    import audit.attacks.gradient_probe as probe
-    import audit.mutants as mutants
-    import client.dp_sgd as dp_sgd
-    import client.round as client_round
-    import server.federation as federation
+    import calyx.audit.attacks.canaries as attack
+    import calyx.audit.attacks.canary_views as views
+    import calyx.audit.attacks.gradient_probe as probe
+    import calyx.audit.mutants as mutants
+    import calyx.client.dp_sgd as dp_sgd
+    import calyx.client.round as client_round
+    import calyx.server.federation as federation
 
     real: Any = vars(federation)["build_model"]
 
@@ -209,8 +209,8 @@ def _batch_norm() -> list[Patch]:
 
 
 def _double_clip() -> list[Patch]:
-    import client.dp_sgd as dp_sgd
-    import shared.models.record_gradients as record_gradients
+    import calyx.client.dp_sgd as dp_sgd
+    import calyx.shared.models.record_gradients as record_gradients
 
     real = record_gradients.clip_factors
 
@@ -222,7 +222,7 @@ def _double_clip() -> list[Patch]:
 
 def _other_batch() -> list[Patch]:
     """As many records as were drawn enter the model, but always the first ones."""
-    import client.dp_sgd as dp_sgd
+    import calyx.client.dp_sgd as dp_sgd
 
     real: Any = vars(dp_sgd)["batch_tensors"]
 
@@ -236,7 +236,7 @@ def _drawn(change: Callable[[Any, int, Any, Any], Any]) -> Callable[[], list[Pat
     """Batches made by `change` of the real function, records, plan and noise."""
 
     def patches() -> list[Patch]:
-        import client.dp_sgd as dp_sgd
+        import calyx.client.dp_sgd as dp_sgd
 
         real = dp_sgd._batch
         return [(dp_sgd, "_batch", lambda *arguments: change(real, *arguments))]
@@ -255,7 +255,7 @@ def _one_record_twice(real: Any, records: int, plan: Any, noise: Any) -> Any:
 
 def _half_epsilon() -> list[Patch]:
     """Both accountants say half; whoever plans, charges or reports believes them."""
-    import shared.privacy.accounting as accounting
+    import calyx.shared.privacy.accounting as accounting
 
     pld, rdp = accounting._pld_epsilon, accounting._rdp_epsilon
     return [
@@ -266,7 +266,7 @@ def _half_epsilon() -> list[Patch]:
 
 def _half_rdp() -> list[Patch]:
     """The Rényi bound of integer noise is a quarter: half of epsilon and less."""
-    from shared.privacy.skellam_mechanism import SkellamMechanism
+    from calyx.shared.privacy.skellam_mechanism import SkellamMechanism
 
     real = SkellamMechanism.rdp
     return [

@@ -1,4 +1,4 @@
-"""Faults of the noise and of rounding, for `audit.planted_faults`."""
+"""Faults of the noise and of rounding, for `calyx.audit.planted_faults`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from audit.planting import Patch
+from calyx.audit.planting import Patch
 
 
 def scaled_noise(factor: float) -> Callable[[], list[Patch]]:
     def patches() -> list[Patch]:
-        from shared.privacy.skellam_mechanism import SkellamMechanism
+        from calyx.shared.privacy.skellam_mechanism import SkellamMechanism
 
         real = SkellamMechanism.noise
 
@@ -28,14 +28,14 @@ def scaled_noise(factor: float) -> Callable[[], list[Patch]]:
 
 
 def noise_for_all_clients() -> list[Patch]:
-    from shared.privacy.skellam_mechanism import SkellamMechanism
+    from calyx.shared.privacy.skellam_mechanism import SkellamMechanism
 
     share = property(lambda self: self.variance / self.contributors)
     return [(SkellamMechanism, "share_variance", share)]
 
 
 def reused_seed() -> list[Patch]:
-    from client.node import Node
+    from calyx.client.node import Node
 
     real = Node.noise
     return [(Node, "noise", lambda self, _: real(self, "always the same"))]
@@ -45,7 +45,7 @@ def share_of(draw: Callable[[np.random.Generator, int, float], Any]) -> Callable
     """Shares of another law, of the planned variance: `draw` gets generator, length, deviation."""
 
     def patches() -> list[Patch]:
-        from shared.privacy.skellam_mechanism import SkellamMechanism
+        from calyx.shared.privacy.skellam_mechanism import SkellamMechanism
 
         def noise(self: Any, generator: np.random.Generator) -> Any:
             drawn = draw(generator, self.dimension, math.sqrt(self.share_variance))
@@ -76,7 +76,7 @@ def twice_in_one_vector(generator: np.random.Generator, size: int, deviation: fl
 
 def last_layer_without() -> list[Patch]:
     """DP-SGD noises all but the last weights and biases."""
-    from client.dp_sgd import NoisyOptimizer
+    from calyx.client.dp_sgd import NoisyOptimizer
 
     real = NoisyOptimizer.add_noise
 
@@ -93,8 +93,8 @@ def noise_by_turn(key: Callable[[int, str], str]) -> Callable[[], list[Patch]]:
     """Noise keyed by how many instructions a client had before, and perhaps by its name."""
 
     def patches() -> list[Patch]:
-        from client.node import Node
-        from shared.privacy.noise import SeededNoise, seeded_key
+        from calyx.client.node import Node
+        from calyx.shared.privacy.noise import SeededNoise, seeded_key
 
         turns: dict[str, dict[str, int]] = {}
 
@@ -109,8 +109,8 @@ def noise_by_turn(key: Callable[[int, str], str]) -> Callable[[], list[Patch]]:
 
 
 def one_without_a_share() -> list[Patch]:
-    from client.node import Node
-    from shared.privacy.skellam_mechanism import SkellamMechanism
+    from calyx.client.node import Node
+    from calyx.shared.privacy.skellam_mechanism import SkellamMechanism
 
     real_noise, real_share = Node.noise, SkellamMechanism.noise
     turn = {"client": ""}
@@ -132,7 +132,7 @@ def rounded(
     """Rounding without a secret draw."""
 
     def patches() -> list[Patch]:
-        import client.sealing as sealing
+        import calyx.client.sealing as sealing
 
         def rounding(scaled: NDArray[np.float64], _: np.random.Generator) -> Any:
             return round_(scaled).astype(np.int64)
@@ -147,7 +147,7 @@ def public_dither(scaled: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def no_clamp() -> list[Patch]:
-    from shared.encryption.quantise import Grid
+    from calyx.shared.encryption.quantise import Grid
 
     return [(Grid, "scaled", lambda self, x: x.astype(np.float64) / self.step)]
 
@@ -156,8 +156,8 @@ def gaussian_times(factor: float, where: str) -> Callable[[], list[Patch]]:
     """Gaussian noise of another size in one module alone: for clients, or at the server."""
 
     def patches() -> list[Patch]:
-        import client.round as client_round
-        import server.federation as federation
+        import calyx.client.round as client_round
+        import calyx.server.federation as federation
 
         class Scaled:
             def __init__(self, source: Any) -> None:

@@ -89,8 +89,8 @@ def planted(mutant: Mutant) -> Iterator[None]:
 
 def _kept_figures() -> list[Any]:
     """The caches of plans and accountants."""
-    import shared.privacy.accounting as accounting
-    import shared.privacy.plan as plan
+    import calyx.shared.privacy.accounting as accounting
+    import calyx.shared.privacy.plan as plan
 
     found = [value for module in (plan, accounting) for value in vars(module).values()]
     return [value for value in found if hasattr(value, "cache_clear")]

@@ -3,7 +3,7 @@
 The auditor subtracts from a released sum what the records contributed. Computed by the trainer's
 own code, a fault there would cancel out. Here each record goes through the model alone, and its
 gradient is clipped by its norm: nothing in common with the hooks and norms of
-`shared.models.record_gradients`, nor with Opacus.
+`calyx.shared.models.record_gradients`, nor with Opacus.
 
 A gradient jumps where an input of ReLU passes 0, or two of max-pooling change their order. Within
 single precision of such a place rounding alone decides, and of two correct sums over a hundred
@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from shared.data import Dataset
+from calyx.shared.data import Dataset
 
 # As far as single precision moves an input, by moving the weights.
 _JITTER = 2e-7

@@ -4,7 +4,7 @@
 >>> done.report.guarantee.epsilon, done.html_path
 
 Each attack puts what it saw into the chain of evidence; the report is made from run folder and
-evidence alone, so `audit.verify` can make it again.
+evidence alone, so `calyx.audit.verify` can make it again.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from audit.attacks import canaries, evaluation, membership, noise, replay, unprotected, views
-from audit.attacks.inversion import ladder
-from audit.audited_run import AuditedRun
-from audit.evidence import OF_EVERY_REPORT, EvidenceStore
-from audit.report.build import SETUP, build
-from audit.report.html import to_html
-from audit.report.schema import Report, Step
-from server.durable import write_atomically
-from shared.errors import CalyxError, EvidenceError, LedgerError, RunError, UsageError
-from shared.protocol.identity import software_version
-from simulations.claim import owned
-from simulations.run_folder import RunFolder
+from calyx.audit.attacks import canaries, evaluation, membership, noise, replay, unprotected, views
+from calyx.audit.attacks.inversion import ladder
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.evidence import OF_EVERY_REPORT, EvidenceStore
+from calyx.audit.report.build import SETUP, build
+from calyx.audit.report.html import to_html
+from calyx.audit.report.schema import Report, Step
+from calyx.server.durable import write_atomically
+from calyx.shared.errors import CalyxError, EvidenceError, LedgerError, RunError, UsageError
+from calyx.shared.protocol.identity import software_version
+from calyx.simulations.claim import owned
+from calyx.simulations.run_folder import RunFolder
 
 Progress = Callable[[str, float], None]
 Attack = Callable[[RunFolder, EvidenceStore, Progress], None]

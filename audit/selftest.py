@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from audit.bounds import clopper_pearson, fdp, gaussian, steinke
-from audit.bounds.gdp import mu_of
-from audit.bounds.guesses import LEVEL, Coins, Guesses, Scores, ceiling, guess_counts
-from audit.bounds.scores import likelihood_scores
-from audit.subsampled import HYPOTHESES, curve_of, subsampled
-from shared.privacy.epsilon_text import epsilon_text
+from calyx.audit.bounds import clopper_pearson, fdp, gaussian, steinke
+from calyx.audit.bounds.gdp import mu_of
+from calyx.audit.bounds.guesses import LEVEL, Coins, Guesses, Scores, ceiling, guess_counts
+from calyx.audit.bounds.scores import likelihood_scores
+from calyx.audit.subsampled import HYPOTHESES, curve_of, subsampled
+from calyx.shared.privacy.epsilon_text import epsilon_text
 
 Bound = Callable[[Scores, Coins, float], float]
 Progress = Callable[[str, float], None]

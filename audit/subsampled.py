@@ -1,4 +1,4 @@
-"""Trade-off curves of Poisson-sampled Gaussian steps, as hypotheses for `audit.bounds.fdp`.
+"""Trade-off curves of Poisson-sampled Gaussian steps, as hypotheses for `calyx.audit.bounds.fdp`.
 
 The steps and the sampling rate are those of the run; the noise is what the audit asks about. The
 hypotheses are numbered by the mu that many small steps amount to (Dong, Roth, Su 2019, Corollary
@@ -14,8 +14,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from audit.bounds.trade_off import ProfileCurve
-from shared.privacy.accounting import profile
+from calyx.audit.bounds.trade_off import ProfileCurve
+from calyx.shared.privacy.accounting import profile
 
 # From next to nothing to far beyond what any number of canaries could show, 2 % apart.
 _MU = np.geomspace(0.05, 12.0, 278)

@@ -3,7 +3,7 @@
 An audit cannot ask a finished run for what crossed its wires. So it repeats the run in a temporary
 folder: the same data, partition, plan, server, clients and key authority, on the local engine. What
 an observer sees is taken where that observer stands: at the server's boundary
-(`simulations.grid.Tap`) and at the key authority's answers.
+(`calyx.simulations.grid.Tap`) and at the key authority's answers.
 """
 
 from __future__ import annotations
@@ -17,16 +17,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.config import Config
-from shared.encryption import SealingParameters
-from shared.protocol.authority_client import Authority, Head, Opening, Released, ReleaseRequest
-from shared.regular_file import read_regular
-from simulations.engine import Simulation, run_local
-from simulations.follower import JournalFollower
-from simulations.grid import Tap
-from simulations.run import assemble, partition_of
-from simulations.run_folder import RunFolder
-from simulations.scratch import scratch_folder
+from calyx.shared.config import Config
+from calyx.shared.encryption import SealingParameters
+from calyx.shared.protocol.authority_client import (
+    Authority,
+    Head,
+    Opening,
+    Released,
+    ReleaseRequest,
+)
+from calyx.shared.regular_file import read_regular
+from calyx.simulations.engine import Simulation, run_local
+from calyx.simulations.follower import JournalFollower
+from calyx.simulations.grid import Tap
+from calyx.simulations.run import assemble, partition_of
+from calyx.simulations.run_folder import RunFolder
+from calyx.simulations.scratch import scratch_folder
 
 OnRelease = Callable[[ReleaseRequest, Sequence[bytes], Released], None]
 

@@ -1,7 +1,7 @@
 """What each party really got in a run: the bytes that crossed its boundary.
 
-`Capture` stands between the real parties of a repeated run (`audit.twin`) and keeps every message
-in the form in which it travels: Flower's messages in Flower's wire format, calls of the key
+`Capture` stands between the real parties of a repeated run (`calyx.audit.twin`) and keeps every
+message in the form in which it travels: Flower's messages in Flower's wire format, calls of the key
 authority in that of its gRPC service. A party's view is what it sent or received:
 
 =========  ======================================================================================
@@ -28,16 +28,16 @@ import numpy as np
 from flwr.app import Message
 from numpy.typing import NDArray
 
-from shared.config import Config
-from shared.encryption.quantise import Grid
-from shared.privacy.plan import PrivacyPlan
-from shared.privacy.rotation import Rotation
-from shared.protocol import authority_pb2 as pb
-from shared.protocol.authority_client import Released, ReleaseRequest, release_parts
-from shared.protocol.messages import TrainInstruction
-from shared.protocol.sealing import rotation_seed, sealing_parameters
-from simulations.grid import FIRST_CLIENT_NODE_ID
-from simulations.pool import decode, encode
+from calyx.shared.config import Config
+from calyx.shared.encryption.quantise import Grid
+from calyx.shared.privacy.plan import PrivacyPlan
+from calyx.shared.privacy.rotation import Rotation
+from calyx.shared.protocol import authority_pb2 as pb
+from calyx.shared.protocol.authority_client import Released, ReleaseRequest, release_parts
+from calyx.shared.protocol.messages import TrainInstruction
+from calyx.shared.protocol.sealing import rotation_seed, sealing_parameters
+from calyx.simulations.grid import FIRST_CLIENT_NODE_ID
+from calyx.simulations.pool import decode, encode
 
 SERVER, AUTHORITY, NETWORK, PUBLIC = "server", "authority", "network", "public"
 _CLIENT = "client "
@@ -94,7 +94,7 @@ class CaptureComplete(Exception):
 
 
 class Capture:
-    """A `simulations.grid.Tap` that also listens at the key authority.
+    """A `calyx.simulations.grid.Tap` that also listens at the key authority.
 
     Args:
         rounds: ends the run with `CaptureComplete` once the instructions of the round after these
@@ -120,7 +120,7 @@ class Capture:
     def on_release(
         self, request: ReleaseRequest, chunks: Sequence[bytes], released: Released
     ) -> None:
-        """See `audit.twin.Watching`."""
+        """See `calyx.audit.twin.Watching`."""
         asked = tuple(part.SerializeToString() for part in release_parts(request, chunks))
         answer = released.values.astype("<i8").tobytes()
         self.crossings += [

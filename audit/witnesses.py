@@ -7,7 +7,8 @@
     RUN_DIR/audit/witnesses.jsonl      what came back, one line each
     RUN_DIR/audit/head.tsr             an RFC 3161 time stamp on the head, where there is one
 
-None of it is part of the report, which has to be there first. `audit.verify` reads it beside it.
+None of it is part of the report, which has to be there first. `calyx.audit.verify` reads it beside
+it.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from audit.bound_run import bound
-from audit.chain import canonical_sha256
-from audit.evidence import OF_EVERY_REPORT, EvidenceStore
-from server.durable import write_atomically
-from shared.errors import EvidenceError, ProtocolError, UsageError
-from shared.protocol.witnessed import HeadRequest, WitnessedHead
-from shared.regular_file import check_no_link, read_regular
-from simulations.run_folder import RunFolder
+from calyx.audit.bound_run import bound
+from calyx.audit.chain import canonical_sha256
+from calyx.audit.evidence import OF_EVERY_REPORT, EvidenceStore
+from calyx.server.durable import write_atomically
+from calyx.shared.errors import EvidenceError, ProtocolError, UsageError
+from calyx.shared.protocol.witnessed import HeadRequest, WitnessedHead
+from calyx.shared.regular_file import check_no_link, read_regular
+from calyx.simulations.run_folder import RunFolder
 
 WITNESSES, TIME_STAMP = "witnesses.jsonl", "head.tsr"
 _MOST_BYTES, _OPENSSL_S = 1 << 20, 30.0

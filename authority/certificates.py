@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shared.certificates import Credentials, issue, make_root
-from shared.errors import UsageError
+from calyx.shared.certificates import Credentials, issue, make_root
+from calyx.shared.errors import UsageError
 
 
 @dataclass(frozen=True)

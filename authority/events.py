@@ -11,9 +11,9 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from shared.errors import ReleaseRefused
-from shared.protocol.authority_client import Refusal
-from shared.protocol.signed import canonical
+from calyx.shared.errors import ReleaseRefused
+from calyx.shared.protocol.authority_client import Refusal
+from calyx.shared.protocol.signed import canonical
 
 
 def names_hash(names: Iterable[str]) -> str:
@@ -44,7 +44,7 @@ class Opened:
     Attributes:
         plan_digest: of the privacy plan that all contributors share; empty: each has its own.
         config_digest: of the run's configuration; empty in entries of a version that bound neither
-            (rule 1 of `authority.release`).
+            (rule 1 of `calyx.authority.release`).
     """
 
     run: str
@@ -113,7 +113,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class MoreRefused:
-    """So many refusals of a run have no line of their own; see `authority.refusal_lines`.
+    """So many refusals of a run have no line of their own; see `calyx.authority.refusal_lines`.
 
     Run "": of runs that were never opened here.
     """
@@ -139,7 +139,7 @@ class Recovered:
 
 @dataclass(frozen=True)
 class Witnessed:
-    """The head of a run, or of its `audit`-th audit, was signed; see `authority.witness`."""
+    """The head of a run, or of its `audit`-th audit, was signed; see `calyx.authority.witness`."""
 
     run: str
     run_head: str

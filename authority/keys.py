@@ -16,13 +16,13 @@ import numpy as np
 import tenseal as ts
 from numpy.typing import NDArray
 
-from authority.secret_file import read_secret, write_secret
-from shared.encryption import SealingParameters
-from shared.encryption.wire import export_public_context, read_chunk
-from shared.errors import EncryptionError
-from shared.protocol.receipts import Receipt
-from shared.protocol.signed import canonical, derive
-from shared.protocol.tags import TagKeys, weigh
+from calyx.authority.secret_file import read_secret, write_secret
+from calyx.shared.encryption import SealingParameters
+from calyx.shared.encryption.wire import export_public_context, read_chunk
+from calyx.shared.errors import EncryptionError
+from calyx.shared.protocol.receipts import Receipt
+from calyx.shared.protocol.signed import canonical, derive
+from calyx.shared.protocol.tags import TagKeys, weigh
 
 _TAG_SECRET_BYTES = 32
 
@@ -95,7 +95,7 @@ class KeyPair:
         return cls(parameters, context, public_context, tag_secret)
 
     def save(self, path: Path, passphrase: bytes | None) -> None:
-        """Write everything to a new file, 0600; see `authority.secret_file`.
+        """Write everything to a new file, 0600; see `calyx.authority.secret_file`.
 
         Raises:
             EncryptionError: the file exists.
@@ -161,7 +161,8 @@ class KeyPair:
         modulus = self.parameters.plain_modulus
         table = slots.astype(np.int64)
         keys = self.tag_keys(receipt.contributor for receipt in receipts)
-        # Each contributor's check slot holds 1 before its tag is added (`shared.encryption.pack`).
+        # Each contributor's check slot holds 1 before its tag is added
+        # (`calyx.shared.encryption.pack`).
         due = (len(receipts) + weigh(self._weights_key(), table, modulus)) % modulus
         for receipt in receipts:
             pads = keys[receipt.contributor].pads(len(table), modulus, receipt.round, receipt.nonce)

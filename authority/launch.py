@@ -5,8 +5,8 @@
     DIR/                     0700
       authority.toml         settings, commented
       authority.pub          Ed25519 key that contributors pin
-      identity.key keys/ contributors.json releases.jsonl      see `authority.local`
-      witnessed.jsonl        heads of audits that were signed, see `authority.witness`
+      identity.key keys/ contributors.json releases.jsonl      see `calyx.authority.local`
+      witnessed.jsonl        heads of audits that were signed, see `calyx.authority.witness`
       tls/                   root.pem, authority.pem, authority-key.pem
       logs/ lock             what it does; held while it is served
       for-server/            root.pem, server.pem, server-key.pem: take this folder to the server
@@ -22,22 +22,22 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from authority import certificates
-from authority.local import LocalAuthority
-from authority.log import LogReport, verify
-from authority.roster import Roster
-from authority.service import AuthorityServer
-from authority.witness import witness as sign_head
-from shared.certificates import Credentials, expiry
-from shared.config.schema import DEFAULT_CONTRIBUTORS, FEWEST_CONTRIBUTORS
-from shared.errors import UsageError
-from shared.log_file import logging_to
-from shared.private_files import create_private, private_directory, replace_file
-from shared.process_lock import exclusive, holder, stop_holder
-from shared.protocol.enrolment import EnrolmentRequest, read_request
-from shared.protocol.witnessed import WitnessedHead
-from shared.settings_file import read_settings
-from shared.stop_signal import stop_signal
+from calyx.authority import certificates
+from calyx.authority.local import LocalAuthority
+from calyx.authority.log import LogReport, verify
+from calyx.authority.roster import Roster
+from calyx.authority.service import AuthorityServer
+from calyx.authority.witness import witness as sign_head
+from calyx.shared.certificates import Credentials, expiry
+from calyx.shared.config.schema import DEFAULT_CONTRIBUTORS, FEWEST_CONTRIBUTORS
+from calyx.shared.errors import UsageError
+from calyx.shared.log_file import logging_to
+from calyx.shared.private_files import create_private, private_directory, replace_file
+from calyx.shared.process_lock import exclusive, holder, stop_holder
+from calyx.shared.protocol.enrolment import EnrolmentRequest, read_request
+from calyx.shared.protocol.witnessed import WitnessedHead
+from calyx.shared.settings_file import read_settings
+from calyx.shared.stop_signal import stop_signal
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 9443
 CERTIFICATE_DAYS = 365
@@ -197,7 +197,7 @@ def approve(directory: Path, request_text: str, *, fingerprint: str) -> Enrolmen
 
 
 def witness(directory: Path, request_text: str, *, passphrase: bytes | None) -> WitnessedHead:
-    """Sign the head of a run or an audit, also while the authority runs; see `authority.witness`.
+    """Sign the head of a run or an audit, while it runs too (`calyx.authority.witness`).
 
     Raises:
         UsageError: there is no authority.

@@ -1,14 +1,14 @@
-"""The key authority in process: of simulations as it is, of deployments behind `authority.service`.
+"""The key authority: of simulations as it is, of deployments behind `calyx.authority.service`.
 
 Everything durable is in one folder::
 
     identity.key       Ed25519 key that signs admissions           authority.pub: its public half
-    contributors.json  who is enrolled                             (authority.roster)
-    releases.jsonl     every decision, hash-chained; the state     (authority.log)
-    keys/*.key         secret keys of open runs                    (authority.keys)
+    contributors.json  who is enrolled                             (calyx.authority.roster)
+    releases.jsonl     every decision, hash-chained; the state     (calyx.authority.log)
+    keys/*.key         secret keys of open runs                    (calyx.authority.keys)
 
 A grant is in the log, on the disk, before the sum is decrypted. After a crash the log is
-replayed; see rule 5 of `authority.release` for why the same request is then answered again.
+replayed; see rule 5 of `calyx.authority.release` for why the same request is then answered again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from authority.events import (
+from calyx.authority.events import (
     Closed,
     Event,
     Failed,
@@ -36,19 +36,19 @@ from authority.events import (
     Repeated,
     names_hash,
 )
-from authority.keys import KeyPair
-from authority.log import AuthorityLog
-from authority.refusal_lines import RefusalLines
-from authority.release import State, apply, culprits, decide, open_run
-from authority.roster import Roster
-from authority.secret_file import read_secret, write_secret
-from shared.config.schema import DEFAULT_CONTRIBUTORS, FEWEST_CONTRIBUTORS
-from shared.encryption import SealedSum, SealingParameters, context_hash, unpack_sum
-from shared.errors import ConfigError, EncryptionError, LedgerError, ReleaseRefused
-from shared.private_files import private_directory, replace_file
-from shared.protocol.admission import Admission
-from shared.protocol.authority_client import Head, Opening, Refusal, Released, ReleaseRequest
-from shared.protocol.signed import check_name
+from calyx.authority.keys import KeyPair
+from calyx.authority.log import AuthorityLog
+from calyx.authority.refusal_lines import RefusalLines
+from calyx.authority.release import State, apply, culprits, decide, open_run
+from calyx.authority.roster import Roster
+from calyx.authority.secret_file import read_secret, write_secret
+from calyx.shared.config.schema import DEFAULT_CONTRIBUTORS, FEWEST_CONTRIBUTORS
+from calyx.shared.encryption import SealedSum, SealingParameters, context_hash, unpack_sum
+from calyx.shared.errors import ConfigError, EncryptionError, LedgerError, ReleaseRefused
+from calyx.shared.private_files import private_directory, replace_file
+from calyx.shared.protocol.admission import Admission
+from calyx.shared.protocol.authority_client import Head, Opening, Refusal, Released, ReleaseRequest
+from calyx.shared.protocol.signed import check_name
 
 MAX_OPENINGS_AN_HOUR = 100
 MAX_KEYS_IN_MEMORY = 8
@@ -63,7 +63,7 @@ _FAILURES = {
 
 
 class LocalAuthority:
-    """The key authority on one folder; implements `shared.protocol.authority_client.Authority`.
+    """The key authority on one folder: a `calyx.shared.protocol.authority_client.Authority`.
 
     Args:
         directory: its folder, made 0700 if missing.

@@ -28,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from authority.events import (
+from calyx.authority.events import (
     Closed,
     Enrolled,
     Event,
@@ -43,8 +43,8 @@ from authority.events import (
     Witnessed,
     names_hash,
 )
-from shared.errors import LedgerError
-from shared.private_files import replace_file
+from calyx.shared.errors import LedgerError
+from calyx.shared.private_files import replace_file
 
 GENESIS = "0" * 64
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from authority.events import Event, MoreRefused, Opened, Refused
+from calyx.authority.events import Event, MoreRefused, Opened, Refused
 
 MAX_LINES = 100
 

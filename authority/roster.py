@@ -20,12 +20,12 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from authority.events import Event, Revoked
-from authority.release import State, apply, enrol
-from shared.errors import EnrolmentError, LedgerError, ProtocolError, ReleaseRefused
-from shared.private_files import replace_file
-from shared.protocol.contributor_keys import ContributorKeys
-from shared.protocol.enrolment import EnrolmentRequest, check_unused, fingerprint
+from calyx.authority.events import Event, Revoked
+from calyx.authority.release import State, apply, enrol
+from calyx.shared.errors import EnrolmentError, LedgerError, ProtocolError, ReleaseRefused
+from calyx.shared.private_files import replace_file
+from calyx.shared.protocol.contributor_keys import ContributorKeys
+from calyx.shared.protocol.enrolment import EnrolmentRequest, check_unused, fingerprint
 
 
 @dataclass(frozen=True)

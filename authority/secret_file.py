@@ -22,8 +22,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from shared.errors import EncryptionError
-from shared.private_files import create_private
+from calyx.shared.errors import EncryptionError
+from calyx.shared.private_files import create_private
 
 _MAGIC = b"CALYXKEY\x01"
 _PLAIN, _SEALED = 0, 1

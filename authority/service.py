@@ -1,12 +1,12 @@
-"""The key authority behind gRPC: `authority.local` for one aggregation server elsewhere.
+"""The key authority behind gRPC: `calyx.authority.local` for one aggregation server elsewhere.
 
-Both ends present certificates of one root made for this line (`authority.certificates`), so only
-the server gets as far as a request. Who has no certificate holds a connection for the time of a
-handshake (`Limits`). Nothing read from the server is kept before it is within bounds: messages,
-number of receipts, number and size of ciphertexts (`authority.upload`), the time between two parts
-and the time all of it may take.
-A refusal is answered with its reason; an unexpected fault is logged here and answered with the
-word "internal" only, because its text might quote what the other side must not see.
+Both ends present certificates of one root made for this line (`calyx.authority.certificates`), so
+only the server gets as far as a request. Who has no certificate holds a connection for the time of
+a handshake (`Limits`). Nothing read from the server is kept before it is within bounds: messages,
+number of receipts, number and size of ciphertexts (`calyx.authority.upload`), the time between two
+parts and the time all of it may take. A refusal is answered with its reason; an unexpected fault is
+logged here and answered with the word "internal" only, because its text might quote what the other
+side must not see.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from typing import NoReturn
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from authority.local import LocalAuthority
-from authority.upload import NothingCame, Parts, read_upload
-from shared.certificates import Credentials
-from shared.encryption import SealingParameters
-from shared.errors import CalyxError, EncryptionError, ProtocolError, ReleaseRefused
-from shared.protocol import authority_pb2 as pb
-from shared.protocol import authority_pb2_grpc
-from shared.protocol.authority_client import (
+from calyx.authority.local import LocalAuthority
+from calyx.authority.upload import NothingCame, Parts, read_upload
+from calyx.shared.certificates import Credentials
+from calyx.shared.encryption import SealingParameters
+from calyx.shared.errors import CalyxError, EncryptionError, ProtocolError, ReleaseRefused
+from calyx.shared.protocol import authority_pb2 as pb
+from calyx.shared.protocol import authority_pb2_grpc
+from calyx.shared.protocol.authority_client import (
     CULPRITS_KEY,
     MAX_MESSAGE_BYTES,
     REFUSAL_KEY,

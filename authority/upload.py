@@ -2,7 +2,7 @@
 
 Nothing is kept before it is within bounds: the number of receipts is that of the run's terms, the
 number and size of ciphertexts that of its parameters, and these are taken in only after the rules
-were checked (`authority.local.LocalAuthority.check`).
+were checked (`calyx.authority.local.LocalAuthority.check`).
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Executor, wait
 
-from authority.local import LocalAuthority
-from shared.errors import ProtocolError
-from shared.protocol import authority_pb2 as pb
-from shared.protocol.authority_client import ReleaseRequest
-from shared.protocol.receipts import Receipt
-from shared.protocol.signed import check_name, is_hex
+from calyx.authority.local import LocalAuthority
+from calyx.shared.errors import ProtocolError
+from calyx.shared.protocol import authority_pb2 as pb
+from calyx.shared.protocol.authority_client import ReleaseRequest
+from calyx.shared.protocol.receipts import Receipt
+from calyx.shared.protocol.signed import check_name, is_hex
 
 # Two names of 100 characters, escaped in JSON, and hexadecimal digits.
 MAX_RECEIPT_BYTES = 4096

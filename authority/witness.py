@@ -20,11 +20,11 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from authority.events import Witnessed
-from authority.log import AuthorityLog, Entry, verify
-from authority.secret_file import read_secret
-from shared.errors import RunError
-from shared.protocol.witnessed import MOST_AUDITS, HeadRequest, WitnessedHead
+from calyx.authority.events import Witnessed
+from calyx.authority.log import AuthorityLog, Entry, verify
+from calyx.authority.secret_file import read_secret
+from calyx.shared.errors import RunError
+from calyx.shared.protocol.witnessed import MOST_AUDITS, HeadRequest, WitnessedHead
 
 LOG_NAME = "witnessed.jsonl"
 

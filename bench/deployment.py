@@ -25,18 +25,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from authority import launch as authority_launch
-from cli.deployed_run import submit_run
-from client.data_registry import DataRegistry
-from client.device import Device
-from client.enrolment import enroll, keep_records
-from server import launch as server_launch
-from server import setup as server_setup
-from server.enrolment import approve
-from server.folder import ServerFolder
-from server.submission import Submission, read_submission
-from shared.data.share import share_of_digits
-from simulations.presets import resolve
+from calyx.authority import launch as authority_launch
+from calyx.cli.deployed_run import submit_run
+from calyx.client.data_registry import DataRegistry
+from calyx.client.device import Device
+from calyx.client.enrolment import enroll, keep_records
+from calyx.server import launch as server_launch
+from calyx.server import setup as server_setup
+from calyx.server.enrolment import approve
+from calyx.server.folder import ServerFolder
+from calyx.server.submission import Submission, read_submission
+from calyx.shared.data.share import share_of_digits
+from calyx.simulations.presets import resolve
 
 _START_S, _STOP_S, _PAUSE_S = 90.0, 30.0, 0.1
 
@@ -50,7 +50,7 @@ def free_port() -> int:
 
 def calyx(*words: str) -> list[str]:
     """The command line of ``calyx WORDS``, from wherever this Python is."""
-    return [sys.executable, "-P", "-m", "cli.main", *words]
+    return [sys.executable, "-P", "-m", "calyx.cli.main", *words]
 
 
 @dataclass

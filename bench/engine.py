@@ -17,10 +17,10 @@ import numpy as np
 from flwr.app import ArrayRecord, Context, Message, MessageType, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from server.exchange import exchange
-from shared.protocol.arrays import to_record
-from simulations.grid import Executor, InProcessExecutor, LocalGrid, client_contexts
-from simulations.pool import WorkerPool
+from calyx.server.exchange import exchange
+from calyx.shared.protocol.arrays import to_record
+from calyx.simulations.grid import Executor, InProcessExecutor, LocalGrid, client_contexts
+from calyx.simulations.pool import WorkerPool
 
 CLIENTS = 10
 app = ClientApp()

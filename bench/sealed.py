@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import tenseal as ts
 
-from shared.encryption import (
+from calyx.shared.encryption import (
     Aggregator,
     PublicSealer,
     SealedSum,
@@ -42,7 +42,7 @@ from shared.encryption import (
     unpack_sum,
     value_bound_of_bits,
 )
-from shared.encryption.wire import export_public_context, read_chunk
+from calyx.shared.encryption.wire import export_public_context, read_chunk
 
 LENGTH = 421_642
 MEGABYTE = 1_000_000

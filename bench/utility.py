@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from simulations import run
+from calyx.simulations import run
 
 LOCAL = (
     "privacy.noise=local",

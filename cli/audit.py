@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from cli.audit_mutants import mutants
-from cli.audit_selftest import selftest
-from cli.help_text import help_text
-from cli.options import AsJson, Verbose
-from cli.report import RunDir, require_report_packages, short, show_headline
+from calyx.cli.audit_mutants import mutants
+from calyx.cli.audit_selftest import selftest
+from calyx.cli.help_text import help_text
+from calyx.cli.options import AsJson, Verbose
+from calyx.cli.report import RunDir, require_report_packages, short, show_headline
 
 app = typer.Typer(no_args_is_help=True, help="Audit a run: what was guaranteed, what was measured.")
 
@@ -48,14 +48,14 @@ def run(
     calyx audit run runs/first --skip membership,inversion
     calyx audit run runs/first --only canaries --json
     """
-    from cli.console import terminal
-    from cli.progress import progress
+    from calyx.cli.console import terminal
+    from calyx.cli.progress import progress
 
     started = time.monotonic()
     require_report_packages("calyx audit")
     with terminal(as_json=as_json, verbose=verbose) as screen:
         with screen.busy("reading the run"):
-            from audit.run import audit_run, lower_bounds_by_method
+            from calyx.audit.run import audit_run, lower_bounds_by_method
 
         with progress(screen) as tell:
             done = audit_run(run_dir, skip=_names(skip), only=_names(only), progress=tell)
@@ -107,12 +107,12 @@ def verify(
     calyx audit verify runs/first/audit/report.json
     calyx audit verify runs/first/audit/report.json --authority-key authority.pub
     """
-    from cli.console import facts, terminal
+    from calyx.cli.console import facts, terminal
 
     require_report_packages("calyx audit")
     with terminal(as_json=as_json, verbose=verbose) as screen:
         with screen.busy("computing the report again"):
-            from audit.verify import verify as verify_report
+            from calyx.audit.verify import verify as verify_report
 
             key = _key(authority_key) if authority_key is not None else None
             found = verify_report(report, authority_key=key, tsa_ca=tsa_ca)
@@ -167,13 +167,13 @@ def head(
     calyx audit head runs/first
     calyx audit head runs/first --out first-head.json
     """
-    from cli.console import facts, terminal
-    from shared.errors import UsageError
+    from calyx.cli.console import facts, terminal
+    from calyx.shared.errors import UsageError
 
     require_report_packages("calyx audit")
     with terminal(as_json=as_json, verbose=verbose) as screen:
         with screen.busy("reading the run"):
-            from audit.witnesses import heads_of
+            from calyx.audit.witnesses import heads_of
 
             request = heads_of(run_dir).request
         try:
@@ -207,9 +207,9 @@ def witness(
     calyx audit witness runs/first witness.json
     calyx audit witness runs/first --timestamp head.tsr --tsa-ca tsa.pem
     """
-    from cli.console import terminal
-    from cli.request_file import request_text
-    from shared.errors import UsageError
+    from calyx.cli.console import terminal
+    from calyx.cli.request_file import request_text
+    from calyx.shared.errors import UsageError
 
     require_report_packages("calyx audit")
     with terminal(as_json=as_json, verbose=verbose) as screen:
@@ -217,7 +217,7 @@ def witness(
             raise UsageError("name a file that a witness has signed, or a --timestamp")
         if timestamp is not None and tsa_ca is None:
             raise UsageError("a time stamp is checked with the authority's certificates: --tsa-ca")
-        from audit.witnesses import keep, keep_time_stamp
+        from calyx.audit.witnesses import keep, keep_time_stamp
 
         since = {}
         if word is not None:
@@ -246,14 +246,14 @@ def compare(
     calyx audit compare runs/first runs/second
     calyx audit compare runs/* --out comparison.html --json
     """
-    from cli.console import table, terminal
+    from calyx.cli.console import table, terminal
 
     require_report_packages("calyx audit")
     with terminal(as_json=as_json, verbose=verbose) as screen:
         with screen.busy("reading the runs"):
-            from audit.compare import compare as compare_runs
-            from audit.compare import write_comparison
-            from audit.report.tables import compared_lines
+            from calyx.audit.compare import compare as compare_runs
+            from calyx.audit.compare import write_comparison
+            from calyx.audit.report.tables import compared_lines
 
             found = compare_runs(run_dirs)
             write_comparison(found, out)
@@ -269,8 +269,8 @@ def compare(
 
 
 def _key(path: Path) -> bytes:
-    from shared.errors import ConfigError
-    from shared.protocol.signed import is_hex
+    from calyx.shared.errors import ConfigError
+    from calyx.shared.protocol.signed import is_hex
 
     try:
         text = path.read_text(encoding="ascii").strip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli.options import AsJson, Verbose
+from calyx.cli.options import AsJson, Verbose
 
 _ENOUGH = 0.9
 
@@ -22,11 +22,11 @@ def mutants(as_json: AsJson = False, verbose: Verbose = False) -> None:
     calyx audit mutants
     calyx audit mutants --json
     """
-    from cli.console import table, terminal
-    from cli.progress import progress
+    from calyx.cli.console import table, terminal
+    from calyx.cli.progress import progress
 
     with terminal(as_json=as_json, verbose=verbose) as screen:
-        from audit.mutants import run
+        from calyx.audit.mutants import run
 
         with progress(screen) as step:
             found = run(progress=step)

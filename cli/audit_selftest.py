@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from cli.options import AsJson, Verbose
-from shared.privacy.epsilon_text import epsilon_text, lower_bound_text, promise_text
+from calyx.cli.options import AsJson, Verbose
+from calyx.shared.privacy.epsilon_text import epsilon_text, lower_bound_text, promise_text
 
 NAMES = {
     "steinke": "Steinke et al.",
@@ -30,11 +30,11 @@ def selftest(
     calyx audit selftest
     calyx audit selftest --json
     """
-    from cli.console import table, terminal
-    from cli.progress import progress
+    from calyx.cli.console import table, terminal
+    from calyx.cli.progress import progress
 
     with terminal(as_json=as_json, verbose=verbose) as screen:
-        from audit.selftest import CANARIES, EPSILONS, LARGEST, SAMPLED, run
+        from calyx.audit.selftest import CANARIES, EPSILONS, LARGEST, SAMPLED, run
 
         with progress(screen) as step:
             found = run(progress=step)

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cli.help_text import help_text
-from cli.options import AsJson, Verbose
-from cli.request_file import Fingerprint
+from calyx.cli.help_text import help_text
+from calyx.cli.options import AsJson, Verbose
+from calyx.cli.request_file import Fingerprint
 
 app = typer.Typer(no_args_is_help=True, help="Run the key authority, which alone can decrypt sums.")
 
@@ -46,8 +46,8 @@ def init(
     calyx authority init ~/authority
     calyx authority init ~/authority --host authority.example --min-contributors 5
     """
-    from authority.launch import init as make
-    from cli.console import facts, terminal
+    from calyx.authority.launch import init as make
+    from calyx.cli.console import facts, terminal
 
     with terminal(as_json=as_json, verbose=verbose) as screen:
         made = make(
@@ -96,8 +96,8 @@ def serve(
     calyx authority serve ~/authority
     calyx authority serve ~/authority --host 10.0.0.5 --port 9443
     """
-    from authority.launch import serve as run
-    from cli.console import terminal
+    from calyx.authority.launch import serve as run
+    from calyx.cli.console import terminal
 
     with terminal(verbose=verbose) as screen:
         run(
@@ -125,9 +125,9 @@ def approve(
     calyx authority approve ~/authority device-7.json
     calyx authority approve ~/authority device-7.json --fingerprint XXXX-XXXX-...
     """
-    from authority.launch import approve as enrol
-    from cli.console import terminal
-    from cli.request_file import request_text, stated_fingerprint
+    from calyx.authority.launch import approve as enrol
+    from calyx.cli.console import terminal
+    from calyx.cli.request_file import request_text, stated_fingerprint
 
     with terminal(as_json=as_json) as screen:
         text = request_text(request)
@@ -142,8 +142,8 @@ def revoke(directory: Directory, name: Annotated[str, typer.Argument(metavar="NA
     [bold]Examples[/bold]
     calyx authority revoke ~/authority clinic-a
     """
-    from authority.launch import revoke as take_out
-    from cli.console import terminal
+    from calyx.authority.launch import revoke as take_out
+    from calyx.cli.console import terminal
 
     with terminal() as screen:
         take_out(directory, name)
@@ -157,8 +157,8 @@ def status(directory: Directory, as_json: AsJson = False) -> None:
     calyx authority status ~/authority
     calyx authority status ~/authority --json
     """
-    from authority.launch import status_of
-    from cli.console import facts, plain, table, terminal, whole
+    from calyx.authority.launch import status_of
+    from calyx.cli.console import facts, plain, table, terminal, whole
 
     with terminal(as_json=as_json) as screen:
         found = status_of(directory)
@@ -196,8 +196,8 @@ def stop(directory: Directory) -> None:
     [bold]Examples[/bold]
     calyx authority stop ~/authority
     """
-    from authority.launch import stop_running
-    from cli.console import terminal
+    from calyx.authority.launch import stop_running
+    from calyx.cli.console import terminal
 
     with terminal() as screen:
         with screen.busy("stopping"):
@@ -211,8 +211,8 @@ def log(directory: Directory, as_json: AsJson = False) -> None:
     [bold]Examples[/bold]
     calyx authority log ~/authority
     """
-    from authority.launch import verify_log
-    from cli.console import terminal
+    from calyx.authority.launch import verify_log
+    from calyx.cli.console import terminal
 
     with terminal(as_json=as_json) as screen:
         report = verify_log(directory)
@@ -243,10 +243,10 @@ def witness(
     [bold]Examples[/bold]
     calyx authority witness ~/authority head.json --out witness.json
     """
-    from authority.launch import witness as sign
-    from cli.console import facts, terminal
-    from cli.request_file import request_text
-    from shared.errors import UsageError
+    from calyx.authority.launch import witness as sign
+    from calyx.cli.console import facts, terminal
+    from calyx.cli.request_file import request_text
+    from calyx.shared.errors import UsageError
 
     with terminal(as_json=as_json) as screen:
         text = request_text(head)
@@ -263,7 +263,7 @@ def witness(
 
 
 def _passphrase(path: Path | None) -> bytes | None:
-    from shared.errors import ConfigError
+    from calyx.shared.errors import ConfigError
 
     if path is None:
         return None

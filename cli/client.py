@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.device import enroll, join, status, stop
-from cli.figures import NO_PRIVACY, bound_text, count_text
-from cli.help_text import help_text
-from cli.options import AsJson, Verbose
-from shared.errors import LedgerError
-from shared.privacy.epsilon_text import delta_text, epsilon_text, promise_text
+from calyx.cli.device import enroll, join, status, stop
+from calyx.cli.figures import NO_PRIVACY, bound_text, count_text
+from calyx.cli.help_text import help_text
+from calyx.cli.options import AsJson, Verbose
+from calyx.shared.errors import LedgerError
+from calyx.shared.privacy.epsilon_text import delta_text, epsilon_text, promise_text
 
 if TYPE_CHECKING:
-    from cli.console import Terminal
-    from client.ledger import Entry, Ledger
+    from calyx.cli.console import Terminal
+    from calyx.client.ledger import Entry, Ledger
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -59,7 +59,7 @@ def budget(
     calyx client budget my.sqlite --verify --delta 1e-5
     calyx client budget my.sqlite --unit client --json
     """
-    from cli.console import terminal
+    from calyx.cli.console import terminal
 
     if not 0 < delta < 1:
         raise typer.BadParameter(
@@ -81,7 +81,7 @@ for command in (enroll, join, status, stop, budget):
 
 def _opened(path: Path) -> Ledger:
     """A ledger of a run folder may be somebody else's; any other is this device's own."""
-    from client.ledger import Ledger
+    from calyx.client.ledger import Ledger
 
     run_dir = path.absolute().parent.parent
     if path.absolute().parent.name == "ledgers" and (run_dir / "config.toml").exists():
@@ -133,7 +133,7 @@ def _rounds(entries: list[Entry]) -> dict[str, int]:
 def _show(screen: Terminal, found: dict[str, Any]) -> None:
     from rich.text import Text
 
-    from cli.console import facts, plain, table
+    from calyx.cli.console import facts, plain, table
 
     total = found["epsilon"]
     cost = Text.assemble(

@@ -20,7 +20,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cli.quiet import own_streams
+from calyx.cli.quiet import own_streams
 
 
 class Terminal:

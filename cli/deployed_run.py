@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shared.errors import ConfigError, RunError
+from calyx.shared.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
-    from cli.run_display import RunDisplay
-    from server.submission import Submission
-    from shared.config import Config
+    from calyx.cli.run_display import RunDisplay
+    from calyx.server.submission import Submission
+    from calyx.shared.config import Config
 
 _PAUSE_S = 0.1
 
@@ -33,9 +33,9 @@ def choose(
     Raises:
         ConfigError: no such preset, settings that are not allowed, or nothing to resume.
     """
-    from server.folder import ServerFolder
-    from server.submission import stored_config
-    from simulations.presets import DEFAULT, resolve
+    from calyx.server.folder import ServerFolder
+    from calyx.server.submission import stored_config
+    from calyx.simulations.presets import DEFAULT, resolve
 
     ServerFolder(directory).settings()
     if not resume:
@@ -54,18 +54,18 @@ def choose(
 
 
 def submit_run(directory: Path, name: str, config: Config, *, resume: bool) -> Submission:
-    """Try the run's model, and hand it to the server; see `server.submission.submit`.
+    """Try the run's model, and hand it to the server; see `calyx.server.submission.submit`.
 
     Raises:
         ModelError: the model, or the device for it, cannot be used.
         ConfigError: its sealed updates are larger than what devices can hand over.
     """
-    from server.folder import ServerFolder
-    from server.submission import check_upload, submit
-    from shared.data import load_split
-    from shared.models.tryout import try_model
-    from shared.models.vector import dimension
-    from simulations.run_folder import environment_of
+    from calyx.server.folder import ServerFolder
+    from calyx.server.submission import check_upload, submit
+    from calyx.shared.data import load_split
+    from calyx.shared.models.tryout import try_model
+    from calyx.shared.models.vector import dimension
+    from calyx.simulations.run_folder import environment_of
 
     if not resume:
         test = load_split(config.data, config.seed).test
@@ -85,9 +85,9 @@ def follow(directory: Path, name: str, display: RunDisplay) -> dict[str, Any]:
     Raises:
         RunError: it failed, was stopped, or the server went down.
     """
-    from server.folder import ServerFolder
-    from server.submission import read_submission
-    from simulations.follower import JournalFollower
+    from calyx.server.folder import ServerFolder
+    from calyx.server.submission import read_submission
+    from calyx.simulations.follower import JournalFollower
 
     folder = ServerFolder(directory)
     began = time.monotonic()
@@ -110,7 +110,7 @@ def follow(directory: Path, name: str, display: RunDisplay) -> dict[str, Any]:
 
 
 def _result(run_dir: Path, name: str, seconds: float) -> dict[str, Any]:
-    from server.outcome import rounds_with_effect
+    from calyx.server.outcome import rounds_with_effect
 
     lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     events = [json.loads(line) for line in lines]

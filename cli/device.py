@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import AsJson, Verbose
+from calyx.cli.options import AsJson, Verbose
 
 if TYPE_CHECKING:
-    from cli.console import Terminal
-    from client.device import DataPlace
-    from client.enrolment import Enrolled
-    from client.launch import Happening
+    from calyx.cli.console import Terminal
+    from calyx.client.device import DataPlace
+    from calyx.client.enrolment import Enrolled
+    from calyx.client.launch import Happening
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR")]
 AcceptOverlap = Annotated[
@@ -86,8 +86,8 @@ def enroll(
 --python-path .
     calyx client enroll ~/device --renew
     """
-    from cli.console import facts, terminal
-    from client.enrolment import renew_request
+    from calyx.cli.console import facts, terminal
+    from calyx.client.enrolment import renew_request
 
     with terminal(as_json=as_json, verbose=verbose) as screen:
         if renew:
@@ -157,8 +157,8 @@ def join(
     [bold]Examples[/bold]
     calyx client join ~/device
     """
-    from cli.console import plain, terminal
-    from client.launch import join as serve
+    from calyx.cli.console import plain, terminal
+    from calyx.client.launch import join as serve
 
     with terminal(verbose=verbose) as screen:
         if simulated_noise is not None:
@@ -182,8 +182,8 @@ def status(directory: Directory, as_json: AsJson = False, verbose: Verbose = Fal
     calyx client status ~/device
     calyx client status ~/device --json
     """
-    from cli.console import terminal
-    from client.launch import status_of
+    from calyx.cli.console import terminal
+    from calyx.client.launch import status_of
 
     with terminal(as_json=as_json, verbose=verbose) as screen:
         found = status_of(directory)
@@ -197,8 +197,8 @@ def stop(directory: Directory) -> None:
     [bold]Examples[/bold]
     calyx client stop ~/device
     """
-    from cli.console import terminal
-    from client.launch import stop_running
+    from calyx.cli.console import terminal
+    from calyx.client.launch import stop_running
 
     with terminal() as screen:
         with screen.busy("stopping"):
@@ -220,8 +220,8 @@ def _enroll(
     *,
     accept_overlap: bool,
 ) -> Enrolled:
-    from client.enrolment import enroll as make
-    from shared.errors import UsageError
+    from calyx.client.enrolment import enroll as make
+    from calyx.shared.errors import UsageError
 
     if server is None or ca is None or (data is None) == (partition is None):
         raise UsageError(
@@ -242,7 +242,7 @@ def _enroll(
 
 
 def _place(data: str, python_path: Path | None) -> DataPlace:
-    from client.device import DataPlace
+    from calyx.client.device import DataPlace
 
     path = Path(data).expanduser()
     if path.exists():
@@ -255,9 +255,9 @@ def _place(data: str, python_path: Path | None) -> DataPlace:
 
 def _digits(directory: Path, partition: str | None, seed: int) -> DataPlace:
     """Part K of N of the digits, as a simulation with this seed would give it to client K."""
-    from client.enrolment import keep_records
-    from shared.data.share import share_of_digits
-    from shared.errors import UsageError
+    from calyx.client.enrolment import keep_records
+    from calyx.shared.data.share import share_of_digits
+    from calyx.shared.errors import UsageError
 
     number, _, parts = (partition or "").partition("/")
     if not (number.isdigit() and parts.isdigit() and int(number) < int(parts)):
@@ -266,7 +266,7 @@ def _digits(directory: Path, partition: str | None, seed: int) -> DataPlace:
 
 
 def _key_text(given: str) -> str:
-    from shared.errors import ConfigError
+    from calyx.shared.errors import ConfigError
 
     path = Path(given).expanduser()
     if not given or not path.is_file():
@@ -278,7 +278,7 @@ def _key_text(given: str) -> str:
 
 
 def _show_status(screen: Terminal, found: dict[str, Any]) -> None:
-    from cli.console import facts, plain
+    from calyx.cli.console import facts, plain
 
     state = f"{found['state']} (process {found['pid']})" if found["running"] else found["state"]
     rows = {

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from cli.options import AsJson, Verbose
+from calyx.cli.options import AsJson, Verbose
 
 if TYPE_CHECKING:
-    from cli.check import Check
-    from cli.console import Terminal
+    from calyx.cli.check import Check
+    from calyx.cli.console import Terminal
 
 _STYLES = {"ok": "green", "note": "yellow", "fault": "bold red"}
 
@@ -27,7 +27,7 @@ def doctor(as_json: AsJson = False, verbose: Verbose = False) -> None:
     calyx doctor
     calyx doctor --json
     """
-    from cli.console import terminal
+    from calyx.cli.console import terminal
 
     with terminal(as_json=as_json, verbose=verbose) as screen:
         with screen.busy("checking"):
@@ -40,8 +40,8 @@ def doctor(as_json: AsJson = False, verbose: Verbose = False) -> None:
 
 
 def _checks() -> list[Check]:
-    from cli.machine import disk_check, library_checks, processor_check
-    from cli.packages import ownership_checks, python_check, version_checks
+    from calyx.cli.machine import disk_check, library_checks, processor_check
+    from calyx.cli.packages import ownership_checks, python_check, version_checks
 
     return [
         python_check(),
@@ -57,8 +57,8 @@ def _show(screen: Terminal, checks: list[Check], faults: int) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from cli.console import plain
-    from cli.figures import count_text
+    from calyx.cli.console import plain
+    from calyx.cli.figures import count_text
 
     made = Table.grid(padding=(0, 2, 0, 0))
     made.add_column(no_wrap=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import click
 
-from shared.errors import CalyxError
+from calyx.shared.errors import CalyxError
 
 USAGE, FAILED, INTERRUPTED = 2, 1, 130
 

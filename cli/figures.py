@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from shared.privacy.epsilon_text import delta_text, epsilon_text
+from calyx.shared.privacy.epsilon_text import delta_text, epsilon_text
 
 NO_PRIVACY = "no differential privacy"
 
@@ -57,7 +57,7 @@ def duration_text(seconds: float) -> str:
 
 def delta_warning(delta: float, units: int, unit: str) -> str | None:
     """A sentence if delta is too large for so many records or clients in all, else None."""
-    from shared.privacy.accounting import delta_is_small
+    from calyx.shared.privacy.accounting import delta_is_small
 
     if delta_is_small(delta, units):
         return None

@@ -6,16 +6,16 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cli.chart import thinned
-from cli.figures import NO_PRIVACY, delta_warning
-from shared.config import Config
-from shared.encryption.parameters import SealingParameters
-from shared.privacy.accounting import Spent
-from shared.privacy.epsilon_text import delta_text, promise_text, whom_text
-from shared.privacy.plan import PrivacyPlan
+from calyx.cli.chart import thinned
+from calyx.cli.figures import NO_PRIVACY, delta_warning
+from calyx.shared.config import Config
+from calyx.shared.encryption.parameters import SealingParameters
+from calyx.shared.privacy.accounting import Spent
+from calyx.shared.privacy.epsilon_text import delta_text, promise_text, whom_text
+from calyx.shared.privacy.plan import PrivacyPlan
 
 if TYPE_CHECKING:
-    from server.planning import Plans
+    from calyx.server.planning import Plans
 
 _BYTES_PER_PARAMETER = 4
 _CURVE_POINTS = 16
@@ -181,12 +181,12 @@ def forecast(config: Config) -> Forecast:
     Raises:
         CalyxError: whatever would stop the run before its first round.
     """
-    from server.planning import Plans
-    from server.rounds import Member
-    from shared.data import load_split, partition
-    from shared.models.tryout import try_model
-    from shared.models.vector import dimension
-    from shared.protocol.sealing import sealing_parameters
+    from calyx.server.planning import Plans
+    from calyx.server.rounds import Member
+    from calyx.shared.data import load_split, partition
+    from calyx.shared.models.tryout import try_model
+    from calyx.shared.models.vector import dimension
+    from calyx.shared.protocol.sealing import sealing_parameters
 
     train = load_split(config.data, config.seed).train
     parts = partition(train, config.data, config.federation.clients, config.seed)
@@ -213,7 +213,7 @@ def forecast(config: Config) -> Forecast:
 
 
 def _rounding_warning(plan: PrivacyPlan, plans: Plans) -> str:
-    from server.planning import MUCH_OVERHEAD
+    from calyx.server.planning import MUCH_OVERHEAD
 
     if plan.mechanism is None or plan.mechanism.rounding_overhead < MUCH_OVERHEAD:
         return ""

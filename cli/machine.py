@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cli.check import Check
-from cli.probe import PROBES
+from calyx.cli.check import Check
+from calyx.cli.probe import PROBES
 
 _TIMEOUT_S = 180
 _DISK_FAULT_GB, _DISK_NOTE_GB = 0.5, 5.0
@@ -53,7 +53,7 @@ def disk_check(folder: Path) -> Check:
 def library_checks() -> list[Check]:
     """Whether torch, a GPU, Opacus, TenSEAL and SQLite do what Calyx needs of them."""
     # -P keeps the working folder, where anything may lie, off the path.
-    command = [sys.executable, "-P", "-m", "cli.probe"]
+    command = [sys.executable, "-P", "-m", "calyx.cli.probe"]
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TIMEOUT_S, check=False

@@ -14,19 +14,19 @@ from typing import Annotated
 import click
 import typer
 
-from cli.audit import app as audit_app
-from cli.authority import app as authority_app
-from cli.client import app as client_app
-from cli.doctor import doctor
-from cli.failure import FAILED, INTERRUPTED, USAGE, explain
-from cli.help_text import help_text
-from cli.plan import plan
-from cli.presets import presets
-from cli.quiet import flush, set_environment
-from cli.report import report
-from cli.server import app as server_app
-from cli.simulate import simulate
-from cli.termination import like_an_interrupt
+from calyx.cli.audit import app as audit_app
+from calyx.cli.authority import app as authority_app
+from calyx.cli.client import app as client_app
+from calyx.cli.doctor import doctor
+from calyx.cli.failure import FAILED, INTERRUPTED, USAGE, explain
+from calyx.cli.help_text import help_text
+from calyx.cli.plan import plan
+from calyx.cli.presets import presets
+from calyx.cli.quiet import flush, set_environment
+from calyx.cli.report import report
+from calyx.cli.server import app as server_app
+from calyx.cli.simulate import simulate
+from calyx.cli.termination import like_an_interrupt
 
 app = typer.Typer(
     name="calyx",
@@ -45,7 +45,7 @@ app.add_typer(audit_app, name="audit")
 
 def _print_version(asked: bool) -> None:
     if asked:
-        from shared.protocol.identity import software_version
+        from calyx.shared.protocol.identity import software_version
 
         typer.echo(f"calyx {software_version()}")
         raise typer.Exit
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except Exception as error:
-        from cli.console import report_error
+        from calyx.cli.console import report_error
 
         if verbose:
             traceback.print_exc()

@@ -1,7 +1,7 @@
 """Which packages are installed, in which versions, and whether ours are really ours.
 
-The names of our top-level packages (``client``, ``shared``) are generic. Another distribution or
-a folder on Python's path can have one of the same name, and then its code would be run.
+Another distribution, or a folder on Python's path, can have a package of the same name, and then
+its code would be run.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from importlib.metadata import PackageNotFoundError, distribution, packages_dist
 from importlib.util import find_spec
 from pathlib import Path
 
-from cli.check import Check
+from calyx.cli.check import Check
 
 DISTRIBUTION = "calyx-fl"
-OURS = ("audit", "authority", "bench", "cli", "client", "server", "shared", "simulations")
+PACKAGE = "calyx"
 # Extras whose packages are looked at too, and what they are for.
 _OPTIONAL = {
     "simulation": "for simulations and the built-in data sets",
@@ -80,36 +80,37 @@ def _version_check(name: str, wanted: object, *, optional: str) -> Check:
 
 
 def ownership_checks() -> list[Check]:
-    """Whether each package that would be imported is the one that came with this command."""
-    root = Path(__file__).resolve().parents[1]
-    faults = [fault for name in OURS if (fault := _foreign(name, root))]
-    return [*(faults or [Check("own packages", "ok", f"all from {root}")]), *_shadows(root)]
+    """Whether the package that would be imported is the one that came with this command."""
+    # Not resolved: in a source tree ``calyx/`` holds links to the parties' folders.
+    root = Path(__file__).absolute().parents[1]
+    faults = [fault] if (fault := _foreign(root)) else []
+    return [*(faults or [Check("own package", "ok", f"all from {root}")]), *_shadows(root)]
 
 
-def _foreign(name: str, root: Path) -> Check | None:
-    spec = find_spec(name)
+def _foreign(root: Path) -> Check | None:
+    spec = find_spec(PACKAGE)
     places = [] if spec is None else list(spec.submodule_search_locations or [spec.origin or ""])
     if not places:
-        return Check(f"package {name}", "fault", "not found", _REINSTALL)
-    if Path(places[0]).resolve() != root / name:
+        return Check(f"package {PACKAGE}", "fault", "not found", _REINSTALL)
+    if Path(places[0]).resolve() != root.resolve():
         fix = "take that folder off PYTHONPATH, or uninstall what it belongs to"
-        return Check(f"package {name}", "fault", f"{places[0]} is not part of Calyx", fix)
-    if altered := _altered(name):
-        others = set(packages_distributions().get(name, ())) - {DISTRIBUTION}
+        return Check(f"package {PACKAGE}", "fault", f"{places[0]} is not part of Calyx", fix)
+    if altered := _altered():
+        others = set(packages_distributions().get(PACKAGE, ())) - {DISTRIBUTION}
         owner = f"; {', '.join(sorted(others))} has a package of this name too" if others else ""
         found = f"{altered} is not the file that was installed{owner}"
-        return Check(f"package {name}", "fault", found, _REINSTALL)
+        return Check(f"package {PACKAGE}", "fault", found, _REINSTALL)
     return None
 
 
-def _altered(name: str) -> str | None:
-    """The first file of an installed package that differs from the installer's record."""
+def _altered() -> str | None:
+    """The first installed file that differs from the installer's record."""
     try:
         recorded = distribution(DISTRIBUTION).files or []
     except PackageNotFoundError:
         return None
     for file in recorded:
-        if file.parts[0] != name or file.suffix != ".py" or file.hash is None:
+        if file.parts[0] != PACKAGE or file.suffix != ".py" or file.hash is None:
             continue
         path = Path(str(file.locate()))
         digest = hashlib.new(file.hash.mode, path.read_bytes() if path.is_file() else b"").digest()
@@ -119,17 +120,10 @@ def _altered(name: str) -> str | None:
 
 
 def _shadows(root: Path) -> list[Check]:
-    """Packages in the working folder that ``python -m`` would take for ours."""
-    here = Path.cwd()
-    if here.resolve() == root:
+    """A package in the working folder that ``python -m`` would take for ours."""
+    here = Path.cwd() / PACKAGE
+    if not (here / "__init__.py").is_file() or here.resolve() == root.resolve():
         return []
-    return [
-        Check(
-            f"folder {name}",
-            "note",
-            f"{here / name} has the name of a package of Calyx",
-            "run calyx from another folder; python -m would import this one",
-        )
-        for name in OURS
-        if (here / name / "__init__.py").is_file() and (here / name).resolve() != root / name
-    ]
+    fix = "run calyx from another folder; python -m would import this one"
+    found = f"{here} has the name of Calyx's own package"
+    return [Check(f"folder {PACKAGE}", "note", found, fix)]

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cli.options import AsJson, DataDir, Preset, Settings, Verbose
+from calyx.cli.options import AsJson, DataDir, Preset, Settings, Verbose
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from cli.console import Terminal
-    from cli.forecast import ClientPlan, Forecast
-    from shared.encryption.parameters import SealingParameters
+    from calyx.cli.console import Terminal
+    from calyx.cli.forecast import ClientPlan, Forecast
+    from calyx.shared.encryption.parameters import SealingParameters
 
 _ROWS_SHOWN = 12
 _CHART_HEIGHT = 6
@@ -39,12 +39,12 @@ def plan(
     calyx plan digits-cnn --set privacy.epsilon=3 --set training.rounds=100
     calyx plan my-run.toml --data-dir ~/mnist --json
     """
-    from cli.console import terminal
+    from calyx.cli.console import terminal
 
     with terminal(as_json=as_json, verbose=verbose) as screen:
         with screen.busy("finding the noise"):
-            from cli.forecast import forecast
-            from simulations.presets import resolve
+            from calyx.cli.forecast import forecast
+            from calyx.simulations.presets import resolve
 
             found = forecast(resolve(preset, settings or (), data_dir))
         _show(screen, found)
@@ -52,7 +52,7 @@ def plan(
 
 
 def _show(screen: Terminal, found: Forecast) -> None:
-    from cli.console import facts
+    from calyx.cli.console import facts
 
     screen.line(found.config.name, style="bold")
     screen.show(facts(_promise(found)))
@@ -73,8 +73,8 @@ def _show(screen: Terminal, found: Forecast) -> None:
 def _promise(found: Forecast) -> dict[str, str | Text]:
     from rich.text import Text
 
-    from cli.figures import NO_PRIVACY, count_text
-    from shared.privacy.epsilon_text import delta_text, epsilon_text, promise_text
+    from calyx.cli.figures import NO_PRIVACY, count_text
+    from calyx.shared.privacy.epsilon_text import delta_text, epsilon_text, promise_text
 
     config, first = found.config, found.plans[0].plan
     federation = config.federation
@@ -112,9 +112,9 @@ def _promise(found: Forecast) -> dict[str, str | Text]:
 
 
 def _plan_table(found: Forecast) -> Table:
-    from cli.console import table
-    from cli.figures import bound_text, number_text
-    from shared.privacy.epsilon_text import epsilon_text
+    from calyx.cli.console import table
+    from calyx.cli.figures import bound_text, number_text
+    from calyx.shared.privacy.epsilon_text import epsilon_text
 
     steps = ("records", "clients", "batch", "steps/\nround", "steps")
     privacy = ("q", "σ", "ε one\nround", "ε end\nPLD", "ε end\nRDP")
@@ -145,8 +145,8 @@ def _chosen(plans: Sequence[ClientPlan]) -> list[ClientPlan]:
 
 def _curve(found: Forecast, width: int) -> list[str]:
     """Epsilon over rounds as columns, as many as fit."""
-    from cli.chart import columns, thinned
-    from shared.privacy.epsilon_text import epsilon_text
+    from calyx.cli.chart import columns, thinned
+    from calyx.shared.privacy.epsilon_text import epsilon_text
 
     cell = max(4, len(str(found.config.training.rounds)) + 1)
     curve = thinned(found.curve, max((min(width, 100) - 9) // cell, 2))
@@ -163,7 +163,7 @@ def _curve(found: Forecast, width: int) -> list[str]:
 
 
 def _traffic(found: Forecast) -> dict[str, str | Text]:
-    from cli.figures import bytes_text
+    from calyx.cli.figures import bytes_text
 
     cohort, rounds = found.config.cohort_size, found.config.training.rounds
     down, up = found.bytes_down, found.bytes_up

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cli.figures import NO_PRIVACY
-from cli.options import AsJson, Verbose
-from shared.privacy.epsilon_text import promise_text
+from calyx.cli.figures import NO_PRIVACY
+from calyx.cli.options import AsJson, Verbose
+from calyx.shared.privacy.epsilon_text import promise_text
 
 
 def presets(as_json: AsJson = False, verbose: Verbose = False) -> None:
@@ -23,7 +23,7 @@ def presets(as_json: AsJson = False, verbose: Verbose = False) -> None:
     """
     from rich.text import Text
 
-    from cli.console import facts, terminal
+    from calyx.cli.console import facts, terminal
 
     with terminal(as_json=as_json, verbose=verbose) as screen:
         rows = _rows()
@@ -36,8 +36,8 @@ def presets(as_json: AsJson = False, verbose: Verbose = False) -> None:
 
 
 def _rows() -> list[dict[str, Any]]:
-    from shared.config.rules import NEEDS_DIRECTORY
-    from simulations.presets import describe, load_preset, preset_names, resolve
+    from calyx.shared.config.rules import NEEDS_DIRECTORY
+    from calyx.simulations.presets import describe, load_preset, preset_names, resolve
 
     rows = []
     for name in preset_names():

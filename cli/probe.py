@@ -1,6 +1,7 @@
-"""Tries out compiled libraries: ``python -m cli.probe``, one JSON object a line.
+"""Tries out compiled libraries: ``python -m calyx.cli.probe``, one JSON object a line.
 
-Run by `cli.machine` as a process of its own; a name without a line is a library that ended it.
+Run by `calyx.cli.machine` as a process of its own; a name without a line is a library that ended
+it.
 """
 
 from __future__ import annotations

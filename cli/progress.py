@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from cli.console import Terminal
+from calyx.cli.console import Terminal
 
 
 @contextmanager

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import AsJson, Verbose
+from calyx.cli.options import AsJson, Verbose
 
 if TYPE_CHECKING:
-    from audit.report.schema import Report
-    from cli.console import Terminal
+    from calyx.audit.report.schema import Report
+    from calyx.cli.console import Terminal
 
 RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of a finished run.")]
 
@@ -28,13 +28,13 @@ def report(run_dir: RunDir, as_json: AsJson = False, verbose: Verbose = False) -
     calyx report runs/first
     calyx report runs/first --json
     """
-    from cli.console import terminal
+    from calyx.cli.console import terminal
 
     started = time.monotonic()
     require_report_packages("calyx report")
     with terminal(as_json=as_json, verbose=verbose) as screen:
         with screen.busy("reading the run"):
-            from audit.run import report_run
+            from calyx.audit.run import report_run
 
             done = report_run(run_dir)
         show_headline(screen, done.report)
@@ -55,7 +55,7 @@ def require_report_packages(purpose: str) -> None:
     Raises:
         UsageError: naming the extra.
     """
-    from shared.extras import require
+    from calyx.shared.extras import require
 
     for package in ("jinja2", "matplotlib"):
         require(package, "audit", purpose)
@@ -63,7 +63,7 @@ def require_report_packages(purpose: str) -> None:
 
 def show_headline(screen: Terminal, found: Report) -> None:
     """What matters most, as on the report's first page."""
-    from cli.console import facts
+    from calyx.cli.console import facts
 
     headline = found.headline
     styles = {"guaranteed": "bold green", "not confirmed": "bold yellow"}

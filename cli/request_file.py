@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cli.console import Terminal
-from shared.errors import ConfigError, UsageError
+from calyx.cli.console import Terminal
+from calyx.shared.errors import ConfigError, UsageError
 
 Fingerprint = Annotated[
     str | None,

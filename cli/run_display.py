@@ -16,8 +16,8 @@ from typing import Any, Protocol
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
-from cli.console import Terminal, plain
-from cli.figures import (
+from calyx.cli.console import Terminal, plain
+from calyx.cli.figures import (
     NO_PRIVACY,
     count_text,
     delta_warning,
@@ -25,7 +25,7 @@ from cli.figures import (
     number_text,
     percent_text,
 )
-from shared.privacy.epsilon_text import delta_text, epsilon_text, promise_text, whom_text
+from calyx.shared.privacy.epsilon_text import delta_text, epsilon_text, promise_text, whom_text
 
 Event = Mapping[str, Any]
 _NOTES_SHOWN = 5

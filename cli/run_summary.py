@@ -8,11 +8,11 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from cli.chart import sparkline
-from cli.console import facts
-from cli.figures import NO_PRIVACY, duration_text, number_text, percent_text
-from server.outcome import rounds_with_effect
-from shared.privacy.epsilon_text import delta_text, epsilon_text, whom_text
+from calyx.cli.chart import sparkline
+from calyx.cli.console import facts
+from calyx.cli.figures import NO_PRIVACY, duration_text, number_text, percent_text
+from calyx.server.outcome import rounds_with_effect
+from calyx.shared.privacy.epsilon_text import delta_text, epsilon_text, whom_text
 
 Event = Mapping[str, Any]
 

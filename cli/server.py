@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.help_text import help_text
-from cli.options import AsJson, DataDir, Settings, Verbose
-from cli.request_file import Fingerprint
+from calyx.cli.help_text import help_text
+from calyx.cli.options import AsJson, DataDir, Settings, Verbose
+from calyx.cli.request_file import Fingerprint
 
 if TYPE_CHECKING:
-    from cli.console import Terminal
+    from calyx.cli.console import Terminal
 
 app = typer.Typer(no_args_is_help=True, help="Run the server that real devices connect to.")
 
@@ -47,8 +47,8 @@ def init(
     calyx server init ~/server
     calyx server init ~/server --host fl.example.org --host 192.0.2.7
     """
-    from cli.console import facts, terminal
-    from server.setup import init as make
+    from calyx.cli.console import facts, terminal
+    from calyx.server.setup import init as make
 
     with terminal(as_json=as_json, verbose=verbose) as screen:
         made = make(directory, hosts=hosts or (), listen=listen, port=port, public_port=public_port)
@@ -89,8 +89,8 @@ def renew(
     [bold]Examples[/bold]
     calyx server renew ~/server
     """
-    from cli.console import terminal
-    from server.setup import renew as make
+    from calyx.cli.console import terminal
+    from calyx.server.setup import renew as make
 
     with terminal() as screen:
         until = make(directory, hosts or ())
@@ -109,8 +109,8 @@ def authority(
     [bold]Examples[/bold]
     calyx server authority ~/server authority.example:9443 ./for-server
     """
-    from cli.console import terminal
-    from server.setup import use_authority
+    from calyx.cli.console import terminal
+    from calyx.server.setup import use_authority
 
     with terminal() as screen:
         use_authority(directory, address, files)
@@ -126,8 +126,8 @@ def up(directory: Directory, verbose: Verbose = False) -> None:
     [bold]Examples[/bold]
     calyx server up ~/server
     """
-    from cli.console import terminal
-    from server.launch import up as run
+    from calyx.cli.console import terminal
+    from calyx.server.launch import up as run
 
     with terminal(verbose=verbose) as screen:
         run(directory, on_event=screen.say)
@@ -163,9 +163,9 @@ def run(
     calyx server run ~/server my-run.toml --name first --detach
     calyx server run ~/server --name first --resume
     """
-    from cli.console import terminal
-    from cli.deployed_run import choose, follow, submit_run
-    from cli.run_display import RunDisplay
+    from calyx.cli.console import terminal
+    from calyx.cli.deployed_run import choose, follow, submit_run
+    from calyx.cli.run_display import RunDisplay
 
     with terminal(as_json=as_json, verbose=verbose) as screen:
         config, chosen = choose(directory, preset, settings or (), name, data_dir, resume=resume)
@@ -186,7 +186,7 @@ def run(
             raise typer.Exit(130) from None
         screen.line()
         if display.rounds:
-            from cli.run_summary import run_summary
+            from calyx.cli.run_summary import run_summary
 
             screen.show(run_summary(result, display.start, display.rounds))
             screen.line()
@@ -201,8 +201,8 @@ def status(directory: Directory, as_json: AsJson = False, verbose: Verbose = Fal
     calyx server status ~/server
     calyx server status ~/server --json
     """
-    from cli.console import terminal
-    from server.launch import status_of
+    from calyx.cli.console import terminal
+    from calyx.server.launch import status_of
 
     with terminal(as_json=as_json, verbose=verbose) as screen:
         with screen.busy("asking"):
@@ -228,12 +228,12 @@ def stop(
     calyx server stop ~/server
     calyx server stop ~/server --run first
     """
-    from cli.console import terminal
+    from calyx.cli.console import terminal
 
     with terminal() as screen:
         if run is not None:
-            from server.folder import ServerFolder
-            from server.submission import stop_run, wait_for_end
+            from calyx.server.folder import ServerFolder
+            from calyx.server.submission import stop_run, wait_for_end
 
             folder = ServerFolder(directory)
             stop_run(folder, run)
@@ -246,7 +246,7 @@ def stop(
             how = {"stopped": f"was stopped; {go_on}", "stopping": "is still being stopped"}
             screen.say(f"run {run} {how.get(state, f'has ended meanwhile: {state}')}")
             return
-        from server.launch import stop_running
+        from calyx.server.launch import stop_running
 
         with screen.busy("stopping"):
             was_up = stop_running(directory)
@@ -278,10 +278,10 @@ def approve(
     calyx server approve ~/server clinic-a.json
     calyx server approve ~/server clinic-a.json --fingerprint XXXX-XXXX-... --max-records 5000
     """
-    from cli.console import terminal
-    from cli.request_file import request_text, stated_fingerprint
-    from server.enrolment import approve as enrol
-    from server.folder import ServerFolder
+    from calyx.cli.console import terminal
+    from calyx.cli.request_file import request_text, stated_fingerprint
+    from calyx.server.enrolment import approve as enrol
+    from calyx.server.folder import ServerFolder
 
     with terminal(as_json=as_json) as screen:
         text = request_text(request)
@@ -301,9 +301,9 @@ def revoke(directory: Directory, name: Annotated[str, typer.Argument(metavar="NA
     [bold]Examples[/bold]
     calyx server revoke ~/server clinic-a
     """
-    from cli.console import terminal
-    from server.enrolment import revoke as take_out
-    from server.folder import ServerFolder
+    from calyx.cli.console import terminal
+    from calyx.server.enrolment import revoke as take_out
+    from calyx.server.folder import ServerFolder
 
     with terminal() as screen:
         take_out(ServerFolder(directory), name)
@@ -315,7 +315,7 @@ for command in (init, up, run, status, stop, approve, revoke, authority, renew):
 
 
 def _show_status(screen: Terminal, found: dict[str, Any]) -> None:
-    from cli.console import facts, plain, table, whole
+    from calyx.cli.console import facts, plain, table, whole
 
     state = f"up (process {found['pid']})" if found["running"] else "down"
     screen.show(

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import AsJson, DataDir, Settings, Verbose
-from cli.report import require_report_packages, short
+from calyx.cli.options import AsJson, DataDir, Settings, Verbose
+from calyx.cli.report import require_report_packages, short
 
 if TYPE_CHECKING:
-    from cli.console import Terminal
+    from calyx.cli.console import Terminal
 
 
 class Engine(StrEnum):
@@ -69,16 +69,16 @@ def simulate(
     calyx simulate my-run.toml --data-dir ~/mnist --workers 4
     calyx simulate --out runs/first --resume
     """
-    from cli.console import terminal
-    from cli.run_display import RunDisplay
-    from cli.run_summary import run_summary
-    from server.outcome import check_effect
+    from calyx.cli.console import terminal
+    from calyx.cli.run_display import RunDisplay
+    from calyx.cli.run_summary import run_summary
+    from calyx.server.outcome import check_effect
 
     with terminal(as_json=as_json, verbose=verbose) as screen:
         display = RunDisplay(screen)
         try:
             with display:
-                from simulations import run
+                from calyx.simulations import run
 
                 result = run(
                     preset,
@@ -109,12 +109,12 @@ def simulate(
 
 def _report(screen: Terminal, run_dir: Path) -> Path | None:
     """Write the report of the run; a run without one is a run all the same."""
-    from shared.errors import CalyxError
+    from calyx.shared.errors import CalyxError
 
     try:
         require_report_packages("the privacy report")
         with screen.busy("writing the privacy report"):
-            from audit.run import report_new_run
+            from calyx.audit.run import report_new_run
 
             done = report_new_run(run_dir)
     except CalyxError as error:

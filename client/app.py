@@ -2,8 +2,8 @@
 
 One training message, in order: see that the server signed it, read the instruction, check the
 owner's policy, write the ledger, train, protect, answer. Whatever goes wrong becomes a typed error
-reply, with as much of its text as may leave the device (`shared.protocol.refusals`). All of it is
-logged here.
+reply, with as much of its text as may leave the device (`calyx.shared.protocol.refusals`). All of
+it is logged here.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from functools import wraps
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.instructions import accept
-from client.node import Node
-from shared.config.load import from_run_config
-from shared.errors import CalyxError
-from shared.protocol.identity import code_hash, software_version
-from shared.protocol.messages import Introduction
-from shared.protocol.refusals import error_reply
+from calyx.client.instructions import accept
+from calyx.client.node import Node
+from calyx.shared.config.load import from_run_config
+from calyx.shared.errors import CalyxError
+from calyx.shared.protocol.identity import code_hash, software_version
+from calyx.shared.protocol.messages import Introduction
+from calyx.shared.protocol.refusals import error_reply
 
 Handler = Callable[[Message, Context], Message]
 
@@ -74,7 +74,7 @@ def introduce(message: Message, context: Context) -> Message:
 @_answering
 def accept_sealing(message: Message, context: Context) -> Message:
     """Check the key authority's offer for this run, ask the owner's policy, and keep the offer."""
-    from shared.protocol.sealing import SealingOffer
+    from calyx.shared.protocol.sealing import SealingOffer
 
     config, node = from_run_config(context.run_config), Node.from_settings(context.node_config)
     node.accept_offer(SealingOffer.from_content(message.content), config)
@@ -85,7 +85,7 @@ def accept_sealing(message: Message, context: Context) -> Message:
 @_answering
 def consider_proposal(message: Message, context: Context) -> Message:
     """Say whether this client would take part in all of a run, before it is charged for any."""
-    from client.proposal import consider
+    from calyx.client.proposal import consider
 
     config, node = from_run_config(context.run_config), Node.from_settings(context.node_config)
     consider(message.content, config, node)
@@ -96,7 +96,7 @@ def consider_proposal(message: Message, context: Context) -> Message:
 @_answering
 def train(message: Message, context: Context) -> Message:
     """Train one round on this client's records and answer with the protected update."""
-    from client.round import train_round
+    from calyx.client.round import train_round
 
     config, node = from_run_config(context.run_config), Node.from_settings(context.node_config)
     return Message(train_round(message.content, config, node), reply_to=message)
@@ -106,7 +106,7 @@ def train(message: Message, context: Context) -> Message:
 @_answering
 def evaluate(message: Message, context: Context) -> Message:
     """Evaluate the model on this client's records, where its owner lets the figures leave."""
-    from client.evaluation import evaluate_round
+    from calyx.client.evaluation import evaluate_round
 
     config, node = from_run_config(context.run_config), Node.from_settings(context.node_config)
     return Message(evaluate_round(message.content, config, node), reply_to=message)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from client.batch_log import BatchLog
-from client.canaries import Canaries
+from calyx.client.batch_log import BatchLog
+from calyx.client.canaries import Canaries
 
 
 @dataclass(frozen=True)

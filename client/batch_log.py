@@ -2,7 +2,7 @@
 
 Amplification by sampling is only as true as the sampling. The log lets an auditor compare what was
 drawn with what was assumed. On a real device it would be a list of who was used when, so a real
-device refuses to keep one (`client.node`).
+device refuses to keep one (`calyx.client.node`).
 
 A record counts as used when its features and its label stand in what the model is given, whatever
 was drawn before: a draw that is written down and not used would look as good as one that is.
@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.data import Dataset
-from shared.regular_file import read_regular
+from calyx.shared.data import Dataset
+from calyx.shared.regular_file import read_regular
 
 
 class BatchSeen:

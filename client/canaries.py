@@ -5,7 +5,7 @@ gradient is a direction that the auditor knows: it is drawn into a batch by the 
 rate, clipped, summed with the others, noised and sealed by the same code as a record. For
 ``unit = client`` the client itself is the canary and sends such a direction in place of what it
 would have learned. What is released can then be searched for it. Only a simulated client accepts
-canaries (`client.node`).
+canaries (`calyx.client.node`).
 
 The directions are rows of a random rotation, so they are orthogonal to each other and as good as
 orthogonal to everything that was chosen without knowing them.
@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shared.errors import DataError
-from shared.privacy.noise import NoiseSource
-from shared.privacy.plan import PrivacyPlan
-from shared.privacy.rotation import Rotation
+from calyx.shared.errors import DataError
+from calyx.shared.privacy.noise import NoiseSource
+from calyx.shared.privacy.plan import PrivacyPlan
+from calyx.shared.privacy.rotation import Rotation
 
 # Norm of a canary before clipping, in clip norms. Above one, so that it is clipped as the records
 # that move a model most are: without clipping it would weigh double.

@@ -31,10 +31,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from client.ledger import Ledger
-from shared.data import Dataset
-from shared.errors import EncryptionError, LedgerError
-from shared.private_files import private_directory
+from calyx.client.ledger import Ledger
+from calyx.shared.data import Dataset
+from calyx.shared.errors import EncryptionError, LedgerError
+from calyx.shared.private_files import private_directory
 
 FILE_NAME = "data-registry.sqlite"
 _APPLICATION_ID, _VERSION = 0x63616C72, 1  # "calr"

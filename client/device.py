@@ -3,13 +3,13 @@
 ::
 
     DIR/                  0700
-      device.toml         name, server, data, the pinned keys; written by `client.enrolment`
-      policy.toml         the owner's limits, for the owner to edit (`client.policy`)
+      device.toml         name, server, data, the pinned keys; written by `calyx.client.enrolment`
+      policy.toml         the owner's limits, for the owner to edit (`calyx.client.policy`)
       ca.pem              the server's CA, pinned
       node.key            P-384 key that the server knows this device by, 0600
-      contributor.key     keys for sealed sums, 0600                (`client.identity`)
+      contributor.key     keys for sealed sums, 0600                (`calyx.client.identity`)
       request.json        enrolment request, for the operators
-      ledger.sqlite       what was spent on this device's records   (`client.ledger`)
+      ledger.sqlite       what was spent on this device's records   (`calyx.client.ledger`)
       admissions/         public keys of sealed runs it was admitted to
       logs/client.log     rotated
       instructions.last   number of the last message of the server that was obeyed
@@ -29,9 +29,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.errors import EnrolmentError
-from shared.process_lock import exclusive, holder
-from shared.settings_file import read_settings
+from calyx.shared.errors import EnrolmentError
+from calyx.shared.process_lock import exclusive, holder
+from calyx.shared.settings_file import read_settings
 
 DataSource = Literal["idx", "npz", "python"]
 NodeSettings = dict[str, str | int | float | bool]
@@ -81,7 +81,7 @@ class Device:
     """A device's folder.
 
     Args:
-        directory: as made by `client.enrolment.enroll`.
+        directory: as made by `calyx.client.enrolment.enroll`.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -109,7 +109,7 @@ class Device:
         return read_settings(self.settings_path, DeviceSettings, absent)
 
     def node_settings(self, simulated_noise: int | None = None) -> NodeSettings:
-        """The settings that `client.node.Node` reads.
+        """The settings that `calyx.client.node.Node` reads.
 
         Args:
             simulated_noise: seed of noise that protects nobody, for comparing a deployment with

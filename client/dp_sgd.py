@@ -4,14 +4,14 @@ One step releases, for a batch B into which each record came by an independent c
 
     (1/b) ( Σ_{i∈B} g_i min(1, C/‖g_i‖) + N(0, σ²C² I) )
 
-What the accounting in `shared.privacy` rests on, and where it is kept:
+What the accounting in `calyx.shared.privacy` rests on, and where it is kept:
 
 * every record is in the batch with the plan's sampling rate, independently of the others and
   of earlier steps; an empty batch takes its step too, with noise only;
 * a record's gradient, over all parameters jointly, has norm at most C, and a gradient that is
-  not finite counts as zero: `shared.models.record_gradients`;
+  not finite counts as zero: `calyx.shared.models.record_gradients`;
 * a record's gradient depends on the weights and on the record, and on nothing else: no other record
-  of the batch, not even by rounding (`shared.models.record_blocks`), and no random number;
+  of the batch, not even by rounding (`calyx.shared.models.record_blocks`), and no random number;
 * the noise has standard deviation σC whatever the batch is, and comes from a `NoiseSource`;
 * the divisor b is the plan's public constant and not the number of records, which is secret;
 * what is added afterwards (FedProx's term, momentum, weight decay) depends on weights only.
@@ -28,28 +28,28 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from client.audit import NO_AUDIT, Audit
-from client.batch_log import BatchSeen
-from client.canaries import LOUDNESS, add_to
-from client.training import TrainingLog, add_proximal_gradient, batch_tensors
-from shared.config.schema import TrainingConfig
-from shared.data import Dataset
-from shared.errors import PrivacyError
-from shared.models.build import BUILT_IN
-from shared.models.layer_gradients import Sums
-from shared.models.opacus_bridge import DPOptimizerFastGradientClipping
-from shared.models.optimizer import make_optimizer
-from shared.models.private import check_private, try_private
-from shared.models.record_blocks import (
+from calyx.client.audit import NO_AUDIT, Audit
+from calyx.client.batch_log import BatchSeen
+from calyx.client.canaries import LOUDNESS, add_to
+from calyx.client.training import TrainingLog, add_proximal_gradient, batch_tensors
+from calyx.shared.config.schema import TrainingConfig
+from calyx.shared.data import Dataset
+from calyx.shared.errors import PrivacyError
+from calyx.shared.models.build import BUILT_IN
+from calyx.shared.models.layer_gradients import Sums
+from calyx.shared.models.opacus_bridge import DPOptimizerFastGradientClipping
+from calyx.shared.models.optimizer import make_optimizer
+from calyx.shared.models.private import check_private, try_private
+from calyx.shared.models.record_blocks import (
     RecordBlocks,
     filled_up,
     full_blocks,
     record_blocks,
     sampled_blocks,
 )
-from shared.models.record_gradients import RecordGradients, clip_factors, watched
-from shared.privacy.noise import NoiseSource
-from shared.privacy.plan import PrivacyPlan
+from calyx.shared.models.record_gradients import RecordGradients, clip_factors, watched
+from calyx.shared.privacy.noise import NoiseSource
+from calyx.shared.privacy.plan import PrivacyPlan
 
 
 class NoisyOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
@@ -89,7 +89,7 @@ class NoisyOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
         std = self.noise_multiplier * self.max_grad_norm
         for parameter in self.params:
             drawn = self._noise.gaussian(tuple(parameter.shape), std).to(parameter.device)
-            # In double precision, rounded once: see `shared.privacy.noise`.
+            # In double precision, rounded once: see `calyx.shared.privacy.noise`.
             parameter.grad = (parameter.summed_grad + drawn).to(parameter.dtype)
             parameter.summed_grad = None
 
@@ -113,7 +113,7 @@ def train_privately(
     """Train `model` in place with record-level DP-SGD for one round of `plan`.
 
     Nothing in the plan is taken from `data`, and the model is checked before a record is read.
-    Arguments and errors are those of `client.training.train_locally`.
+    Arguments and errors are those of `calyx.client.training.train_locally`.
     """
     if plan.unit != "record" or plan.noise != "local" or not plan.noise_multiplier > 0:
         raise PrivacyError(

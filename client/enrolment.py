@@ -11,19 +11,19 @@ import tomli_w
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from client.data_registry import DataRegistry
-from client.device import DataPlace, Device, DeviceSettings
-from client.identity import ContributorIdentity
-from client.own_data import load_own, make_importable
-from shared.certificates import fingerprint
-from shared.data import Dataset
-from shared.errors import DataError, UsageError
-from shared.private_files import create_private, private_directory, replace_file
-from shared.protocol.enrolment import EnrolmentRequest, make_request, read_request
-from shared.protocol.instruction_signature import INSTRUCTION_KEY_FILE
-from shared.protocol.names import check_device_name
-from shared.protocol.signed import is_hex
-from shared.sequence_file import SequenceFile
+from calyx.client.data_registry import DataRegistry
+from calyx.client.device import DataPlace, Device, DeviceSettings
+from calyx.client.identity import ContributorIdentity
+from calyx.client.own_data import load_own, make_importable
+from calyx.shared.certificates import fingerprint
+from calyx.shared.data import Dataset
+from calyx.shared.errors import DataError, UsageError
+from calyx.shared.private_files import create_private, private_directory, replace_file
+from calyx.shared.protocol.enrolment import EnrolmentRequest, make_request, read_request
+from calyx.shared.protocol.instruction_signature import INSTRUCTION_KEY_FILE
+from calyx.shared.protocol.names import check_device_name
+from calyx.shared.protocol.signed import is_hex
+from calyx.shared.sequence_file import SequenceFile
 
 POLICY = """\
 # What you, the owner of these records, allow. Checked on this device against every instruction,

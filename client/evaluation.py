@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from flwr.app import RecordDict
 
-from client.node import Node
-from shared.config import Config
-from shared.errors import PolicyViolation
-from shared.models import build_model
-from shared.models.evaluate import evaluate_model
-from shared.protocol.arrays import LARGEST_WEIGHT, load_weights, read_record, weights_of
-from shared.protocol.messages import evaluate_reply, read_arrays
+from calyx.client.node import Node
+from calyx.shared.config import Config
+from calyx.shared.errors import PolicyViolation
+from calyx.shared.models import build_model
+from calyx.shared.models.evaluate import evaluate_model
+from calyx.shared.protocol.arrays import LARGEST_WEIGHT, load_weights, read_record, weights_of
+from calyx.shared.protocol.messages import evaluate_reply, read_arrays
 
 
 def evaluate_round(content: RecordDict, config: Config, node: Node) -> RecordDict:

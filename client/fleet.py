@@ -17,10 +17,10 @@ from typing import Any
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from client.message_size import guard_of, most_bytes
-from shared.errors import CalyxError, EnrolmentError, RunError
-from shared.protocol import flower_internals as flower
-from shared.protocol.flower_line import Line, Rejected, Stopped
+from calyx.client.message_size import guard_of, most_bytes
+from calyx.shared.errors import CalyxError, EnrolmentError, RunError
+from calyx.shared.protocol import flower_internals as flower
+from calyx.shared.protocol.flower_line import Line, Rejected, Stopped
 
 _HEARTBEAT_S = flower.HEARTBEAT_DEFAULT_INTERVAL / 3
 # A server's arrays come from the machine of the SuperLink; if they do not, their sender has died.

@@ -13,8 +13,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from shared.errors import LedgerError, PolicyViolation
-from shared.protocol.contributor_keys import ContributorKeys
+from calyx.shared.errors import LedgerError, PolicyViolation
+from calyx.shared.protocol.contributor_keys import ContributorKeys
 
 _KEY_BYTES = 32
 

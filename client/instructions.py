@@ -6,11 +6,11 @@ from pathlib import Path
 
 from flwr.app import Context, Message
 
-from client.node import Node
-from shared.errors import PolicyViolation, ProtocolError
-from shared.protocol.instruction_signature import verify
-from shared.protocol.signed import is_hex
-from shared.sequence_file import SequenceFile
+from calyx.client.node import Node
+from calyx.shared.errors import PolicyViolation, ProtocolError
+from calyx.shared.protocol.instruction_signature import verify
+from calyx.shared.protocol.signed import is_hex
+from calyx.shared.sequence_file import SequenceFile
 
 
 def accept(message: Message, context: Context) -> None:

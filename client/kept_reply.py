@@ -16,12 +16,12 @@ from pathlib import Path
 
 from flwr.app import RecordDict
 
-from shared.encryption import SealedVector
-from shared.errors import ProtocolError
-from shared.private_files import replace_file, sync_directory
-from shared.protocol import sealed_file
-from shared.protocol.receipts import Receipt
-from shared.protocol.sealing import read_sealed_reply, sealed_reply
+from calyx.shared.encryption import SealedVector
+from calyx.shared.errors import ProtocolError
+from calyx.shared.private_files import replace_file, sync_directory
+from calyx.shared.protocol import sealed_file
+from calyx.shared.protocol.receipts import Receipt
+from calyx.shared.protocol.sealing import read_sealed_reply, sealed_reply
 
 _log = logging.getLogger("calyx.client")
 

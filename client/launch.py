@@ -17,18 +17,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from client.data_registry import DataRegistry
-from client.device import Device
-from client.enrolment import stored_records
-from client.ledger import Ledger
-from client.policy import Policy
-from client.supernode import Answered, SuperNode
-from shared.errors import CalyxError, LedgerError, UsageError
-from shared.log_file import logging_to
-from shared.private_files import replace_file
-from shared.process_lock import stop_holder
-from shared.protocol.flower_line import Stopped
-from shared.proxies import host_of, is_loopback, keep_local_calls_direct, proxy_for
+from calyx.client.data_registry import DataRegistry
+from calyx.client.device import Device
+from calyx.client.enrolment import stored_records
+from calyx.client.ledger import Ledger
+from calyx.client.policy import Policy
+from calyx.client.supernode import Answered, SuperNode
+from calyx.shared.errors import CalyxError, LedgerError, UsageError
+from calyx.shared.log_file import logging_to
+from calyx.shared.private_files import replace_file
+from calyx.shared.process_lock import stop_holder
+from calyx.shared.protocol.flower_line import Stopped
+from calyx.shared.proxies import host_of, is_loopback, keep_local_calls_direct, proxy_for
 
 _log = logging.getLogger("calyx.client")
 # Maxrss is in kilobytes, on macOS in bytes.
@@ -105,8 +105,8 @@ def _serve(
 ) -> None:
     import torch
 
-    from client.app import app
-    from client.fleet import Fleet
+    from calyx.client.app import app
+    from calyx.client.fleet import Fleet
 
     # Small devices have better use for their cores, and sums do not depend on their number.
     torch.set_num_threads(1)

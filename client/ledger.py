@@ -31,12 +31,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from client.ledger_entry import Entry
-from client.ledger_schema import create_if_missing
-from client.ledger_store import LedgerStore, read_foreign
-from shared.errors import BudgetExceeded, LedgerError, PrivacyError
-from shared.privacy.accounting import PrivacyEvent, Spent, Unit, Whom, spent, within
-from shared.privacy.epsilon_text import delta_text, epsilon_text, promise_text
+from calyx.client.ledger_entry import Entry
+from calyx.client.ledger_schema import create_if_missing
+from calyx.client.ledger_store import LedgerStore, read_foreign
+from calyx.shared.errors import BudgetExceeded, LedgerError, PrivacyError
+from calyx.shared.privacy.accounting import PrivacyEvent, Spent, Unit, Whom, spent, within
+from calyx.shared.privacy.epsilon_text import delta_text, epsilon_text, promise_text
 
 __all__ = ["Budget", "Entry", "Ledger"]
 

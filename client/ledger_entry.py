@@ -13,8 +13,8 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from shared.errors import PrivacyError
-from shared.privacy.accounting import PrivacyEvent
+from calyx.shared.errors import PrivacyError
+from calyx.shared.privacy.accounting import PrivacyEvent
 
 SCHEMA_VERSION = 1
 

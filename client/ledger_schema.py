@@ -1,7 +1,7 @@
 """The tables of a ledger file, and how a new one comes into being.
 
 The triggers abort every UPDATE and DELETE of what was written. They are a seat belt against our
-own mistakes; what finds foreign hands is the hash chain of `client.ledger_entry`.
+own mistakes; what finds foreign hands is the hash chain of `calyx.client.ledger_entry`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
-from client.ledger_entry import SCHEMA_VERSION, Identity
-from shared.errors import LedgerError
+from calyx.client.ledger_entry import SCHEMA_VERSION, Identity
+from calyx.shared.errors import LedgerError
 
 APPLICATION_ID = 0x63616C79  # "caly", so that another program's database is not taken for ours
 

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from client.ledger_entry import SCHEMA_VERSION, Entry, Identity
-from client.ledger_schema import APPLICATION_ID, expected_schema, schema_of
-from shared.errors import LedgerError
-from shared.regular_file import read_regular
+from calyx.client.ledger_entry import SCHEMA_VERSION, Entry, Identity
+from calyx.client.ledger_schema import APPLICATION_ID, expected_schema, schema_of
+from calyx.shared.errors import LedgerError
+from calyx.shared.regular_file import read_regular
 
 _IN_USE = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _NO_SPACE = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})

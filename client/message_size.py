@@ -1,12 +1,12 @@
 """How large an answer and a message of the server may be: the second is said by the owner.
 
 Each answer says how long it is before it is read, and a longer one is not read; the objects of a
-message are counted as they come (`shared.protocol.message_size`).
+message are counted as they come (`calyx.shared.protocol.message_size`).
 """
 
 from __future__ import annotations
 
-from shared.protocol.message_size import SizeGuard
+from calyx.shared.protocol.message_size import SizeGuard
 
 # One object: a part of 5 MB of an array, or a record as a whole.
 OBJECT_BYTES = 16 * 2**20

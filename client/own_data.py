@@ -13,10 +13,10 @@ from typing import Literal
 
 import numpy as np
 
-from shared.config.schema import DataConfig
-from shared.data import Dataset, load_folder
-from shared.data.view import as_view
-from shared.errors import DataError
+from calyx.shared.config.schema import DataConfig
+from calyx.shared.data import Dataset, load_folder
+from calyx.shared.data.view import as_view
+from calyx.shared.errors import DataError
 
 
 def load_own(source: str, place: str, view: Literal["image", "sequence"]) -> Dataset:

@@ -39,14 +39,14 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic.types import Strict
 
-from client.ledger import Budget
-from shared.config import Config
-from shared.config.load import faults_of, from_toml
-from shared.config.schema import DEFAULT_CONTRIBUTORS, FEWEST_CONTRIBUTORS, Positive, Section
-from shared.errors import ConfigError, PolicyViolation
-from shared.privacy.accounting import spent, within
-from shared.privacy.epsilon_text import delta_text, epsilon_text, promise_text
-from shared.privacy.plan import PrivacyPlan, draft_plan
+from calyx.client.ledger import Budget
+from calyx.shared.config import Config
+from calyx.shared.config.load import faults_of, from_toml
+from calyx.shared.config.schema import DEFAULT_CONTRIBUTORS, FEWEST_CONTRIBUTORS, Positive, Section
+from calyx.shared.errors import ConfigError, PolicyViolation
+from calyx.shared.privacy.accounting import spent, within
+from calyx.shared.privacy.epsilon_text import delta_text, epsilon_text, promise_text
+from calyx.shared.privacy.plan import PrivacyPlan, draft_plan
 
 _ANY_MODEL = "*"
 

@@ -2,7 +2,7 @@
 
 Everything that a training instruction is held against, in the same order and with the same
 functions, but for all rounds that are to come at once, and without writing anything down. A no is
-an error reply with its reason, as to an instruction (`shared.protocol.refusals`).
+an error reply with its reason, as to an instruction (`calyx.shared.protocol.refusals`).
 
 A yes binds nobody: each instruction is checked again, and each round is charged when it comes.
 """
@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from flwr.app import RecordDict
 
-from client.node import Node
-from client.rehearsal import rehearse
-from client.round import plan_fits, sealing_fits
-from shared.config import Config
-from shared.protocol.messages import Proposal
+from calyx.client.node import Node
+from calyx.client.rehearsal import rehearse
+from calyx.client.round import plan_fits, sealing_fits
+from calyx.shared.config import Config
+from calyx.shared.protocol.messages import Proposal
 
 
 def consider(content: RecordDict, config: Config, node: Node) -> None:

@@ -1,19 +1,19 @@
 """What would fail in every round, found out before a device is charged for the first.
 
-A charge is written before the first gradient and is never taken back (`client.round`). So whatever
-can be known without the records is tried before: the model as it is built here, one step of it on
-made-up records of their shape, and for record-level privacy that records can be told apart in it.
-The answer is kept, because one process plays many clients, and each has many rounds.
+A charge is written before the first gradient and is never taken back (`calyx.client.round`). So
+whatever can be known without the records is tried before: the model as it is built here, one step
+of it on made-up records of their shape, and for record-level privacy that records can be told apart
+in it. The answer is kept, because one process plays many clients, and each has many rounds.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 
-from shared.config import Config
-from shared.data import Dataset
-from shared.models.tryout import try_model
-from shared.models.vector import dimension
+from calyx.shared.config import Config
+from calyx.shared.data import Dataset
+from calyx.shared.models.tryout import try_model
+from calyx.shared.models.vector import dimension
 
 
 def rehearse(config: Config, records: Dataset) -> int:

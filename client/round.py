@@ -7,23 +7,23 @@ from flwr.app import RecordDict
 from numpy.typing import NDArray
 from torch import nn
 
-from client.audit import Audit
-from client.node import Node
-from client.rehearsal import rehearse
-from client.sealing import integers_to_seal
-from client.sealing_terms import SealingTerms
-from client.training import train_locally
-from client.update import protect_update
-from shared.config import Config
-from shared.data import Dataset
-from shared.encryption import SealingParameters
-from shared.encryption.quantise import contribution
-from shared.errors import EncryptionError, ModelError, PolicyViolation
-from shared.models import build_model
-from shared.models.vector import dimension, to_vector, trainable_names
-from shared.privacy.noise import NoiseSource
-from shared.privacy.plan import PrivacyPlan
-from shared.protocol.arrays import (
+from calyx.client.audit import Audit
+from calyx.client.node import Node
+from calyx.client.rehearsal import rehearse
+from calyx.client.sealing import integers_to_seal
+from calyx.client.sealing_terms import SealingTerms
+from calyx.client.training import train_locally
+from calyx.client.update import protect_update
+from calyx.shared.config import Config
+from calyx.shared.data import Dataset
+from calyx.shared.encryption import SealingParameters
+from calyx.shared.encryption.quantise import contribution
+from calyx.shared.errors import EncryptionError, ModelError, PolicyViolation
+from calyx.shared.models import build_model
+from calyx.shared.models.vector import dimension, to_vector, trainable_names
+from calyx.shared.privacy.noise import NoiseSource
+from calyx.shared.privacy.plan import PrivacyPlan
+from calyx.shared.protocol.arrays import (
     LARGEST_WEIGHT,
     Weights,
     load_weights,
@@ -31,8 +31,8 @@ from shared.protocol.arrays import (
     to_record,
     weights_of,
 )
-from shared.protocol.messages import TrainInstruction, read_arrays, train_reply
-from shared.protocol.sealing import sealing_parameters
+from calyx.shared.protocol.messages import TrainInstruction, read_arrays, train_reply
+from calyx.shared.protocol.sealing import sealing_parameters
 
 
 def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
@@ -85,7 +85,7 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
         return before
 
     if terms is not None and plan.unit == "record" and plan.noise == "distributed":
-        from client.dp_sgd import clipped_gradient_sum
+        from calyx.client.dp_sgd import clipped_gradient_sum
 
         vector, _ = clipped_gradient_sum(model, records, plan, noise, audit)
         return _sealed(vector, config, instruction, node, noise, digest, terms)

@@ -16,21 +16,26 @@ import numpy as np
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
-from client.identity import ContributorIdentity
-from client.kept_reply import KeptReply, Occasion
-from client.sealing_terms import SealingTerms
-from shared.config import Config
-from shared.encryption import PublicSealer, SealingParameters, pack
-from shared.encryption.quantise import Grid, dithered_rounding
-from shared.errors import PolicyViolation, ProtocolError
-from shared.privacy.noise import NoiseSource
-from shared.privacy.plan import PrivacyPlan
-from shared.privacy.rotation import Rotation
-from shared.protocol.admission import Admission
-from shared.protocol.receipts import Receipt, fresh_nonce
-from shared.protocol.sealing import SealingOffer, rotation_seed, sealed_reply, sealing_parameters
-from shared.protocol.signed import canonical
-from shared.protocol.tags import TagKeys
+from calyx.client.identity import ContributorIdentity
+from calyx.client.kept_reply import KeptReply, Occasion
+from calyx.client.sealing_terms import SealingTerms
+from calyx.shared.config import Config
+from calyx.shared.encryption import PublicSealer, SealingParameters, pack
+from calyx.shared.encryption.quantise import Grid, dithered_rounding
+from calyx.shared.errors import PolicyViolation, ProtocolError
+from calyx.shared.privacy.noise import NoiseSource
+from calyx.shared.privacy.plan import PrivacyPlan
+from calyx.shared.privacy.rotation import Rotation
+from calyx.shared.protocol.admission import Admission
+from calyx.shared.protocol.receipts import Receipt, fresh_nonce
+from calyx.shared.protocol.sealing import (
+    SealingOffer,
+    rotation_seed,
+    sealed_reply,
+    sealing_parameters,
+)
+from calyx.shared.protocol.signed import canonical
+from calyx.shared.protocol.tags import TagKeys
 
 # Runs whose admission is kept: a device is in one or two at a time.
 _MOST_ADMISSIONS = 20

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shared.config import Config
-from shared.config.load import digest as config_digest
-from shared.encryption import SealingParameters
-from shared.errors import PolicyViolation, ProtocolError
-from shared.privacy.plan import PrivacyPlan
-from shared.protocol.admission import Admission
-from shared.protocol.sealing import common_plan_digest
+from calyx.shared.config import Config
+from calyx.shared.config.load import digest as config_digest
+from calyx.shared.encryption import SealingParameters
+from calyx.shared.errors import PolicyViolation, ProtocolError
+from calyx.shared.privacy.plan import PrivacyPlan
+from calyx.shared.protocol.admission import Admission
+from calyx.shared.protocol.sealing import common_plan_digest
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from typing import Any
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.device import NodeSettings
-from client.fleet import Fleet, MessageLost, RunOver
-from shared.errors import CalyxError
-from shared.protocol.flower_line import Rejected
-from shared.protocol.refusals import error_reply, read_failure
+from calyx.client.device import NodeSettings
+from calyx.client.fleet import Fleet, MessageLost, RunOver
+from calyx.shared.errors import CalyxError
+from calyx.shared.protocol.flower_line import Rejected
+from calyx.shared.protocol.refusals import error_reply, read_failure
 
 _log = logging.getLogger("calyx.client")
 

@@ -3,8 +3,8 @@
 Which branch runs follows from the privacy plan alone:
 
 * no differential privacy, or ``unit = client``: plain minibatch training. For ``client`` the
-  whole update is protected afterwards, see `client.update`;
-* ``unit = record`` with local noise: DP-SGD, see `client.dp_sgd`.
+  whole update is protected afterwards, see `calyx.client.update`;
+* ``unit = record`` with local noise: DP-SGD, see `calyx.client.dp_sgd`.
 
 Equal inputs give bit-identical weights. With seeded noise that also holds for private runs.
 """
@@ -19,14 +19,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from client.audit import NO_AUDIT, Audit
-from shared.config.schema import TrainingConfig
-from shared.data import Dataset
-from shared.models.optimizer import make_optimizer
-from shared.models.seeding import torch_seeded
-from shared.models.tryout import torch_device
-from shared.privacy.noise import NoiseSource
-from shared.privacy.plan import PrivacyPlan
+from calyx.client.audit import NO_AUDIT, Audit
+from calyx.shared.config.schema import TrainingConfig
+from calyx.shared.data import Dataset
+from calyx.shared.models.optimizer import make_optimizer
+from calyx.shared.models.seeding import torch_seeded
+from calyx.shared.models.tryout import torch_device
+from calyx.shared.privacy.noise import NoiseSource
+from calyx.shared.privacy.plan import PrivacyPlan
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def train_locally(
             if not private:
                 return _train_plainly(model, data, config, plan, proximal_mu, order_seed)
             # Opacus takes more than a second to load; plain training does without.
-            from client.dp_sgd import train_privately
+            from calyx.client.dp_sgd import train_privately
 
             return train_privately(
                 model,

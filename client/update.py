@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import torch
 
-from shared.errors import PrivacyError
-from shared.privacy.noise import NoiseSource
-from shared.privacy.plan import PrivacyPlan
+from calyx.shared.errors import PrivacyError
+from calyx.shared.privacy.noise import NoiseSource
+from calyx.shared.privacy.plan import PrivacyPlan
 
 # Updates are clipped to this part of C less than C: as much as rounding in double precision can be
 # wrong about the norm of a hundred million values.

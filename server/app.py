@@ -12,10 +12,10 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from server.federation import Federation
-from server.run_settings import RunSettings
-from shared.config.load import from_run_config
-from shared.protocol.authority_client import Authority
+from calyx.server.federation import Federation
+from calyx.server.run_settings import RunSettings
+from calyx.shared.config.load import from_run_config
+from calyx.shared.protocol.authority_client import Authority
 
 app = ServerApp()
 

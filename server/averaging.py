@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from shared.protocol.arrays import NDArray, Weights
+from calyx.shared.protocol.arrays import NDArray, Weights
 
 
 class RunningAverage:

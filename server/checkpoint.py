@@ -15,10 +15,10 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from server.durable import write_atomically
-from shared.errors import CheckpointError
-from shared.protocol.arrays import NDArray, Weights
-from shared.regular_file import MOST_HASHED_BYTES, read_regular
+from calyx.server.durable import write_atomically
+from calyx.shared.errors import CheckpointError
+from calyx.shared.protocol.arrays import NDArray, Weights
+from calyx.shared.regular_file import MOST_HASHED_BYTES, read_regular
 
 _KEEP = 2
 
@@ -33,7 +33,7 @@ class Checkpoint:
         weights: the global model.
         strategy_state: server-side optimiser state.
         average: running average of the weights; empty where there is none.
-        roster: see `server.rounds.Roster.to_json`.
+        roster: see `calyx.server.rounds.Roster.to_json`.
         history: one event a completed round.
         contributors: in a sealed run, for whom it was opened at the key authority.
     """

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from server.exchange import exchange
-from server.rounds import RoundRecord
-from shared.errors import ProtocolError
-from shared.protocol.arrays import Weights, to_record
-from shared.protocol.messages import ARRAYS, CONFIG, read_metrics
+from calyx.server.exchange import exchange
+from calyx.server.rounds import RoundRecord
+from calyx.shared.errors import ProtocolError
+from calyx.shared.protocol.arrays import Weights, to_record
+from calyx.shared.protocol.messages import ARRAYS, CONFIG, read_metrics
 
 
 def evaluate_on_clients(

@@ -1,7 +1,7 @@
 """Gathering one round's updates into one new model: in clear, or as a sealed sum.
 
-`server.federation` hands each reply to a `Collection` as it arrives. A bad one raises and leaves
-no trace; at the end `combine` gives the next global weights.
+`calyx.server.federation` hands each reply to a `Collection` as it arrives. A bad one raises and
+leaves no trace; at the end `combine` gives the next global weights.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import numpy as np
 from flwr.app import Message
 from numpy.typing import NDArray
 
-from server.replies import Update, examine, examine_unprotected
-from server.rounds import Member
-from server.strategy import Aggregator as Strategy
-from shared.config import Config
-from shared.encryption.quantise import contribution
-from shared.models.vector import from_vector, to_vector
-from shared.privacy.noise import NoiseSource
-from shared.privacy.plan import PrivacyPlan
-from shared.protocol.arrays import Weights
+from calyx.server.replies import Update, examine, examine_unprotected
+from calyx.server.rounds import Member
+from calyx.server.strategy import Aggregator as Strategy
+from calyx.shared.config import Config
+from calyx.shared.encryption.quantise import contribution
+from calyx.shared.models.vector import from_vector, to_vector
+from calyx.shared.privacy.noise import NoiseSource
+from calyx.shared.privacy.plan import PrivacyPlan
+from calyx.shared.protocol.arrays import Weights
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from types import TracebackType
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from server.folder import ServerFolder
-from shared.errors import UsageError
-from shared.protocol import flower_internals as flower
-from shared.protocol.flower_line import Line, Rejected
-from shared.proxies import host_of, keep_local_calls_direct
+from calyx.server.folder import ServerFolder
+from calyx.shared.errors import UsageError
+from calyx.shared.protocol import flower_internals as flower
+from calyx.shared.protocol.flower_line import Line, Rejected
+from calyx.shared.proxies import host_of, keep_local_calls_direct
 
 _PATIENCE_S = 20.0
 Scalar = str | int | float | bool

@@ -12,13 +12,13 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
-from server.control import Control
-from server.folder import ServerFolder
-from shared.errors import EnrolmentError, LedgerError, UsageError
-from shared.private_files import replace_file
-from shared.process_lock import exclusive
-from shared.protocol import flower_internals as flower
-from shared.protocol.enrolment import EnrolmentRequest, check_unused, p384_key, read_request
+from calyx.server.control import Control
+from calyx.server.folder import ServerFolder
+from calyx.shared.errors import EnrolmentError, LedgerError, UsageError
+from calyx.shared.private_files import replace_file
+from calyx.shared.process_lock import exclusive
+from calyx.shared.protocol import flower_internals as flower
+from calyx.shared.protocol.enrolment import EnrolmentRequest, check_unused, p384_key, read_request
 
 
 @dataclass(frozen=True)

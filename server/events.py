@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from server.journal import Event
-from server.planning import Plans
-from server.rounds import Member, RoundRecord
-from shared.config import Config
-from shared.models.evaluate import Evaluation
-from shared.privacy.plan import PrivacyPlan
+from calyx.server.journal import Event
+from calyx.server.planning import Plans
+from calyx.server.rounds import Member, RoundRecord
+from calyx.shared.config import Config
+from calyx.shared.models.evaluate import Evaluation
+from calyx.shared.privacy.plan import PrivacyPlan
 
 
 def start_event(
@@ -81,7 +81,7 @@ def round_event(
         result: of the model on the server's test set.
         epsilon_max: most that any client may have spent so far.
         skipped: why the round had no effect; empty if it had.
-        fault: the same in one word, see `server.lost_rounds`.
+        fault: the same in one word, see `calyx.server.lost_rounds`.
         client_metrics: the clients' own metrics, where they are open.
         seconds: what it took.
     """

@@ -1,4 +1,4 @@
-"""Carries out runs with the ServerApp installed here: ``python -m server.executor DIR``.
+"""Carries out runs with the ServerApp installed here: ``python -m calyx.server.executor DIR``.
 
 Takes the place of Flower's SuperExec and of the process it starts for each run. Nothing of an app
 bundle is installed or imported. One warm process, one run at a time.
@@ -28,13 +28,13 @@ from types import FrameType
 import httpx
 from flwr.app import Context, RecordDict
 
-from server.durable import write_atomically
-from server.enrolment import approved_nodes, record_limits
-from server.folder import ServerFolder
-from server.journal import FILE_NAME
-from server.outcome import check_effect
-from server.signing import Signer, instruction_key
-from server.submission import (
+from calyx.server.durable import write_atomically
+from calyx.server.enrolment import approved_nodes, record_limits
+from calyx.server.folder import ServerFolder
+from calyx.server.journal import FILE_NAME
+from calyx.server.outcome import check_effect
+from calyx.server.signing import Signer, instruction_key
+from calyx.server.submission import (
     MOST_ATTEMPTS,
     Submission,
     finished,
@@ -46,15 +46,15 @@ from server.submission import (
     stored_config,
     submissions,
 )
-from server.supervisor import end_with_parent
-from shared.config.load import to_run_config
-from shared.errors import CalyxError, RunError, UsageError
-from shared.private_files import replace_file
-from shared.protocol import flower_internals as flower
-from shared.protocol.authority_client import RemoteAuthority
-from shared.protocol.flower_line import Line, Rejected, Stopped
-from shared.protocol.message_size import SizeGuard
-from shared.sequence_file import SequenceFile
+from calyx.server.supervisor import end_with_parent
+from calyx.shared.config.load import to_run_config
+from calyx.shared.errors import CalyxError, RunError, UsageError
+from calyx.shared.private_files import replace_file
+from calyx.shared.protocol import flower_internals as flower
+from calyx.shared.protocol.authority_client import RemoteAuthority
+from calyx.shared.protocol.flower_line import Line, Rejected, Stopped
+from calyx.shared.protocol.message_size import SizeGuard
+from calyx.shared.sequence_file import SequenceFile
 
 _log = logging.getLogger("calyx.server")
 _BUSY_PAUSE_S, _IDLE_PAUSE_S, _BUSY_S = 0.1, 0.5, 60.0
@@ -74,7 +74,7 @@ class Task:
         token: whoever has it acts for the run.
         task_id, run_id, node_id: Flower's numbers.
         run: its name here; empty if it is none of ours.
-        ticket: shows that it was handed over here; see `server.submission`.
+        ticket: shows that it was handed over here; see `calyx.server.submission`.
     """
 
     token: str
@@ -234,7 +234,7 @@ class Executor:
         _log.info("run %s %s %s", run, end.state, error)
 
     def _serve_run(self, task: Task) -> None:
-        from server.app import serve
+        from calyx.server.app import serve
 
         config = stored_config(self._folder, task.run)
         identity = flower.TaskIdentity
@@ -366,7 +366,7 @@ class Executor:
 
 
 def _check_outcome(run_dir: Path) -> None:
-    """See `server.outcome.check_effect`."""
+    """See `calyx.server.outcome.check_effect`."""
     lines = (run_dir / FILE_NAME).read_text(encoding="utf-8").splitlines()
     check_effect([event for event in map(json.loads, lines) if event["event"] == "round"])
 
@@ -380,7 +380,7 @@ def main() -> None:
     folder = ServerFolder(Path(sys.argv[1]))
     import torch
 
-    import server.app  # noqa: F401 - warm before the first run
+    import calyx.server.app  # noqa: F401 - warm before the first run
 
     torch.set_num_threads(1)
     executor = Executor(folder)

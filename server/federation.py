@@ -6,8 +6,9 @@ until the deadline → examine every reply → combine what passed → evaluate 
 stop if rounds keep being lost.
 
 A server that is killed goes on with the round after its last checkpoint. Of a sealed round whose
-sum was complete it only has the sum released (`server.pending_release`); otherwise it repeats the
-instructions, and devices that have answered send the same bytes again (`client.kept_reply`).
+sum was complete it only has the sum released (`calyx.server.pending_release`); otherwise it repeats
+the instructions, and devices that have answered send the same bytes again
+(`calyx.client.kept_reply`).
 """
 
 from __future__ import annotations
@@ -18,38 +19,38 @@ from functools import partial
 
 from flwr.serverapp import Grid
 
-from server.averaging import RunningAverage
-from server.checkpoint import Checkpoint, load_latest, save_checkpoint, save_model
-from server.client_evaluation import evaluate_on_clients
-from server.collecting import CentralCollection, Collection, Combined, PlainCollection
-from server.events import declined_event, round_event, start_event
-from server.gathering import Attendance
-from server.instructing import Instructor
-from server.journal import Journal
-from server.lost_rounds import reason_to_stop
-from server.offering import Offers
-from server.pending_release import discard_pending, load_pending, save_pending
-from server.planning import Plans
-from server.preflight import Preflight
-from server.presence import Presence
-from server.releasing import Combine, outcome
-from server.rounds import Roster, RoundRecord, Standing
-from server.run_settings import RunSettings
-from server.sealed import SealedCollection, SealedRun, SealedStep, UnionStep
-from server.strategy import Aggregator
-from server.witness import Witness
-from shared.config import Config
-from shared.config.load import digest as config_digest
-from shared.data import load_split
-from shared.errors import ConfigError, ReleaseRefused, RoundError
-from shared.models import build_model
-from shared.models.evaluate import Evaluation, evaluate_model
-from shared.models.tryout import torch_device
-from shared.models.vector import dimension, trainable_names
-from shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise, seeded_key
-from shared.protocol.arrays import Weights, load_weights, weights_of
-from shared.protocol.authority_client import Authority, Refusal
-from shared.protocol.sealing import common_plan_digest, sealing_parameters
+from calyx.server.averaging import RunningAverage
+from calyx.server.checkpoint import Checkpoint, load_latest, save_checkpoint, save_model
+from calyx.server.client_evaluation import evaluate_on_clients
+from calyx.server.collecting import CentralCollection, Collection, Combined, PlainCollection
+from calyx.server.events import declined_event, round_event, start_event
+from calyx.server.gathering import Attendance
+from calyx.server.instructing import Instructor
+from calyx.server.journal import Journal
+from calyx.server.lost_rounds import reason_to_stop
+from calyx.server.offering import Offers
+from calyx.server.pending_release import discard_pending, load_pending, save_pending
+from calyx.server.planning import Plans
+from calyx.server.preflight import Preflight
+from calyx.server.presence import Presence
+from calyx.server.releasing import Combine, outcome
+from calyx.server.rounds import Roster, RoundRecord, Standing
+from calyx.server.run_settings import RunSettings
+from calyx.server.sealed import SealedCollection, SealedRun, SealedStep, UnionStep
+from calyx.server.strategy import Aggregator
+from calyx.server.witness import Witness
+from calyx.shared.config import Config
+from calyx.shared.config.load import digest as config_digest
+from calyx.shared.data import load_split
+from calyx.shared.errors import ConfigError, ReleaseRefused, RoundError
+from calyx.shared.models import build_model
+from calyx.shared.models.evaluate import Evaluation, evaluate_model
+from calyx.shared.models.tryout import torch_device
+from calyx.shared.models.vector import dimension, trainable_names
+from calyx.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise, seeded_key
+from calyx.shared.protocol.arrays import Weights, load_weights, weights_of
+from calyx.shared.protocol.authority_client import Authority, Refusal
+from calyx.shared.protocol.sealing import common_plan_digest, sealing_parameters
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,15 @@
 ::
 
     DIR/                 0700
-      server.toml        settings; written by `server.setup.init`, for the operator to edit
+      server.toml        settings; written by `calyx.server.setup.init`, for the operator to edit
       ca/                ca.pem, ca-key.pem: signs the server's certificate, nothing else
       tls/               server.pem, server-key.pem
       for-devices/       ca.pem, instructions.pub: what a device pins
-      instructions.key   signs every message to a device               (`server.signing`)
+      instructions.key   signs every message to a device               (`calyx.server.signing`)
       superexec.secret   only who has it may run a ServerApp here
       flower/            Flower's home: state.db
       authority/         root.pem, server.pem, server-key.pem: from the key authority
-      nodes.json         approved devices                    (`server.enrolment`)
+      nodes.json         approved devices                    (`calyx.server.enrolment`)
       nginx.conf         a reverse proxy that lets only the Fleet API out
       runs/NAME/         run folders, as a simulation's; submission.json beside them
       logs/              superlink.log, serverapp.log, rotated
@@ -27,10 +27,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.errors import ProtocolError, UsageError
-from shared.process_lock import exclusive, holder
-from shared.protocol.signed import check_name
-from shared.settings_file import read_settings
+from calyx.shared.errors import ProtocolError, UsageError
+from calyx.shared.process_lock import exclusive, holder
+from calyx.shared.protocol.signed import check_name
+from calyx.shared.settings_file import read_settings
 
 DEFAULT_PORT = 9440
 LOOPBACK = "127.0.0.1"

@@ -26,10 +26,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from server.answer_parts import Event, Send, in_parts
-from shared.errors import ProtocolError
-from shared.protocol import flower_internals as flower
-from shared.protocol.call_signature import CallSignature
+from calyx.server.answer_parts import Event, Send, in_parts
+from calyx.shared.errors import ProtocolError
+from calyx.shared.protocol import flower_internals as flower
+from calyx.shared.protocol.call_signature import CallSignature
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]

@@ -13,13 +13,13 @@ from collections.abc import Collection, Mapping, Sequence
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from server.exchange import exchange
-from server.rounds import Member, Standing
-from shared.config import Config
-from shared.errors import ProtocolError, RoundError
-from shared.protocol.identity import code_hash
-from shared.protocol.messages import Introduction
-from shared.protocol.refusals import read_failure
+from calyx.server.exchange import exchange
+from calyx.server.rounds import Member, Standing
+from calyx.shared.config import Config
+from calyx.shared.errors import ProtocolError, RoundError
+from calyx.shared.protocol.identity import code_hash
+from calyx.shared.protocol.messages import Introduction
+from calyx.shared.protocol.refusals import read_failure
 
 _POLL_S = 0.5
 # A resumed run waits so long for all of its clients before it goes on with those that are enough.

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from server.collecting import Collection
-from server.exchange import exchange
-from server.planning import Plans
-from server.rounds import Note, Roster, RoundRecord
-from shared.errors import EncryptionError, ProtocolError
-from shared.protocol.arrays import Weights, to_record
-from shared.protocol.messages import ARRAYS, INSTRUCTION, TrainInstruction
-from shared.protocol.refusals import read_failure
+from calyx.server.collecting import Collection
+from calyx.server.exchange import exchange
+from calyx.server.planning import Plans
+from calyx.server.rounds import Note, Roster, RoundRecord
+from calyx.shared.errors import EncryptionError, ProtocolError
+from calyx.shared.protocol.arrays import Weights, to_record
+from calyx.shared.protocol.messages import ARRAYS, INSTRUCTION, TrainInstruction
+from calyx.shared.protocol.refusals import read_failure
 
 
 class Instructor:

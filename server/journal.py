@@ -2,7 +2,7 @@
 
 The journal is the only channel to whoever watches (terminal, scripts): they read the file, so it
 works the same whether the server runs in this process, in Ray or on another machine. TensorBoard's
-files are a second view of it (`server.board`), left out where TensorBoard is not installed.
+files are a second view of it (`calyx.server.board`), left out where TensorBoard is not installed.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from server.board import Board, board_in
-from server.durable import write_atomically
+from calyx.server.board import Board, board_in
+from calyx.server.durable import write_atomically
 
 Event = dict[str, Any]
 FILE_NAME = "metrics.jsonl"

@@ -11,20 +11,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from server.control import Control
-from server.enrolment import approved_nodes, reconcile
-from server.folder import ServerFolder
-from server.signing import instruction_key
-from server.submission import submissions
-from server.superlink import wait_until_healthy
-from server.supervisor import Child, Supervisor, environment, python_module
-from shared.certificates import expiry, fingerprint
-from shared.errors import EnrolmentError, RunError
-from shared.private_files import replace_file
-from shared.process_lock import stop_holder
-from shared.protocol import flower_internals as flower
-from shared.proxies import host_of, keep_local_calls_direct
-from shared.stop_signal import stop_signal
+from calyx.server.control import Control
+from calyx.server.enrolment import approved_nodes, reconcile
+from calyx.server.folder import ServerFolder
+from calyx.server.signing import instruction_key
+from calyx.server.submission import submissions
+from calyx.server.superlink import wait_until_healthy
+from calyx.server.supervisor import Child, Supervisor, environment, python_module
+from calyx.shared.certificates import expiry, fingerprint
+from calyx.shared.errors import EnrolmentError, RunError
+from calyx.shared.private_files import replace_file
+from calyx.shared.process_lock import stop_holder
+from calyx.shared.protocol import flower_internals as flower
+from calyx.shared.proxies import host_of, keep_local_calls_direct
+from calyx.shared.stop_signal import stop_signal
 
 _READY_S = 60.0
 
@@ -33,7 +33,7 @@ def up(directory: Path, on_event: Callable[[str], None] = lambda _: None) -> Non
     """Run the server until SIGTERM or SIGINT; call it in the main thread.
 
     Args:
-        directory: as made by `server.setup.init`.
+        directory: as made by `calyx.server.setup.init`.
         on_event: told when it is ready, and when something had to be started again.
 
     Raises:
@@ -141,7 +141,7 @@ def _start(
 
     pid_path = folder.state_dir / "executor.pid"
     pid_path.unlink(missing_ok=True)
-    supervisor.start(child("superlink", "server.superlink"))
+    supervisor.start(child("superlink", "calyx.server.superlink"))
 
     def goes_on() -> bool:
         return supervisor.is_alive("superlink") and not stop.is_set()
@@ -154,7 +154,7 @@ def _start(
             f"{folder.log_dir / 'superlink.log'}"
         )
     reconcile(folder)
-    supervisor.start(child("serverapp", "server.executor"))
+    supervisor.start(child("serverapp", "calyx.server.executor"))
     deadline = time.monotonic() + _READY_S
     while not pid_path.exists() and not stop.wait(0.05):
         if not supervisor.is_alive("serverapp") or time.monotonic() > deadline:

@@ -6,7 +6,7 @@ A lost round has a *fault*, one word in its event:
 fault          the round                                                              most
 =============  =====================================================================  ==========
 ``refused``    the key authority does not release its sum, and names nobody           2 in all
-``unfit``      the released sum is none of honest clients (`server.sum_bound`)        3 in all
+``unfit``      the released sum is none of honest clients (`calyx.server.sum_bound`)        3 in all
 ``no-reply``   not one usable reply                                                   2 in a row
 ``too-few``    too few usable replies                                                 3 in a row
 the last two   both together                                                          6, if that
@@ -36,7 +36,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from server.outcome import said
+from calyx.server.outcome import said
 
 REFUSED, UNFIT, NO_REPLY, TOO_FEW = "refused", "unfit", "no-reply", "too-few"
 MOST_IN_ALL = {REFUSED: 2, UNFIT: 3}
@@ -62,7 +62,7 @@ def reason_to_stop(history: Sequence[Mapping[str, Any]]) -> str | None:
     """Why a run should not go on after the last of its rounds; None if it may.
 
     Args:
-        history: events of its rounds, see `server.events.round_event`.
+        history: events of its rounds, see `calyx.server.events.round_event`.
     """
     if not history or not (fault := str(history[-1].get("fault", ""))):
         return None

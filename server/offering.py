@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from flwr.app import MessageType
 from flwr.serverapp import Grid
 
-from server.exchange import ask_clients
-from server.rounds import Note
-from server.sealed import SealedRun
-from shared.protocol.sealing import SealingOffer
+from calyx.server.exchange import ask_clients
+from calyx.server.rounds import Note
+from calyx.server.sealed import SealedRun
+from calyx.shared.protocol.sealing import SealingOffer
 
 
 class Offers:

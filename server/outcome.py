@@ -1,7 +1,7 @@
 """Whether a run came to anything, as its rounds tell; each check is of the journal's round events.
 
 A round that had no effect cost each client its share of epsilon all the same, so a run of such
-rounds is not called a success. `server.lost_rounds` ends it early.
+rounds is not called a success. `calyx.server.lost_rounds` ends it early.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shared.errors import RoundError
+from calyx.shared.errors import RoundError
 
 Event = Mapping[str, Any]
 _REASONS_SHOWN = 3

@@ -1,10 +1,10 @@
 """The sum that a key authority is asked for, on the disk until its round is in a checkpoint.
 
 The authority releases one sum a round, and answers the *same* request again (rule 5 of
-`authority.release`). So the sum and its receipts are written down before it is asked: a server
-that is killed between the release and the checkpoint asks for the very same sum again, finishes
-that round, and troubles no client. Without the record the round would be lost: its budget spent
-by every client, its sum released to nobody.
+`calyx.authority.release`). So the sum and its receipts are written down before it is asked: a
+server that is killed between the release and the checkpoint asks for the very same sum again,
+finishes that round, and troubles no client. Without the record the round would be lost: its budget
+spent by every client, its sum released to nobody.
 
 It holds nothing that the server does not know anyway, and no update of any single client.
 """
@@ -14,13 +14,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from server.durable import write_atomically
-from server.rounds import RoundRecord
-from shared.encryption import SealedSum
-from shared.errors import CheckpointError, ProtocolError
-from shared.protocol import sealed_file
-from shared.protocol.authority_client import ReleaseRequest
-from shared.protocol.receipts import Receipt
+from calyx.server.durable import write_atomically
+from calyx.server.rounds import RoundRecord
+from calyx.shared.encryption import SealedSum
+from calyx.shared.errors import CheckpointError, ProtocolError
+from calyx.shared.protocol import sealed_file
+from calyx.shared.protocol.authority_client import ReleaseRequest
+from calyx.shared.protocol.receipts import Receipt
 
 FILE_NAME = "pending-release.safetensors"
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from server.rounds import Member, Roster
-from shared.config import Config
-from shared.config.schema import MAX_BITS
-from shared.errors import ConfigError, EncryptionError, Fault, PrivacyError
-from shared.privacy.plan import PrivacyPlan, make_plan
-from shared.protocol.sealing import sum_shape
+from calyx.server.rounds import Member, Roster
+from calyx.shared.config import Config
+from calyx.shared.config.schema import MAX_BITS
+from calyx.shared.errors import ConfigError, EncryptionError, Fault, PrivacyError
+from calyx.shared.privacy.plan import PrivacyPlan, make_plan
+from calyx.shared.protocol.sealing import sum_shape
 
 # Rounding that takes so much more noise is worth a wider value.
 MUCH_OVERHEAD = 0.05

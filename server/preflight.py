@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from flwr.app import MessageType
 from flwr.serverapp import Grid
 
-from server.exchange import ask_clients
-from server.planning import Plans
-from server.rounds import Note, Roster
-from shared.protocol.messages import Proposal
+from calyx.server.exchange import ask_clients
+from calyx.server.planning import Plans
+from calyx.server.rounds import Note, Roster
+from calyx.shared.protocol.messages import Proposal
 
 
 class Preflight:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from server.gathering import Attendance
-from server.offering import Offers
-from server.preflight import Preflight
-from server.rounds import Note, Roster, RoundRecord, Standing
+from calyx.server.gathering import Attendance
+from calyx.server.offering import Offers
+from calyx.server.preflight import Preflight
+from calyx.server.rounds import Note, Roster, RoundRecord, Standing
 
 
 class Presence:

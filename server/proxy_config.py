@@ -2,14 +2,14 @@
 
 The server answers four kinds of callers on one port. Operators and ServerApps are on this machine;
 what devices need begins with ``/v1/fleet/``, and each of its calls is signed by a registered key
-(`server.gate`, which has the same limits).
+(`calyx.server.gate`, which has the same limits).
 """
 
 from __future__ import annotations
 
-from server.folder import ServerFolder
-from server.gate import Limits
-from shared.protocol import flower_internals as flower
+from calyx.server.folder import ServerFolder
+from calyx.server.gate import Limits
+from calyx.shared.protocol import flower_internals as flower
 
 _CALLS_PER_S = 200
 

@@ -2,11 +2,11 @@
 
 A refusal that names its culprits (a client that was revoked, or a receipt that is not right) comes
 before anything is decrypted. So the round has its one release still, and the others have paid for
-it: they are asked again, and answer with what they have answered before (`client.kept_reply`),
-which costs them nothing. That is no way to compare two sums of one round: of the first nothing was
-released, and after a release, or a decryption that failed, the authority refuses every other
-request for the round (rules 5 and 9 of `authority.release`). Which clients a sum has is for the
-server to choose anyway, within the minimum.
+it: they are asked again, and answer with what they have answered before
+(`calyx.client.kept_reply`), which costs them nothing. That is no way to compare two sums of one
+round: of the first nothing was released, and after a release, or a decryption that failed, the
+authority refuses every other request for the round (rules 5 and 9 of `calyx.authority.release`).
+Which clients a sum has is for the server to choose anyway, within the minimum.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from server.collecting import Combined
-from server.lost_rounds import NO_REPLY, REFUSED, TOO_FEW, UNFIT
-from server.rounds import Note, RoundRecord, is_enough
-from shared.errors import ReleaseRefused, RoundError, UnfitSum
-from shared.protocol.authority_client import Refusal
+from calyx.server.collecting import Combined
+from calyx.server.lost_rounds import NO_REPLY, REFUSED, TOO_FEW, UNFIT
+from calyx.server.rounds import Note, RoundRecord, is_enough
+from calyx.shared.errors import ReleaseRefused, RoundError, UnfitSum
+from calyx.shared.protocol.authority_client import Refusal
 
 # What the key authority says of a run or of a client, and not of one sum.
 _FOR_GOOD = frozenset(
@@ -44,7 +44,7 @@ class Outcome:
     Attributes:
         combined: the next weights; None if the round is lost.
         reason: why it is.
-        fault: the same in one word, see `server.lost_rounds`.
+        fault: the same in one word, see `calyx.server.lost_rounds`.
     """
 
     combined: Combined | None

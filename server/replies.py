@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
-from shared.errors import ProtocolError
-from shared.protocol.arrays import NDArray, Weights, read_record, to_record
-from shared.protocol.messages import ARRAYS, METRICS, WEIGHT_KEY, read_arrays, read_metrics
+from calyx.shared.errors import ProtocolError
+from calyx.shared.protocol.arrays import NDArray, Weights, read_record, to_record
+from calyx.shared.protocol.messages import ARRAYS, METRICS, WEIGHT_KEY, read_arrays, read_metrics
 
 
 @dataclass(frozen=True)

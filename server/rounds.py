@@ -16,8 +16,8 @@ Rules
 7. When fewer than `min_replies` clients are active the run cannot go on.
 8. Whoever was asked counts as having taken part: its ledger was charged before it trained.
 9. A round whose sum was refused for clients that the key authority names is asked once more without
-   them (`server.releasing`).
-10. A run whose rounds are lost stops by itself (`server.lost_rounds`).
+   them (`calyx.server.releasing`).
+10. A run whose rounds are lost stops by itself (`calyx.server.lost_rounds`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from shared.errors import RoundError
+from calyx.shared.errors import RoundError
 
 
 class Standing(StrEnum):

@@ -1,8 +1,8 @@
 """One round's updates as a sealed sum: the server adds ciphertexts and never sees an update.
 
 Ciphertexts are added as they arrive, so memory does not grow with the clients. When enough are
-there the sum is written down (`server.pending_release`) and the key authority decrypts it, and
-only it; what comes back is integers that already carry the clients' noise.
+there the sum is written down (`calyx.server.pending_release`) and the key authority decrypts it,
+and only it; what comes back is integers that already carry the clients' noise.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from dataclasses import dataclass
 import numpy as np
 from flwr.app import Message
 
-from server.collecting import Combined, moved
-from server.pending_release import PendingRelease
-from server.replies import Update
-from server.rounds import Member, RoundRecord
-from server.strategy import Aggregator as Strategy
-from server.sum_bound import SumBound
-from server.witness import Witness
-from shared.config import Config
-from shared.config.load import digest as config_digest
-from shared.config.schema import FederationConfig
-from shared.encryption import Aggregator, SealedVector, SealingParameters, context_hash
-from shared.encryption.quantise import Grid as IntegerGrid
-from shared.errors import EncryptionError, ProtocolError, RoundError
-from shared.privacy.plan import PrivacyPlan
-from shared.privacy.rotation import Rotation
-from shared.protocol.arrays import NDArray, Weights
-from shared.protocol.authority_client import Authority, Opening
-from shared.protocol.receipts import Receipt
-from shared.protocol.sealing import read_sealed_reply, rotation_seed
+from calyx.server.collecting import Combined, moved
+from calyx.server.pending_release import PendingRelease
+from calyx.server.replies import Update
+from calyx.server.rounds import Member, RoundRecord
+from calyx.server.strategy import Aggregator as Strategy
+from calyx.server.sum_bound import SumBound
+from calyx.server.witness import Witness
+from calyx.shared.config import Config
+from calyx.shared.config.load import digest as config_digest
+from calyx.shared.config.schema import FederationConfig
+from calyx.shared.encryption import Aggregator, SealedVector, SealingParameters, context_hash
+from calyx.shared.encryption.quantise import Grid as IntegerGrid
+from calyx.shared.errors import EncryptionError, ProtocolError, RoundError
+from calyx.shared.privacy.plan import PrivacyPlan
+from calyx.shared.privacy.rotation import Rotation
+from calyx.shared.protocol.arrays import NDArray, Weights
+from calyx.shared.protocol.authority_client import Authority, Opening
+from calyx.shared.protocol.receipts import Receipt
+from calyx.shared.protocol.sealing import read_sealed_reply, rotation_seed
 
 Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
 
@@ -153,7 +153,7 @@ class SealedStep:
 
 
 class SealedCollection:
-    """A `server.collecting.Collection` of ciphertexts.
+    """A `calyx.server.collecting.Collection` of ciphertexts.
 
     Args:
         record: of this round; the replies that come are noted in it elsewhere.

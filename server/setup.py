@@ -12,12 +12,12 @@ import tomli_w
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from server.folder import DEFAULT_PORT, LOOPBACK, ServerFolder, ServerSettings
-from server.proxy_config import nginx_config
-from shared.certificates import Credentials, expiry, fingerprint, issue, make_root
-from shared.errors import UsageError
-from shared.private_files import create_private, private_directory, replace_file
-from shared.protocol.instruction_signature import INSTRUCTION_KEY_FILE
+from calyx.server.folder import DEFAULT_PORT, LOOPBACK, ServerFolder, ServerSettings
+from calyx.server.proxy_config import nginx_config
+from calyx.shared.certificates import Credentials, expiry, fingerprint, issue, make_root
+from calyx.shared.errors import UsageError
+from calyx.shared.private_files import create_private, private_directory, replace_file
+from calyx.shared.protocol.instruction_signature import INSTRUCTION_KEY_FILE
 
 CA_DAYS, CERTIFICATE_DAYS = 3650, 365
 PUBLIC_PORT = 9441

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Message
 
-from server.folder import ServerFolder
-from shared.errors import UsageError
-from shared.protocol import instruction_signature
-from shared.protocol.instruction_signature import RunConfig
-from shared.sequence_file import SequenceFile
+from calyx.server.folder import ServerFolder
+from calyx.shared.errors import UsageError
+from calyx.shared.protocol import instruction_signature
+from calyx.shared.protocol.instruction_signature import RunConfig
+from calyx.shared.sequence_file import SequenceFile
 
 
 class Signer:

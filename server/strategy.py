@@ -2,7 +2,7 @@
 
 Flower's strategies would also sample nodes (from a global random state), wait for them without
 limit and let a reply's own weight decide its vote. So they get a cohort that is already chosen
-and replies that already passed `server.replies`.
+and replies that already passed `calyx.server.replies`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from flwr.serverapp.strategy import (
 )
 from flwr.serverapp.strategy.fedopt import FedOpt
 
-from server.replies import Update
-from shared.config.schema import FederationConfig
-from shared.errors import CheckpointError
-from shared.protocol.arrays import NDArray, Weights
-from shared.protocol.messages import ARRAYS, WEIGHT_KEY
+from calyx.server.replies import Update
+from calyx.shared.config.schema import FederationConfig
+from calyx.shared.errors import CheckpointError
+from calyx.shared.protocol.arrays import NDArray, Weights
+from calyx.shared.protocol.messages import ARRAYS, WEIGHT_KEY
 
 
 def make_strategy(config: FederationConfig) -> FedAvg:

@@ -1,10 +1,10 @@
 """A run of a deployed server: its folder, its state, and handing it to Flower.
 
 Flower wants an app bundle for each run. Ours holds a name and no code: the ServerApp that runs is
-the one installed here (`server.executor`), the ClientApp the one on each device. A run is carried
-out only as the very Flower run that was handed over here: its bundle holds a ticket, good for once,
-whose digest is in the run's folder. A bundle that somebody else made and that names a prepared run
-is nobody's run.
+the one installed here (`calyx.server.executor`), the ClientApp the one on each device. A run is
+carried out only as the very Flower run that was handed over here: its bundle holds a ticket, good
+for once, whose digest is in the run's folder. A bundle that somebody else made and that names a
+prepared run is nobody's run.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from typing import Any, Literal
 
 import tomli_w
 
-from server.control import Control
-from server.durable import write_atomically
-from server.folder import ServerFolder
-from server.gate import Limits
-from shared.config import Config
-from shared.config.load import build, digest, flatten, from_toml, to_run_config, to_toml
-from shared.encryption import derive_parameters
-from shared.errors import ConfigError, Fault, UsageError
-from shared.process_lock import exclusive
-from shared.protocol import flower_internals as flower
-from shared.protocol.sealing import sum_shape
+from calyx.server.control import Control
+from calyx.server.durable import write_atomically
+from calyx.server.folder import ServerFolder
+from calyx.server.gate import Limits
+from calyx.shared.config import Config
+from calyx.shared.config.load import build, digest, flatten, from_toml, to_run_config, to_toml
+from calyx.shared.encryption import derive_parameters
+from calyx.shared.errors import ConfigError, Fault, UsageError
+from calyx.shared.process_lock import exclusive
+from calyx.shared.protocol import flower_internals as flower
+from calyx.shared.protocol.sealing import sum_shape
 
 State = Literal["submitted", "running", "stopping", "completed", "failed", "stopped"]
 _OPEN: tuple[State, ...] = ("submitted", "running", "stopping")

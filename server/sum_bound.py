@@ -18,7 +18,7 @@ independent. With y = Σ y_i, |y| <= S = Σ s_i, w = Σ (e_i + z_i), and u the d
 
 Let V = n (v + 1/4). By Hoeffding's lemma E exp(t e) <= exp(t^2/8), and t^2/2 <= cosh t - 1, so
 each w_j has E exp(t w_j) <= exp(V (cosh t - 1)): the tail of Skellam noise of variance V
-(`shared.privacy.skellam.tail_bound`). Each of three events has a probability of at most p:
+(`calyx.shared.privacy.skellam.tail_bound`). Each of three events has a probability of at most p:
 
 1. <u, w> is above a = tail_bound(V, p). For (cosh x - 1)/x^2 grows with |x| and |u_j| <= 1, so
    Σ (cosh(t u_j) - 1) <= (cosh t - 1) Σ u_j^2 = cosh t - 1, the same tail again.
@@ -32,7 +32,7 @@ each w_j has E exp(t w_j) <= exp(V (cosh t - 1)): the tail of Skellam noise of v
 
 So an honest sum is longer than sqrt(S^2 + 2 S a + d V + τ) with probability at most 3p. p is such
 that this is `FALSE_ALARMS` over all rounds of a run, to which the cuts of the noise add no more
-than 1e-15 (`shared.privacy.skellam_mechanism`).
+than 1e-15 (`calyx.shared.privacy.skellam_mechanism`).
 
 **S.** For unit record a client's clipped sum is no longer than C for each record in it: those it
 declared, where counts are public. Where they are not, and always, its clamp bounds it too: by
@@ -52,12 +52,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from shared.config import Config
-from shared.encryption import SealingParameters
-from shared.errors import UnfitSum
-from shared.privacy.plan import PrivacyPlan
-from shared.privacy.skellam import tail_bound
-from shared.protocol.arrays import NDArray
+from calyx.shared.config import Config
+from calyx.shared.encryption import SealingParameters
+from calyx.shared.errors import UnfitSum
+from calyx.shared.privacy.plan import PrivacyPlan
+from calyx.shared.privacy.skellam import tail_bound
+from calyx.shared.protocol.arrays import NDArray
 
 FALSE_ALARMS = 1e-9
 # Squares and sums of doubles are exact to far better than this.

@@ -1,7 +1,7 @@
-"""Flower's SuperLink as Calyx runs it: ``python -m server.superlink DIR``.
+"""Flower's SuperLink as Calyx runs it: ``python -m calyx.server.superlink DIR``.
 
 TLS, only registered nodes, a database that outlives a crash, and ServerApps only from whoever
-holds this folder's secret; before all of it the gate (`server.gate`).
+holds this folder's secret; before all of it the gate (`calyx.server.gate`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 import uvicorn
 
-from server.folder import ServerFolder
-from server.gate import Gate
+from calyx.server.folder import ServerFolder
+from calyx.server.gate import Gate
 
 # The head of a call has two keys' worth of signatures; one connection holds little more than that.
 _HEAD_BYTES, _CONNECTIONS = 16 * 2**10, 2000
@@ -74,8 +74,8 @@ def main() -> None:
     As Flower's own command does, with the gate around its application. The plain HTTP parser
     (h11) is the one that bounds what it keeps of a request's head.
     """
-    from server.supervisor import end_with_parent
-    from shared.protocol import flower_internals as flower
+    from calyx.server.supervisor import end_with_parent
+    from calyx.shared.protocol import flower_internals as flower
 
     end_with_parent()
     flower.check()

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from shared.errors import RunError
+from calyx.shared.errors import RunError
 
 _LOG_BYTES, _LOG_FILES = 5_000_000, 5
 _STOP_S = 10.0

@@ -12,10 +12,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from server.durable import write_atomically
-from shared.errors import CheckpointError
-from shared.protocol.authority_client import Head, Refusal, Released
-from shared.protocol.signed import is_hex
+from calyx.server.durable import write_atomically
+from calyx.shared.errors import CheckpointError
+from calyx.shared.protocol.authority_client import Head, Refusal, Released
+from calyx.shared.protocol.signed import is_hex
 
 FILE_NAME = "authority-head.json"
 

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from shared.errors import UsageError
+from calyx.shared.errors import UsageError
 
 # Clocks of devices differ; a certificate that is not valid yet is a common first fault.
 _BACKDATED = timedelta(hours=1)

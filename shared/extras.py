@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from shared.errors import UsageError
+from calyx.shared.errors import UsageError
 
 
 def require(package: str, extra: str, purpose: str) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from shared.private_files import private_directory
+from calyx.shared.private_files import private_directory
 
 _FILE_BYTES, _OLD_FILES = 1_000_000, 5
 

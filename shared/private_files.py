@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from shared.errors import EncryptionError
+from calyx.shared.errors import EncryptionError
 
 
 def create_private(path: Path, content: bytes) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from shared.errors import RunError, UsageError
+from calyx.shared.errors import RunError, UsageError
 
 # A pipe does not block, and the link itself is opened, which cannot be.
 _OPEN = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK

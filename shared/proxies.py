@@ -14,7 +14,7 @@ import ssl
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from shared.errors import UsageError
+from calyx.shared.errors import UsageError
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _NAMES = ("NO_PROXY", "no_proxy")

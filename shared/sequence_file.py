@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shared.errors import ProtocolError
-from shared.private_files import replace_file, sync_directory
+from calyx.shared.errors import ProtocolError
+from calyx.shared.private_files import replace_file, sync_directory
 
 # Numbers are of 64 bits.
 _MOST_DIGITS = 20

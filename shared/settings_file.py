@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from shared.config.load import faults_of
-from shared.errors import ConfigError, UsageError
+from calyx.shared.config.load import faults_of
+from calyx.shared.errors import ConfigError, UsageError
 
 _Settings = TypeVar("_Settings", bound=BaseModel)
 

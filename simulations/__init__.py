@@ -1,5 +1,5 @@
 """Federations on one machine: `run` is the whole flow."""
 
-from simulations.run import RunResult, run
+from calyx.simulations.run import RunResult, run
 
 __all__ = ["RunResult", "run"]

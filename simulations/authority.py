@@ -1,8 +1,9 @@
 """The key authority of a simulated sealed run: the real one, in this process.
 
 Its folder and the clients' private keys lie in a private temporary folder that vanishes with the
-process (`simulations.scratch`): a run folder holds no secrets. A resumed run gets a new authority
-and new keys; what it decrypts is the same, because the clients repeat their values exactly.
+process (`calyx.simulations.scratch`): a run folder holds no secrets. A resumed run gets a new
+authority and new keys; what it decrypts is the same, because the clients repeat their values
+exactly.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from authority.local import LocalAuthority
-from client.identity import ContributorIdentity
-from shared.config import Config
-from simulations.scratch import scratch_folder
+from calyx.authority.local import LocalAuthority
+from calyx.client.identity import ContributorIdentity
+from calyx.shared.config import Config
+from calyx.simulations.scratch import scratch_folder
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from shared.errors import ConfigError, RunError
-from shared.process_lock import exclusive
+from calyx.shared.errors import ConfigError, RunError
+from calyx.shared.process_lock import exclusive
 
 # Hidden: evidence binds no hidden files.
 LOCK_NAME = ".lock"

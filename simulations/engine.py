@@ -11,9 +11,9 @@ from importlib.util import find_spec
 
 from flwr.app import Context, RecordDict
 
-from shared.errors import ConfigError
-from shared.protocol.authority_client import Authority
-from simulations.grid import (
+from calyx.shared.errors import ConfigError
+from calyx.shared.protocol.authority_client import Authority
+from calyx.simulations.grid import (
     FIRST_CLIENT_NODE_ID,
     RUN_ID,
     SERVER_NODE_ID,
@@ -24,9 +24,9 @@ from simulations.grid import (
     Tap,
     client_contexts,
 )
-from simulations.pool import WorkerPool
+from calyx.simulations.pool import WorkerPool
 
-CLIENT_APP = "client.app:app"
+CLIENT_APP = "calyx.client.app:app"
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _flower_log(*, verbose: bool) -> Iterator[None]:
 def _run_here(simulation: Simulation, workers: int, *, verbose: bool) -> None:
     import torch
 
-    from server.app import serve
+    from calyx.server.app import serve
 
     threads = torch.get_num_threads()
     # Sums over threads depend on their number; one thread is the same everywhere.
@@ -110,7 +110,7 @@ def _executor(
 ) -> Executor:
     if workers > 1:
         return WorkerPool(workers, CLIENT_APP, nodes, simulation.run_config, verbose=verbose)
-    from client.app import app as client_app
+    from calyx.client.app import app as client_app
 
     return InProcessExecutor(client_app, client_contexts(nodes, simulation.run_config))
 
@@ -123,6 +123,6 @@ def run_ray(simulation: Simulation, workers: int, *, verbose: bool = False) -> N
     """
     if find_spec("ray") is None:
         raise ConfigError("engine ray needs Ray; install it with: pip install 'calyx-fl[ray]'")
-    from simulations.ray_engine import run_on_ray
+    from calyx.simulations.ray_engine import run_on_ray
 
     run_on_ray(simulation, workers, verbose=verbose)

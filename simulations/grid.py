@@ -1,8 +1,8 @@
 """Flower's `Grid` on one machine without Ray or SuperLink: the `local` engine's runtime.
 
 Messages are answered by the real ClientApp, either in this process (`InProcessExecutor`) or by
-worker processes (`simulations.pool.WorkerPool`). Both give every message the same treatment, so
-the number of workers cannot change a result.
+worker processes (`calyx.simulations.pool.WorkerPool`). Both give every message the same treatment,
+so the number of workers cannot change a result.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from shared.errors import RunError
+from calyx.shared.errors import RunError
 
 Settings = dict[str, str | int | float | bool]
 

@@ -24,8 +24,8 @@ from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as MessageProto
 
-from shared.errors import RunError
-from simulations.grid import Settings
+from calyx.shared.errors import RunError
+from calyx.simulations.grid import Settings
 
 _START_TIMEOUT_S = 120.0
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")}
@@ -88,7 +88,7 @@ class WorkerPool:
         quiet = None if self._verbose else subprocess.DEVNULL
         process = subprocess.Popen(
             # -P: a folder named "client" where the user happens to be must not be imported.
-            [sys.executable, "-P", "-m", "simulations.worker", str(theirs.fileno())],
+            [sys.executable, "-P", "-m", "calyx.simulations.worker", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             env={**os.environ, **ONE_THREAD},
             stdin=subprocess.DEVNULL,

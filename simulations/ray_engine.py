@@ -17,9 +17,9 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 
-from shared.errors import CalyxError, RunError
-from simulations.engine import Simulation
-from simulations.pool import ONE_THREAD
+from calyx.shared.errors import CalyxError, RunError
+from calyx.simulations.engine import Simulation
+from calyx.simulations.pool import ONE_THREAD
 
 
 def run_on_ray(simulation: Simulation, workers: int, *, verbose: bool) -> None:
@@ -70,7 +70,7 @@ def _server_app(simulation: Simulation, failures: list[CalyxError]) -> ServerApp
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        from server.app import serve
+        from calyx.server.app import serve
 
         filled_in = Context(
             run_id=context.run_id,
@@ -95,7 +95,7 @@ def _client_app(simulation: Simulation) -> ClientApp:
     def filled_in(message: Message, context: Context) -> Message:
         import torch
 
-        from client.app import app as real_app
+        from calyx.client.app import app as real_app
 
         torch.set_num_threads(1)
         own = Context(

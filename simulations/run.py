@@ -1,6 +1,6 @@
 """A whole simulation in reading order; the Python API behind ``calyx simulate``.
 
->>> from simulations import run
+>>> from calyx import run
 >>> result = run("digits-cnn", rounds=20)
 >>> result.accuracy, result.epsilon_max, result.run_dir
 """
@@ -16,17 +16,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from server.outcome import rounds_with_effect
-from shared.config import Config
-from shared.config.load import build, to_run_config
-from shared.errors import ConfigError, RunError
-from simulations.claim import check_length, check_vacant, claimed, default_place, owned
-from simulations.presets import DEFAULT, resolve
-from simulations.run_folder import RunFolder, folder_to_resume
+from calyx.server.outcome import rounds_with_effect
+from calyx.shared.config import Config
+from calyx.shared.config.load import build, to_run_config
+from calyx.shared.errors import ConfigError, RunError
+from calyx.simulations.claim import check_length, check_vacant, claimed, default_place, owned
+from calyx.simulations.presets import DEFAULT, resolve
+from calyx.simulations.run_folder import RunFolder, folder_to_resume
 
 if TYPE_CHECKING:
-    from shared.data import Dataset
-    from simulations.engine import Simulation
+    from calyx.shared.data import Dataset
+    from calyx.simulations.engine import Simulation
 
 Event = dict[str, Any]
 
@@ -100,7 +100,7 @@ def run(
         on_event: called from another thread with each event of the run as it happens.
 
     Raises:
-        CalyxError: see `shared.errors`; `ConfigError` before anything is written.
+        CalyxError: see `calyx.shared.errors`; `ConfigError` before anything is written.
     """
     started = time.monotonic()
     shorthands = {
@@ -113,7 +113,7 @@ def run(
     config, place = _choose(preset, settings, data_dir, out, resume=resume)
     if workers is not None and workers < 1:
         raise ConfigError(f"workers = {workers}: at least 1")
-    from shared.models.tryout import torch_device
+    from calyx.shared.models.tryout import torch_device
 
     torch_device(config.training.device)
 
@@ -127,7 +127,7 @@ def run(
         with ExitStack() as stack:
             simulation, workers = assemble(config, folder, engine, workers, stack)
             if on_event is not None:
-                from simulations.follower import JournalFollower
+                from calyx.simulations.follower import JournalFollower
 
                 stack.enter_context(JournalFollower(journal, on_event))
             _run_engine(engine, simulation, workers, verbose=verbose)
@@ -179,8 +179,8 @@ def _begun(config: Config, place: RunFolder | None, owner: ExitStack) -> RunFold
         owner.enter_context(owned(place.path))
         place.keep_identity()
         return place
-    from shared.data import load_split
-    from shared.models.tryout import try_model
+    from calyx.shared.data import load_split
+    from calyx.shared.models.tryout import try_model
 
     train = load_split(config.data, config.seed).train
     try_model(config, train.input_shape, train.classes)
@@ -193,13 +193,13 @@ def _begun(config: Config, place: RunFolder | None, owner: ExitStack) -> RunFold
 
 def partition_of(config: Config) -> list[Any]:
     """Record indices of every simulated client."""
-    from shared.data import load_split
+    from calyx.shared.data import load_split
 
     return _parts(config, load_split(config.data, config.seed).train)
 
 
 def _parts(config: Config, train: Dataset) -> list[Any]:
-    from shared.data import partition
+    from calyx.shared.data import partition
 
     return partition(train, config.data, config.federation.clients, config.seed)
 
@@ -211,7 +211,7 @@ def assemble(
 
     The authority lives until `stack` closes.
     """
-    from simulations.engine import Simulation, default_workers
+    from calyx.simulations.engine import Simulation, default_workers
 
     number = workers or default_workers(config.cohort_size)
     server: dict[str, str | int | float | bool] = {
@@ -234,7 +234,7 @@ def assemble(
     }
     if config.secure_aggregation.scheme == "none":
         return Simulation(to_run_config(config), server, clients), number
-    from simulations.authority import simulated_authority
+    from calyx.simulations.authority import simulated_authority
 
     trusted = stack.enter_context(simulated_authority(config))
     for i, settings in clients.items():
@@ -243,7 +243,7 @@ def assemble(
 
 
 def _run_engine(engine: str, simulation: Any, workers: int, *, verbose: bool) -> None:
-    from simulations.engine import run_local, run_ray
+    from calyx.simulations.engine import run_local, run_ray
 
     try:
         (run_ray if engine == "ray" else run_local)(simulation, workers, verbose=verbose)
@@ -275,7 +275,7 @@ def _result(config: Config, folder: RunFolder, seconds: float) -> RunResult:
 
 def _epsilon_from_ledgers(config: Config, folder: RunFolder) -> float | None:
     """Largest epsilon over all ledgers; None when some access had no noise."""
-    from client.ledger import Ledger
+    from calyx.client.ledger import Ledger
 
     most = 0.0
     for path in sorted(folder.ledger_dir.glob("*.sqlite")):

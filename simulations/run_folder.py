@@ -30,18 +30,24 @@ from typing import Any
 
 import numpy as np
 
-from server.durable import write_atomically
-from shared.config import Config
-from shared.config.load import build, digest, flatten, from_toml, to_toml
-from shared.errors import ConfigError, Fault, RunError
-from shared.protocol.identity import code_hash, software_version
-from shared.regular_file import UnfitFile, read_regular
-from simulations.claim import check_length, check_vacant
-from simulations.run_identity import FILE_NAME as IDENTITY
-from simulations.run_identity import RunIdentity, identity_of
+from calyx.server.durable import write_atomically
+from calyx.shared.config import Config
+from calyx.shared.config.load import build, digest, flatten, from_toml, to_toml
+from calyx.shared.errors import ConfigError, Fault, RunError
+from calyx.shared.protocol.identity import code_hash, software_version
+from calyx.shared.regular_file import UnfitFile, read_regular
+from calyx.simulations.claim import check_length, check_vacant
+from calyx.simulations.run_identity import FILE_NAME as IDENTITY
+from calyx.simulations.run_identity import RunIdentity, identity_of
 
 # Whose hash says by which code a run was made.
-CODE_OF_A_RUN = ("server", "client", "authority", "shared", "simulations")
+CODE_OF_A_RUN = (
+    "calyx.server",
+    "calyx.client",
+    "calyx.authority",
+    "calyx.shared",
+    "calyx.simulations",
+)
 _PACKAGES = ("flwr", "torch", "opacus", "tenseal", "dp-accounting", "numpy", "flwr-datasets")
 _MOST_TEXT_BYTES = 1 << 20
 

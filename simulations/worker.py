@@ -1,4 +1,4 @@
-"""A worker process of `simulations.pool`: ``python -m simulations.worker FD``.
+"""A worker process of `calyx.simulations.pool`: ``python -m calyx.simulations.worker FD``.
 
 It first receives what to play, answers with an empty message when the app is loaded (or with one
 line of what went wrong), then answers one message at a time until the connection closes. Its
@@ -32,8 +32,8 @@ def main(descriptor: int) -> None:
     # Places of the user's own modules come last, so that they cannot replace ours.
     sys.path += [place for place in start["path"] if place not in sys.path]
     try:
-        from simulations.grid import answer, client_contexts, take_identity
-        from simulations.pool import decode, encode
+        from calyx.simulations.grid import answer, client_contexts, take_identity
+        from calyx.simulations.pool import decode, encode
 
         take_identity()
         module, _, attribute = start["app"].partition(":")

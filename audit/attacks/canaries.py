@@ -2,12 +2,14 @@
 
 m canaries are spread over the clients, and a fair coin decides for each whether it takes part. A
 hash of the coins goes into the chain of evidence before the first round. Then the run is repeated
-with them (`audit.twin`), through the clients' own clipping, noise and sealing, and what observers
-see is projected on every canary's direction, round by round (`audit.attacks.canary_views`).
+with them (`calyx.audit.twin`), through the clients' own clipping, noise and sealing, and what
+observers see is projected on every canary's direction, round by round
+(`calyx.audit.attacks.canary_views`).
 
-Where whole clients are protected, clients are the canaries: `audit.attacks.client_canaries`.
+Where whole clients are protected, clients are the canaries: `calyx.audit.attacks.client_canaries`.
 
-Projections and coins are the evidence; scores and bounds are made from them (`audit.findings`).
+Projections and coins are the evidence; scores and bounds are made from them
+(`calyx.audit.findings`).
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from audit.attacks import client_canaries
-from audit.attacks.canary_views import (
+from calyx.audit.attacks import client_canaries
+from calyx.audit.attacks.canary_views import (
     Placed,
     SumWatcher,
     UpdateWatcher,
@@ -30,17 +32,17 @@ from audit.attacks.canary_views import (
     insiders_of,
     momentum_gains,
 )
-from audit.evidence import EvidenceStore
-from audit.twin import Watching, rounds_of, twin
-from client.node import Node
-from shared.config import Config
-from shared.data import load_split
-from shared.errors import UsageError
-from shared.models import build_model
-from shared.models.vector import dimension
-from shared.privacy.plan import PrivacyPlan
-from simulations.run import partition_of
-from simulations.run_folder import RunFolder
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.twin import Watching, rounds_of, twin
+from calyx.client.node import Node
+from calyx.shared.config import Config
+from calyx.shared.data import load_split
+from calyx.shared.errors import UsageError
+from calyx.shared.models import build_model
+from calyx.shared.models.vector import dimension
+from calyx.shared.privacy.plan import PrivacyPlan
+from calyx.simulations.run import partition_of
+from calyx.simulations.run_folder import RunFolder
 
 Progress = Callable[[str, float], None]
 

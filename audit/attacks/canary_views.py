@@ -13,7 +13,7 @@ observers are recorded:
   round is one step.
 
 Where nothing is sampled, records and canaries can be subtracted altogether, by the auditor who also
-knows the coins. What *remains* of each round is the noise (`audit.attacks.remainders`).
+knows the coins. What *remains* of each round is the noise (`calyx.audit.attacks.remainders`).
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from flwr.app import Message
 from numpy.typing import NDArray
 from torch import nn
 
-from audit.attacks.remainders import Remainders
-from audit.record_sums import distance_from_sum_by_record
-from client.canaries import directions
-from client.dp_sgd import clipped_gradient_sum
-from client.node import Node
-from client.sealing import integers_to_seal
-from shared.config import Config
-from shared.data import Dataset, load_split
-from shared.encryption.quantise import Grid
-from shared.errors import RunError
-from shared.models import build_model
-from shared.models.vector import dimension, to_vector, trainable_names
-from shared.privacy.noise import SeededNoise, seeded_key
-from shared.privacy.plan import PrivacyPlan
-from shared.privacy.rotation import Rotation
-from shared.protocol.arrays import Weights, load_weights, read_record, weights_of
-from shared.protocol.authority_client import Released, ReleaseRequest
-from shared.protocol.messages import TrainInstruction, read_arrays
-from shared.protocol.sealing import rotation_seed
-from simulations.grid import FIRST_CLIENT_NODE_ID
+from calyx.audit.attacks.remainders import Remainders
+from calyx.audit.record_sums import distance_from_sum_by_record
+from calyx.client.canaries import directions
+from calyx.client.dp_sgd import clipped_gradient_sum
+from calyx.client.node import Node
+from calyx.client.sealing import integers_to_seal
+from calyx.shared.config import Config
+from calyx.shared.data import Dataset, load_split
+from calyx.shared.encryption.quantise import Grid
+from calyx.shared.errors import RunError
+from calyx.shared.models import build_model
+from calyx.shared.models.vector import dimension, to_vector, trainable_names
+from calyx.shared.privacy.noise import SeededNoise, seeded_key
+from calyx.shared.privacy.plan import PrivacyPlan
+from calyx.shared.privacy.rotation import Rotation
+from calyx.shared.protocol.arrays import Weights, load_weights, read_record, weights_of
+from calyx.shared.protocol.authority_client import Released, ReleaseRequest
+from calyx.shared.protocol.messages import TrainInstruction, read_arrays
+from calyx.shared.protocol.sealing import rotation_seed
+from calyx.simulations.grid import FIRST_CLIENT_NODE_ID
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -181,7 +181,7 @@ class Watcher:
         return self._known.disagreements
 
     def sent(self, message: Message) -> None:
-        """See `simulations.grid.Tap`."""
+        """See `calyx.simulations.grid.Tap`."""
         if message.metadata.message_type != "train":
             return
         instruction = TrainInstruction.from_content(message.content)
@@ -193,10 +193,10 @@ class Watcher:
             self._known.check(instruction.round, self._weights, instruction.plan)
 
     def received(self, message: Message) -> None:
-        """See `simulations.grid.Tap`."""
+        """See `calyx.simulations.grid.Tap`."""
 
     def on_release(self, request: ReleaseRequest, _: object, released: Released) -> None:
-        """See `audit.twin.OnRelease`."""
+        """See `calyx.audit.twin.OnRelease`."""
 
 
 class SumWatcher(Watcher):

@@ -8,7 +8,7 @@ to last round, which is what everybody gets.
 
 Since nothing is learned, all that a round releases besides noise is known: the canaries of those
 who answered. In the first repetition they are subtracted, and what remains is kept
-(`audit.attacks.remainders`). Later repetitions draw the same noise, from the same seed.
+(`calyx.audit.attacks.remainders`). Later repetitions draw the same noise, from the same seed.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from flwr.app import Message
 from numpy.typing import NDArray
 from torch import nn
 
-from audit.attacks.remainders import Remainders
-from audit.evidence import EvidenceStore
-from audit.twin import Watching, rounds_of, twin
-from client.canaries import directions
-from server.checkpoint import load_latest
-from shared.config import Config
-from shared.config.load import digest
-from shared.data import load_split
-from shared.encryption.quantise import Grid
-from shared.errors import RunError, UsageError
-from shared.models import build_model
-from shared.models.vector import dimension, to_vector, trainable_names
-from shared.privacy.rotation import Rotation
-from shared.protocol.arrays import Weights, read_record, weights_of
-from shared.protocol.authority_client import Released, ReleaseRequest
-from shared.protocol.messages import TrainInstruction, read_arrays
-from shared.protocol.sealing import rotation_seed
-from simulations.grid import FIRST_CLIENT_NODE_ID
-from simulations.run_folder import RunFolder
+from calyx.audit.attacks.remainders import Remainders
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.twin import Watching, rounds_of, twin
+from calyx.client.canaries import directions
+from calyx.server.checkpoint import load_latest
+from calyx.shared.config import Config
+from calyx.shared.config.load import digest
+from calyx.shared.data import load_split
+from calyx.shared.encryption.quantise import Grid
+from calyx.shared.errors import RunError, UsageError
+from calyx.shared.models import build_model
+from calyx.shared.models.vector import dimension, to_vector, trainable_names
+from calyx.shared.privacy.rotation import Rotation
+from calyx.shared.protocol.arrays import Weights, read_record, weights_of
+from calyx.shared.protocol.authority_client import Released, ReleaseRequest
+from calyx.shared.protocol.messages import TrainInstruction, read_arrays
+from calyx.shared.protocol.sealing import rotation_seed
+from calyx.simulations.grid import FIRST_CLIENT_NODE_ID
+from calyx.simulations.run_folder import RunFolder
 
 Progress = Callable[[str, float], None]
 
@@ -139,7 +139,7 @@ class ReleaseWatcher:
         self._answered: set[int] = set()
 
     def sent(self, message: Message) -> None:
-        """See `simulations.grid.Tap`."""
+        """See `calyx.simulations.grid.Tap`."""
         if message.metadata.message_type != "train":
             return
         instruction, before = TrainInstruction.from_content(message.content), self._instruction
@@ -149,7 +149,7 @@ class ReleaseWatcher:
             self._instruction, self._weights, self._answered = instruction, weights, set()
 
     def received(self, message: Message) -> None:
-        """See `simulations.grid.Tap`."""
+        """See `calyx.simulations.grid.Tap`."""
         is_reply = message.metadata.message_type == "train" and not message.has_error()
         if is_reply and message.content.array_records:
             self._answered.add(message.metadata.src_node_id - FIRST_CLIENT_NODE_ID)
@@ -170,7 +170,7 @@ class ReleaseWatcher:
         self.remainders.add(-1, instruction.round, remainder / deviation)
 
     def on_release(self, request: ReleaseRequest, _: object, released: Released) -> None:
-        """See `audit.twin.OnRelease`."""
+        """See `calyx.audit.twin.OnRelease`."""
         plan = None if self._instruction is None else self._instruction.plan
         mechanism = None if plan is None else plan.mechanism
         if plan is None or mechanism is None:

@@ -13,18 +13,18 @@ import numpy as np
 from flwr.app import Message
 from numpy.typing import NDArray
 
-from audit.attacks.remainders import Remainders
-from audit.audited_run import AuditedRun
-from audit.twin import Watching, twin
-from client.node import Node
-from client.training import train_locally
-from shared.data import load_split
-from shared.models import build_model
-from shared.models.vector import to_vector
-from shared.privacy.noise import SeededNoise, seeded_key
-from shared.protocol.arrays import Weights, load_weights, read_record, weights_of
-from shared.protocol.messages import TrainInstruction, read_arrays
-from simulations.grid import FIRST_CLIENT_NODE_ID
+from calyx.audit.attacks.remainders import Remainders
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.twin import Watching, twin
+from calyx.client.node import Node
+from calyx.client.training import train_locally
+from calyx.shared.data import load_split
+from calyx.shared.models import build_model
+from calyx.shared.models.vector import to_vector
+from calyx.shared.privacy.noise import SeededNoise, seeded_key
+from calyx.shared.protocol.arrays import Weights, load_weights, read_record, weights_of
+from calyx.shared.protocol.messages import TrainInstruction, read_arrays
+from calyx.simulations.grid import FIRST_CLIENT_NODE_ID
 
 # Each costs a client's training once more.
 _MOST_UPDATES = 60
@@ -63,7 +63,7 @@ class UpdateReplay:
         self._weights: Weights = {}
 
     def sent(self, message: Message) -> None:
-        """See `simulations.grid.Tap`."""
+        """See `calyx.simulations.grid.Tap`."""
         if message.metadata.message_type != "train":
             return
         client = message.metadata.dst_node_id - FIRST_CLIENT_NODE_ID
@@ -71,7 +71,7 @@ class UpdateReplay:
         self._weights = self._read(message)
 
     def received(self, message: Message) -> None:
-        """See `simulations.grid.Tap`."""
+        """See `calyx.simulations.grid.Tap`."""
         client = message.metadata.src_node_id - FIRST_CLIENT_NODE_ID
         if message.metadata.message_type != "train" or message.has_error():
             return

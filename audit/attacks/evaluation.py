@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from safetensors.numpy import load
 
-from audit.evidence import EvidenceStore
-from shared.data import load_split
-from shared.models import build_model
-from shared.protocol.arrays import load_weights
-from simulations.run_folder import RunFolder
+from calyx.audit.evidence import EvidenceStore
+from calyx.shared.data import load_split
+from calyx.shared.models import build_model
+from calyx.shared.protocol.arrays import load_weights
+from calyx.simulations.run_folder import RunFolder
 
 NAME = "evaluation"
 _BATCH = 500

@@ -2,7 +2,7 @@
 
 A round of several steps cannot be taken apart from outside: each step starts where noise has led
 the one before. So the trainer is asked for a single one, over a full batch of few records and with
-plain SGD. What the records contribute is computed a second way (`audit.record_sums`).
+plain SGD. What the records contribute is computed a second way (`calyx.audit.record_sums`).
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from audit.attacks.remainders import Remainders
-from audit.audited_run import AuditedRun
-from audit.record_sums import clipped_sum_by_record
-from client.node import Node
-from client.training import train_locally
-from shared.models import build_model
-from shared.models.vector import to_vector, trainable_names
-from shared.protocol.arrays import weights_of
+from calyx.audit.attacks.remainders import Remainders
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.record_sums import clipped_sum_by_record
+from calyx.client.node import Node
+from calyx.client.training import train_locally
+from calyx.shared.models import build_model
+from calyx.shared.models.vector import to_vector, trainable_names
+from calyx.shared.protocol.arrays import weights_of
 
 _RECORDS = 8
 

@@ -7,7 +7,7 @@ whose halves of the records complement each other, so that every record is in ex
 
 Evidence: which records each shadow was trained on, and how confident each final model is in the
 label of every training and test record. Scores and rates are made from that
-(`audit.findings.membership`).
+(`calyx.audit.findings.membership`).
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load
 
-from audit.evidence import EvidenceStore
-from audit.twin import Watching, rounds_of, twin
-from shared.config import Config
-from shared.data import Dataset, load_split
-from shared.errors import UsageError
-from shared.models import build_model
-from shared.protocol.arrays import load_weights
-from simulations.run import partition_of
-from simulations.run_folder import RunFolder
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.twin import Watching, rounds_of, twin
+from calyx.shared.config import Config
+from calyx.shared.data import Dataset, load_split
+from calyx.shared.errors import UsageError
+from calyx.shared.models import build_model
+from calyx.shared.protocol.arrays import load_weights
+from calyx.simulations.run import partition_of
+from calyx.simulations.run_folder import RunFolder
 
 Progress = Callable[[str, float], None]
 

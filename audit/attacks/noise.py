@@ -4,27 +4,27 @@ Canaries show what is released. Much hides in that: rounding of one client in a 
 layer among steps that cannot be told apart. So the functions that the clients call in the run are
 called by the auditor, with the plan and the randomness of the run's own clients:
 
-* *distributed noise*: `client.sealing` on a vector whose coordinates are chosen, see
-  `audit.attacks.sealing_probe`;
-* *record-level local noise*: one step of `client.dp_sgd` on a few records, see
-  `audit.attacks.gradient_probe`;
+* *distributed noise*: `calyx.client.sealing` on a vector whose coordinates are chosen, see
+  `calyx.audit.attacks.sealing_probe`;
+* *record-level local noise*: one step of `calyx.client.dp_sgd` on a few records, see
+  `calyx.audit.attacks.gradient_probe`;
 * *client-level local noise*: the whole run once more, in which the auditor trains as the clients
-  did, to subtract it from what they send, see `audit.attacks.client_updates`.
+  did, to subtract it from what they send, see `calyx.audit.attacks.client_updates`.
 
-That the run was made by this code is what `audit.attacks.replay` shows.
+That the run was made by this code is what `calyx.audit.attacks.replay` shows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from audit.attacks import client_updates, gradient_probe, sealing_probe
-from audit.attacks.remainders import Remainders
-from audit.audited_run import AuditedRun
-from audit.evidence import EvidenceStore
-from client.node import Node
-from shared.errors import UsageError
-from simulations.run_folder import RunFolder
+from calyx.audit.attacks import client_updates, gradient_probe, sealing_probe
+from calyx.audit.attacks.remainders import Remainders
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.evidence import EvidenceStore
+from calyx.client.node import Node
+from calyx.shared.errors import UsageError
+from calyx.simulations.run_folder import RunFolder
 
 NAME, SEALING = "noise", "noise-sealing"
 # Clients whose code is called, and how often each.

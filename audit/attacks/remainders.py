@@ -10,7 +10,7 @@ such *remainder* is kept:
 * a *sketch*: the values at some coordinates, the same public ones for all remainders. Any two
   rounds and any two clients can be compared by their sketches, and the shape of the noise is in it.
 
-The findings are made from these (`audit.findings.noise_law`); no figure is computed here that
+The findings are made from these (`calyx.audit.findings.noise_law`); no figure is computed here that
 could hide one.
 """
 

@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from audit.audited_run import AuditedRun
-from audit.evidence import EvidenceStore
-from audit.twin import Watching, rounds_of, twin
-from client.ledger import Entry, Ledger
-from shared.errors import CalyxError, EvidenceError
-from simulations.run import partition_of
-from simulations.run_folder import RunFolder, environment_of
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.twin import Watching, rounds_of, twin
+from calyx.client.ledger import Entry, Ledger
+from calyx.shared.errors import CalyxError, EvidenceError
+from calyx.simulations.run import partition_of
+from calyx.simulations.run_folder import RunFolder, environment_of
 
 NAME = "replay"
 # Of `environment.json`: what decides whether two machines compute the same bits.

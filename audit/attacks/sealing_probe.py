@@ -14,15 +14,15 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from audit.attacks.remainders import Remainders
-from audit.audited_run import AuditedRun
-from client.node import Node
-from client.sealing import integers_to_seal
-from shared.errors import UsageError
-from shared.privacy.plan import PrivacyPlan
-from shared.privacy.rotation import Rotation
-from shared.privacy.skellam_mechanism import SkellamMechanism
-from shared.protocol.sealing import rotation_seed
+from calyx.audit.attacks.remainders import Remainders
+from calyx.audit.audited_run import AuditedRun
+from calyx.client.node import Node
+from calyx.client.sealing import integers_to_seal
+from calyx.shared.errors import UsageError
+from calyx.shared.privacy.plan import PrivacyPlan
+from calyx.shared.privacy.rotation import Rotation
+from calyx.shared.privacy.skellam_mechanism import SkellamMechanism
+from calyx.shared.protocol.sealing import rotation_seed
 
 Floats = NDArray[np.float64]
 

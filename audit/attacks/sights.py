@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load
 
-from audit.attacks.inversion.ciphertexts import PublicKeyHolder
-from audit.attacks.inversion.estimates import contribution
-from audit.attacks.inversion.federation import Played
-from audit.views import (
+from calyx.audit.attacks.inversion.ciphertexts import PublicKeyHolder
+from calyx.audit.attacks.inversion.estimates import contribution
+from calyx.audit.attacks.inversion.federation import Played
+from calyx.audit.views import (
     AUTHORITY,
     PUBLIC,
     SERVER,
@@ -22,9 +22,9 @@ from audit.views import (
     released_integers,
     restored_sum,
 )
-from shared.models.vector import to_vector
-from shared.protocol.arrays import weights_of
-from shared.protocol.sealing import SealingOffer, read_sealed_reply
+from calyx.shared.models.vector import to_vector
+from calyx.shared.protocol.arrays import weights_of
+from calyx.shared.protocol.sealing import SealingOffer, read_sealed_reply
 
 Vector = NDArray[np.float64]
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from audit.evidence import EvidenceStore
-from audit.twin import Watching, rounds_of, twin
-from shared.config import Config
-from shared.config.load import build
-from simulations.run_folder import RunFolder
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.twin import Watching, rounds_of, twin
+from calyx.shared.config import Config
+from calyx.shared.config.load import build
+from calyx.simulations.run_folder import RunFolder
 
 NAME = "unprotected-twin"
 

@@ -1,9 +1,9 @@
 """What each party of this run really got, and every attack on it.
 
-The run is repeated for one round with its own configuration (`audit.twin`), so noise, sealing and
-numbers of clients and records are those of the run, and the bytes that cross each boundary are
-kept (`audit.views`). From them each observer makes the best estimate of a gradient that he can, a
-*sight*, and then all attacks of `audit.attacks.inversion` are tried on it.
+The run is repeated for one round with its own configuration (`calyx.audit.twin`), so noise, sealing
+and numbers of clients and records are those of the run, and the bytes that cross each boundary are
+kept (`calyx.audit.views`). From them each observer makes the best estimate of a gradient that he
+can, a *sight*, and then all attacks of `calyx.audit.attacks.inversion` are tried on it.
 
 Only the first round is captured: weights are then untrained, which is when gradients give most
 away. What several rounds give away together is for epsilon and the canaries to say.
@@ -18,30 +18,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from audit.attacks.inversion import closed_form, labels
-from audit.attacks.inversion.estimates import as_gradient
-from audit.attacks.inversion.federation import Played
-from audit.attacks.inversion.fedsgd import Observed, invert_piecewise, invert_smooth
-from audit.attacks.inversion.quality import match
-from audit.attacks.sights import Sight, sights_of
-from audit.evidence import EvidenceStore
-from audit.twin import Watching, twin
-from audit.views import (
-    PUBLIC,
-    SERVER,
-    Capture,
-    CaptureComplete,
-    Crossing,
-    table,
-)
-from shared.config import Config
-from shared.data import Dataset, load_split
-from shared.models import build_model
-from shared.models.lstm import Lstm
-from shared.protocol.arrays import load_weights, read_record, weights_of
-from shared.protocol.messages import TrainInstruction, read_arrays
-from simulations.run import partition_of
-from simulations.run_folder import RunFolder
+from calyx.audit.attacks.inversion import closed_form, labels
+from calyx.audit.attacks.inversion.estimates import as_gradient
+from calyx.audit.attacks.inversion.federation import Played
+from calyx.audit.attacks.inversion.fedsgd import Observed, invert_piecewise, invert_smooth
+from calyx.audit.attacks.inversion.quality import match
+from calyx.audit.attacks.sights import Sight, sights_of
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.twin import Watching, twin
+from calyx.audit.views import PUBLIC, SERVER, Capture, CaptureComplete, Crossing, table
+from calyx.shared.config import Config
+from calyx.shared.data import Dataset, load_split
+from calyx.shared.models import build_model
+from calyx.shared.models.lstm import Lstm
+from calyx.shared.protocol.arrays import load_weights, read_record, weights_of
+from calyx.shared.protocol.messages import TrainInstruction, read_arrays
+from calyx.simulations.run import partition_of
+from calyx.simulations.run_folder import RunFolder
 
 Progress = Callable[[str, float], None]
 Vector = NDArray[np.float64]

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from scipy.stats import beta
 
-from audit.bounds.guesses import LEVEL, SHARES, Coins, Scores, Shares, check, guess_counts
+from calyx.audit.bounds.guesses import LEVEL, SHARES, Coins, Scores, Shares, check, guess_counts
 
 
 def at_least(successes: float, trials: float, level: float) -> float:

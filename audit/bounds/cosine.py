@@ -17,7 +17,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from audit.bounds.guesses import LEVEL, Scores
+from calyx.audit.bounds.guesses import LEVEL, Scores
 
 LARGEST_EPSILON = 200.0
 _GRID = 20_001

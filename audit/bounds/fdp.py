@@ -13,8 +13,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from audit.bounds.gdp import epsilon_of
-from audit.bounds.guesses import (
+from calyx.audit.bounds.gdp import epsilon_of
+from calyx.audit.bounds.guesses import (
     LEVEL,
     SHARES,
     Coins,
@@ -24,7 +24,7 @@ from audit.bounds.guesses import (
     guess_counts,
     guesses,
 )
-from audit.bounds.trade_off import Curve, GaussianCurve
+from calyx.audit.bounds.trade_off import Curve, GaussianCurve
 
 Family = Callable[[int], Curve]
 """Hypotheses of one kind, number 0 the most private."""

@@ -14,8 +14,8 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import nct
 
-from audit.bounds.gdp import epsilon_of
-from audit.bounds.guesses import LEVEL, Coins, Scores, check
+from calyx.audit.bounds.gdp import epsilon_of
+from calyx.audit.bounds.guesses import LEVEL, Coins, Scores, check
 
 # Of the noncentrality: scores so far apart show a mu in the hundreds, and nobody asks for more.
 _LARGEST = 1e4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from audit.bounds.guesses import Scores
+from calyx.audit.bounds.guesses import Scores
 
 
 def likelihood_scores(

@@ -1,10 +1,10 @@
 """The least epsilon that noise, sampling rate and number of steps leave, by no accountant's code.
 
 An accountant that halves is believed by everybody who asks it: planner, ledger, policy, report. So
-the figure that is printed is held against one that owes nothing to `shared.privacy`:
+the figure that is printed is held against one that owes nothing to `calyx.shared.privacy`:
 
 * without sampling, T steps of noise s are one Gaussian of mu = sqrt(T)/s, whose epsilon is exact
-  (Balle, Wang 2018): `audit.bounds.gdp`;
+  (Balle, Wang 2018): `calyx.audit.bounds.gdp`;
 * with Poisson sampling of rate q, the privacy losses of P = (1-q) N(0, s^2) + q N(1, s^2) against
   Q = N(0, s^2) are put on a grid, each *rounded down*, and added up by Fourier transform. delta is
   increasing in each loss, so that this is never above the true delta(epsilon), and neither is the
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import ndtr
 
-from audit.bounds.gdp import epsilon_of
+from calyx.audit.bounds.gdp import epsilon_of
 
 Floats = NDArray[np.float64]
 

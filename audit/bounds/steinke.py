@@ -15,7 +15,7 @@ import math
 import numpy as np
 from scipy.stats import binom
 
-from audit.bounds.guesses import (
+from calyx.audit.bounds.guesses import (
     LEVEL,
     SHARES,
     Coins,

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from audit.bounds.gdp import epsilon_of
+from calyx.audit.bounds.gdp import epsilon_of
 
 Floats = NDArray[np.float64]
 

@@ -11,13 +11,13 @@ from collections import Counter
 
 from pydantic import Field
 
-from audit.audited_run import AuditedRun
-from audit.evidence import EvidenceStore
-from audit.report.section import Section
-from shared.config.load import digest
-from shared.errors import CalyxError
-from shared.privacy.accounting import spent
-from shared.privacy.epsilon_text import epsilon_text
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.report.section import Section
+from calyx.shared.config.load import digest
+from calyx.shared.errors import CalyxError
+from calyx.shared.privacy.accounting import spent
+from calyx.shared.privacy.epsilon_text import epsilon_text
 
 _RELATIVE = 1e-6
 

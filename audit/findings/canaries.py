@@ -1,6 +1,6 @@
 """What canaries showed: lower bounds on epsilon beside the guarantee, and the noise that was there.
 
-Scores are made from the projections in the evidence (`audit.attacks.canaries`):
+Scores are made from the projections in the evidence (`calyx.audit.attacks.canaries`):
 
 * full batches, or several local steps in a round: the sum over rounds, each by its noise, the best
   for Gaussian noise;
@@ -21,14 +21,14 @@ from collections.abc import Iterable
 import numpy as np
 from pydantic import Field
 
-from audit.attacks.canaries import COMMITMENT, NAME, REMAINDERS, commitment
-from audit.audited_run import AuditedRun
-from audit.bounds import clopper_pearson, fdp, gaussian, steinke
-from audit.bounds.guesses import LEVEL, Coins, Scores, ceiling, guess_counts
-from audit.bounds.scores import likelihood_scores
-from audit.evidence import Arrays, EvidenceStore
-from audit.findings import client_canaries
-from audit.findings.canary_checks import (
+from calyx.audit.attacks.canaries import COMMITMENT, NAME, REMAINDERS, commitment
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.bounds import clopper_pearson, fdp, gaussian, steinke
+from calyx.audit.bounds.guesses import LEVEL, Coins, Scores, ceiling, guess_counts
+from calyx.audit.bounds.scores import likelihood_scores
+from calyx.audit.evidence import Arrays, EvidenceStore
+from calyx.audit.findings import client_canaries
+from calyx.audit.findings.canary_checks import (
     NoiseMeasured,
     SignalMeasured,
     SumsComputedAgain,
@@ -36,14 +36,14 @@ from audit.findings.canary_checks import (
     signal_measured,
     sums_computed_again,
 )
-from audit.findings.client_canaries import ClientCanarySection
-from audit.findings.noise_law import Remainder, remains
-from audit.findings.roc import RocPoint, roc_points
-from audit.report.section import Section
-from audit.subsampled import HYPOTHESES, subsampled
-from shared.errors import EvidenceError
-from shared.privacy.accounting import spent
-from shared.privacy.epsilon_text import epsilon_text, lower_bound_text
+from calyx.audit.findings.client_canaries import ClientCanarySection
+from calyx.audit.findings.noise_law import Remainder, remains
+from calyx.audit.findings.roc import RocPoint, roc_points
+from calyx.audit.report.section import Section
+from calyx.audit.subsampled import HYPOTHESES, subsampled
+from calyx.shared.errors import EvidenceError
+from calyx.shared.privacy.accounting import spent
+from calyx.shared.privacy.epsilon_text import epsilon_text, lower_bound_text
 
 # Who knows most comes last: the headline is that one's.
 _OBSERVERS = ("public", "informed")

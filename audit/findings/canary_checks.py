@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.stats import norm
 
-from audit.bounds.guesses import Coins
-from audit.findings.noise_law import NOISE_LEVEL
-from audit.report.section import Section
+from calyx.audit.bounds.guesses import Coins
+from calyx.audit.findings.noise_law import NOISE_LEVEL
+from calyx.audit.report.section import Section
 
 Floats = NDArray[np.float64]
 

@@ -1,9 +1,9 @@
 """What canary clients showed: a lower bound and an estimate of epsilon for the unit *client*.
 
-The bound assumes that what a canary adds to the model is Gaussian (`audit.bounds.cosine`). Beside
-it stands the estimate of Andrew et al. 2023. It has no confidence level and scatters widely, so it
-is shown with what chance makes of it where the guarantee just holds; only the bound decides whether
-the guarantee is contradicted.
+The bound assumes that what a canary adds to the model is Gaussian (`calyx.audit.bounds.cosine`).
+Beside it stands the estimate of Andrew et al. 2023. It has no confidence level and scatters widely,
+so it is shown with what chance makes of it where the guarantee just holds; only the bound decides
+whether the guarantee is contradicted.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import math
 import numpy as np
 from pydantic import Field
 
-from audit.attacks.client_canaries import NAME, REMAINDERS
-from audit.audited_run import AuditedRun
-from audit.bounds.cosine import LARGEST_EPSILON, epsilon_estimate, mu_lower_bound
-from audit.bounds.gdp import epsilon_of, mu_of
-from audit.bounds.guesses import LEVEL
-from audit.evidence import EvidenceStore
-from audit.findings.noise_law import Remainder, remains
-from audit.report.section import AttackSection, LowerBound
-from shared.privacy.accounting import spent
-from shared.privacy.epsilon_text import epsilon_text, lower_bound_text
+from calyx.audit.attacks.client_canaries import NAME, REMAINDERS
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.bounds.cosine import LARGEST_EPSILON, epsilon_estimate, mu_lower_bound
+from calyx.audit.bounds.gdp import epsilon_of, mu_of
+from calyx.audit.bounds.guesses import LEVEL
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.findings.noise_law import Remainder, remains
+from calyx.audit.report.section import AttackSection, LowerBound
+from calyx.shared.privacy.accounting import spent
+from calyx.shared.privacy.epsilon_text import epsilon_text, lower_bound_text
 
 _REPETITIONS = 400
 # Chance that the guarantee is called contradicted where it just holds.

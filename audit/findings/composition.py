@@ -6,11 +6,11 @@ from collections import Counter
 
 from pydantic import Field
 
-from audit.audited_run import AuditedRun
-from audit.evidence import EvidenceStore
-from audit.findings.guarantee import finite
-from audit.report.section import Section
-from shared.privacy.accounting import PrivacyEvent, spent
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.findings.guarantee import finite
+from calyx.audit.report.section import Section
+from calyx.shared.privacy.accounting import PrivacyEvent, spent
 
 
 class RunCost(Section):

@@ -6,8 +6,8 @@ same records.
 
 * **Sampling.** Where the batch log does not show the sampling that a charge assumes, the charge is
   counted without amplification: as one use of the mechanism on all records for every batch that the
-  most-used record was in, or for every batch if there is no log (`audit.findings.sampling`). If
-  that should be less than what was charged, the charge stands.
+  most-used record was in, or for every batch if there is no log (`calyx.audit.findings.sampling`).
+  If that should be less than what was charged, the charge stands.
 * **Curve.** The same composition at many deltas. All pairs hold at once.
 * **Worst true positive rate.** Every pair bounds any test by TPR <= delta + e^eps FPR and
   TPR <= 1 - e^-eps (1 - delta - FPR) (Kairouz, Oh, Viswanath 2015); the smallest over the curve is
@@ -15,11 +15,12 @@ same records.
 * **mu.** The smallest mu for which the Gaussian trade-off, N(0,1) against N(mu,1), is no stronger
   than the curve at any of its points (Dong, Roth, Su 2022): a summary, never the headline.
 * **Other units.** What a client-level run guarantees for one record, or for a client whose data are
-  replaced, is less: two clipped updates are up to 2C apart (`shared.privacy.accounting`).
+  replaced, is less: two clipped updates are up to 2C apart (`calyx.shared.privacy.accounting`).
 * **delta.** From 1/n on, with n everything the guarantee is told for, (eps, delta) allows to give
   away a record whole (`delta_is_small`), and the report calls nothing guaranteed.
 * **Least epsilon.** What noise, rate and steps leave at least is computed a second way
-  (`audit.bounds.sigma_alone`). A headline below it is a fault of the accountants, and contradicted.
+  (`calyx.audit.bounds.sigma_alone`). A headline below it is a fault of the accountants, and
+  contradicted.
 * **Several records.** (eps, delta) for one record is (k eps, k e^((k-1) eps) delta) for k of them
   (Dwork, Roth 2014, Theorem 2.2 for pure, Vadhan 2017, Lemma 2.2 for approximate privacy); the
   point of the curve is chosen so that the group's delta is the configured one.
@@ -36,15 +37,15 @@ from pydantic import Field
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from audit.audited_run import AuditedRun, ClientLedger
-from audit.evidence import EvidenceStore
-from audit.findings import sampling
-from audit.findings.least_epsilon import is_below, least_of
-from audit.findings.sampling import SamplingSection
-from audit.report.section import Section
-from client.ledger import Entry
-from shared.config import Config
-from shared.privacy.accounting import PrivacyEvent, Spent, Unit, delta_is_small, spent
+from calyx.audit.audited_run import AuditedRun, ClientLedger
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.findings import sampling
+from calyx.audit.findings.least_epsilon import is_below, least_of
+from calyx.audit.findings.sampling import SamplingSection
+from calyx.audit.report.section import Section
+from calyx.client.ledger import Entry
+from calyx.shared.config import Config
+from calyx.shared.privacy.accounting import PrivacyEvent, Spent, Unit, delta_is_small, spent
 
 _CURVE_DELTAS = tuple(float(x) for x in np.logspace(-12, -0.3, 40))
 _FALSE_POSITIVE_RATES = (0.001, 0.01, 0.1)

@@ -1,6 +1,6 @@
 """The reconstruction ladder: how well a picture comes back, from no protection to all of it.
 
-Every figure is computed from the pictures in the evidence (`audit.attacks.inversion.ladder`).
+Every figure is computed from the pictures in the evidence (`calyx.audit.attacks.inversion.ladder`).
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from audit.attacks.inversion.ladder import NAME, PICTURES
-from audit.attacks.inversion.quality import MARGIN_DB, psnr
-from audit.audited_run import AuditedRun
-from audit.evidence import Arrays, EvidenceStore
-from audit.findings.pictures import Picture, pictures
-from audit.report.section import AttackSection, Section
+from calyx.audit.attacks.inversion.ladder import NAME, PICTURES
+from calyx.audit.attacks.inversion.quality import MARGIN_DB, psnr
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.evidence import Arrays, EvidenceStore
+from calyx.audit.findings.pictures import Picture, pictures
+from calyx.audit.report.section import AttackSection, Section
 
 _TITLES = {
     "plain-closed-form": "Update in clear, fully connected network",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from audit.bounds.sigma_alone import Steps, least_epsilon
-from shared.privacy.accounting import PrivacyEvent, Unit
+from calyx.audit.bounds.sigma_alone import Steps, least_epsilon
+from calyx.shared.privacy.accounting import PrivacyEvent, Unit
 
 # Accountants are right to a thousandth, and integer noise differs from Gaussian by less than one.
 _TOLERANCE = 2e-3

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from audit.audited_run import AuditedRun
-from audit.evidence import OF_EVERY_REPORT, EvidenceStore
-from audit.report.section import Section
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.evidence import OF_EVERY_REPORT, EvidenceStore
+from calyx.audit.report.section import Section
 
 
 class Limit(Section):

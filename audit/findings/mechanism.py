@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from audit.audited_run import AuditedRun
-from audit.evidence import EvidenceStore
-from audit.findings.guarantee import finite
-from audit.report.section import Section
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.findings.guarantee import finite
+from calyx.audit.report.section import Section
 
 
 class EncryptionFacts(Section):

@@ -21,14 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from audit.attacks import lira, rmia
-from audit.attacks.membership import NAME
-from audit.audited_run import AuditedRun
-from audit.bounds import clopper_pearson
-from audit.bounds.guesses import LEVEL
-from audit.evidence import Arrays, EvidenceStore
-from audit.findings.roc import RocPoint, roc_points
-from audit.report.section import Section
+from calyx.audit.attacks import lira, rmia
+from calyx.audit.attacks.membership import NAME
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.bounds import clopper_pearson
+from calyx.audit.bounds.guesses import LEVEL
+from calyx.audit.evidence import Arrays, EvidenceStore
+from calyx.audit.findings.roc import RocPoint, roc_points
+from calyx.audit.report.section import Section
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]

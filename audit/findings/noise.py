@@ -1,9 +1,10 @@
 """Do the clients add the noise that the plan says? From the noise taken by itself.
 
-`audit.attacks.noise` leaves the noise of calls to the clients' own code. Its size, shape, place and
-novelty are tested as those of released sums are (`audit.findings.noise_law`). Where noise goes into
-integers, rounding is tested too. A coordinate at m + f grid steps, f in (0, 1), becomes
-m + K + N: K is 1 with probability f, drawn anew and in secret, and N is a share of Skellam noise.
+`calyx.audit.attacks.noise` leaves the noise of calls to the clients' own code. Its size, shape,
+place and novelty are tested as those of released sums are (`calyx.audit.findings.noise_law`). Where
+noise goes into integers, rounding is tested too. A coordinate at m + f grid steps, f in (0, 1),
+becomes m + K + N: K is 1 with probability f, drawn anew and in secret, and N is a share of Skellam
+noise.
 
 * `rounding`: chi-square of value less m against that law, for each f; rounding to the nearest step
   fails it, and so does a share of any other law;
@@ -23,12 +24,12 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.stats import chi2, norm, skellam
 
-from audit.attacks.noise import NAME, SEALING
-from audit.attacks.sealing_probe import LITTLE
-from audit.audited_run import AuditedRun
-from audit.evidence import EvidenceStore
-from audit.findings.noise_law import NOISE_LEVEL, Remainder, all_pairs, remains
-from audit.report.section import AttackSection, Section
+from calyx.audit.attacks.noise import NAME, SEALING
+from calyx.audit.attacks.sealing_probe import LITTLE
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.findings.noise_law import NOISE_LEVEL, Remainder, all_pairs, remains
+from calyx.audit.report.section import AttackSection, Section
 
 Integers = NDArray[np.int64]
 
@@ -83,7 +84,7 @@ def rounded(arrays: Mapping[str, NDArray[Any]]) -> Rounding:
     """Test rounding and clamp.
 
     Args:
-        arrays: as `audit.attacks.sealing_probe.with_little_noise` gives them.
+        arrays: as `calyx.audit.attacks.sealing_probe.with_little_noise` gives them.
     """
     wholes, fractions, values = arrays["wholes"], arrays["fractions"], arrays["values"]
     clamp, limit = int(arrays["clamp"]), int(arrays["limit"])

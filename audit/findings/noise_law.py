@@ -1,7 +1,7 @@
 """Is what remains of released vectors the planned noise: its size, shape, place and novelty?
 
-`audit.attacks.remainders` leaves values that should be independent, of unit variance, and Gaussian
-or Skellam. Six tests, each two-sided and at `NOISE_LEVEL` for all that it looks at:
+`calyx.audit.attacks.remainders` leaves values that should be independent, of unit variance, and
+Gaussian or Skellam. Six tests, each two-sided and at `NOISE_LEVEL` for all that it looks at:
 
 ==============  ==================================================================================
 `energy`        mean square of all values; noise of another size, or records that weigh too much
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.stats import chi2, norm
 
-from audit.report.section import Section
+from calyx.audit.report.section import Section
 
 Floats = NDArray[np.float64]
 
@@ -68,7 +68,7 @@ def remains(arrays: Mapping[str, NDArray[Any]]) -> Remainder:
     """Test remainders against the planned noise; see the module's text.
 
     Args:
-        arrays: as `audit.attacks.remainders.Remainders.arrays` gives them.
+        arrays: as `calyx.audit.attacks.remainders.Remainders.arrays` gives them.
     """
     sizes = arrays["block-sizes"]
     dimension, count = int(sizes.sum()), len(arrays["energy"])

@@ -15,10 +15,10 @@ import math
 
 from pydantic import Field
 
-from audit.findings import guarantee
-from audit.findings.guarantee import GuaranteeSection
-from audit.report.section import Section
-from shared.privacy.epsilon_text import delta_text, odds_text
+from calyx.audit.findings import guarantee
+from calyx.audit.findings.guarantee import GuaranteeSection
+from calyx.audit.report.section import Section
+from calyx.shared.privacy.epsilon_text import delta_text, odds_text
 
 _PRIORS = (0.01, 0.1, 0.5)
 _FALSE_ALARM = 0.1

@@ -1,6 +1,7 @@
 """Who sees what, what holds against whom, and how many may work together before it fails.
 
-From the configuration alone; what was really captured from the wires is in `audit.findings.views`.
+From the configuration alone; what was really captured from the wires is in
+`calyx.audit.findings.views`.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from dataclasses import replace
 
 from pydantic import Field
 
-from audit.audited_run import AuditedRun
-from audit.evidence import EvidenceStore
-from audit.findings import guarantee
-from audit.findings.guarantee import GuaranteeSection, finite
-from audit.report.section import Section
-from shared.privacy.accounting import PrivacyEvent, spent
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.findings import guarantee
+from calyx.audit.findings.guarantee import GuaranteeSection, finite
+from calyx.audit.report.section import Section
+from calyx.shared.privacy.accounting import PrivacyEvent, spent
 
 
 class Party(Section):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from audit.report.section import Section
+from calyx.audit.report.section import Section
 
 
 class Picture(Section):

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from audit.attacks.replay import NAME
-from audit.audited_run import AuditedRun
-from audit.evidence import EvidenceStore
-from audit.report.section import Section
+from calyx.audit.attacks.replay import NAME
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.report.section import Section
 
 ReplayVerdict = Literal["the same", "not the same", "not comparable"]
 

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from audit.bounds import clopper_pearson
-from audit.bounds.guesses import LEVEL
-from audit.report.section import Section
+from calyx.audit.bounds import clopper_pearson
+from calyx.audit.bounds.guesses import LEVEL
+from calyx.audit.report.section import Section
 
 _POINTS = 20
 

@@ -35,10 +35,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.stats import gamma, norm
 
-from audit.audited_run import AuditedRun
-from audit.evidence import EvidenceStore
-from audit.report.section import Section
-from shared.privacy.accounting import PrivacyEvent
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.report.section import Section
+from calyx.shared.privacy.accounting import PrivacyEvent
 
 FALSE_ALARM_RATE = 1e-3
 

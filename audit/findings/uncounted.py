@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from audit.audited_run import AuditedRun
-from audit.evidence import EvidenceStore
-from audit.report.section import Section
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.report.section import Section
 
 Status = Literal["none", "public", "not counted", "unknown"]
 

@@ -6,10 +6,10 @@ import numpy as np
 from pydantic import Field
 from scipy.stats import beta
 
-from audit.attacks import evaluation, unprotected
-from audit.audited_run import AuditedRun
-from audit.evidence import EvidenceStore
-from audit.report.section import Section
+from calyx.audit.attacks import evaluation, unprotected
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.report.section import Section
 
 _CONFIDENCE = 0.95
 

@@ -1,7 +1,7 @@
 """Who got what in this run, by captured bytes, and what attacks made of it.
 
-Figures are computed from the evidence of `audit.attacks.views`. A view without captured bytes is
-not shown: the bytes that an attack used must be in the evidence, with the hash that was taken
+Figures are computed from the evidence of `calyx.audit.attacks.views`. A view without captured bytes
+is not shown: the bytes that an attack used must be in the evidence, with the hash that was taken
 when they crossed the boundary.
 """
 
@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from audit.attacks.inversion.quality import MARGIN_DB, psnr
-from audit.attacks.views import CAPTURED, NAME, PICTURES
-from audit.audited_run import AuditedRun
-from audit.evidence import Arrays, EvidenceStore
-from audit.findings.pictures import Picture, pictures
-from audit.report.section import AttackSection, Section
-from audit.views import AUTHORITY, NETWORK, PUBLIC, SERVER
-from shared.errors import EvidenceError
+from calyx.audit.attacks.inversion.quality import MARGIN_DB, psnr
+from calyx.audit.attacks.views import CAPTURED, NAME, PICTURES
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.evidence import Arrays, EvidenceStore
+from calyx.audit.findings.pictures import Picture, pictures
+from calyx.audit.report.section import AttackSection, Section
+from calyx.audit.views import AUTHORITY, NETWORK, PUBLIC, SERVER
+from calyx.shared.errors import EvidenceError
 
 _ASSUMED = {
     SERVER: "keeps to the protocol while it looks; it may keep and compute with all it gets",

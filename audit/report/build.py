@@ -1,13 +1,13 @@
-"""From a run folder and its evidence to a report: a pure function, which `audit.verify` repeats."""
+"""From a run folder and its evidence to a report: pure, so `calyx.audit.verify` can repeat it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from audit.audited_run import AuditedRun
-from audit.evidence import EvidenceStore
-from audit.findings import (
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.findings import (
     agreement,
     canaries,
     composition,
@@ -25,13 +25,13 @@ from audit.findings import (
     utility,
     views,
 )
-from audit.findings.canaries import CanarySection
-from audit.report.headline import headline
-from audit.report.schema import AuditFacts, Report, RunFacts, Step
-from audit.report.section import LowerBound, Section
-from audit.witnesses import run_head
-from shared.config.load import digest
-from shared.errors import EvidenceError
+from calyx.audit.findings.canaries import CanarySection
+from calyx.audit.report.headline import headline
+from calyx.audit.report.schema import AuditFacts, Report, RunFacts, Step
+from calyx.audit.report.section import LowerBound, Section
+from calyx.audit.witnesses import run_head
+from calyx.shared.config.load import digest
+from calyx.shared.errors import EvidenceError
 
 Find = Callable[[AuditedRun, EvidenceStore], Section | None]
 
@@ -152,7 +152,7 @@ def _run_facts(run: AuditedRun) -> RunFacts:
 
 
 def _audit_facts(store: EvidenceStore) -> AuditFacts:
-    from shared.protocol.identity import software_version
+    from calyx.shared.protocol.identity import software_version
 
     setup = store.get_json(SETUP) if store.has(SETUP) else None
     return AuditFacts(

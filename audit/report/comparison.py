@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from audit.report.headline import largest_proven
-from audit.report.schema import Report
-from audit.report.section import Section
-from shared.privacy.epsilon_text import delta_text
+from calyx.audit.report.headline import largest_proven
+from calyx.audit.report.schema import Report
+from calyx.audit.report.section import Section
+from calyx.shared.privacy.epsilon_text import delta_text
 
 
 class ComparedRun(Section):

@@ -11,18 +11,18 @@ from typing import Literal
 
 from pydantic import Field, SerializeAsAny
 
-from audit.findings.agreement import AgreementSection
-from audit.findings.composition import CompositionSection
-from audit.findings.guarantee import GuaranteeSection
-from audit.findings.limits import LimitsSection
-from audit.findings.mechanism import MechanismSection
-from audit.findings.odds import OddsSection
-from audit.findings.parties import PartiesSection
-from audit.findings.replay import ReplaySection
-from audit.findings.sampling import SamplingSection
-from audit.findings.uncounted import UncountedSection
-from audit.findings.utility import UtilitySection
-from audit.report.section import LowerBound, Section
+from calyx.audit.findings.agreement import AgreementSection
+from calyx.audit.findings.composition import CompositionSection
+from calyx.audit.findings.guarantee import GuaranteeSection
+from calyx.audit.findings.limits import LimitsSection
+from calyx.audit.findings.mechanism import MechanismSection
+from calyx.audit.findings.odds import OddsSection
+from calyx.audit.findings.parties import PartiesSection
+from calyx.audit.findings.replay import ReplaySection
+from calyx.audit.findings.sampling import SamplingSection
+from calyx.audit.findings.uncounted import UncountedSection
+from calyx.audit.findings.utility import UtilitySection
+from calyx.audit.report.section import LowerBound, Section
 
 SCHEMA: Literal["calyx-audit-report/1"] = "calyx-audit-report/1"
 

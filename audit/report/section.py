@@ -1,11 +1,11 @@
 """What the sections of the report are made of.
 
-A finding is a module of `audit.findings` with one pure function ::
+A finding is a module of `calyx.audit.findings` with one pure function ::
 
     def find(run: AuditedRun, store: EvidenceStore) -> Section | None
 
 which takes everything from the run folder and the evidence, and gives None if the attack that it
-is about was not run. It gets its place in the report by one line in `audit.report.build`.
+is about was not run. It gets its place in the report by one line in `calyx.audit.report.build`.
 """
 
 from __future__ import annotations

@@ -6,15 +6,15 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from audit.findings.canaries import CanarySection
-from audit.findings.guarantee import GuaranteeSection
-from audit.findings.membership import MembershipSection
-from audit.findings.noise import Rounding
-from audit.findings.noise_law import NOISE_LEVEL, Remainder
-from audit.findings.views import ViewsSection
-from audit.report.comparison import Comparison
-from audit.report.schema import Report
-from shared.privacy.epsilon_text import delta_text, epsilon_text, lower_bound_text
+from calyx.audit.findings.canaries import CanarySection
+from calyx.audit.findings.guarantee import GuaranteeSection
+from calyx.audit.findings.membership import MembershipSection
+from calyx.audit.findings.noise import Rounding
+from calyx.audit.findings.noise_law import NOISE_LEVEL, Remainder
+from calyx.audit.findings.views import ViewsSection
+from calyx.audit.report.comparison import Comparison
+from calyx.audit.report.schema import Report
+from calyx.shared.privacy.epsilon_text import delta_text, epsilon_text, lower_bound_text
 
 Row = tuple[str, ...]
 MOST_CLIENTS = 30

@@ -15,8 +15,8 @@ from typing import Any
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
-from shared.config.schema import FAULTS, Config
-from shared.errors import ConfigError, Fault
+from calyx.shared.config.schema import FAULTS, Config
+from calyx.shared.errors import ConfigError, Fault
 
 Scalar = str | int | float | bool
 # A configuration has sections of values and of lists.

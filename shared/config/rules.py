@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shared.errors import Fault
+from calyx.shared.errors import Fault
 
 if TYPE_CHECKING:
-    from shared.config.schema import Config
+    from calyx.shared.config.schema import Config
 
 
 # Sources that are files of the user's own.

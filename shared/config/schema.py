@@ -1,7 +1,7 @@
 """The one configuration schema: what a run is, frozen and validated.
 
 A TOML file, ``--set key=value`` and Flower's flat run config all end in the same
-`Config` (see `shared.config.load`). Keys are written dotted, as in ``privacy.epsilon``.
+`Config` (see `calyx.shared.config.load`). Keys are written dotted, as in ``privacy.epsilon``.
 Values that change only speed (workers, engine) are not here: they must not change results.
 """
 
@@ -206,7 +206,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Config:
-        from shared.config.rules import cross_section_faults
+        from calyx.shared.config.rules import cross_section_faults
 
         if faults := cross_section_faults(self):
             raise PydanticCustomError(FAULTS, "sections contradict each other", {"faults": faults})

@@ -1,6 +1,6 @@
 """Records: read from files, held out for testing, divided among clients.
 
->>> from shared.data import load_split, partition
+>>> from calyx.shared.data import load_split, partition
 >>> split = load_split(config.data, config.seed)
 >>> parts = partition(split.train, config.data, config.federation.clients, config.seed)
 >>> split.train.subset(parts[0])
@@ -9,8 +9,8 @@ Importing this package costs NumPy; what a source or partition needs is imported
 Only the source ``hub`` can open a network connection, and only with ``data.allow_download``.
 """
 
-from shared.data.dataset import Dataset, Split
-from shared.data.load import load_folder, load_split
-from shared.data.partition import partition
+from calyx.shared.data.dataset import Dataset, Split
+from calyx.shared.data.load import load_folder, load_split
+from calyx.shared.data.partition import partition
 
 __all__ = ["Dataset", "Split", "load_folder", "load_split", "partition"]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.errors import DataError
+from calyx.shared.errors import DataError
 
 # Far more than anyone has; a stray number among the labels would cost all memory.
 _MOST_CLASSES = 1 << 20

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from shared.data.dataset import Dataset
-from shared.extras import require
+from calyx.shared.data.dataset import Dataset
+from calyx.shared.extras import require
 
 
 def read_digits() -> Dataset:

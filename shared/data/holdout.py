@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from shared.data.dataset import Dataset, Split
-from shared.errors import DataError
+from calyx.shared.data.dataset import Dataset, Split
+from calyx.shared.errors import DataError
 
 # Keeps this stream of random numbers apart from others drawn from the same seed.
 _STREAM = 0x401D

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.data.dataset import Dataset
-from shared.data.silence import silenced
-from shared.errors import DataError
+from calyx.shared.data.dataset import Dataset
+from calyx.shared.data.silence import silenced
+from calyx.shared.errors import DataError
 
 if TYPE_CHECKING:
-    from shared.config.schema import DataConfig
+    from calyx.shared.config.schema import DataConfig
 
 _HUB_NAME = re.compile(r"(?!buckets/)[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _TEST_SPLITS = ("test", "validation")

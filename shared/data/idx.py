@@ -17,8 +17,8 @@ from typing import BinaryIO, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.data.dataset import Dataset
-from shared.errors import DataError
+from calyx.shared.data.dataset import Dataset
+from calyx.shared.errors import DataError
 
 _UNSIGNED_BYTE = 0x08
 _GZIP_MAGIC = b"\x1f\x8b"

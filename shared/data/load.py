@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shared.data.dataset import Dataset, Split
-from shared.data.holdout import hold_out
-from shared.data.view import as_view
+from calyx.shared.data.dataset import Dataset, Split
+from calyx.shared.data.holdout import hold_out
+from calyx.shared.data.view import as_view
 
 if TYPE_CHECKING:
-    from shared.config.schema import DataConfig
+    from calyx.shared.config.schema import DataConfig
 
 
 def load_split(config: DataConfig, seed: int) -> Split:
@@ -58,29 +58,29 @@ def load_folder(config: DataConfig) -> Dataset:
 
 def _read(config: DataConfig) -> tuple[Dataset, Dataset | None]:
     if config.source == "idx":
-        from shared.data.idx import read_idx
+        from calyx.shared.data.idx import read_idx
 
         return read_idx(config.directory, "train"), read_idx(config.directory, "t10k")
     if config.source == "npz":
-        from shared.data.npz import read_npz
+        from calyx.shared.data.npz import read_npz
 
         return read_npz(config.directory, _natural_id(config))
     if config.source == "hub":
-        from shared.data.hub import read_hub
+        from calyx.shared.data.hub import read_hub
 
         return read_hub(config)
-    from shared.data.digits import read_digits
+    from calyx.shared.data.digits import read_digits
 
     return read_digits(), None
 
 
 def _read_train(config: DataConfig) -> Dataset:
     if config.source == "idx":
-        from shared.data.idx import read_idx
+        from calyx.shared.data.idx import read_idx
 
         return read_idx(config.directory, "train")
     if config.source == "npz":
-        from shared.data.npz import read_npz
+        from calyx.shared.data.npz import read_npz
 
         # A device is one client: whose records they are is no question.
         return read_npz(config.directory)[0]

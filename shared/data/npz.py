@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.data.dataset import Dataset
-from shared.errors import DataError
+from calyx.shared.data.dataset import Dataset
+from calyx.shared.errors import DataError
 
 _READ_HEADER = {
     (1, 0): np.lib.format.read_array_header_1_0,

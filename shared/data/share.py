@@ -6,9 +6,9 @@ import io
 
 import numpy as np
 
-from shared.config.schema import DataConfig
-from shared.data.load import load_split
-from shared.data.partition import partition
+from calyx.shared.config.schema import DataConfig
+from calyx.shared.data.load import load_split
+from calyx.shared.data.partition import partition
 
 
 def share_of_digits(number: int, parts: int, seed: int) -> bytes:

@@ -8,7 +8,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 
-from shared.extras import require
+from calyx.shared.extras import require
 
 
 @contextlib.contextmanager

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.data.dataset import Dataset
-from shared.errors import DataError
+from calyx.shared.data.dataset import Dataset
+from calyx.shared.errors import DataError
 
 _CHANNELS = (1, 3)
 

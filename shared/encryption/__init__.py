@@ -10,16 +10,16 @@ Everything here works with public material. Key pairs are made, and sums decrypt
 `authority` only.
 """
 
-from shared.encryption.aggregate import Aggregator
-from shared.encryption.pack import pack, unpack_sum
-from shared.encryption.parameters import (
+from calyx.shared.encryption.aggregate import Aggregator
+from calyx.shared.encryption.pack import pack, unpack_sum
+from calyx.shared.encryption.parameters import (
     SealingParameters,
     derive_parameters,
     largest_value_bound,
     value_bound_of_bits,
 )
-from shared.encryption.scheme import SealedSum, SealedVector, context_hash
-from shared.encryption.seal import PublicSealer
+from calyx.shared.encryption.scheme import SealedSum, SealedVector, context_hash
+from calyx.shared.encryption.seal import PublicSealer
 
 __all__ = [
     "Aggregator",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from shared.encryption.parameters import SealingParameters
-from shared.encryption.scheme import Chunk, SealedSum, SealedVector, context_hash, open_scheme
-from shared.errors import EncryptionError
+from calyx.shared.encryption.parameters import SealingParameters
+from calyx.shared.encryption.scheme import Chunk, SealedSum, SealedVector, context_hash, open_scheme
+from calyx.shared.errors import EncryptionError
 
 
 class Aggregator:

@@ -1,7 +1,7 @@
 """BFV: exact sums of packed integers (Brakerski 2012; Fan and Vercauteren 2012), with TenSEAL.
 
-Why these parameters suffice is proved in `shared.encryption.parameters`, and how bytes from
-others are read safely is in `shared.encryption.wire`.
+Why these parameters suffice is proved in `calyx.shared.encryption.parameters`, and how bytes from
+others are read safely is in `calyx.shared.encryption.wire`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numpy as np
 import tenseal as ts
 from numpy.typing import NDArray
 
-from shared.encryption.parameters import SealingParameters
-from shared.encryption.wire import open_public_context, read_chunk
+from calyx.shared.encryption.parameters import SealingParameters
+from calyx.shared.encryption.wire import open_public_context, read_chunk
 
 
 class BfvScheme:
-    """See `shared.encryption.scheme.ChunkScheme`."""
+    """See `calyx.shared.encryption.scheme.ChunkScheme`."""
 
     def __init__(self, parameters: SealingParameters, public_context: bytes) -> None:
         self._parameters = parameters

@@ -1,9 +1,9 @@
 """CKKS: approximate sums (Cheon, Kim, Kim, Song 2017), with TenSEAL, for those who need it.
 
-The same integers are packed as for BFV, encoded as floats, and rounded back after decryption;
-the precision bound is in `shared.encryption.parameters`. It costs several times BFV's time and
-bytes and gives nothing that BFV does not. An approximate decryption carries traces of the
-secret key (Li and Micciancio 2021), so only rounded sums may leave the authority.
+The same integers are packed as for BFV, encoded as floats, and rounded back after decryption; the
+precision bound is in `calyx.shared.encryption.parameters`. It costs several times BFV's time and
+bytes and gives nothing that BFV does not. An approximate decryption carries traces of the secret
+key (Li and Micciancio 2021), so only rounded sums may leave the authority.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy as np
 import tenseal as ts
 from numpy.typing import NDArray
 
-from shared.encryption.parameters import SealingParameters
-from shared.encryption.wire import open_public_context, read_chunk
+from calyx.shared.encryption.parameters import SealingParameters
+from calyx.shared.encryption.wire import open_public_context, read_chunk
 
 
 class CkksScheme:
-    """See `shared.encryption.scheme.ChunkScheme`."""
+    """See `calyx.shared.encryption.scheme.ChunkScheme`."""
 
     def __init__(self, parameters: SealingParameters, public_context: bytes) -> None:
         self._parameters = parameters

@@ -21,8 +21,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.encryption.parameters import SealingParameters
-from shared.errors import EncryptionError
+from calyx.shared.encryption.parameters import SealingParameters
+from calyx.shared.errors import EncryptionError
 
 # A CKKS slot further than this from an integer has more error than the scheme allows for.
 _MAX_ROUNDING_ERROR = 0.25

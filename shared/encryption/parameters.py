@@ -17,7 +17,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from shared.errors import EncryptionError
+from calyx.shared.errors import EncryptionError
 
 Scheme = Literal["none", "bfv", "ckks"]
 
@@ -216,7 +216,7 @@ def derive_parameters(
     noise of honest ciphertexts, measured in the tests, stays below x.
 
     A ciphertext that is not honest can hold any noise. Whatever it does to the sum shows in the
-    check slots, see `shared.encryption.pack`.
+    check slots, see `calyx.shared.encryption.pack`.
 
     **CKKS** (N = 8192, moduli 60, 40, 40, scale 2^40). A slot has at most 40 bits in all. The
     error of a sum is that of K fresh encryptions, each about sqrt(N (1 + 2N/3)/12)/2^40 < 2^-28

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.encryption.parameters import SealingParameters
-from shared.errors import EncryptionError
+from calyx.shared.encryption.parameters import SealingParameters
+from calyx.shared.errors import EncryptionError
 
 _NONCE_BYTES = 16
 
@@ -34,7 +34,7 @@ class PlainChunk:
 
 
 class PlainScheme:
-    """See `shared.encryption.scheme.ChunkScheme`."""
+    """See `calyx.shared.encryption.scheme.ChunkScheme`."""
 
     def __init__(self, parameters: SealingParameters, public_context: bytes) -> None:
         if public_context:

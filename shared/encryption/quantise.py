@@ -5,7 +5,7 @@
 >>> total = grid.restored(sum_of_integers)
 
 Both roundings are unbiased but for the condition, and need randomness that stays secret. Why each
-is private together with integer noise is in `shared.privacy.skellam`.
+is private together with integer noise is in `calyx.shared.privacy.skellam`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.errors import EncryptionError
+from calyx.shared.errors import EncryptionError
 
 _MAX_ATTEMPTS = 200
 

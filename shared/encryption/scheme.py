@@ -14,7 +14,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.encryption.parameters import SealingParameters
+from calyx.shared.encryption.parameters import SealingParameters
 
 
 @dataclass(frozen=True)
@@ -99,15 +99,15 @@ def open_scheme(parameters: SealingParameters, public_context: bytes) -> ChunkSc
             other parameters.
     """
     if parameters.scheme == "none":
-        from shared.encryption.plain import PlainScheme
+        from calyx.shared.encryption.plain import PlainScheme
 
         return PlainScheme(parameters, public_context)
     # TenSEAL takes a tenth of a second to import, so runs without sealing do not.
     if parameters.scheme == "bfv":
-        from shared.encryption.bfv import BfvScheme
+        from calyx.shared.encryption.bfv import BfvScheme
 
         return BfvScheme(parameters, public_context)
-    from shared.encryption.ckks import CkksScheme
+    from calyx.shared.encryption.ckks import CkksScheme
 
     return CkksScheme(parameters, public_context)
 

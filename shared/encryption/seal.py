@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.encryption.pack import pack
-from shared.encryption.parameters import SealingParameters
-from shared.encryption.scheme import SealedVector, context_hash, open_scheme
-from shared.errors import EncryptionError
+from calyx.shared.encryption.pack import pack
+from calyx.shared.encryption.parameters import SealingParameters
+from calyx.shared.encryption.scheme import SealedVector, context_hash, open_scheme
+from calyx.shared.errors import EncryptionError
 
 
 class PublicSealer:

@@ -23,8 +23,8 @@ from typing import Any
 import tenseal as ts
 from tenseal import sealapi
 
-from shared.encryption.parameters import SealingParameters
-from shared.errors import EncryptionError
+from calyx.shared.encryption.parameters import SealingParameters
+from calyx.shared.errors import EncryptionError
 
 # Magic number, header size, version, compression, reserved, size with header.
 _SEAL_HEADER = struct.Struct("<HBBBBHQ")

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import nn
 
-from shared.errors import ModelError
+from calyx.shared.errors import ModelError
 
 
 class SelfAttention(nn.Module):

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from shared.config.schema import ModelConfig
-from shared.errors import ModelError
-from shared.models.attention import AttentionEncoder
-from shared.models.cnn import Cnn
-from shared.models.lstm import Lstm
-from shared.models.seeding import torch_seeded
+from calyx.shared.config.schema import ModelConfig
+from calyx.shared.errors import ModelError
+from calyx.shared.models.attention import AttentionEncoder
+from calyx.shared.models.cnn import Cnn
+from calyx.shared.models.lstm import Lstm
+from calyx.shared.models.seeding import torch_seeded
 
 BUILT_IN: tuple[type[nn.Module], ...] = (Cnn, Lstm, AttentionEncoder)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from shared.errors import ModelError
+from calyx.shared.errors import ModelError
 
 
 class Cnn(nn.Module):

@@ -2,7 +2,7 @@
 
 With δ_t the gradients of the gates before their nonlinearity, the gradient of the input weights
 is Σ_t δ_t x_tᵀ, of the recurrent weights Σ_t δ_t h_{t−1}ᵀ, of either bias Σ_t δ_t: sums of outer
-products, so the ghost norm of `shared.models.layer_gradients` applies. The forward pass of
+products, so the ghost norm of `calyx.shared.models.layer_gradients` applies. The forward pass of
 training keeps PyTorch's fast kernel, which does not show its gates; hence the pass of our own.
 """
 
@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from shared.models.layer_gradients import OuterProducts, outer_products
-from shared.models.lstm import SequenceLSTM
+from calyx.shared.models.layer_gradients import OuterProducts, outer_products
+from calyx.shared.models.lstm import SequenceLSTM
 
 
 def lstm_gradients(

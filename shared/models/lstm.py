@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from shared.errors import ModelError
+from calyx.shared.errors import ModelError
 
 
 class SequenceLSTM(nn.LSTM):
     """`torch.nn.LSTM` that returns only the top layer's states, as one tensor.
 
     Parameters, their names and the fast kernel are those of `nn.LSTM`. One output tensor is
-    what makes per-record gradients possible: `shared.models.layer_gradients` gets them from
+    what makes per-record gradients possible: `calyx.shared.models.layer_gradients` gets them from
     the layer's input and the gradient of that one output.
 
     Args:

@@ -19,9 +19,9 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from shared.models.ghost_lstm import lstm_gradients
-from shared.models.layer_gradients import OuterProducts
-from shared.models.lstm import SequenceLSTM
+from calyx.shared.models.ghost_lstm import lstm_gradients
+from calyx.shared.models.layer_gradients import OuterProducts
+from calyx.shared.models.lstm import SequenceLSTM
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
-from shared.config.schema import TrainingConfig
+from calyx.shared.config.schema import TrainingConfig
 
 
 def make_optimizer(

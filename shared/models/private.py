@@ -15,8 +15,8 @@ import math
 import torch
 from torch import nn
 
-from shared.errors import CalyxError, ModelError
-from shared.models.seeding import torch_seeded
+from calyx.shared.errors import CalyxError, ModelError
+from calyx.shared.models.seeding import torch_seeded
 
 # What to write instead, by Opacus' reasons for refusing a layer.
 _REPLACEMENTS: tuple[tuple[type[nn.Module], str, str], ...] = (
@@ -28,17 +28,17 @@ _REPLACEMENTS: tuple[tuple[type[nn.Module], str, str], ...] = (
     (
         nn.MultiheadAttention,
         "per-record gradients of its weights are not available",
-        "use shared.models.attention.SelfAttention",
+        "use calyx.shared.models.attention.SelfAttention",
     ),
     (
         nn.LSTM,
         "per-record gradients of its weights are not available",
-        "use shared.models.lstm.SequenceLSTM, which takes the same weights",
+        "use calyx.shared.models.lstm.SequenceLSTM, which takes the same weights",
     ),
     (
         nn.GRU,
         "per-record gradients of its weights are not available",
-        "use opacus.layers.DPGRU or shared.models.lstm.SequenceLSTM",
+        "use opacus.layers.DPGRU or calyx.shared.models.lstm.SequenceLSTM",
     ),
 )
 _RANDOM: tuple[type[nn.Module], ...] = (
@@ -59,8 +59,8 @@ def check_private(model: nn.Module) -> None:
     Raises:
         ModelError: names the layer, why it is refused and what to use instead.
     """
-    from shared.models.lstm import SequenceLSTM
-    from shared.models.opacus_bridge import ModuleValidator
+    from calyx.shared.models.lstm import SequenceLSTM
+    from calyx.shared.models.opacus_bridge import ModuleValidator
 
     if not any(p.requires_grad for p in model.parameters()):
         raise ModelError("the model has no trainable parameters, so there is nothing to train")
@@ -99,7 +99,7 @@ def try_private(model: nn.Module, input_shape: tuple[int, ...]) -> None:
     Raises:
         ModelError: names what does not hold.
     """
-    from shared.models.record_gradients import watched
+    from calyx.shared.models.record_gradients import watched
 
     generator = torch.Generator().manual_seed(0)
     device = next(model.parameters()).device

@@ -23,9 +23,9 @@ import torch
 from torch import nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from shared.models.private import with_made_up_weights
-from shared.models.record_gradients import layers_with_parameters, watched
-from shared.models.seeding import torch_seeded
+from calyx.shared.models.private import with_made_up_weights
+from calyx.shared.models.record_gradients import layers_with_parameters, watched
+from calyx.shared.models.seeding import torch_seeded
 
 # More records at once take more memory and save no time.
 _MOST = 256

@@ -4,14 +4,15 @@
 
 One forward and one backward pass (Bu et al. 2023): forward hooks keep each layer's input,
 autograd returns the gradients by the layers' outputs and skips its own weight gradients, and
-`shared.models.layer_gradients` does the rest. Layers without a formula there go to Opacus.
+`calyx.shared.models.layer_gradients` does the rest. Layers without a formula there go to Opacus.
 
 What the bound on one record's contribution rests on:
 
 * the norm is that of the very gradient that is summed, over all trainable parameters jointly, for
-  whatever weights (`shared.models.layer_gradients`);
-* no record influences another record's gradient (`shared.models.private` tries that out), not even
-  by rounding (`shared.models.record_blocks`);
+  whatever weights (`calyx.shared.models.layer_gradients`);
+* no record influences another record's gradient (`calyx.shared.models.private` tries that out), not
+even
+  by rounding (`calyx.shared.models.record_blocks`);
 * a record whose loss, gradient or norm is not finite contributes zero, and cannot poison the sum.
 """
 
@@ -27,9 +28,9 @@ import torch
 from torch import nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from shared.errors import ModelError
-from shared.models.ghost_lstm import lstm_gradients
-from shared.models.layer_gradients import (
+from calyx.shared.errors import ModelError
+from calyx.shared.models.ghost_lstm import lstm_gradients
+from calyx.shared.models.layer_gradients import (
     Instantiated,
     LayerGradients,
     Sums,
@@ -37,8 +38,8 @@ from shared.models.layer_gradients import (
     linear_gradients,
     takes_convolution,
 )
-from shared.models.lstm import SequenceLSTM
-from shared.models.opacus_bridge import has_grad_sampler, opacus_gradients
+from calyx.shared.models.lstm import SequenceLSTM
+from calyx.shared.models.opacus_bridge import has_grad_sampler, opacus_gradients
 
 # Gradients are clipped to this part of C less than C, so that with all rounding that comes after
 # (sum, rotation, grid) one record still moves the outcome by no more than C.
@@ -154,7 +155,7 @@ class RecordGradients:
 
 
 def _check_precision(call: _Call, grad_output: torch.Tensor) -> None:
-    """Refuse what the bounds of `shared.models.layer_gradients` were not made for.
+    """Refuse what the bounds of `calyx.shared.models.layer_gradients` were not made for.
 
     They allow for the rounding of float32. That of float16 and bfloat16 is 10^4 times as large, and
     squares of float64 values can vanish where the values do not.

@@ -25,7 +25,7 @@ for client-level local noise, a client's data replaced by any others. Two clippe
 
 A record-level event says nothing about a client.
 
-Skellam events (`shared.privacy.skellam`) have a Rényi bound only. With one of them among the
+Skellam events (`calyx.shared.privacy.skellam`) have a Rényi bound only. With one of them among the
 events the PLD figure is infinite and the headline is Rényi's, about 10 % above what PLD would
 say of continuous Gaussian noise: compare like with like.
 """
@@ -42,9 +42,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from shared.errors import PrivacyError
-from shared.privacy.skellam import ORDERS, Floats, amplified
-from shared.privacy.skellam_mechanism import SkellamMechanism, epsilon_with_cuts
+from calyx.shared.errors import PrivacyError
+from calyx.shared.privacy.skellam import ORDERS, Floats, amplified
+from calyx.shared.privacy.skellam_mechanism import SkellamMechanism, epsilon_with_cuts
 
 Unit = Literal["record", "client"]
 # Whom epsilon is told for: beside the two units, a client whose data are replaced by any others.

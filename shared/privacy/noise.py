@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from randomgen import AESCounter
 
-from shared.errors import PrivacyError
+from calyx.shared.errors import PrivacyError
 
 KEY_BYTES = 32
 

@@ -38,11 +38,11 @@ from typing import Literal
 from pydantic import ConfigDict, TypeAdapter, with_config
 from scipy.optimize import brentq
 
-from shared.config import Config
-from shared.config.schema import LARGEST_CLIP_NORM, SMALLEST_CLIP_NORM
-from shared.errors import ConfigError, Fault, PrivacyError
-from shared.privacy.accounting import PrivacyEvent, Spent, Unit, Whom, spent
-from shared.privacy.skellam_mechanism import (
+from calyx.shared.config import Config
+from calyx.shared.config.schema import LARGEST_CLIP_NORM, SMALLEST_CLIP_NORM
+from calyx.shared.errors import ConfigError, Fault, PrivacyError
+from calyx.shared.privacy.accounting import PrivacyEvent, Spent, Unit, Whom, spent
+from calyx.shared.privacy.skellam_mechanism import (
     SkellamMechanism,
     calibrate_mechanism,
     fit_mechanism,

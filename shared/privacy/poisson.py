@@ -27,7 +27,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.errors import PrivacyError
+from calyx.shared.errors import PrivacyError
 
 Floats = NDArray[np.float64]
 

@@ -22,7 +22,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.errors import PrivacyError
+from calyx.shared.errors import PrivacyError
 
 
 class Rotation:

@@ -5,7 +5,7 @@ each add variance mu/k give the sum variance mu (Agarwal, Kairouz, Liu 2021).
 
 One client: clip to L2 <= C (records or update), rotate, scale so that C becomes c grid units,
 clamp coordinates, round to integers, add its share. This module has the noise and the bounds;
-`shared.privacy.skellam_mechanism` chooses c and puts them together.
+`calyx.shared.privacy.skellam_mechanism` chooses c and puts them together.
 
 **Guarantee, dithered rounding** (both units). The client rounds w = floor(x + U) with fresh secret
 U ~ Uniform[0,1)^d. Let x and x' be the vectors with and without the unit, |x - x'|_2 <= c; rotation
@@ -51,8 +51,8 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import gammaln, logsumexp
 
-from shared.errors import PrivacyError
-from shared.privacy.poisson import LARGEST_MEAN, poisson
+from calyx.shared.errors import PrivacyError
+from calyx.shared.privacy.poisson import LARGEST_MEAN, poisson
 
 Floats = NDArray[np.float64]
 

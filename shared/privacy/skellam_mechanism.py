@@ -30,14 +30,14 @@ client, 8                   421642   25/32   3.22     16    32767        7.5    
 client, 8                   421642  80/100   3.22   13.4     5242        2.1      3.04 %
 =========================  =======  ======  =====  =====  =======  =========  ==========
 
-So take ``shared.encryption.largest_value_bound(contributors=K, fields_per_slot=2)`` for B: wider
-fields cost no bytes until the second one no longer fits. Sums of 144 clipped gradients of a
-small CNN on digits had norms of 6 to 9 % of 144 C, so a `signal_norm` of a quarter of the
-records clamps nothing; 4.5 deviations clamp 7 in a million coordinates of the longest vector.
+So take ``calyx.shared.encryption.largest_value_bound(contributors=K, fields_per_slot=2)`` for B:
+wider fields cost no bytes until the second one no longer fits. Sums of 144 clipped gradients of a
+small CNN on digits had norms of 6 to 9 % of 144 C, so a `signal_norm` of a quarter of the records
+clamps nothing; 4.5 deviations clamp 7 in a million coordinates of the longest vector.
 
 **Limits.** So that no field overflows, a client's noise is cut at `noise_limit`. Over all
 coordinates, contributors and releases any cut has probability at most p = 1e-15 (Chernoff). Short
-of that event the mechanism is the one analysed in `shared.privacy.skellam`, so it is
+of that event the mechanism is the one analysed in `calyx.shared.privacy.skellam`, so it is
 (eps, delta)-private with delta = delta_rdp + (1 + e^eps) p; `epsilon` accounts for it, and a ledger
 for each run in it.
 """
@@ -53,8 +53,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.errors import PrivacyError
-from shared.privacy.skellam import (
+from calyx.shared.errors import PrivacyError
+from calyx.shared.privacy.skellam import (
     LARGEST_VARIANCE,
     Floats,
     amplified,
@@ -70,7 +70,7 @@ _CUT_PROBABILITY = 1e-15
 # A rotated coordinate of a vector of norm L has standard deviation L/sqrt(d); beyond so many of
 # them it is clamped: about 7 in a million coordinates of the longest vector expected.
 _CLAMP_DEVIATIONS = 4.5
-# Noise multipliers are rounded up to so many parts of one, as in `shared.privacy.plan`.
+# Noise multipliers are rounded up to so many parts of one, as in `calyx.shared.privacy.plan`.
 _MULTIPLIER_GRID = 10_000
 
 
@@ -230,7 +230,7 @@ def fit_mechanism(
             of records (unit = record), 1 for unit = client. A longer one is clamped more often,
             which costs accuracy and no privacy.
         value_bound: largest absolute value that a field takes, see
-            ``shared.encryption.largest_value_bound``.
+            ``calyx.shared.encryption.largest_value_bound``.
         Others: see `SkellamMechanism`.
 
     Raises:

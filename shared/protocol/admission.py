@@ -10,9 +10,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from shared.errors import ProtocolError
-from shared.protocol.signed import canonical, derive, record_from_json, record_to_json, verifies
-from shared.protocol.tags import TagKeys
+from calyx.shared.errors import ProtocolError
+from calyx.shared.protocol.signed import (
+    canonical,
+    derive,
+    record_from_json,
+    record_to_json,
+    verifies,
+)
+from calyx.shared.protocol.tags import TagKeys
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class Admission:
         context_hash: SHA-256 of the public context, hex.
         min_contributors: no sum of fewer is released in this run.
         plan_digest: of the privacy plan that all contributors share; empty where each keeps one of
-            its own (`shared.protocol.sealing.common_plan_digest`).
+            its own (`calyx.shared.protocol.sealing.common_plan_digest`).
         config_digest: of the run's configuration; one run has one.
         is_tagged: whether a sum is released only with valid tags; false for CKKS.
         sealed: the contributor's `TagKeys`, encrypted to its seal key.
@@ -64,7 +70,7 @@ class Admission:
         """Check signature and public key, and unseal the tag keys.
 
         The caller compares all terms with what it was told and what its owner's policy asks for
-        (`client.sealing_terms`).
+        (`calyx.client.sealing_terms`).
 
         Args:
             sealing: the contributor's private key.

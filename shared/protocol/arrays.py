@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord
 
-from shared.errors import ProtocolError
+from calyx.shared.errors import ProtocolError
 
 NDArray = np.ndarray[Any, np.dtype[Any]]
 Weights = dict[str, NDArray]

@@ -1,6 +1,6 @@
 """The key authority as the aggregation server sees it.
 
-`Authority` is the interface. `authority.local.LocalAuthority` is the one in process,
+`Authority` is the interface. `calyx.authority.local.LocalAuthority` is the one in process,
 `RemoteAuthority` reaches it over gRPC, with certificates on both sides. ::
 
     with RemoteAuthority("authority.example:9443", ca, certificate, key) as authority:
@@ -8,7 +8,7 @@
             run, parameters, min_contributors, names, plan_digest, config_digest, known_head
         )
         ...                                   # hand out opening.public_context and admissions
-        released = authority.release(request, sum_chunks)
+        released = calyx.authority.release(request, sum_chunks)
 
 All three calls may be repeated after a lost reply: the same terms give the same key, the same
 request gives the same values. A *different* request for a released round is refused, so a server
@@ -31,14 +31,14 @@ import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
 
-from shared.encryption import SealedSum, SealingParameters
-from shared.errors import CalyxError, ProtocolError, ReleaseRefused, RunError
-from shared.protocol import authority_pb2 as pb
-from shared.protocol import authority_pb2_grpc
-from shared.protocol.admission import Admission
-from shared.protocol.receipts import Receipt
-from shared.protocol.signed import canonical
-from shared.proxies import host_of, is_loopback
+from calyx.shared.encryption import SealedSum, SealingParameters
+from calyx.shared.errors import CalyxError, ProtocolError, ReleaseRefused, RunError
+from calyx.shared.protocol import authority_pb2 as pb
+from calyx.shared.protocol import authority_pb2_grpc
+from calyx.shared.protocol.admission import Admission
+from calyx.shared.protocol.receipts import Receipt
+from calyx.shared.protocol.signed import canonical
+from calyx.shared.proxies import host_of, is_loopback
 
 REFUSAL_KEY, CULPRITS_KEY = "calyx-refusal", "calyx-culprits-bin"
 # What gRPC carries beside an error is small; who is not named is named when it is asked again.
@@ -166,7 +166,7 @@ class Authority(Protocol):
             parameters: how vectors are packed and encrypted.
             min_contributors: no sum of fewer will be released.
             contributors: their names at the authority.
-            plan_digest: see `shared.protocol.sealing.common_plan_digest`.
+            plan_digest: see `calyx.shared.protocol.sealing.common_plan_digest`.
             config_digest: of the run's configuration.
             known_head: of the newest release of this run that the server got; None if it got none.
 

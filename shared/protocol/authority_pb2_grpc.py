@@ -5,7 +5,7 @@
 import grpc
 import warnings
 
-from shared.protocol import authority_pb2 as shared_dot_protocol_dot_authority__pb2
+from calyx.shared.protocol import authority_pb2 as calyx_dot_shared_dot_protocol_dot_authority__pb2
 
 GRPC_GENERATED_VERSION = '1.81.1'
 GRPC_VERSION = grpc.__version__
@@ -20,7 +20,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in shared/protocol/authority_pb2_grpc.py depends on'
+        + ' but the generated code in calyx/shared/protocol/authority_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -38,18 +38,18 @@ class KeyAuthorityStub:
         """
         self.OpenRun = channel.unary_stream(
                 '/calyx.authority.v1.KeyAuthority/OpenRun',
-                request_serializer=shared_dot_protocol_dot_authority__pb2.RunTerms.SerializeToString,
-                response_deserializer=shared_dot_protocol_dot_authority__pb2.RunPart.FromString,
+                request_serializer=calyx_dot_shared_dot_protocol_dot_authority__pb2.RunTerms.SerializeToString,
+                response_deserializer=calyx_dot_shared_dot_protocol_dot_authority__pb2.RunPart.FromString,
                 _registered_method=True)
         self.Release = channel.stream_stream(
                 '/calyx.authority.v1.KeyAuthority/Release',
-                request_serializer=shared_dot_protocol_dot_authority__pb2.ReleasePart.SerializeToString,
-                response_deserializer=shared_dot_protocol_dot_authority__pb2.ReleasedPart.FromString,
+                request_serializer=calyx_dot_shared_dot_protocol_dot_authority__pb2.ReleasePart.SerializeToString,
+                response_deserializer=calyx_dot_shared_dot_protocol_dot_authority__pb2.ReleasedPart.FromString,
                 _registered_method=True)
         self.CloseRun = channel.unary_unary(
                 '/calyx.authority.v1.KeyAuthority/CloseRun',
-                request_serializer=shared_dot_protocol_dot_authority__pb2.RunName.SerializeToString,
-                response_deserializer=shared_dot_protocol_dot_authority__pb2.Closed.FromString,
+                request_serializer=calyx_dot_shared_dot_protocol_dot_authority__pb2.RunName.SerializeToString,
+                response_deserializer=calyx_dot_shared_dot_protocol_dot_authority__pb2.Closed.FromString,
                 _registered_method=True)
 
 
@@ -82,18 +82,18 @@ def add_KeyAuthorityServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'OpenRun': grpc.unary_stream_rpc_method_handler(
                     servicer.OpenRun,
-                    request_deserializer=shared_dot_protocol_dot_authority__pb2.RunTerms.FromString,
-                    response_serializer=shared_dot_protocol_dot_authority__pb2.RunPart.SerializeToString,
+                    request_deserializer=calyx_dot_shared_dot_protocol_dot_authority__pb2.RunTerms.FromString,
+                    response_serializer=calyx_dot_shared_dot_protocol_dot_authority__pb2.RunPart.SerializeToString,
             ),
             'Release': grpc.stream_stream_rpc_method_handler(
                     servicer.Release,
-                    request_deserializer=shared_dot_protocol_dot_authority__pb2.ReleasePart.FromString,
-                    response_serializer=shared_dot_protocol_dot_authority__pb2.ReleasedPart.SerializeToString,
+                    request_deserializer=calyx_dot_shared_dot_protocol_dot_authority__pb2.ReleasePart.FromString,
+                    response_serializer=calyx_dot_shared_dot_protocol_dot_authority__pb2.ReleasedPart.SerializeToString,
             ),
             'CloseRun': grpc.unary_unary_rpc_method_handler(
                     servicer.CloseRun,
-                    request_deserializer=shared_dot_protocol_dot_authority__pb2.RunName.FromString,
-                    response_serializer=shared_dot_protocol_dot_authority__pb2.Closed.SerializeToString,
+                    request_deserializer=calyx_dot_shared_dot_protocol_dot_authority__pb2.RunName.FromString,
+                    response_serializer=calyx_dot_shared_dot_protocol_dot_authority__pb2.Closed.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -121,8 +121,8 @@ class KeyAuthority:
             request,
             target,
             '/calyx.authority.v1.KeyAuthority/OpenRun',
-            shared_dot_protocol_dot_authority__pb2.RunTerms.SerializeToString,
-            shared_dot_protocol_dot_authority__pb2.RunPart.FromString,
+            calyx_dot_shared_dot_protocol_dot_authority__pb2.RunTerms.SerializeToString,
+            calyx_dot_shared_dot_protocol_dot_authority__pb2.RunPart.FromString,
             options,
             channel_credentials,
             insecure,
@@ -148,8 +148,8 @@ class KeyAuthority:
             request_iterator,
             target,
             '/calyx.authority.v1.KeyAuthority/Release',
-            shared_dot_protocol_dot_authority__pb2.ReleasePart.SerializeToString,
-            shared_dot_protocol_dot_authority__pb2.ReleasedPart.FromString,
+            calyx_dot_shared_dot_protocol_dot_authority__pb2.ReleasePart.SerializeToString,
+            calyx_dot_shared_dot_protocol_dot_authority__pb2.ReleasedPart.FromString,
             options,
             channel_credentials,
             insecure,
@@ -175,8 +175,8 @@ class KeyAuthority:
             request,
             target,
             '/calyx.authority.v1.KeyAuthority/CloseRun',
-            shared_dot_protocol_dot_authority__pb2.RunName.SerializeToString,
-            shared_dot_protocol_dot_authority__pb2.Closed.FromString,
+            calyx_dot_shared_dot_protocol_dot_authority__pb2.RunName.SerializeToString,
+            calyx_dot_shared_dot_protocol_dot_authority__pb2.Closed.FromString,
             options,
             channel_credentials,
             insecure,

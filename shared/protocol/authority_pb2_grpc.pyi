@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import grpc
 
-from shared.protocol import authority_pb2 as pb
+from calyx.shared.protocol import authority_pb2 as pb
 
 class _UnaryStream:
     def __call__(

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from shared.errors import ProtocolError
-from shared.protocol.signed import canonical, is_hex
+from calyx.shared.errors import ProtocolError
+from calyx.shared.protocol.signed import canonical, is_hex
 
 # Flower's own two headers, and ours.
 KEY_HEADER, TIME_HEADER = "flwr-public-key", "flwr-timestamp"

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from shared.errors import ProtocolError
-from shared.protocol.signed import (
+from calyx.shared.errors import ProtocolError
+from calyx.shared.protocol.signed import (
     canonical,
     check_name,
     record_from_json,

@@ -31,10 +31,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 
-from shared.errors import EnrolmentError, ProtocolError
-from shared.protocol.contributor_keys import ContributorKeys
-from shared.protocol.names import check_device_name, find_alike
-from shared.protocol.signed import canonical, is_hex, verifies
+from calyx.shared.errors import EnrolmentError, ProtocolError
+from calyx.shared.protocol.contributor_keys import ContributorKeys
+from calyx.shared.protocol.names import check_device_name, find_alike
+from calyx.shared.protocol.signed import canonical, is_hex, verifies
 
 FORMAT = "calyx-enrolment-1"
 VALID_DAYS = 14

@@ -113,9 +113,9 @@ from flwr.supernode.node_auth_http_interceptor import (
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from packaging.specifiers import SpecifierSet
 
-from shared.errors import CalyxError, RunError
-from shared.protocol.call_signature import KEY_HEADER, TIME_HEADER, call_headers
-from shared.protocol.refusals import Refusal
+from calyx.shared.errors import CalyxError, RunError
+from calyx.shared.protocol.call_signature import KEY_HEADER, TIME_HEADER, call_headers
+from calyx.shared.protocol.refusals import Refusal
 
 RANGE = ">=1.41,<1.43"
 
@@ -356,7 +356,7 @@ class SecretHttpInterceptor:
     """Shows the secret of this server's own processes.
 
     Args:
-        secret: see `server.gate`.
+        secret: see `calyx.server.gate`.
     """
 
     def __init__(self, secret: str) -> None:
@@ -372,7 +372,7 @@ SECRET_HEADER = "calyx-secret"  # noqa: S105 - its name
 
 
 class Guard(Protocol):
-    """Counts what a message takes; see `shared.protocol.message_size`."""
+    """Counts what a message takes; see `calyx.shared.protocol.message_size`."""
 
     def look_at(self, tree: ObjectTree) -> None: ...
     def take(self, object_id: str, content: bytes) -> None: ...

@@ -14,8 +14,8 @@ from typing import TypeVar
 
 import httpx
 
-from shared.errors import EnrolmentError, RunError
-from shared.protocol.flower_internals import FlowerError
+from calyx.shared.errors import EnrolmentError, RunError
+from calyx.shared.protocol.flower_internals import FlowerError
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")

@@ -1,7 +1,7 @@
 """Which code a party runs: version and a hash over its source.
 
-The top-level package names (``client``, ``shared``) are generic, so another distribution's
-code could be imported by accident. Every client states the hash of what it really runs.
+Every client states the hash of what it really runs: an older version, or files of another
+distribution that also installs a package ``calyx``, would be imported without a word.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from shared.errors import ProtocolError
+from calyx.shared.errors import ProtocolError
 
-CLIENT_PACKAGES = ("client", "shared")
+CLIENT_PACKAGES = ("calyx.client", "calyx.shared")
 
 
 def software_version() -> str:

@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from shared.errors import ProtocolError
-from shared.protocol.signed import canonical, verifies
+from calyx.shared.errors import ProtocolError
+from calyx.shared.protocol.signed import canonical, verifies
 
 SIGNED = "signed"
 # The public half of the key, hex, in the folder that a server's operator gives to devices' owners.

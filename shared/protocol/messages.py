@@ -21,11 +21,11 @@ from typing import Any, TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from shared.config import Config
-from shared.config.load import digest as config_digest
-from shared.errors import ProtocolError
-from shared.privacy.plan import PrivacyPlan
-from shared.protocol.arrays import Weights, digest
+from calyx.shared.config import Config
+from calyx.shared.config.load import digest as config_digest
+from calyx.shared.errors import ProtocolError
+from calyx.shared.privacy.plan import PrivacyPlan
+from calyx.shared.protocol.arrays import Weights, digest
 
 ARRAYS, CONFIG, METRICS, INSTRUCTION, INTRODUCTION, PROPOSAL = (
     "arrays",
@@ -49,7 +49,7 @@ class Introduction:
         client: stable name of the client; the partition number in simulations.
         declared_records: its public record count; 0 where counts are nominal and stay private.
         version: version of its calyx-fl.
-        code_hash: see `shared.protocol.identity.code_hash`.
+        code_hash: see `calyx.shared.protocol.identity.code_hash`.
     """
 
     client: str

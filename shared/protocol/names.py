@@ -25,8 +25,8 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from shared.errors import ProtocolError
-from shared.protocol.signed import check_name
+from calyx.shared.errors import ProtocolError
+from calyx.shared.protocol.signed import check_name
 
 _SCRIPTS = set(
     re.findall(

@@ -4,7 +4,7 @@ A client that declines or fails answers with one of these instead of an update. 
 a list of what may leave a device, not of what may not: the reasons of errors about the server's own
 request are sent, as long as they name no file. Errors about the device itself (its records, ledger,
 keys, settings) name its folders, and an unexpected exception may quote private records: of those
-the other side gets the kind alone, and the device's own log has the text (`client.app`).
+the other side gets the kind alone, and the device's own log has the text (`calyx.client.app`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from enum import IntEnum
 
 from flwr.app import Error, Message
 
-from shared.errors import (
+from calyx.shared.errors import (
     BudgetExceeded,
     CalyxError,
     DataError,

@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from shared.errors import ProtocolError
+from calyx.shared.errors import ProtocolError
 
 _HEADER = "calyx"
 

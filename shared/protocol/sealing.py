@@ -15,19 +15,19 @@ from dataclasses import dataclass
 
 from flwr.app import ConfigRecord, RecordDict
 
-from shared.config import Config
-from shared.config.load import digest as config_digest
-from shared.encryption import (
+from calyx.shared.config import Config
+from calyx.shared.config.load import digest as config_digest
+from calyx.shared.encryption import (
     SealedVector,
     SealingParameters,
     derive_parameters,
     largest_value_bound,
     value_bound_of_bits,
 )
-from shared.errors import EncryptionError, ProtocolError
-from shared.privacy.plan import PrivacyPlan, SumShape
-from shared.protocol.admission import Admission
-from shared.protocol.receipts import Receipt
+from calyx.shared.errors import EncryptionError, ProtocolError
+from calyx.shared.privacy.plan import PrivacyPlan, SumShape
+from calyx.shared.protocol.admission import Admission
+from calyx.shared.protocol.receipts import Receipt
 
 OFFER, SEALED = "sealing-offer", "sealed"
 

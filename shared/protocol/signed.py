@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from shared.errors import ProtocolError
+from calyx.shared.errors import ProtocolError
 
 MAX_NAME = 100
 

@@ -16,7 +16,7 @@ if T = Σ_j w[j]·S[j] + Σ_i pad_i over exactly the contributors with receipts.
 *Argument.* Uniform one-time pads make all tags independent of w, even to somebody who knows every
 plaintext. If S differs from the true sum, the difference has a non-zero coordinate j, and T fits
 for one value of w[j] only: a chance below 2/t a try, whatever was done to the ciphertexts. Tries
-are limited (`authority.release`). *Not covered:* a contributor who gives its tag keys to the
+are limited (`calyx.authority.release`). *Not covered:* a contributor who gives its tag keys to the
 server, or lies about its own values; CKKS, whose sums are not exact and carry no tags.
 """
 
@@ -28,8 +28,8 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from numpy.typing import NDArray
 
-from shared.errors import ProtocolError
-from shared.protocol.signed import canonical, derive
+from calyx.shared.errors import ProtocolError
+from calyx.shared.protocol.signed import canonical, derive
 
 MAX_TAG_MODULUS_BITS = 50
 

@@ -8,9 +8,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from shared.config import Config
-from shared.config.load import build, from_settings, from_toml
-from shared.errors import ConfigError
+from calyx.shared.config import Config
+from calyx.shared.config.load import build, from_settings, from_toml
+from calyx.shared.errors import ConfigError
 
 DEFAULT = "digits-cnn"
 

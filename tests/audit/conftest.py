@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from audit.run import report_run
-from simulations import run
+from calyx.audit.run import report_run
+from calyx.simulations import run
 
 SETTINGS = (
     "privacy.noise=local",

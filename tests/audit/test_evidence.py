@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audit.evidence import CHAIN, EvidenceStore
-from shared.errors import EvidenceError
+from calyx.audit.evidence import CHAIN, EvidenceStore
+from calyx.shared.errors import EvidenceError
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audit.audited_run import AuditedRun
-from audit.evidence import EvidenceStore
-from audit.findings import agreement, composition, guarantee, odds, parties
-from audit.findings.guarantee import CurvePoint, worst_power
-from client.ledger import Budget, Ledger
-from shared.errors import CalyxError, EvidenceError, UsageError
-from shared.privacy.accounting import PrivacyEvent, spent
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.findings import agreement, composition, guarantee, odds, parties
+from calyx.audit.findings.guarantee import CurvePoint, worst_power
+from calyx.client.ledger import Budget, Ledger
+from calyx.shared.errors import CalyxError, EvidenceError, UsageError
+from calyx.shared.privacy.accounting import PrivacyEvent, spent
 from tests.audit.conftest import journal_of, rewrite_journal
 
 

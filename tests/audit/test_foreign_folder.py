@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audit.compare import compare
-from audit.evidence import CHAIN, EvidenceStore
-from audit.run import audit_run, report_run
-from audit.verify import verify
-from client.ledger import Ledger
-from client.ledger_schema import APPLICATION_ID
-from server.checkpoint import load_latest
-from server.durable import write_atomically
-from shared.data.npz import arrays_of
-from shared.errors import CalyxError, CheckpointError, DataError, EvidenceError, LedgerError
+from calyx.audit.compare import compare
+from calyx.audit.evidence import CHAIN, EvidenceStore
+from calyx.audit.run import audit_run, report_run
+from calyx.audit.verify import verify
+from calyx.client.ledger import Ledger
+from calyx.client.ledger_schema import APPLICATION_ID
+from calyx.server.checkpoint import load_latest
+from calyx.server.durable import write_atomically
+from calyx.shared.data.npz import arrays_of
+from calyx.shared.errors import CalyxError, CheckpointError, DataError, EvidenceError, LedgerError
 
 
 @pytest.fixture

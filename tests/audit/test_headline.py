@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from audit.audited_run import AuditedRun
-from audit.evidence import EvidenceStore
-from audit.report.build import build
-from audit.report.html import to_html
-from audit.report.schema import Report
-from shared.privacy.accounting import spent
-from shared.privacy.epsilon_text import epsilon_text
-from simulations import run
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.report.build import build
+from calyx.audit.report.html import to_html
+from calyx.audit.report.schema import Report
+from calyx.shared.privacy.accounting import spent
+from calyx.shared.privacy.epsilon_text import epsilon_text
+from calyx.simulations import run
 
 SMALL = (
     "federation.clients=3",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from audit import mutants
-from audit.mutants import examine
-from audit.planted_faults import MUTANTS
-from audit.planting import ALONE, CLIENTS, SAMPLED, SEALED, planted
-from shared.privacy.accounting import PrivacyEvent, spent
-from shared.privacy.skellam_mechanism import SkellamMechanism
+from calyx.audit import mutants
+from calyx.audit.mutants import examine
+from calyx.audit.planted_faults import MUTANTS
+from calyx.audit.planting import ALONE, CLIENTS, SAMPLED, SEALED, planted
+from calyx.shared.privacy.accounting import PrivacyEvent, spent
+from calyx.shared.privacy.skellam_mechanism import SkellamMechanism
 
 # The others take the same checks; `calyx audit mutants` plants them all.
 IN_TESTS = (

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from audit.attacks import gradient_probe, noise, sealing_probe
-from audit.audited_run import AuditedRun
-from audit.evidence import EvidenceStore
-from audit.findings import noise as finding
-from audit.findings.noise_law import remains
-from audit.report.html import to_html
-from audit.run import audit_run
-from shared.errors import UsageError
-from simulations import run
-from simulations.run_folder import RunFolder
+from calyx.audit.attacks import gradient_probe, noise, sealing_probe
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.findings import noise as finding
+from calyx.audit.findings.noise_law import remains
+from calyx.audit.report.html import to_html
+from calyx.audit.run import audit_run
+from calyx.shared.errors import UsageError
+from calyx.simulations import run
+from calyx.simulations.run_folder import RunFolder
 
 SMALL = ("training.rounds=2", "federation.clients=3", "data.max_records=120", "privacy.epsilon=30")
 SEALED = (*SMALL, "secure_aggregation.min_contributors=3")
@@ -69,7 +69,7 @@ def test_a_fault_of_rounding_makes_the_headline(
     def nearest(scaled: NDArray[np.float64], _: np.random.Generator) -> NDArray[np.int64]:
         return np.rint(scaled).astype(np.int64)
 
-    monkeypatch.setattr("client.sealing.dithered_rounding", nearest)
+    monkeypatch.setattr("calyx.client.sealing.dithered_rounding", nearest)
     report = audit_run(sealed, only=["noise"], progress=nothing).report
     assert report.headline.status == "contradicted"
     assert "OUT OF LINE" in to_html(report)
@@ -91,7 +91,7 @@ def test_rounding_without_a_secret_draw_is_found(
     sealed: Path, monkeypatch: pytest.MonkeyPatch, name: str, rounding: Callable[..., Any]
 ) -> None:
     monkeypatch.setattr(
-        "client.sealing.dithered_rounding", lambda *given: rounding(*given).astype(np.int64)
+        "calyx.client.sealing.dithered_rounding", lambda *given: rounding(*given).astype(np.int64)
     )
     audited = AuditedRun(sealed)
     arrays = sealing_probe.with_little_noise(audited, noise.nodes_of(audited), noise.CALLS)
@@ -102,7 +102,7 @@ def test_rounding_without_a_secret_draw_is_found(
 
 def test_a_missing_clamp_is_found(sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "shared.encryption.quantise.Grid.scaled", lambda self, x: x.astype(float) / self.step
+        "calyx.shared.encryption.quantise.Grid.scaled", lambda self, x: x.astype(float) / self.step
     )
     audited = AuditedRun(sealed)
     arrays = sealing_probe.with_little_noise(audited, noise.nodes_of(audited), noise.CALLS)
@@ -135,7 +135,7 @@ def test_each_layer_of_private_training_has_its_noise(
 
     assert measured().as_planned
 
-    from client.dp_sgd import NoisyOptimizer
+    from calyx.client.dp_sgd import NoisyOptimizer
 
     real = NoisyOptimizer.add_noise
 
@@ -155,7 +155,7 @@ def test_each_layer_of_private_training_has_its_noise(
 def test_the_noise_of_whole_updates_is_measured(
     alone: Path, monkeypatch: pytest.MonkeyPatch, factor: float, violated: bool
 ) -> None:
-    from shared.privacy.noise import SeededNoise
+    from calyx.shared.privacy.noise import SeededNoise
 
     real = SeededNoise.gaussian
     monkeypatch.setattr(

@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from audit.attacks.remainders import Remainders
-from audit.findings.noise_law import NOISE_LEVEL, Remainder, all_pairs, energy_p_values, remains
-from shared.privacy.skellam import skellam_noise
+from calyx.audit.attacks.remainders import Remainders
+from calyx.audit.findings.noise_law import (
+    NOISE_LEVEL,
+    Remainder,
+    all_pairs,
+    energy_p_values,
+    remains,
+)
+from calyx.shared.privacy.skellam import skellam_noise
 
 Floats = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int], Floats]

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from audit.audited_run import AuditedRun
-from audit.evidence import EvidenceStore
-from audit.report.build import build
-from audit.report.html import to_html
-from audit.report.schema import Report
-from simulations import run
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.report.build import build
+from calyx.audit.report.html import to_html
+from calyx.audit.report.schema import Report
+from calyx.simulations import run
 
 SMALL = ("federation.clients=3", "data.max_records=150", "privacy.sampling=full")
 OPEN = "secure_aggregation.scheme=none"

@@ -8,13 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from audit.record_sums import clipped_sum_by_record, distance_from_sum_by_record
-from client.dp_sgd import clipped_gradient_sum
-from shared.config.schema import ModelConfig
-from shared.data import Dataset
-from shared.models import build_model
-from shared.privacy.noise import SeededNoise, seeded_key
-from shared.privacy.plan import PrivacyPlan
+from calyx.audit.record_sums import clipped_sum_by_record, distance_from_sum_by_record
+from calyx.client.dp_sgd import clipped_gradient_sum
+from calyx.shared.config.schema import ModelConfig
+from calyx.shared.data import Dataset
+from calyx.shared.models import build_model
+from calyx.shared.privacy.noise import SeededNoise, seeded_key
+from calyx.shared.privacy.plan import PrivacyPlan
 
 CLIP = 0.5
 

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from audit.compare import compare, write_comparison
-from audit.findings.canaries import CanarySection
-from audit.findings.client_canaries import ClientCanarySection
-from audit.findings.inversion import InversionSection
-from audit.findings.membership import MembershipSection
-from audit.findings.noise import NoiseSection
-from audit.findings.views import ViewsSection
-from audit.report.schema import SCHEMA, Report
-from audit.run import audit_run, report_new_run, report_run
-from audit.verify import verify
-from shared.errors import CalyxError, EvidenceError, UsageError
+from calyx.audit.compare import compare, write_comparison
+from calyx.audit.findings.canaries import CanarySection
+from calyx.audit.findings.client_canaries import ClientCanarySection
+from calyx.audit.findings.inversion import InversionSection
+from calyx.audit.findings.membership import MembershipSection
+from calyx.audit.findings.noise import NoiseSection
+from calyx.audit.findings.views import ViewsSection
+from calyx.audit.report.schema import SCHEMA, Report
+from calyx.audit.run import audit_run, report_new_run, report_run
+from calyx.audit.verify import verify
+from calyx.shared.errors import CalyxError, EvidenceError, UsageError
 from tests.audit.conftest import journal_of, rewrite_journal
 
 
@@ -93,7 +93,7 @@ def test_a_report_is_verified_without_training_data(
     def no_data(*_: object) -> None:
         raise AssertionError("training data were asked for")
 
-    monkeypatch.setattr("shared.data.load._read", no_data)
+    monkeypatch.setattr("calyx.shared.data.load._read", no_data)
     found = verify(own_run / "audit" / "report.json")
     assert found.html
     assert found.ledgers == 3

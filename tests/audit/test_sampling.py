@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from audit.audited_run import AuditedRun
-from audit.evidence import EvidenceStore
-from audit.findings import guarantee, sampling
-from shared.privacy.accounting import PrivacyEvent, spent
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.findings import guarantee, sampling
+from calyx.shared.privacy.accounting import PrivacyEvent, spent
 
 STEPS, RECORDS, RATE, CLIENTS = 40, 60, 0.2, 3
 Log = NDArray[np.bool_]

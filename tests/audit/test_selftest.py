@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from audit import selftest
-from audit.bounds import gaussian, steinke
-from audit.bounds.guesses import Coins, Guesses, Scores, check
+from calyx.audit import selftest
+from calyx.audit.bounds import gaussian, steinke
+from calyx.audit.bounds.guesses import Coins, Guesses, Scores, check
 
 
 def test_it_passes_for_the_bounds_as_they_are() -> None:

@@ -8,20 +8,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audit.attacks import views
-from audit.attacks.inversion.estimates import contribution
-from audit.attacks.inversion.federation import Played
-from audit.audited_run import AuditedRun
-from audit.evidence import EvidenceStore
-from audit.findings import views as findings
-from audit.views import AUTHORITY, NETWORK, SERVER, client_name, released_integers, requested_chunks
-from client.dp_sgd import clipped_gradient_sum
-from shared.encryption.quantise import Grid
-from shared.errors import EvidenceError
-from shared.privacy.rotation import Rotation
-from shared.protocol.sealing import rotation_seed
-from simulations import run
-from simulations.presets import resolve
+from calyx.audit.attacks import views
+from calyx.audit.attacks.inversion.estimates import contribution
+from calyx.audit.attacks.inversion.federation import Played
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.findings import views as findings
+from calyx.audit.views import (
+    AUTHORITY,
+    NETWORK,
+    SERVER,
+    client_name,
+    released_integers,
+    requested_chunks,
+)
+from calyx.client.dp_sgd import clipped_gradient_sum
+from calyx.shared.encryption.quantise import Grid
+from calyx.shared.errors import EvidenceError
+from calyx.shared.privacy.rotation import Rotation
+from calyx.shared.protocol.sealing import rotation_seed
+from calyx.simulations import run
+from calyx.simulations.presets import resolve
 
 SMALL = ("federation.clients=3", "data.max_records=60", "secure_aggregation.min_contributors=2")
 
@@ -78,7 +85,7 @@ def test_the_same_search_finds_an_update_that_is_not_sealed() -> None:
 
 def forms_of_update(played: Played, client: int) -> list[np.ndarray]:  # type: ignore[type-arg]
     """A client's update in every form in which it exists on the device."""
-    from client.node import Node
+    from calyx.client.node import Node
 
     node = Node(str(client), client, "", played.config.seed, "", "", "")
     vector, _ = clipped_gradient_sum(

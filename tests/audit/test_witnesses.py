@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from audit.evidence import EvidenceStore
-from audit.run import audit_run
-from audit.verify import verify
-from audit.witnesses import WITNESSES, heads_of, keep, keep_time_stamp
-from authority.launch import init, witness
-from authority.witness import LOG_NAME
-from cli.main import main
-from shared.errors import EvidenceError, LedgerError, ProtocolError, RunError, UsageError
-from shared.protocol.witnessed import HeadRequest, WitnessedHead
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.run import audit_run
+from calyx.audit.verify import verify
+from calyx.audit.witnesses import WITNESSES, heads_of, keep, keep_time_stamp
+from calyx.authority.launch import init, witness
+from calyx.authority.witness import LOG_NAME
+from calyx.cli.main import main
+from calyx.shared.errors import EvidenceError, LedgerError, ProtocolError, RunError, UsageError
+from calyx.shared.protocol.witnessed import HeadRequest, WitnessedHead
 
 RUN = "run-0123456789abcdef"
 

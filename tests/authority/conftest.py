@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
-from authority import certificates
-from authority.certificates import CertificateSet
-from authority.local import LocalAuthority
-from authority.service import AuthorityServer
-from shared.encryption import (
+from calyx.authority import certificates
+from calyx.authority.certificates import CertificateSet
+from calyx.authority.local import LocalAuthority
+from calyx.authority.service import AuthorityServer
+from calyx.shared.encryption import (
     Aggregator,
     PublicSealer,
     SealedSum,
@@ -27,20 +27,19 @@ from shared.encryption import (
     derive_parameters,
     pack,
 )
-from shared.protocol.authority_client import (
+from calyx.shared.protocol.authority_client import (
     Authority,
     Head,
     Opening,
     ReleaseRequest,
     RemoteAuthority,
 )
-from shared.protocol.contributor_keys import ContributorKeys
-from shared.protocol.enrolment import make_request
-from shared.protocol.receipts import Receipt, fresh_nonce
-from shared.protocol.tags import TagKeys
-
-from .line import HOST, Line
-from .releases import CONFIG_DIGEST, PLAN_DIGEST
+from calyx.shared.protocol.contributor_keys import ContributorKeys
+from calyx.shared.protocol.enrolment import make_request
+from calyx.shared.protocol.receipts import Receipt, fresh_nonce
+from calyx.shared.protocol.tags import TagKeys
+from tests.authority.line import HOST, Line
+from tests.authority.releases import CONFIG_DIGEST, PLAN_DIGEST
 
 # Two fields a slot and three ciphertexts, with a plain modulus of 39 bits.
 PARAMETERS = derive_parameters(scheme="bfv", contributors=32, value_bound=8191, length=20_000)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from authority.events import Failed, Granted, Refused, Repeated
-from authority.local import LocalAuthority
-from authority.log import verify
-from shared.errors import ReleaseRefused
-from shared.protocol.authority_client import Refusal
+from calyx.authority.events import Failed, Granted, Refused, Repeated
+from calyx.authority.local import LocalAuthority
+from calyx.authority.log import verify
+from calyx.shared.errors import ReleaseRefused
+from calyx.shared.protocol.authority_client import Refusal
 
 TotalOf = Callable[[Sequence[Any]], NDArray[np.int64]]
 

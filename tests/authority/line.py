@@ -6,13 +6,11 @@ from dataclasses import dataclass
 
 import grpc
 
-from authority.certificates import CertificateSet
-from authority.local import LocalAuthority
-from authority.service import AuthorityServer
-from shared.certificates import Credentials
-from shared.protocol.authority_client import (
-    RemoteAuthority,
-)
+from calyx.authority.certificates import CertificateSet
+from calyx.authority.local import LocalAuthority
+from calyx.authority.service import AuthorityServer
+from calyx.shared.certificates import Credentials
+from calyx.shared.protocol.authority_client import RemoteAuthority
 
 HOST = "127.0.0.1"
 

@@ -8,15 +8,11 @@ from dataclasses import replace
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from authority.events import (
-    Granted,
-    Opened,
-    Refused,
-)
-from authority.release import State, apply, decide, enrol
-from shared.protocol.authority_client import Refusal, ReleaseRequest
-from shared.protocol.contributor_keys import ContributorKeys
-from shared.protocol.receipts import Receipt
+from calyx.authority.events import Granted, Opened, Refused
+from calyx.authority.release import State, apply, decide, enrol
+from calyx.shared.protocol.authority_client import Refusal, ReleaseRequest
+from calyx.shared.protocol.contributor_keys import ContributorKeys
+from calyx.shared.protocol.receipts import Receipt
 
 NAMES = [f"device-{i}" for i in range(6)]
 SIGNING = {name: Ed25519PrivateKey.generate() for name in NAMES}

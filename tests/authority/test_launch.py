@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from authority import launch
-from authority.events import Enrolled, Granted, Recovered, Repeated
-from authority.log import LogReport
-from shared.errors import (
+from calyx.authority import launch
+from calyx.authority.events import Enrolled, Granted, Recovered, Repeated
+from calyx.authority.log import LogReport
+from calyx.shared.errors import (
     ConfigError,
     EncryptionError,
     EnrolmentError,
@@ -29,18 +29,18 @@ from shared.errors import (
     RunError,
     UsageError,
 )
-from shared.protocol import enrolment
-from shared.protocol.authority_client import RemoteAuthority
-from shared.protocol.enrolment import read_request
+from calyx.shared.protocol import enrolment
+from calyx.shared.protocol.authority_client import RemoteAuthority
+from calyx.shared.protocol.enrolment import read_request
 
 # Runs an authority that kills itself, as kill -9 would, at one point of a release.
 CHILD = textwrap.dedent(
     """
     import os, signal, sys
     from pathlib import Path
-    from authority import launch, local
-    from authority.events import Granted
-    from authority.keys import KeyPair
+    from calyx.authority import launch, local
+    from calyx.authority.events import Granted
+    from calyx.authority.keys import KeyPair
 
     folder, port, point = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 

@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from authority.events import Granted, MoreRefused, Refused, Repeated, names_hash
-from authority.local import MAX_KEYS_IN_MEMORY, LocalAuthority
-from authority.log import verify
-from authority.refusal_lines import MAX_LINES
-from shared.encryption import derive_parameters
-from shared.errors import EncryptionError, LedgerError, ReleaseRefused
-from shared.protocol.authority_client import Refusal
-
-from .decisions import TotalOf, decisions, refusal
+from calyx.authority.events import Granted, MoreRefused, Refused, Repeated, names_hash
+from calyx.authority.local import MAX_KEYS_IN_MEMORY, LocalAuthority
+from calyx.authority.log import verify
+from calyx.authority.refusal_lines import MAX_LINES
+from calyx.shared.encryption import derive_parameters
+from calyx.shared.errors import EncryptionError, LedgerError, ReleaseRefused
+from calyx.shared.protocol.authority_client import Refusal
+from tests.authority.decisions import TotalOf, decisions, refusal
 
 
 def test_an_honest_sum_is_released_exactly(

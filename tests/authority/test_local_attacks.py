@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from authority.events import Failed, Granted, Refused
-from authority.local import LocalAuthority
-from authority.release import MAX_FAILED_PROOFS
-from shared.encryption import PublicSealer, SealedSum, derive_parameters, pack
-from shared.encryption.wire import open_public_context, read_chunk
-from shared.errors import ReleaseRefused
-from shared.protocol.authority_client import Refusal
-
-from .decisions import TotalOf, decisions, refusal
+from calyx.authority.events import Failed, Granted, Refused
+from calyx.authority.local import LocalAuthority
+from calyx.authority.release import MAX_FAILED_PROOFS
+from calyx.shared.encryption import PublicSealer, SealedSum, derive_parameters, pack
+from calyx.shared.encryption.wire import open_public_context, read_chunk
+from calyx.shared.errors import ReleaseRefused
+from calyx.shared.protocol.authority_client import Refusal
+from tests.authority.decisions import TotalOf, decisions, refusal
 
 
 def public_chunks(run: Any, sealed: Any) -> list[Any]:

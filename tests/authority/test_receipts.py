@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from shared.errors import ProtocolError
-from shared.protocol.admission import Admission
-from shared.protocol.contributor_keys import ContributorKeys
-from shared.protocol.receipts import Receipt, fresh_nonce
-from shared.protocol.signed import canonical
-from shared.protocol.tags import TagKeys, keystream, weigh
+from calyx.shared.errors import ProtocolError
+from calyx.shared.protocol.admission import Admission
+from calyx.shared.protocol.contributor_keys import ContributorKeys
+from calyx.shared.protocol.receipts import Receipt, fresh_nonce
+from calyx.shared.protocol.signed import canonical
+from calyx.shared.protocol.tags import TagKeys, keystream, weigh
 
 SIGNING, SEALING = Ed25519PrivateKey.generate(), X25519PrivateKey.generate()
 AUTHORITY = Ed25519PrivateKey.generate()

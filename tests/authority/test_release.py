@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from authority.events import (
+from calyx.authority.events import (
     Closed,
     Event,
     Failed,
@@ -20,7 +20,7 @@ from authority.events import (
     Revoked,
     names_hash,
 )
-from authority.release import (
+from calyx.authority.release import (
     MAX_FAILED_PROOFS,
     MAX_REPEATS,
     State,
@@ -30,12 +30,11 @@ from authority.release import (
     enrol,
     open_run,
 )
-from shared.errors import ReleaseRefused
-from shared.protocol.authority_client import Refusal, ReleaseRequest
-from shared.protocol.contributor_keys import ContributorKeys
-from shared.protocol.receipts import Receipt
-
-from .releases import (
+from calyx.shared.errors import ReleaseRefused
+from calyx.shared.protocol.authority_client import Refusal, ReleaseRequest
+from calyx.shared.protocol.contributor_keys import ContributorKeys
+from calyx.shared.protocol.receipts import Receipt
+from tests.authority.releases import (
     KEYS,
     MINIMUM,
     NAMES,

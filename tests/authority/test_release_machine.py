@@ -9,25 +9,10 @@ from hypothesis import event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from authority.events import (
-    Closed,
-    Event,
-    Failed,
-    Granted,
-    Refused,
-    Revoked,
-)
-from authority.release import MAX_FAILED_PROOFS, State, apply, decide, enrol, open_run
-from shared.protocol.authority_client import ReleaseRequest
-
-from .releases import (
-    KEYS,
-    MINIMUM,
-    NAMES,
-    receipt,
-    request,
-    terms,
-)
+from calyx.authority.events import Closed, Event, Failed, Granted, Refused, Revoked
+from calyx.authority.release import MAX_FAILED_PROOFS, State, apply, decide, enrol, open_run
+from calyx.shared.protocol.authority_client import ReleaseRequest
+from tests.authority.releases import KEYS, MINIMUM, NAMES, receipt, request, terms
 
 
 class ReleaseMachine(RuleBasedStateMachine):

@@ -14,25 +14,24 @@ import pytest
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from authority import certificates
-from authority.certificates import CertificateSet
-from authority.events import Refused
-from authority.log import verify
-from authority.service import AuthorityServer
-from shared.encryption import derive_parameters
-from shared.errors import CalyxError, ReleaseRefused, RunError
-from shared.protocol import authority_pb2 as pb
-from shared.protocol import authority_pb2_grpc
-from shared.protocol.authority_client import (
+from calyx.authority import certificates
+from calyx.authority.certificates import CertificateSet
+from calyx.authority.events import Refused
+from calyx.authority.log import verify
+from calyx.authority.service import AuthorityServer
+from calyx.shared.encryption import derive_parameters
+from calyx.shared.errors import CalyxError, ReleaseRefused, RunError
+from calyx.shared.protocol import authority_pb2 as pb
+from calyx.shared.protocol import authority_pb2_grpc
+from calyx.shared.protocol.authority_client import (
     Refusal,
     ReleaseRequest,
     RemoteAuthority,
     _read_culprits,
     culprits_to_bytes,
 )
-
-from .line import HOST, Line
-from .releases import CONFIG_DIGEST, PLAN_DIGEST
+from tests.authority.line import HOST, Line
+from tests.authority.releases import CONFIG_DIGEST, PLAN_DIGEST
 
 
 def test_a_sum_is_released_over_the_network(
@@ -243,7 +242,7 @@ def test_generated_code_is_that_of_the_proto_file(tmp_path: Path) -> None:
     """A forgotten regeneration shows as a descriptor that differs."""
     protoc = pytest.importorskip("grpc_tools.protoc")
     root, target = Path(__file__).resolve().parents[2], tmp_path / "set"
-    source = "shared/protocol/authority.proto"
+    source = "calyx/shared/protocol/authority.proto"
     assert protoc.main(["protoc", f"-I{root}", f"--descriptor_set_out={target}", source]) == 0
     compiled = descriptor_pb2.FileDescriptorSet.FromString(target.read_bytes()).file[0]
     for field in (field for message in compiled.message_type for field in message.field):

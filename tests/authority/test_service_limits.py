@@ -14,15 +14,14 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from authority.certificates import CertificateSet
-from authority.local import LocalAuthority
-from authority.service import AuthorityServer, Limits
-from shared.errors import ReleaseRefused
-from shared.protocol import authority_pb2 as pb
-from shared.protocol import authority_pb2_grpc
-from shared.protocol.authority_client import release_parts
-
-from .line import HOST, Line
+from calyx.authority.certificates import CertificateSet
+from calyx.authority.local import LocalAuthority
+from calyx.authority.service import AuthorityServer, Limits
+from calyx.shared.errors import ReleaseRefused
+from calyx.shared.protocol import authority_pb2 as pb
+from calyx.shared.protocol import authority_pb2_grpc
+from calyx.shared.protocol.authority_client import release_parts
+from tests.authority.line import HOST, Line
 
 # Far below what is used, so that the tests need not wait; a socket waits for long before it fails.
 LIMITS = Limits(handshake_s=1.0, connections=40, stall_s=0.5, uploads=1)

@@ -9,17 +9,12 @@ from typing import Any
 import grpc
 import pytest
 
-from authority.events import Refused
-from authority.log import verify
-from shared.protocol import authority_pb2 as pb
-from shared.protocol import authority_pb2_grpc
-from shared.protocol.authority_client import (
-    MAX_MESSAGE_BYTES,
-    REFUSAL_KEY,
-    RemoteAuthority,
-)
-
-from .line import Line
+from calyx.authority.events import Refused
+from calyx.authority.log import verify
+from calyx.shared.protocol import authority_pb2 as pb
+from calyx.shared.protocol import authority_pb2_grpc
+from calyx.shared.protocol.authority_client import MAX_MESSAGE_BYTES, REFUSAL_KEY, RemoteAuthority
+from tests.authority.line import Line
 
 
 def header(**changes: Any) -> pb.ReleasePart:

@@ -12,16 +12,15 @@ from typing import Any
 
 import pytest
 
-from authority.events import Granted
-from authority.local import LocalAuthority
-from authority.release import State, apply, decide, open_run
-from shared.errors import ConfigError, ProtocolError, ReleaseRefused
-from shared.protocol.admission import Admission
-from shared.protocol.authority_client import Refusal, RemoteAuthority
-
-from .decisions import decisions
-from .line import Line
-from .releases import (
+from calyx.authority.events import Granted
+from calyx.authority.local import LocalAuthority
+from calyx.authority.release import State, apply, decide, open_run
+from calyx.shared.errors import ConfigError, ProtocolError, ReleaseRefused
+from calyx.shared.protocol.admission import Admission
+from calyx.shared.protocol.authority_client import Refusal, RemoteAuthority
+from tests.authority.decisions import decisions
+from tests.authority.line import Line
+from tests.authority.releases import (
     CONFIG_DIGEST,
     MINIMUM,
     NAMES,

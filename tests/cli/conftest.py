@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cli.main import main
+from calyx.cli.main import main
 
 
 @dataclass(frozen=True)

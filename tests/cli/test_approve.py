@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from authority import launch
-from client.enrolment import enroll, keep_records
-from server import setup
-from shared.data.share import share_of_digits
-
-from .conftest import Outcome
+from calyx.authority import launch
+from calyx.client.enrolment import enroll, keep_records
+from calyx.server import setup
+from calyx.shared.data.share import share_of_digits
+from tests.cli.conftest import Outcome
 
 Calyx = Callable[..., Outcome]
 
@@ -69,7 +68,7 @@ def test_on_a_terminal_it_is_asked_for_and_a_nod_is_not_enough(
     request, fingerprint = device
     for answer, code in (("y", 1), ("", 2), (fingerprint.replace("-", " ").upper(), 0)):
         ours, theirs = pty.openpty()
-        words = ["-m", "cli.main", "authority", "approve", str(parties["authority"]), request]
+        words = ["-m", "calyx.cli.main", "authority", "approve", str(parties["authority"]), request]
         with subprocess.Popen(
             [sys.executable, *words], stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         ) as process:

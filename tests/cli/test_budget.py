@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from client.ledger import Budget, Ledger
-from shared.config.schema import PrivacyConfig
-from shared.privacy.accounting import PrivacyEvent, spent
-from shared.privacy.epsilon_text import epsilon_text
+from calyx.client.ledger import Budget, Ledger
+from calyx.shared.config.schema import PrivacyConfig
+from calyx.shared.privacy.accounting import PrivacyEvent, spent
+from calyx.shared.privacy.epsilon_text import epsilon_text
 
 Calyx = Callable[..., Any]
 EVENT = PrivacyEvent("gaussian", "record", 1.5, "poisson", 0.2, 4)

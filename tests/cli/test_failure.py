@@ -5,8 +5,8 @@ import errno
 import click
 import pytest
 
-from cli.failure import explain
-from shared.errors import ConfigError, DataError, LedgerError, RoundError
+from calyx.cli.failure import explain
+from calyx.shared.errors import ConfigError, DataError, LedgerError, RoundError
 
 
 @pytest.mark.parametrize(

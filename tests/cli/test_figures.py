@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.chart import columns, sparkline, thinned
-from cli.figures import (
+from calyx.cli.chart import columns, sparkline, thinned
+from calyx.cli.figures import (
     bound_text,
     bytes_text,
     count_text,
@@ -16,7 +16,7 @@ from cli.figures import (
     number_text,
     percent_text,
 )
-from shared.privacy.epsilon_text import (
+from calyx.shared.privacy.epsilon_text import (
     delta_text,
     epsilon_text,
     lower_bound_text,

@@ -17,7 +17,7 @@ HEAVY = ("torch", "numpy", "scipy", "sklearn", "opacus", "flwr", "tenseal", "dp_
 def test_help_imports_nothing_heavy() -> None:
     script = (
         "import json, sys\n"
-        "from cli.main import main\n"
+        "from calyx.cli.main import main\n"
         "code = main(['--help'])\n"
         "print(json.dumps([code, sorted(sys.modules)]))"
     )
@@ -26,7 +26,7 @@ def test_help_imports_nothing_heavy() -> None:
     )
     code, modules = json.loads(done.stdout.splitlines()[-1])
     assert code == 0
-    assert "cli.simulate" in modules
+    assert "calyx.cli.simulate" in modules
     assert not set(HEAVY) & set(modules)
 
 
@@ -104,7 +104,7 @@ def _broken(config: object) -> object:
 def test_a_fault_of_our_own_is_one_line_and_verbose_shows_where(
     calyx: Calyx, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cli.forecast.forecast", _broken)
+    monkeypatch.setattr("calyx.cli.forecast.forecast", _broken)
     outcome = calyx("plan")
     assert outcome.code == 1
     assert "unexpected ZeroDivisionError: by zero; this is a fault in Calyx" in outcome.error_line
@@ -116,7 +116,7 @@ def test_a_fault_of_our_own_is_one_line_and_verbose_shows_where(
 
 
 def test_a_full_disk_and_a_reader_that_has_gone_are_no_tracebacks() -> None:
-    command = [sys.executable, "-P", "-m", "cli.main", "presets"]
+    command = [sys.executable, "-P", "-m", "calyx.cli.main", "presets"]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
@@ -132,7 +132,7 @@ def test_a_full_disk_and_a_reader_that_has_gone_are_no_tracebacks() -> None:
 
 
 def test_an_output_without_greek_letters_does_not_end_the_command() -> None:
-    command = [sys.executable, "-P", "-m", "cli.main", "presets"]
+    command = [sys.executable, "-P", "-m", "calyx.cli.main", "presets"]
     done = subprocess.run(
         command, capture_output=True, env={"PYTHONIOENCODING": "ascii"}, check=True
     )

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from cli.console import terminal
-from cli.forecast import Forecast, forecast
-from cli.plan import _show
-from shared.privacy.epsilon_text import epsilon_text
-from simulations.presets import resolve
+from calyx.cli.console import terminal
+from calyx.cli.forecast import Forecast, forecast
+from calyx.cli.plan import _show
+from calyx.shared.privacy.epsilon_text import epsilon_text
+from calyx.simulations.presets import resolve
 
 Calyx = Callable[..., Any]
 SETTINGS = [

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from simulations.presets import preset_names
+from calyx.simulations.presets import preset_names
 
 Calyx = Callable[..., Any]
 

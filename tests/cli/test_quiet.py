@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from cli.quiet import own_streams, set_environment
+from calyx.cli.quiet import own_streams, set_environment
 
 # Everything a library might do, below and above Python's streams; then the same in Calyx's words.
 NOISY_COMMAND = """
 import logging, os, subprocess, sys, warnings
-from cli.console import terminal
+from calyx.cli.console import terminal
 
 def make_noise():
     print("a print")

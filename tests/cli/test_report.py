@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from audit.run import ATTACKS
-from simulations import run
+from calyx.audit.run import ATTACKS
+from calyx.simulations import run
 
 Calyx = Callable[..., Any]
 
@@ -125,7 +125,7 @@ def test_without_the_extra_the_error_names_it_and_a_run_goes_on(
 ) -> None:
     missing = {"jinja2", "matplotlib"}
     monkeypatch.setattr(
-        "shared.extras.find_spec", lambda name: None if name in missing else find_spec(name)
+        "calyx.shared.extras.find_spec", lambda name: None if name in missing else find_spec(name)
     )
     outcome = calyx("audit", "run", "runs/first")
     assert outcome.code == 2

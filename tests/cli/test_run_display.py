@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cli.console import Terminal
-from cli.run_display import RunDisplay
-from cli.run_summary import run_summary
+from calyx.cli.console import Terminal
+from calyx.cli.run_display import RunDisplay
+from calyx.cli.run_summary import run_summary
 
 Event = dict[str, Any]
 MakeRound = Callable[..., Event]

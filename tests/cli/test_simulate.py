@@ -39,7 +39,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def interrupted_after_a_round(*arguments: str) -> tuple[int, list[str], str]:
     """Press Ctrl-C in a run when its first round is done."""
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "cli.main", "simulate", *arguments],
+        [sys.executable, "-P", "-m", "calyx.cli.main", "simulate", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",

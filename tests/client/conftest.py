@@ -7,11 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from client.ledger import Ledger
-
-from .ledgers import (
-    FINGERPRINT,
-)
+from calyx.client.ledger import Ledger
+from tests.client.ledgers import FINGERPRINT
 
 
 @pytest.fixture

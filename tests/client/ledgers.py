@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
-from client.ledger import Budget, Entry, Ledger
-from shared.privacy.accounting import PrivacyEvent, spent
+from calyx.client.ledger import Budget, Entry, Ledger
+from calyx.shared.privacy.accounting import PrivacyEvent, spent
 
 DELTA = 1e-5
 FINGERPRINT = hashlib.sha256(b"these records").hexdigest()

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from client.policy import Policy
-from shared.config import Config
-from shared.config.load import build, from_settings
-from shared.errors import PolicyViolation
-from shared.privacy.plan import PrivacyPlan, SumShape, make_plan
+from calyx.client.policy import Policy
+from calyx.shared.config import Config
+from calyx.shared.config.load import build, from_settings
+from calyx.shared.errors import PolicyViolation
+from calyx.shared.privacy.plan import PrivacyPlan, SumShape, make_plan
 
 MINIMAL = """
 [privacy]

@@ -7,12 +7,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from client.training import TrainingLog, train_locally
-from shared.config.schema import ModelConfig, TrainingConfig
-from shared.data import Dataset
-from shared.models import build_model
-from shared.privacy.noise import NoiseSource
-from shared.privacy.plan import PrivacyPlan
+from calyx.client.training import TrainingLog, train_locally
+from calyx.shared.config.schema import ModelConfig, TrainingConfig
+from calyx.shared.data import Dataset
+from calyx.shared.models import build_model
+from calyx.shared.privacy.noise import NoiseSource
+from calyx.shared.privacy.plan import PrivacyPlan
 
 # Statistical tests here use seeded noise, so they cannot fail by chance from run to run; the
 # seeds were not chosen. Under another seed each would fail with this probability.

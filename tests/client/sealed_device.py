@@ -7,19 +7,19 @@ from pathlib import Path
 import numpy as np
 from flwr.app import RecordDict
 
-from authority.local import LocalAuthority
-from client.identity import ContributorIdentity
-from client.node import Node
-from client.round import train_round
-from shared.config import Config
-from shared.config.load import build, digest, from_settings
-from shared.data import load_folder
-from shared.models import build_model
-from shared.models.vector import dimension
-from shared.privacy.plan import PrivacyPlan, make_plan
-from shared.protocol.arrays import to_record, weights_of
-from shared.protocol.messages import TrainInstruction
-from shared.protocol.sealing import (
+from calyx.authority.local import LocalAuthority
+from calyx.client.identity import ContributorIdentity
+from calyx.client.node import Node
+from calyx.client.round import train_round
+from calyx.shared.config import Config
+from calyx.shared.config.load import build, digest, from_settings
+from calyx.shared.data import load_folder
+from calyx.shared.models import build_model
+from calyx.shared.models.vector import dimension
+from calyx.shared.privacy.plan import PrivacyPlan, make_plan
+from calyx.shared.protocol.arrays import to_record, weights_of
+from calyx.shared.protocol.messages import TrainInstruction
+from calyx.shared.protocol.sealing import (
     SealingOffer,
     common_plan_digest,
     sealing_parameters,

@@ -9,14 +9,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from client.audit import Audit
-from client.batch_log import BatchLog, BatchSeen, read_batches
-from client.training import train_locally
-from shared.config import Config
-from shared.data import Dataset
-from shared.models import build_model
-from shared.privacy.noise import SeededNoise, seeded_key
-from shared.privacy.plan import make_plan
+from calyx.client.audit import Audit
+from calyx.client.batch_log import BatchLog, BatchSeen, read_batches
+from calyx.client.training import train_locally
+from calyx.shared.config import Config
+from calyx.shared.data import Dataset
+from calyx.shared.models import build_model
+from calyx.shared.privacy.noise import SeededNoise, seeded_key
+from calyx.shared.privacy.plan import make_plan
 
 
 def records(count: int) -> Dataset:
@@ -76,7 +76,7 @@ def test_training_logs_the_records_behind_its_sums(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where others are read than were drawn."""
-    import client.dp_sgd as dp_sgd
+    import calyx.client.dp_sgd as dp_sgd
 
     config = Config.model_validate(
         {"privacy": {"noise": "local", "sampling": "poisson"}, "training": {"batch_size": 8}}

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from torch.nn.utils import parameters_to_vector
 
-from client.audit import Audit
-from client.canaries import Canaries, directions
-from client.dp_sgd import clipped_gradient_sum, train_privately
-from shared.config.load import build, from_settings
-from shared.data import load_split
-from shared.errors import DataError
-from shared.models import build_model
-from shared.models.vector import dimension
-from shared.privacy.noise import SeededNoise, seeded_key
-from shared.privacy.plan import PrivacyPlan, draft_plan
+from calyx.client.audit import Audit
+from calyx.client.canaries import Canaries, directions
+from calyx.client.dp_sgd import clipped_gradient_sum, train_privately
+from calyx.shared.config.load import build, from_settings
+from calyx.shared.data import load_split
+from calyx.shared.errors import DataError
+from calyx.shared.models import build_model
+from calyx.shared.models.vector import dimension
+from calyx.shared.privacy.noise import SeededNoise, seeded_key
+from calyx.shared.privacy.plan import PrivacyPlan, draft_plan
 
 CONFIG = build(
     from_settings(

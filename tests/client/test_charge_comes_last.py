@@ -9,21 +9,20 @@ import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
 
-from authority.local import LocalAuthority
-from client.node import Node
-from client.round import train_round
-from shared.config import Config
-from shared.config.load import build, from_settings
-from shared.data import load_folder
-from shared.errors import CalyxError, ConfigError, ModelError, PolicyViolation
-from shared.models import build_model
-from shared.privacy.plan import make_plan
-from shared.protocol.arrays import to_record, weights_of
-from shared.protocol.messages import TrainInstruction
-from shared.protocol.refusals import error_reply, read_failure
-from simulations.grid import take_identity
-
-from .sealed_device import Side
+from calyx.authority.local import LocalAuthority
+from calyx.client.node import Node
+from calyx.client.round import train_round
+from calyx.shared.config import Config
+from calyx.shared.config.load import build, from_settings
+from calyx.shared.data import load_folder
+from calyx.shared.errors import CalyxError, ConfigError, ModelError, PolicyViolation
+from calyx.shared.models import build_model
+from calyx.shared.privacy.plan import make_plan
+from calyx.shared.protocol.arrays import to_record, weights_of
+from calyx.shared.protocol.messages import TrainInstruction
+from calyx.shared.protocol.refusals import error_reply, read_failure
+from calyx.simulations.grid import take_identity
+from tests.client.sealed_device import Side
 
 POLICY = """
 [privacy]

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.data_registry import FILE_NAME, DataRegistry, record_hashes
-from client.device import DataPlace, Device
-from client.enrolment import enroll
-from client.ledger import Ledger
-from client.node import Node
-from shared.certificates import make_root
-from shared.data import Dataset
-from shared.errors import LedgerError
+from calyx.client.data_registry import FILE_NAME, DataRegistry, record_hashes
+from calyx.client.device import DataPlace, Device
+from calyx.client.enrolment import enroll
+from calyx.client.ledger import Ledger
+from calyx.client.node import Node
+from calyx.shared.certificates import make_root
+from calyx.shared.data import Dataset
+from calyx.shared.errors import LedgerError
 
 KEY = b"k" * 32
 

@@ -8,11 +8,10 @@ import torch
 from scipy import stats
 from torch import nn
 
-from shared.config.schema import TrainingConfig
-from shared.data import Dataset
-from shared.privacy.noise import SeededNoise, seeded_key
-
-from .private_training import (
+from calyx.shared.config.schema import TrainingConfig
+from calyx.shared.data import Dataset
+from calyx.shared.privacy.noise import SeededNoise, seeded_key
+from tests.client.private_training import (
     CLIP,
     FALSE_ALARM,
     RATE,

@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from shared.data import Dataset
-from shared.errors import ModelError, PrivacyError
-
-from .private_training import (
+from calyx.shared.data import Dataset
+from calyx.shared.errors import ModelError, PrivacyError
+from tests.client.private_training import (
     NoNoise,
     flat,
     make_data,

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.device import DataPlace, Device
-from client.enrolment import Enrolled, enroll, keep_records, renew_request
-from client.launch import _check_ready, join
-from client.own_data import load_own, make_importable
-from client.policy import Policy
-from shared.certificates import make_root
-from shared.data.share import share_of_digits
-from shared.errors import ConfigError, DataError, EnrolmentError, LedgerError, UsageError
-from shared.protocol.enrolment import read_request
+from calyx.client.device import DataPlace, Device
+from calyx.client.enrolment import Enrolled, enroll, keep_records, renew_request
+from calyx.client.launch import _check_ready, join
+from calyx.client.own_data import load_own, make_importable
+from calyx.client.policy import Policy
+from calyx.shared.certificates import make_root
+from calyx.shared.data.share import share_of_digits
+from calyx.shared.errors import ConfigError, DataError, EnrolmentError, LedgerError, UsageError
+from calyx.shared.protocol.enrolment import read_request
 
 
 @pytest.fixture

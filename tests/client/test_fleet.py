@@ -13,11 +13,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from bench.deployment import free_port
-from client.fleet import Fleet
-from shared import certificates
-from shared.certificates import Credentials, issue, make_root
-from shared.errors import EnrolmentError
-from shared.protocol.flower_line import Stopped
+from calyx.client.fleet import Fleet
+from calyx.shared import certificates
+from calyx.shared.certificates import Credentials, issue, make_root
+from calyx.shared.errors import EnrolmentError
+from calyx.shared.protocol.flower_line import Stopped
 
 Serve = Callable[[Credentials], str]
 

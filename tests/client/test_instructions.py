@@ -9,12 +9,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, Message, RecordDict
 
-from client import app as device_app
-from client.instructions import accept
-from shared.errors import PolicyViolation, ProtocolError
-from shared.protocol.instruction_signature import sign
-from shared.protocol.refusals import read_failure
-from simulations.grid import take_identity
+from calyx.client import app as device_app
+from calyx.client.instructions import accept
+from calyx.shared.errors import PolicyViolation, ProtocolError
+from calyx.shared.protocol.instruction_signature import sign
+from calyx.shared.protocol.refusals import read_failure
+from calyx.simulations.grid import take_identity
 
 KEY = Ed25519PrivateKey.generate()
 CONFIG: dict[str, Any] = {"seed": 1}

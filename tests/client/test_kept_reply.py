@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 from flwr.app import RecordDict
 
-from authority.local import LocalAuthority
-from client.identity import ContributorIdentity
-from shared.errors import BudgetExceeded, PolicyViolation
-from shared.private_files import private_directory
-from shared.protocol.sealing import read_sealed_reply
-
-from .sealed_device import OTHERS, POLICY, Side
+from calyx.authority.local import LocalAuthority
+from calyx.client.identity import ContributorIdentity
+from calyx.shared.errors import BudgetExceeded, PolicyViolation
+from calyx.shared.private_files import private_directory
+from calyx.shared.protocol.sealing import read_sealed_reply
+from tests.client.sealed_device import OTHERS, POLICY, Side
 
 
 @pytest.fixture
@@ -38,7 +37,7 @@ def test_repeated_instruction_gets_the_same_bytes_and_costs_nothing(side: Side) 
 
 
 def test_the_file_holds_ciphertexts_and_a_receipt_only(side: Side) -> None:
-    from shared.protocol import sealed_file
+    from calyx.shared.protocol import sealed_file
 
     sealed, receipt = read_sealed_reply(side.train())
     chunks, fields = sealed_file.read(side.kept)

@@ -18,13 +18,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.ledger import Budget, Ledger
-from shared.errors import BudgetExceeded, LedgerError, PrivacyError
-from shared.privacy.accounting import PrivacyEvent, spent
-from shared.privacy.epsilon_text import epsilon_text
-from shared.privacy.skellam_mechanism import fit_mechanism
-
-from .ledgers import (
+from calyx.client.ledger import Budget, Ledger
+from calyx.shared.errors import BudgetExceeded, LedgerError, PrivacyError
+from calyx.shared.privacy.accounting import PrivacyEvent, spent
+from calyx.shared.privacy.epsilon_text import epsilon_text
+from calyx.shared.privacy.skellam_mechanism import fit_mechanism
+from tests.client.ledgers import (
     CLIENT_EVENT,
     DELTA,
     EVENT,

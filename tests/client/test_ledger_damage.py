@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from client.ledger import Budget, Entry, Ledger
-from shared.errors import LedgerError
-from shared.privacy.accounting import PrivacyEvent
+from calyx.client.ledger import Budget, Entry, Ledger
+from calyx.shared.errors import LedgerError
+from calyx.shared.privacy.accounting import PrivacyEvent
 
 FINGERPRINT = hashlib.sha256(b"these records").hexdigest()
 EVENT = PrivacyEvent("gaussian", "record", 2.0, "full", 1.0, 1)

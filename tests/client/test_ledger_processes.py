@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from client.ledger import Budget, Ledger
-from shared.errors import LedgerError
-from shared.privacy.accounting import PrivacyEvent, spent
+from calyx.client.ledger import Budget, Ledger
+from calyx.shared.errors import LedgerError
+from calyx.shared.privacy.accounting import PrivacyEvent, spent
 
 FINGERPRINT = hashlib.sha256(b"these records").hexdigest()
 EVENT = PrivacyEvent("gaussian", "record", 2.0, "full", 1.0, 1)
@@ -23,9 +23,9 @@ DELTA = 1e-5
 CHILD = """
 import hashlib, resource, sys
 from pathlib import Path
-from client.ledger import Budget, Ledger
-from shared.errors import CalyxError
-from shared.privacy.accounting import PrivacyEvent
+from calyx.client.ledger import Budget, Ledger
+from calyx.shared.errors import CalyxError
+from calyx.shared.privacy.accounting import PrivacyEvent
 
 path, first, count, epsilon, file_limit = sys.argv[1:]
 if int(file_limit):

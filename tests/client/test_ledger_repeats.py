@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from client.ledger import Ledger
-from shared.errors import BudgetExceeded, LedgerError
-from shared.privacy.accounting import spent
-
-from .ledgers import (
+from calyx.client.ledger import Ledger
+from calyx.shared.errors import BudgetExceeded, LedgerError
+from calyx.shared.privacy.accounting import spent
+from tests.client.ledgers import (
     CLIENT_EVENT,
     DELTA,
     EVENT,

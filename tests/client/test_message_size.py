@@ -17,12 +17,12 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.proto.fleet_pb2 import PullMessagesResponse
 from flwr.proto.message_pb2 import PullObjectResponse
 
-from client.fleet import Fleet, MessageLost
-from client.message_size import OBJECT_BYTES, guard_of, most_bytes
-from shared.certificates import Credentials, issue, make_root
-from shared.errors import ProtocolError
-from shared.protocol import flower_internals as flower
-from simulations.grid import take_identity
+from calyx.client.fleet import Fleet, MessageLost
+from calyx.client.message_size import OBJECT_BYTES, guard_of, most_bytes
+from calyx.shared.certificates import Credentials, issue, make_root
+from calyx.shared.errors import ProtocolError
+from calyx.shared.protocol import flower_internals as flower
+from calyx.simulations.grid import take_identity
 
 Answers = dict[str, Callable[[bytes], tuple[dict[str, str], bytes]]]
 

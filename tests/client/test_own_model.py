@@ -12,15 +12,15 @@ import torch
 from flwr.app import RecordDict
 from torch import nn
 
-from client.node import Node
-from client.round import train_round
-from shared.config import Config
-from shared.config.load import build, from_settings
-from shared.data import load_folder
-from shared.models import build_model
-from shared.privacy.plan import make_plan
-from shared.protocol.arrays import read_record, to_record, weights_of
-from shared.protocol.messages import TrainInstruction
+from calyx.client.node import Node
+from calyx.client.round import train_round
+from calyx.shared.config import Config
+from calyx.shared.config.load import build, from_settings
+from calyx.shared.data import load_folder
+from calyx.shared.models import build_model
+from calyx.shared.privacy.plan import make_plan
+from calyx.shared.protocol.arrays import read_record, to_record, weights_of
+from calyx.shared.protocol.messages import TrainInstruction
 
 POLICY = """
 [privacy]

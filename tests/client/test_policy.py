@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from client.policy import Policy
-from shared.errors import PolicyViolation
-
-from .policies import config, owners, refusal, run
+from calyx.client.policy import Policy
+from calyx.shared.errors import PolicyViolation
+from tests.client.policies import config, owners, refusal, run
 
 
 class TestLimits:

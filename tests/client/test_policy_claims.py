@@ -10,14 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.ledger import Budget
-from client.policy import Policy
-from shared.config import Config
-from shared.errors import PolicyViolation, PrivacyError
-from shared.privacy.accounting import spent
-from shared.privacy.plan import PrivacyPlan, make_plan
-
-from .policies import owners, refusal, run
+from calyx.client.ledger import Budget
+from calyx.client.policy import Policy
+from calyx.shared.config import Config
+from calyx.shared.errors import PolicyViolation, PrivacyError
+from calyx.shared.privacy.accounting import spent
+from calyx.shared.privacy.plan import PrivacyPlan, make_plan
+from tests.client.policies import owners, refusal, run
 
 
 class TestClaims:

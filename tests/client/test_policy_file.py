@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from client.ledger import Budget
-from client.policy import Policy
-from shared.errors import ConfigError
-
-from .policies import MINIMAL, policy
+from calyx.client.ledger import Budget
+from calyx.client.policy import Policy
+from calyx.shared.errors import ConfigError
+from tests.client.policies import MINIMAL, policy
 
 
 class TestReading:

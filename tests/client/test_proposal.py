@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
-from client.ledger import Budget
-from client.node import Node
-from client.proposal import consider
-from shared.config import Config
-from shared.config.load import build, from_settings
-from shared.data import load_folder
-from shared.errors import (
+from calyx.client.ledger import Budget
+from calyx.client.node import Node
+from calyx.client.proposal import consider
+from calyx.shared.config import Config
+from calyx.shared.config.load import build, from_settings
+from calyx.shared.data import load_folder
+from calyx.shared.errors import (
     BudgetExceeded,
     DataError,
     LedgerError,
@@ -24,11 +24,11 @@ from shared.errors import (
     PrivacyError,
     ProtocolError,
 )
-from shared.models import build_model
-from shared.models.vector import dimension
-from shared.privacy.plan import PrivacyPlan, make_plan
-from shared.protocol.messages import Proposal
-from shared.protocol.sealing import sum_shape
+from calyx.shared.models import build_model
+from calyx.shared.models.vector import dimension
+from calyx.shared.privacy.plan import PrivacyPlan, make_plan
+from calyx.shared.protocol.messages import Proposal
+from calyx.shared.protocol.sealing import sum_shape
 
 LOCAL = (
     "training.rounds=4",

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from flwr.app import RecordDict
 
-from client.evaluation import evaluate_round
-from client.node import Node
-from client.round import train_round
-from shared.config import Config
-from shared.config.load import build, from_settings
-from shared.data import load_folder
-from shared.errors import (
+from calyx.client.evaluation import evaluate_round
+from calyx.client.node import Node
+from calyx.client.round import train_round
+from calyx.shared.config import Config
+from calyx.shared.config.load import build, from_settings
+from calyx.shared.data import load_folder
+from calyx.shared.errors import (
     BudgetExceeded,
     CalyxError,
     DataError,
@@ -24,10 +24,10 @@ from shared.errors import (
     PolicyViolation,
     ProtocolError,
 )
-from shared.models import build_model
-from shared.privacy.plan import PrivacyPlan, SumShape, make_plan
-from shared.protocol.arrays import read_record, to_record, weights_of
-from shared.protocol.messages import TrainInstruction
+from calyx.shared.models import build_model
+from calyx.shared.privacy.plan import PrivacyPlan, SumShape, make_plan
+from calyx.shared.protocol.arrays import read_record, to_record, weights_of
+from calyx.shared.protocol.messages import TrainInstruction
 
 POLICY = """
 [privacy]

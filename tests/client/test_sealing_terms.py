@@ -9,18 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from authority.local import LocalAuthority
-from client.enrolment import POLICY as FIRST_POLICY
-from client.policy import Policy, SealingLimits
-from client.sealing_terms import SealingTerms
-from shared.config import Config
-from shared.config.load import build, from_settings
-from shared.errors import CalyxError, PolicyViolation, ProtocolError
-from shared.privacy.plan import PrivacyPlan, draft_plan, make_plan
-from shared.protocol.admission import Admission
-from shared.protocol.sealing import common_plan_digest, sealing_parameters, sum_shape
-
-from .sealed_device import CONFIG, POLICY, Side
+from calyx.authority.local import LocalAuthority
+from calyx.client.enrolment import POLICY as FIRST_POLICY
+from calyx.client.policy import Policy, SealingLimits
+from calyx.client.sealing_terms import SealingTerms
+from calyx.shared.config import Config
+from calyx.shared.config.load import build, from_settings
+from calyx.shared.errors import CalyxError, PolicyViolation, ProtocolError
+from calyx.shared.privacy.plan import PrivacyPlan, draft_plan, make_plan
+from calyx.shared.protocol.admission import Admission
+from calyx.shared.protocol.sealing import common_plan_digest, sealing_parameters, sum_shape
+from tests.client.sealed_device import CONFIG, POLICY, Side
 
 
 @pytest.fixture
@@ -123,7 +122,7 @@ def test_long_names_of_two_runs_do_not_share_an_admission(side: Side) -> None:
 def test_admission_that_was_exchanged_after_the_charge_seals_nothing(
     side: Side, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import client.round as client_round
+    import calyx.client.round as client_round
 
     side.admit("first")
     folder = side.folder / "admissions"

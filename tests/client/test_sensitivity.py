@@ -16,14 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from client.dp_sgd import clipped_gradient_sum
-from shared.data import Dataset
-from shared.models.attention import AttentionEncoder
-from shared.models.cnn import Cnn
-from shared.models.lstm import Lstm, SequenceLSTM
-from shared.privacy.noise import SeededNoise, seeded_key
-
-from .private_training import CLIP, NoNoise, make_private_plan
+from calyx.client.dp_sgd import clipped_gradient_sum
+from calyx.shared.data import Dataset
+from calyx.shared.models.attention import AttentionEncoder
+from calyx.shared.models.cnn import Cnn
+from calyx.shared.models.lstm import Lstm, SequenceLSTM
+from calyx.shared.privacy.noise import SeededNoise, seeded_key
+from tests.client.private_training import CLIP, NoNoise, make_private_plan
 
 CLASSES = 3
 STYLES = ("fresh", "huge", "large", "tiny", "denormal", "cancelling", "nearly", "equal", "zero")

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from client.training import TrainingLog, train_locally
-from shared.config import Config
-from shared.config.schema import ModelConfig, TrainingConfig
-from shared.data import Dataset
-from shared.errors import ModelError, PrivacyError
-from shared.models import build_model
-from shared.privacy.noise import SeededNoise, seeded_key
-from shared.privacy.plan import PrivacyPlan, make_plan
+from calyx.client.training import TrainingLog, train_locally
+from calyx.shared.config import Config
+from calyx.shared.config.schema import ModelConfig, TrainingConfig
+from calyx.shared.data import Dataset
+from calyx.shared.errors import ModelError, PrivacyError
+from calyx.shared.models import build_model
+from calyx.shared.privacy.noise import SeededNoise, seeded_key
+from calyx.shared.privacy.plan import PrivacyPlan, make_plan
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_a_batch_is_never_larger_than_the_data(model: nn.Module, data: Dataset) 
 
 
 def test_client_level_privacy_trains_plainly_and_is_protected_later(data: Dataset) -> None:
-    # The same weights as without privacy: noise belongs to the update, see client.update.
+    # The same weights as without privacy: noise belongs to the update, see calyx.client.update.
     plain = plan_without_privacy()
     client_level = replace(plain, unit="client", noise="local", noise_multiplier=5.0)
     results = []

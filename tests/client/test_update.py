@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from client.update import protect_update
-from shared.config import Config
-from shared.errors import PrivacyError
-from shared.privacy.noise import SeededNoise, SystemNoise, seeded_key
-from shared.privacy.plan import PrivacyPlan, make_plan
+from calyx.client.update import protect_update
+from calyx.shared.config import Config
+from calyx.shared.errors import PrivacyError
+from calyx.shared.privacy.noise import SeededNoise, SystemNoise, seeded_key
+from calyx.shared.privacy.plan import PrivacyPlan, make_plan
 
 Weights = dict[str, torch.Tensor]
 

@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from bench.deployment import Deployment
-
-from .network import Network, behind_proxy
+from tests.e2e.network import Network, behind_proxy
 
 
 @pytest.fixture(scope="module")

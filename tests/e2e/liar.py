@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
-from client.launch import join
-from client.supernode import SuperNode
-from shared.protocol.arrays import to_record
+from calyx.client.launch import join
+from calyx.client.supernode import SuperNode
+from calyx.shared.protocol.arrays import to_record
 
 Change = Callable[[RecordDict], RecordDict]
 

@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from authority.events import Granted, Repeated
-from authority.log import verify
 from bench.deployment import Deployment, free_port
-from client.ledger import Ledger
-
-from .proxy import Glass, Proxy
+from calyx.authority.events import Granted, Repeated
+from calyx.authority.log import verify
+from calyx.client.ledger import Ledger
+from tests.e2e.proxy import Glass, Proxy
 
 DEVICES = 3
 HELD = 2  # the device that is stopped to hold a round open

@@ -13,13 +13,12 @@ from typing import Any
 import pytest
 
 from bench.deployment import Deployment, Party, calyx
-from client.launch import status_of as device_status
-from client.ledger import Ledger
-from server.launch import status_of as server_status
-from shared.protocol.enrolment import read_request
-from simulations import run as simulate
-
-from .network import Network
+from calyx.client.launch import status_of as device_status
+from calyx.client.ledger import Ledger
+from calyx.server.launch import status_of as server_status
+from calyx.shared.protocol.enrolment import read_request
+from calyx.simulations import run as simulate
+from tests.e2e.network import Network
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e]
 

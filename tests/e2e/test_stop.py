@@ -9,10 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from bench.deployment import calyx
-from cli.deployed_run import submit_run
-from server.submission import read_submission, stop_run, stored_config, wait_for_end
-
-from .network import DEVICES, HELD, Network, behind_proxy, until
+from calyx.cli.deployed_run import submit_run
+from calyx.server.submission import read_submission, stop_run, stored_config, wait_for_end
+from tests.e2e.network import DEVICES, HELD, Network, behind_proxy, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e]
 

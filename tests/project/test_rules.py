@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.config.load import all_keys
-from simulations.presets import preset_names, resolve
+from calyx.shared.config.load import all_keys
+from calyx.simulations.presets import preset_names, resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,8 +47,10 @@ def test_presets_are_valid_and_say_what_they_are_for(name: str) -> None:
 def test_bundle_for_flower_holds_only_the_parties_inside_flower() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     app = project["tool"]["flwr"]["app"]
-    assert app["fab-include"] == ["server/**/*.py", "client/**/*.py", "shared/**/*.py"]
-    assert app["components"] == {"serverapp": "server.app:app", "clientapp": "client.app:app"}
+    inside = [f"calyx/{party}/**/*.py" for party in ("server", "client", "shared")]
+    assert app["fab-include"] == ["calyx/*.py", *inside]
+    components = {f"{party}app": f"calyx.{party}.app:app" for party in ("server", "client")}
+    assert app["components"] == components
 
 
 def test_no_pickle_in_our_code() -> None:

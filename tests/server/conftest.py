@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
-from shared.protocol.arrays import Weights, to_record
-from simulations.grid import take_identity
+from calyx.shared.protocol.arrays import Weights, to_record
+from calyx.simulations.grid import take_identity
 
 Reply = Callable[..., Message]
 

@@ -19,20 +19,20 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Message
 
-import server.federation as federation
-from authority.local import LocalAuthority
-from client.app import app
-from client.identity import ContributorIdentity
-from client.node import Node
-from server.federation import Federation
-from server.run_settings import RunSettings
-from server.signing import Signer
-from shared.config.load import to_run_config
-from shared.sequence_file import SequenceFile
-from simulations.grid import InProcessExecutor, LocalGrid, client_contexts
-from simulations.presets import resolve
-from simulations.run import partition_of
-from simulations.run_folder import RunFolder
+import calyx.server.federation as federation
+from calyx.authority.local import LocalAuthority
+from calyx.client.app import app
+from calyx.client.identity import ContributorIdentity
+from calyx.client.node import Node
+from calyx.server.federation import Federation
+from calyx.server.run_settings import RunSettings
+from calyx.server.signing import Signer
+from calyx.shared.config.load import to_run_config
+from calyx.shared.sequence_file import SequenceFile
+from calyx.simulations.grid import InProcessExecutor, LocalGrid, client_contexts
+from calyx.simulations.presets import resolve
+from calyx.simulations.run import partition_of
+from calyx.simulations.run_folder import RunFolder
 
 CLIENTS, ROUNDS, KILLED_IN = 3, 3, 2
 CONFIG = resolve(

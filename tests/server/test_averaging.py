@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from server.averaging import RunningAverage
-from shared.protocol.arrays import Weights
+from calyx.server.averaging import RunningAverage
+from calyx.shared.protocol.arrays import Weights
 
 
 def model(value: float) -> Weights:

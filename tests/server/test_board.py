@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from server.board import Board, board_in
-from server.journal import Journal
+from calyx.server.board import Board, board_in
+from calyx.server.journal import Journal
 
 accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 

@@ -13,16 +13,16 @@ from flwr.app import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.collecting import CentralCollection
-from server.rounds import Member
-from server.strategy import Aggregator
-from shared.config import Config
-from shared.config.load import build, from_settings
-from shared.errors import ProtocolError
-from shared.models.vector import to_vector
-from shared.privacy.noise import SeededNoise
-from shared.privacy.plan import make_plan
-from shared.protocol.arrays import Weights
+from calyx.server.collecting import CentralCollection
+from calyx.server.rounds import Member
+from calyx.server.strategy import Aggregator
+from calyx.shared.config import Config
+from calyx.shared.config.load import build, from_settings
+from calyx.shared.errors import ProtocolError
+from calyx.shared.models.vector import to_vector
+from calyx.shared.privacy.noise import SeededNoise
+from calyx.shared.privacy.plan import make_plan
+from calyx.shared.protocol.arrays import Weights
 
 Reply = Callable[..., Message]
 CLIENTS = 4

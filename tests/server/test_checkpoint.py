@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.checkpoint import Checkpoint, load_latest, save_checkpoint
-from server.durable import write_atomically
-from shared.errors import CheckpointError
+from calyx.server.checkpoint import Checkpoint, load_latest, save_checkpoint
+from calyx.server.durable import write_atomically
+from calyx.shared.errors import CheckpointError
 
 
 def checkpoint(number: int, digest: str = "d") -> Checkpoint:
@@ -70,7 +70,7 @@ def test_full_disk_leaves_the_old_checkpoint_whole(tmp_path: Path) -> None:
 import resource, signal
 from pathlib import Path
 import numpy as np
-from server.checkpoint import Checkpoint, save_checkpoint
+from calyx.server.checkpoint import Checkpoint, save_checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:

@@ -14,16 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from authority.events import Granted, Repeated
-from authority.log import verify
-from authority.roster import Roster
-from client.ledger import Ledger
-from server.checkpoint import load_latest
-from server.pending_release import FILE_NAME, load_pending
-from shared.config.load import digest
-from shared.errors import CheckpointError, ReleaseRefused, RoundError
-
-from .crashing import CLIENTS, CONFIG, KILLED_IN, POINTS, ROUNDS, federate
+from calyx.authority.events import Granted, Repeated
+from calyx.authority.log import verify
+from calyx.authority.roster import Roster
+from calyx.client.ledger import Ledger
+from calyx.server.checkpoint import load_latest
+from calyx.server.pending_release import FILE_NAME, load_pending
+from calyx.shared.config.load import digest
+from calyx.shared.errors import CheckpointError, ReleaseRefused, RoundError
+from tests.server.crashing import CLIENTS, CONFIG, KILLED_IN, POINTS, ROUNDS, federate
 
 Killed = Callable[[Path, str], None]
 

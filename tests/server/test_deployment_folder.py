@@ -16,16 +16,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from server import launch, setup, submission
-from server.enrolment import ApprovedNode, approved_nodes, record_limits, revoke
-from server.enrolment import approve as approve_stated
-from server.folder import ServerFolder
-from server.signing import instruction_key
-from shared import certificates
-from shared.config.load import build, from_settings
-from shared.errors import ConfigError, EnrolmentError, UsageError
-from shared.protocol.contributor_keys import ContributorKeys
-from shared.protocol.enrolment import make_request, read_request
+from calyx.server import launch, setup, submission
+from calyx.server.enrolment import ApprovedNode, approved_nodes, record_limits, revoke
+from calyx.server.enrolment import approve as approve_stated
+from calyx.server.folder import ServerFolder
+from calyx.server.signing import instruction_key
+from calyx.shared import certificates
+from calyx.shared.config.load import build, from_settings
+from calyx.shared.errors import ConfigError, EnrolmentError, UsageError
+from calyx.shared.protocol.contributor_keys import ContributorKeys
+from calyx.shared.protocol.enrolment import make_request, read_request
 
 LOCAL = ("secure_aggregation.scheme=none", "privacy.noise=local")
 

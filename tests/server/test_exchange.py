@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from flwr.app import Error, Message, RecordDict
 
-from server.exchange import ask_clients
-from shared.errors import PolicyViolation
-from shared.protocol.refusals import error_reply
-from simulations.grid import take_identity
+from calyx.server.exchange import ask_clients
+from calyx.shared.errors import PolicyViolation
+from calyx.shared.protocol.refusals import error_reply
+from calyx.simulations.grid import take_identity
 
 
 class Answers:

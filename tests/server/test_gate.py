@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from server.gate import Gate, Limits
-from shared.protocol import flower_internals as flower
-from shared.protocol.call_signature import KEY_HEADER, TIME_HEADER, call_headers
+from calyx.server.gate import Gate, Limits
+from calyx.shared.protocol import flower_internals as flower
+from calyx.shared.protocol.call_signature import KEY_HEADER, TIME_HEADER, call_headers
 
 PUSH = "/v1/fleet/push-object"
 KEYS = [ec.generate_private_key(ec.SECP384R1()) for _ in range(3)]
@@ -205,7 +205,7 @@ def test_call_is_not_taken_again_when_the_clock_was_set_back(
         old = scope(0, b"x")
         assert await call(gate, old, [b"x"]) == 200
         now = time.monotonic()
-        monkeypatch.setattr("server.gate.time.monotonic", lambda: now + 400)
+        monkeypatch.setattr("calyx.server.gate.time.monotonic", lambda: now + 400)
         # By the wall clock no time has gone by.
         assert await call(gate, old, [b"x"]) == 401
         assert await call(gate, scope(0, b"y"), [b"y"]) == 200

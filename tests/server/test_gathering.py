@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from flwr.app import Message
 
-from server.gathering import Attendance
-from server.rounds import Standing
-from shared.config.load import build, from_settings
-from shared.errors import RoundError
-from shared.protocol.identity import code_hash
-from shared.protocol.messages import Introduction
-from simulations.grid import LocalGrid
+from calyx.server.gathering import Attendance
+from calyx.server.rounds import Standing
+from calyx.shared.config.load import build, from_settings
+from calyx.shared.errors import RoundError
+from calyx.shared.protocol.identity import code_hash
+from calyx.shared.protocol.messages import Introduction
+from calyx.simulations.grid import LocalGrid
 
 SETTINGS = [
     "federation.clients=3",
@@ -23,7 +23,7 @@ ALL = ["a", "b", "c"]
 
 
 class Clients:
-    """Nodes that can be there or not, answer or not; see `simulations.grid.Executor`."""
+    """Nodes that can be there or not, answer or not; see `calyx.simulations.grid.Executor`."""
 
     def __init__(self) -> None:
         self.names = {2: "a", 3: "b", 4: "c"}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from server.lost_rounds import MOST_IN_A_ROW, MOST_IN_ALL, reason_to_stop
+from calyx.server.lost_rounds import MOST_IN_A_ROW, MOST_IN_ALL, reason_to_stop
 
 
 def history(*faults: str) -> list[dict[str, Any]]:

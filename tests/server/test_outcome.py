@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from server.outcome import check_effect, rounds_with_effect
-from shared.errors import RoundError
+from calyx.server.outcome import check_effect, rounds_with_effect
+from calyx.shared.errors import RoundError
 
 
 def event(ok: int, *reasons: str, skipped: bool | None = None) -> dict[str, Any]:

@@ -12,16 +12,16 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from authority.keys import KeyPair
-from server.planning import Plans
-from server.rounds import Member
-from shared.config.load import build, from_settings
-from shared.config.schema import MAX_BITS
-from shared.encryption import Aggregator, PublicSealer, derive_parameters, unpack_sum
-from shared.encryption.quantise import Grid, dithered_rounding
-from shared.errors import ConfigError, PrivacyError
-from shared.privacy.plan import PrivacyPlan
-from shared.privacy.skellam import gaussian_epsilon, skellam_noise
+from calyx.authority.keys import KeyPair
+from calyx.server.planning import Plans
+from calyx.server.rounds import Member
+from calyx.shared.config.load import build, from_settings
+from calyx.shared.config.schema import MAX_BITS
+from calyx.shared.encryption import Aggregator, PublicSealer, derive_parameters, unpack_sum
+from calyx.shared.encryption.quantise import Grid, dithered_rounding
+from calyx.shared.errors import ConfigError, PrivacyError
+from calyx.shared.privacy.plan import PrivacyPlan
+from calyx.shared.privacy.skellam import gaussian_epsilon, skellam_noise
 
 _LENGTH = 40  # of the vectors that are really sealed; the mechanism is that of the whole model
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from server.collecting import Combined
-from server.releasing import Combine, Outcome, outcome
-from server.rounds import RoundRecord
-from shared.errors import ReleaseRefused, RoundError, UnfitSum
-from shared.protocol.authority_client import Refusal
+from calyx.server.collecting import Combined
+from calyx.server.releasing import Combine, Outcome, outcome
+from calyx.server.rounds import RoundRecord
+from calyx.shared.errors import ReleaseRefused, RoundError, UnfitSum
+from calyx.shared.protocol.authority_client import Refusal
 
 CLIENTS = ["a", "b", "c", "d"]
 DONE = Combined({}, {})

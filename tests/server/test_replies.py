@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from server.replies import Update, examine, update_norm
-from shared.errors import ProtocolError
-from shared.protocol.arrays import Weights, to_record
+from calyx.server.replies import Update, examine, update_norm
+from calyx.shared.errors import ProtocolError
+from calyx.shared.protocol.arrays import Weights, to_record
 
 
 def check(message: Message, reference: Weights, **changes: Any) -> Update:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.rounds import Member, Note, Roster, RoundRecord, Standing, is_enough
-from shared.errors import RoundError
+from calyx.server.rounds import Member, Note, Roster, RoundRecord, Standing, is_enough
+from calyx.shared.errors import RoundError
 
 
 def roster(count: int, seed: int = 0) -> Roster:

@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
 
-from authority.local import LocalAuthority
-from client.identity import ContributorIdentity
-from server.rounds import Member, RoundRecord
-from server.sealed import SealedCollection, SealedRun, SealedStep, UnionStep
-from server.strategy import Aggregator
-from server.witness import Witness
-from shared.config.load import build, digest, from_settings
-from shared.encryption import PublicSealer, SealedVector, pack
-from shared.errors import ProtocolError
-from shared.privacy.plan import make_plan
-from shared.protocol.receipts import Receipt, fresh_nonce
-from shared.protocol.sealing import (
+from calyx.authority.local import LocalAuthority
+from calyx.client.identity import ContributorIdentity
+from calyx.server.rounds import Member, RoundRecord
+from calyx.server.sealed import SealedCollection, SealedRun, SealedStep, UnionStep
+from calyx.server.strategy import Aggregator
+from calyx.server.witness import Witness
+from calyx.shared.config.load import build, digest, from_settings
+from calyx.shared.encryption import PublicSealer, SealedVector, pack
+from calyx.shared.errors import ProtocolError
+from calyx.shared.privacy.plan import make_plan
+from calyx.shared.protocol.receipts import Receipt, fresh_nonce
+from calyx.shared.protocol.sealing import (
     common_plan_digest,
     sealed_reply,
     sealing_parameters,

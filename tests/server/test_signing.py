@@ -8,12 +8,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from server import setup, signing
-from server.folder import ServerFolder
-from server.signing import Signer, instruction_key
-from shared.errors import ProtocolError, UsageError
-from shared.protocol.instruction_signature import SIGNED, verify
-from shared.sequence_file import SequenceFile
+from calyx.server import setup, signing
+from calyx.server.folder import ServerFolder
+from calyx.server.signing import Signer, instruction_key
+from calyx.shared.errors import ProtocolError, UsageError
+from calyx.shared.protocol.instruction_signature import SIGNED, verify
+from calyx.shared.sequence_file import SequenceFile
 
 CONFIG = {"seed": 1}
 

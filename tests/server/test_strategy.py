@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from server.replies import Update
-from server.strategy import Aggregator
-from shared.config.schema import FederationConfig
-from shared.errors import CheckpointError
-from shared.protocol.arrays import Weights
+from calyx.server.replies import Update
+from calyx.server.strategy import Aggregator
+from calyx.shared.config.schema import FederationConfig
+from calyx.shared.errors import CheckpointError
+from calyx.shared.protocol.arrays import Weights
 
 STRATEGIES = (
     "fedavg", "fedprox", "fedadam", "fedyogi", "fedmedian", "trimmed_mean", "krum", "multikrum",

@@ -15,16 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from server.sum_bound import SumBound, longest
-from shared.config import Config
-from shared.encryption import SealingParameters
-from shared.encryption.quantise import Grid, dithered_rounding
-from shared.errors import UnfitSum
-from shared.models import build_model
-from shared.models.vector import dimension
-from shared.privacy.plan import PrivacyPlan, make_plan
-from shared.protocol.sealing import sealing_parameters, sum_shape
-from simulations.presets import preset_names, resolve
+from calyx.server.sum_bound import SumBound, longest
+from calyx.shared.config import Config
+from calyx.shared.encryption import SealingParameters
+from calyx.shared.encryption.quantise import Grid, dithered_rounding
+from calyx.shared.errors import UnfitSum
+from calyx.shared.models import build_model
+from calyx.shared.models.vector import dimension
+from calyx.shared.privacy.plan import PrivacyPlan, make_plan
+from calyx.shared.protocol.sealing import sealing_parameters, sum_shape
+from calyx.simulations.presets import preset_names, resolve
 
 RECORDS = 144
 SEALED = [name for name in preset_names() if name.startswith("digits")]

@@ -18,28 +18,27 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message, MetricRecord, RecordDict
 
 from bench.deployment import free_port
-from server import setup, submission
-from server.control import Control
-from server.executor import Executor, Task
-from server.folder import ServerFolder
-from server.gate import Limits
-from server.submission import Submission
-from server.superlink import wait_until_healthy
-from server.supervisor import environment, python_module
-from shared.config.load import build, from_settings, to_run_config, to_toml
-from shared.protocol import flower_internals as flower
-from shared.protocol.call_signature import (
+from calyx.server import setup, submission
+from calyx.server.control import Control
+from calyx.server.executor import Executor, Task
+from calyx.server.folder import ServerFolder
+from calyx.server.gate import Limits
+from calyx.server.submission import Submission
+from calyx.server.superlink import wait_until_healthy
+from calyx.server.supervisor import environment, python_module
+from calyx.shared.config.load import build, from_settings, to_run_config, to_toml
+from calyx.shared.protocol import flower_internals as flower
+from calyx.shared.protocol.call_signature import (
     BODY_HEADER,
     KEY_HEADER,
     SIGNATURE_HEADER,
     TIME_HEADER,
     call_headers,
 )
-from shared.protocol.message_size import SizeGuard
-from shared.protocol.refusals import read_failure
-from simulations.grid import take_identity
-
-from .unfinished import LENGTH, resident, unfinished
+from calyx.shared.protocol.message_size import SizeGuard
+from calyx.shared.protocol.refusals import read_failure
+from calyx.simulations.grid import take_identity
+from tests.server.unfinished import LENGTH, resident, unfinished
 
 CONFIG = build(from_settings(["training.rounds=1"]))
 HEARTBEAT = "/v1/fleet/send-node-heartbeat"
@@ -94,7 +93,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     folder.control_secret_path.write_text("ab" * 32)
     with folder.exclusive(), (folder.log_dir / "superlink.log").open("wb") as log:
         process = subprocess.Popen(
-            python_module("server.superlink", str(directory)),
+            python_module("calyx.server.superlink", str(directory)),
             env=environment(folder.flower_home),
             cwd=folder.state_dir,
             stdout=log,

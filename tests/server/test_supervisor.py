@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from server.supervisor import Child, Supervisor, environment, fault_in
-from shared.errors import RunError
+from calyx.server.supervisor import Child, Supervisor, environment, fault_in
+from calyx.shared.errors import RunError
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_child_that_dies_again_and_again_is_given_up_with_its_last_words(
 def test_stop_also_ends_a_child_that_will_not(
     supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.supervisor._STOP_S", 0.5)
+    monkeypatch.setattr("calyx.server.supervisor._STOP_S", 0.5)
     supervisor.start(
         child(
             tmp_path,
@@ -84,9 +84,9 @@ def test_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
     script = """
         import sys, time
         from pathlib import Path
-        from server.supervisor import Child, Supervisor, environment
+        from calyx.server.supervisor import Child, Supervisor, environment
         here = Path(sys.argv[1])
-        code = "from server.supervisor import end_with_parent; end_with_parent()" + chr(10)
+        code = "from calyx.server.supervisor import end_with_parent; end_with_parent()" + chr(10)
         code += "import time; time.sleep(60)"
         s = Supervisor(here)
         s.start(Child("child", [sys.executable, "-c", code], environment(here), here))

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.witness import FILE_NAME, Witness
-from shared.errors import CheckpointError, ReleaseRefused
-from shared.protocol.authority_client import Released
+from calyx.server.witness import FILE_NAME, Witness
+from calyx.shared.errors import CheckpointError, ReleaseRefused
+from calyx.shared.protocol.authority_client import Released
 
 
 def released(index: int) -> Released:

@@ -13,10 +13,10 @@ import httpx
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from shared.certificates import issue, make_root
-from shared.errors import UsageError
-from shared.protocol.authority_client import RemoteAuthority
-from shared.proxies import host_of, is_loopback, keep_local_calls_direct, proxy_for
+from calyx.shared.certificates import issue, make_root
+from calyx.shared.errors import UsageError
+from calyx.shared.protocol.authority_client import RemoteAuthority
+from calyx.shared.proxies import host_of, is_loopback, keep_local_calls_direct, proxy_for
 
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "GRPC_PROXY", "NO_GRPC_PROXY")
 

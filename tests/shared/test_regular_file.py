@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.regular_file import UnfitFile, check_no_link, files_below, read_regular
+from calyx.shared.regular_file import UnfitFile, check_no_link, files_below, read_regular
 
 
 @pytest.fixture

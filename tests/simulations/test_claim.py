@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from audit.run import report_run
-from client.ledger import Ledger
-from shared.errors import ConfigError, ModelError, RunError, UsageError
-from simulations import run
-from simulations.claim import check_length, claimed, owned
-from simulations.run_identity import FILE_NAME, RunIdentity, identity_of
+from calyx.audit.run import report_run
+from calyx.client.ledger import Ledger
+from calyx.shared.errors import ConfigError, ModelError, RunError, UsageError
+from calyx.simulations import run
+from calyx.simulations.claim import check_length, claimed, owned
+from calyx.simulations.run_identity import FILE_NAME, RunIdentity, identity_of
 
 SMALL = (
     "training.rounds=3",
@@ -126,7 +126,7 @@ def test_runs_that_begin_in_the_same_second_get_folders_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("simulations.claim.default_place", lambda name: Path("runs") / name)
+    monkeypatch.setattr("calyx.simulations.claim.default_place", lambda name: Path("runs") / name)
     with claimed(None, "one") as first, claimed(None, "one") as second:
         assert (first, second) == (Path("runs/one"), Path("runs/one-2"))
 
@@ -183,7 +183,7 @@ def started(out: Path, keys: Path) -> subprocess.Popen[str]:
     """A sealed run in a process of its own, in its first rounds."""
     flags = [word for setting in LONG for word in ("--set", setting)]
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "cli.main", "simulate", "--out", str(out), *flags],
+        [sys.executable, "-P", "-m", "calyx.cli.main", "simulate", "--out", str(out), *flags],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -205,7 +205,16 @@ def test_a_second_run_in_the_folder_is_refused_and_no_key_outlives_the_first(
     first = started(out, keys)
     try:
         assert list(keys.rglob("*.key"))
-        second = [sys.executable, "-P", "-m", "cli.main", "simulate", "--resume", "--out", str(out)]
+        second = [
+            sys.executable,
+            "-P",
+            "-m",
+            "calyx.cli.main",
+            "simulate",
+            "--resume",
+            "--out",
+            str(out),
+        ]
         done = subprocess.run(second, capture_output=True, text=True, check=False)
         assert done.returncode == 2
         assert len(done.stderr.splitlines()) == 1 and "another calyx command" in done.stderr

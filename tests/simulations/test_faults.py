@@ -16,18 +16,18 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from safetensors.numpy import load_file
 
-from client.app import app as real_client
-from server.federation import Federation
-from server.run_settings import RunSettings
-from shared.config import Config
-from shared.config.load import to_run_config
-from shared.errors import PolicyViolation, RoundError
-from shared.protocol.arrays import to_record
-from shared.protocol.refusals import error_reply
-from simulations.grid import InProcessExecutor, LocalGrid, client_contexts
-from simulations.presets import resolve
-from simulations.run import partition_of
-from simulations.run_folder import RunFolder
+from calyx.client.app import app as real_client
+from calyx.server.federation import Federation
+from calyx.server.run_settings import RunSettings
+from calyx.shared.config import Config
+from calyx.shared.config.load import to_run_config
+from calyx.shared.errors import PolicyViolation, RoundError
+from calyx.shared.protocol.arrays import to_record
+from calyx.shared.protocol.refusals import error_reply
+from calyx.simulations.grid import InProcessExecutor, LocalGrid, client_contexts
+from calyx.simulations.presets import resolve
+from calyx.simulations.run import partition_of
+from calyx.simulations.run_folder import RunFolder
 
 Answer = Callable[[Message, Message], Message]
 SETTINGS = (

@@ -13,11 +13,11 @@ import pytest
 from flwr.app import Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from server.exchange import exchange
-from shared.errors import RunError
-from shared.protocol.arrays import to_record
-from simulations.grid import Executor, InProcessExecutor, LocalGrid, Settings, client_contexts
-from simulations.pool import WorkerPool, decode, encode
+from calyx.server.exchange import exchange
+from calyx.shared.errors import RunError
+from calyx.shared.protocol.arrays import to_record
+from calyx.simulations.grid import Executor, InProcessExecutor, LocalGrid, Settings, client_contexts
+from calyx.simulations.pool import WorkerPool, decode, encode
 
 NODES: dict[int, Settings] = {2 + i: {"partition-id": i} for i in range(4)}
 
@@ -171,7 +171,7 @@ def test_workers_do_not_import_from_the_folder_the_user_is_in(
     (trap / "app.py").write_text("raise RuntimeError('the wrong client was imported')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
-    pool = WorkerPool(1, "client.app:app", NODES, {})
+    pool = WorkerPool(1, "calyx.client.app:app", NODES, {})
     try:
         pool.wait_until_ready()
     finally:

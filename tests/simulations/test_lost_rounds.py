@@ -12,21 +12,20 @@ import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
-import client.round
-import client.sealing
-import shared.models.tryout
-from client.ledger import Budget, Ledger
-from client.sealing import SealingState
-from shared.config import Config
-from shared.encryption import PublicSealer, SealingParameters, pack
-from shared.errors import RoundError
-from shared.protocol.receipts import Receipt, fresh_nonce
-from shared.protocol.sealing import sealed_reply
-from simulations import run
-from simulations.presets import resolve
-from simulations.run_folder import RunFolder
-
-from .test_sealed import federate, with_record
+import calyx.client.round as client_round
+import calyx.client.sealing as client_sealing
+import calyx.shared.models.tryout as tryout
+from calyx.client.ledger import Budget, Ledger
+from calyx.client.sealing import SealingState
+from calyx.shared.config import Config
+from calyx.shared.encryption import PublicSealer, SealingParameters, pack
+from calyx.shared.errors import RoundError
+from calyx.shared.protocol.receipts import Receipt, fresh_nonce
+from calyx.shared.protocol.sealing import sealed_reply
+from calyx.simulations import run
+from calyx.simulations.presets import resolve
+from calyx.simulations.run_folder import RunFolder
+from tests.simulations.test_sealed import federate, with_record
 
 ROUNDS, CLIENTS = 6, 4
 CONFIG = resolve(
@@ -76,12 +75,12 @@ def test_nonce_of_another_client_is_rejected(tmp_path: Path) -> None:
         seen.append(json.loads(str(honest.content["sealed"]["receipt"]))["nonce"])  # type: ignore[index]
         return honest
 
-    real_nonce = client.sealing.fresh_nonce
+    real_nonce = client_sealing.fresh_nonce
     config = CONFIG.model_copy(
         update={"training": CONFIG.training.model_copy(update={"rounds": 1})}
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(client.sealing, "fresh_nonce", lambda: seen[0] if seen else real_nonce())
+        patch.setattr(client_sealing, "fresh_nonce", lambda: seen[0] if seen else real_nonce())
         (only,), _, _ = federate(config, tmp_path, {0: note})
     assert [n["client"] for n in only["rejected"]] == ["1", "2", "3"]
     assert all("nonce" in n["reason"] for n in only["rejected"])
@@ -98,7 +97,7 @@ def out_of_range(monkeypatch: pytest.MonkeyPatch) -> None:
         values, number, terms = arguments
         name, expected = terms.run, terms.parameters
         admission, context = self._admitted(name)[:2]
-        identity = client.sealing.ContributorIdentity.load(self.identity_path)
+        identity = client_sealing.ContributorIdentity.load(self.identity_path)
         tags = admission.open(identity.sealing, self.authority_key, context)
         slots, nonce = pack(values, expected), fresh_nonce()
         slots[-1, -2] += 2 ** (expected.field_bits * (expected.fields_per_slot - 1))
@@ -128,7 +127,7 @@ Poison = Callable[[int], bool]
 def poison(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Poison], None]]:
     """Client 3 uses all of its fields, in some of the rounds, against what the others send."""
     when: list[Poison] = []
-    honest, honest_train = client.round.integers_to_seal, client.round.train_round
+    honest, honest_train = client_round.integers_to_seal, client_round.train_round
     playing = {"client": ""}
 
     def train(content: RecordDict, config: Config, node: Any) -> RecordDict:
@@ -143,8 +142,8 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Poison], None]
             values = np.where(values < 0, parameters.value_bound, -parameters.value_bound)
         return values, parameters
 
-    monkeypatch.setattr(client.round, "train_round", train)
-    monkeypatch.setattr(client.round, "integers_to_seal", integers)
+    monkeypatch.setattr(client_round, "train_round", train)
+    monkeypatch.setattr(client_round, "integers_to_seal", integers)
     yield when.append
 
 
@@ -174,8 +173,8 @@ def test_run_stops_after_three_poisoned_sums(
 
 def spend(folder: Path, number: int, charges: int) -> None:
     """Another run has used up a part of a client's budget."""
-    from client.node import Node
-    from shared.privacy.accounting import PrivacyEvent
+    from calyx.client.node import Node
+    from calyx.shared.privacy.accounting import PrivacyEvent
 
     run_folder = RunFolder(folder)
     node = Node.from_settings(
@@ -198,7 +197,7 @@ def spend(folder: Path, number: int, charges: int) -> None:
 
 
 def prepared(folder: Path) -> None:
-    from simulations.run import partition_of
+    from calyx.simulations.run import partition_of
 
     RunFolder(folder).prepare(CONFIG, partition_of(CONFIG))
 
@@ -241,7 +240,7 @@ def test_model_that_cannot_be_trained_privately_ends_the_run_before_any_charge(
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     # As if the server's operator had not tried it, or had other code.
-    monkeypatch.setattr(shared.models.tryout, "try_model", lambda *_: None)
+    monkeypatch.setattr(tryout, "try_model", lambda *_: None)
     settings = [
         "model.name=mixing_in_simulation:make",
         "federation.clients=3",

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from client.ledger import Ledger
-from shared.config.load import build, from_toml
-from shared.errors import ConfigError
-from simulations import run
+from calyx.client.ledger import Ledger
+from calyx.shared.config.load import build, from_toml
+from calyx.shared.errors import ConfigError
+from calyx.simulations import run
 
 SMALL = (
     "training.rounds=3",

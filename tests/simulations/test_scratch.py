@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from simulations.scratch import scratch_folder
+from calyx.simulations.scratch import scratch_folder
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def test_what_a_killed_process_left_goes_with_the_next_and_what_is_in_use_stays(
     tmp_path: Path,
 ) -> None:
     script = (
-        "import os, tempfile\nfrom simulations.scratch import scratch_folder\n"
+        "import os, tempfile\nfrom calyx.simulations.scratch import scratch_folder\n"
         f"tempfile.tempdir = {str(tmp_path)!r}\n"
         "with scratch_folder('keys-') as folder:\n"
         "    (folder / 'client-0.key').write_bytes(b'secret')\n    os.kill(os.getpid(), 9)\n"

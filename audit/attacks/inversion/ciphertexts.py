@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.encryption import PublicSealer, SealingParameters, pack
-from shared.encryption.wire import open_public_context, read_chunk
+from calyx.shared.encryption import PublicSealer, SealingParameters, pack
+from calyx.shared.encryption.wire import open_public_context, read_chunk
 
 Floats = NDArray[np.float64]
 

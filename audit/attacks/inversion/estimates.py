@@ -6,16 +6,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from audit.attacks.inversion.ciphertexts import PublicKeyHolder
-from audit.attacks.inversion.federation import Played
-from audit.views import client_name, released_integers, restored_sum
-from client.dp_sgd import clipped_gradient_sum
-from client.node import Node
-from client.sealing import integers_to_seal
-from shared.models.vector import to_vector
-from shared.protocol.arrays import weights_of
-from shared.protocol.messages import TrainInstruction
-from shared.protocol.sealing import SealingOffer, read_sealed_reply
+from calyx.audit.attacks.inversion.ciphertexts import PublicKeyHolder
+from calyx.audit.attacks.inversion.federation import Played
+from calyx.audit.views import client_name, released_integers, restored_sum
+from calyx.client.dp_sgd import clipped_gradient_sum
+from calyx.client.node import Node
+from calyx.client.sealing import integers_to_seal
+from calyx.shared.models.vector import to_vector
+from calyx.shared.protocol.arrays import weights_of
+from calyx.shared.protocol.messages import TrainInstruction
+from calyx.shared.protocol.sealing import SealingOffer, read_sealed_reply
 
 Vector = NDArray[np.float64]
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from audit.attacks.inversion.search import Tick, by_lbfgs
+from calyx.audit.attacks.inversion.search import Tick, by_lbfgs
 
 
 def invert_training(

@@ -19,18 +19,18 @@ from numpy.typing import NDArray
 from safetensors.numpy import load
 from torch import nn
 
-from audit.twin import Watching, twin
-from audit.views import Capture, client_name
-from shared.config import Config
-from shared.config.load import build, unflatten
-from shared.data import Dataset, load_split
-from shared.data.digits import read_digits
-from shared.models import build_model
-from shared.privacy.accounting import PrivacyEvent, spent
-from shared.privacy.plan import PrivacyPlan
-from shared.protocol.arrays import Weights, load_weights, read_record, weights_of
-from shared.protocol.messages import TrainInstruction, read_arrays
-from simulations.run import partition_of
+from calyx.audit.twin import Watching, twin
+from calyx.audit.views import Capture, client_name
+from calyx.shared.config import Config
+from calyx.shared.config.load import build, unflatten
+from calyx.shared.data import Dataset, load_split
+from calyx.shared.data.digits import read_digits
+from calyx.shared.models import build_model
+from calyx.shared.privacy.accounting import PrivacyEvent, spent
+from calyx.shared.privacy.plan import PrivacyPlan
+from calyx.shared.protocol.arrays import Weights, load_weights, read_record, weights_of
+from calyx.shared.protocol.messages import TrainInstruction, read_arrays
+from calyx.simulations.run import partition_of
 
 SIDE = 28
 MOST_CLIENTS = 10

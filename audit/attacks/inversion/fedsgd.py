@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from audit.attacks.inversion.search import Distance, Tick, by_adam, by_lbfgs
+from calyx.audit.attacks.inversion.search import Distance, Tick, by_adam, by_lbfgs
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audit.attacks.inversion.federation import SIDE, Reference, reference
-from audit.attacks.inversion.quality import match
-from audit.attacks.inversion.rung import (
+from calyx.audit.attacks.inversion.federation import SIDE, Reference, reference
+from calyx.audit.attacks.inversion.quality import match
+from calyx.audit.attacks.inversion.rung import (
     Federations,
     Rung,
     from_ciphertext,
@@ -30,8 +30,8 @@ from audit.attacks.inversion.rung import (
     from_two_models,
     from_update,
 )
-from audit.evidence import EvidenceStore
-from simulations.run_folder import RunFolder
+from calyx.audit.evidence import EvidenceStore
+from calyx.simulations.run_folder import RunFolder
 
 Progress = Callable[[str, float], None]
 

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from audit.attacks.inversion import closed_form, fedavg
-from audit.attacks.inversion.ciphertexts import correlation
-from audit.attacks.inversion.estimates import (
+from calyx.audit.attacks.inversion import closed_form, fedavg
+from calyx.audit.attacks.inversion.ciphertexts import correlation
+from calyx.audit.attacks.inversion.estimates import (
     as_gradient,
     contribution,
     mean_gradient,
     sealed_upload,
     update_in_clear,
 )
-from audit.attacks.inversion.federation import (
+from calyx.audit.attacks.inversion.federation import (
     SIDE,
     Played,
     Reference,
@@ -28,21 +28,26 @@ from audit.attacks.inversion.federation import (
     play,
     sealed,
 )
-from audit.attacks.inversion.fedsgd import Observed, gradient_of, invert_piecewise, invert_smooth
-from audit.attacks.inversion.search import Tick
-from audit.views import client_name, restored_sum
-from client.sealing import integers_to_seal
-from shared.models.vector import to_vector
-from shared.privacy.noise import SystemNoise
-from shared.protocol.arrays import weights_of
+from calyx.audit.attacks.inversion.fedsgd import (
+    Observed,
+    gradient_of,
+    invert_piecewise,
+    invert_smooth,
+)
+from calyx.audit.attacks.inversion.search import Tick
+from calyx.audit.views import client_name, restored_sum
+from calyx.client.sealing import integers_to_seal
+from calyx.shared.models.vector import to_vector
+from calyx.shared.privacy.noise import SystemNoise
+from calyx.shared.protocol.arrays import weights_of
 
 LOCAL_STEPS, LOCAL_RECORDS, LOCAL_RATE = 3, 2, 0.1
 CANDIDATES = 10
 _SEED = 1
 
 _MODELS = {
-    "smooth": "audit.attacks.inversion.networks:smooth",
-    "fully_connected": "audit.attacks.inversion.networks:fully_connected",
+    "smooth": "calyx.audit.attacks.inversion.networks:smooth",
+    "fully_connected": "calyx.audit.attacks.inversion.networks:fully_connected",
     "cnn": "cnn",
 }
 

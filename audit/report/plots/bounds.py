@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from audit.findings.guarantee import GuaranteeSection
-from audit.report.plots.drawing import GREEN, MUTED, RED, Plot, figure
-from audit.report.section import LowerBound
-from shared.privacy.epsilon_text import epsilon_text, lower_bound_text
+from calyx.audit.findings.guarantee import GuaranteeSection
+from calyx.audit.report.plots.drawing import GREEN, MUTED, RED, Plot, figure
+from calyx.audit.report.section import LowerBound
+from calyx.shared.privacy.epsilon_text import epsilon_text, lower_bound_text
 
 
 def bounds_against_guarantee(bounds: Sequence[LowerBound], found: GuaranteeSection) -> Plot | None:

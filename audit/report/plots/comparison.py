@@ -6,9 +6,9 @@ from typing import Any
 
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from audit.report.comparison import Comparison
-from audit.report.plots.drawing import MUTED, SERIES, Plot, figure
-from shared.privacy.epsilon_text import epsilon_text
+from calyx.audit.report.comparison import Comparison
+from calyx.audit.report.plots.drawing import MUTED, SERIES, Plot, figure
+from calyx.shared.privacy.epsilon_text import epsilon_text
 
 
 def accuracy_against_epsilon(comparison: Comparison) -> Plot | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from matplotlib.ticker import MaxNLocator
 
-from audit.findings.guarantee import GuaranteeSection
-from audit.report.plots.drawing import GREEN, INK, MUTED, RED, SERIES, Plot, figure
-from shared.privacy.epsilon_text import delta_text, epsilon_text, promise_text
+from calyx.audit.findings.guarantee import GuaranteeSection
+from calyx.audit.report.plots.drawing import GREEN, INK, MUTED, RED, SERIES, Plot, figure
+from calyx.shared.privacy.epsilon_text import delta_text, epsilon_text, promise_text
 
 _MAX_LINES = 12
 

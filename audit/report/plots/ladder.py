@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from audit.findings.inversion import InversionSection
-from audit.report.plots.drawing import GREEN, INK, RED, Plot, figure
+from calyx.audit.findings.inversion import InversionSection
+from calyx.audit.report.plots.drawing import GREEN, INK, RED, Plot, figure
 
 
 def ladder(found: InversionSection) -> Plot | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from audit.findings.guarantee import CurvePoint, worst_power
-from audit.findings.roc import RocPoint
-from audit.report.plots.drawing import MUTED, RED, SERIES, Plot, figure
+from calyx.audit.findings.guarantee import CurvePoint, worst_power
+from calyx.audit.findings.roc import RocPoint
+from calyx.audit.report.plots.drawing import MUTED, RED, SERIES, Plot, figure
 
 
 @dataclass(frozen=True)

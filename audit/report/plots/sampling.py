@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from audit.findings.sampling import SamplingSection
-from audit.report.plots.drawing import LEAF, Plot, figure
+from calyx.audit.findings.sampling import SamplingSection
+from calyx.audit.report.plots.drawing import LEAF, Plot, figure
 
 
 def batch_sizes(found: SamplingSection) -> Plot | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from matplotlib.ticker import MaxNLocator
 
-from audit.findings.utility import UtilitySection
-from audit.report.plots.drawing import GREEN, LEAF, MUTED, Plot, figure
+from calyx.audit.findings.utility import UtilitySection
+from calyx.audit.report.plots.drawing import GREEN, LEAF, MUTED, Plot, figure
 
 
 def accuracy_over_rounds(found: UtilitySection) -> Plot | None:

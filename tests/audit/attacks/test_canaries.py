@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audit.attacks import canaries
-from audit.attacks.canaries import COMMITMENT, NAME, commitment
-from audit.audited_run import AuditedRun
-from audit.bounds.scores import likelihood_scores
-from audit.evidence import EvidenceStore
-from audit.findings import canaries as finding
-from audit.findings import canary_checks
-from shared.errors import EvidenceError, UsageError
-from simulations import run
-from simulations.run_folder import RunFolder
+from calyx.audit.attacks import canaries
+from calyx.audit.attacks.canaries import COMMITMENT, NAME, commitment
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.bounds.scores import likelihood_scores
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.findings import canaries as finding
+from calyx.audit.findings import canary_checks
+from calyx.shared.errors import EvidenceError, UsageError
+from calyx.simulations import run
+from calyx.simulations.run_folder import RunFolder
 
 SMALL = (
     "training.rounds=4",

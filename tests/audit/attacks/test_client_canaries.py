@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audit.attacks import canaries
-from audit.attacks.client_canaries import NAME
-from audit.audited_run import AuditedRun
-from audit.evidence import EvidenceStore
-from audit.findings import canaries as finding
-from audit.findings.client_canaries import ClientCanarySection
-from audit.report.build import build
-from audit.report.html import to_html
-from shared.errors import UsageError
-from simulations import run
-from simulations.run_folder import RunFolder
+from calyx.audit.attacks import canaries
+from calyx.audit.attacks.client_canaries import NAME
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.findings import canaries as finding
+from calyx.audit.findings.client_canaries import ClientCanarySection
+from calyx.audit.report.build import build
+from calyx.audit.report.html import to_html
+from calyx.shared.errors import UsageError
+from calyx.simulations import run
+from calyx.simulations.run_folder import RunFolder
 
 CENTRAL = (
     "training.rounds=3",

@@ -7,15 +7,20 @@ import pytest
 import torch
 from torch import nn
 
-from audit.attacks.inversion import closed_form, fedavg, labels
-from audit.attacks.inversion.fedsgd import Observed, gradient_of, invert_piecewise, invert_smooth
-from audit.attacks.inversion.networks import FullyConnected, SmoothNet
-from audit.attacks.inversion.quality import match, psnr
-from shared.data.digits import read_digits
-from shared.models.attention import AttentionEncoder
-from shared.models.cnn import Cnn
-from shared.models.lstm import Lstm
-from shared.models.seeding import torch_seeded
+from calyx.audit.attacks.inversion import closed_form, fedavg, labels
+from calyx.audit.attacks.inversion.fedsgd import (
+    Observed,
+    gradient_of,
+    invert_piecewise,
+    invert_smooth,
+)
+from calyx.audit.attacks.inversion.networks import FullyConnected, SmoothNet
+from calyx.audit.attacks.inversion.quality import match, psnr
+from calyx.shared.data.digits import read_digits
+from calyx.shared.models.attention import AttentionEncoder
+from calyx.shared.models.cnn import Cnn
+from calyx.shared.models.lstm import Lstm
+from calyx.shared.models.seeding import torch_seeded
 
 SHAPE = (1, 8, 8)
 

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audit.attacks.inversion import ladder
-from audit.attacks.inversion.estimates import contribution
-from audit.attacks.inversion.federation import DELTA, Reference, play, reference, sealed
-from audit.attacks.inversion.ladder import climb
-from audit.audited_run import AuditedRun
-from audit.evidence import EvidenceStore
-from audit.findings import inversion
-from audit.findings.inversion import InversionSection, Rung
-from audit.views import released_integers
-from simulations.presets import resolve
+from calyx.audit.attacks.inversion import ladder
+from calyx.audit.attacks.inversion.estimates import contribution
+from calyx.audit.attacks.inversion.federation import DELTA, Reference, play, reference, sealed
+from calyx.audit.attacks.inversion.ladder import climb
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.findings import inversion
+from calyx.audit.findings.inversion import InversionSection, Rung
+from calyx.audit.views import released_integers
+from calyx.simulations.presets import resolve
 
 CLIMBED = (
     "plain-closed-form",

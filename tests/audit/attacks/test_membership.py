@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audit.attacks import lira, membership, rmia
-from audit.attacks.membership import complementary_halves
-from audit.audited_run import AuditedRun
-from audit.evidence import Arrays, EvidenceStore
-from audit.findings import membership as finding
-from audit.findings.membership import SCORES
-from shared.errors import UsageError
-from simulations import run
-from simulations.run_folder import RunFolder
+from calyx.audit.attacks import lira, membership, rmia
+from calyx.audit.attacks.membership import complementary_halves
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.evidence import Arrays, EvidenceStore
+from calyx.audit.findings import membership as finding
+from calyx.audit.findings.membership import SCORES
+from calyx.shared.errors import UsageError
+from calyx.simulations import run
+from calyx.simulations.run_folder import RunFolder
 
 SMALL = (
     "federation.clients=2",

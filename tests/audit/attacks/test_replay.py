@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from audit.attacks import replay as attack
-from audit.audited_run import AuditedRun
-from audit.evidence import EvidenceStore
-from audit.findings import replay
-from audit.report.build import build
-from audit.run import audit_run
-from audit.verify import verify
-from client.ledger import Budget, Ledger
-from shared.privacy.skellam_mechanism import SkellamMechanism
-from simulations import run
-from simulations.run_folder import RunFolder
+from calyx.audit.attacks import replay as attack
+from calyx.audit.audited_run import AuditedRun
+from calyx.audit.evidence import EvidenceStore
+from calyx.audit.findings import replay
+from calyx.audit.report.build import build
+from calyx.audit.run import audit_run
+from calyx.audit.verify import verify
+from calyx.client.ledger import Budget, Ledger
+from calyx.shared.privacy.skellam_mechanism import SkellamMechanism
+from calyx.simulations import run
+from calyx.simulations.run_folder import RunFolder
 
 SETTINGS = (
     "federation.clients=3",

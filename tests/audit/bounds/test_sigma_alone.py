@@ -8,7 +8,7 @@ import pytest
 from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
 from dp_accounting.pld import PLDAccountant
 
-from audit.bounds.sigma_alone import Steps, least_epsilon
+from calyx.audit.bounds.sigma_alone import Steps, least_epsilon
 
 
 def by_accountant(steps: list[Steps], delta: float) -> float:

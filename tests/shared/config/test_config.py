@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.config import Config
-from shared.config.load import (
+from calyx.shared.config import Config
+from calyx.shared.config.load import (
     all_keys,
     build,
     digest,
@@ -23,7 +23,7 @@ from shared.config.load import (
     to_toml,
     unflatten,
 )
-from shared.errors import ConfigError, Fault
+from calyx.shared.errors import ConfigError, Fault
 
 SETTINGS = [
     "seed=7",

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.data import Dataset
+from calyx.shared.data import Dataset
 
 IdxWriter = Callable[..., Path]
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shared.data import Dataset, Split
-from shared.errors import DataError
+from calyx.shared.data import Dataset, Split
+from calyx.shared.errors import DataError
 
 
 def made(

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from shared.config.schema import DataConfig
-from shared.data import load_folder, load_split, partition
-from shared.data.hub import offline
-from shared.errors import DataError
+from calyx.shared.config.schema import DataConfig
+from calyx.shared.data import load_folder, load_split, partition
+from calyx.shared.data.hub import offline
+from calyx.shared.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("no_network")
 

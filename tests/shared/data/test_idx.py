@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from shared.config.schema import DataConfig
-from shared.data import load_folder, load_split
-from shared.data.idx import read_idx, read_idx_file
-from shared.errors import DataError
+from calyx.shared.config.schema import DataConfig
+from calyx.shared.data import load_folder, load_split
+from calyx.shared.data.idx import read_idx, read_idx_file
+from calyx.shared.errors import DataError
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shared.config.schema import DataConfig
-from shared.data import Dataset, load_folder, load_split
-from shared.data.holdout import hold_out
-from shared.errors import DataError
+from calyx.shared.config.schema import DataConfig
+from calyx.shared.data import Dataset, load_folder, load_split
+from calyx.shared.data.holdout import hold_out
+from calyx.shared.errors import DataError
 
 
 def test_digits_are_held_out_evenly_from_all_classes() -> None:

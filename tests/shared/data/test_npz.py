@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.config.schema import DataConfig
-from shared.data import load_folder, load_split
-from shared.data.npz import read_npz
-from shared.errors import DataError
+from calyx.shared.config.schema import DataConfig
+from calyx.shared.data import load_folder, load_split
+from calyx.shared.data.npz import read_npz
+from calyx.shared.errors import DataError
 
 X = np.random.default_rng(0).integers(0, 256, (20, 4, 4), dtype=np.uint8)
 Y = np.arange(20) % 4

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.config.schema import DataConfig
-from shared.data import Dataset, partition
-from shared.errors import DataError
+from calyx.shared.config.schema import DataConfig
+from calyx.shared.data import Dataset, partition
+from calyx.shared.errors import DataError
 
 ARTIFICIAL = ("iid", "dirichlet", "shards")
 

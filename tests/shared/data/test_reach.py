@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.config.schema import DataConfig
-from shared.data import Dataset, load_folder, load_split, partition
+from calyx.shared.config.schema import DataConfig
+from calyx.shared.data import Dataset, load_folder, load_split, partition
 
 
 def test_the_guard_of_these_tests_sees_a_connection(no_network: list[str]) -> None:
@@ -44,7 +44,7 @@ def test_no_partition_opens_a_connection(labelled: Dataset, kind: str) -> None:
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
     program = (
-        "import shared.data, sys; "
+        "import calyx.shared.data, sys; "
         "print(sorted({m.partition('.')[0] for m in sys.modules} & "
         "{'sklearn', 'scipy', 'datasets', 'flwr_datasets', 'pandas', 'pyarrow', 'torch', "
         "'pydantic', 'flwr', 'PIL'}))"

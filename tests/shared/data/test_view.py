@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shared.data import Dataset
-from shared.data.view import as_view
-from shared.errors import DataError
+from calyx.shared.data import Dataset
+from calyx.shared.data.view import as_view
+from calyx.shared.errors import DataError
 
 
 def records(*shape: int) -> Dataset:

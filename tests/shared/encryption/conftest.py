@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tenseal as ts
 
-from shared.encryption import SealingParameters
-from shared.encryption.plain import read_plain_sum
-from shared.encryption.wire import export_public_context, read_chunk
+from calyx.shared.encryption import SealingParameters
+from calyx.shared.encryption.plain import read_plain_sum
+from calyx.shared.encryption.wire import export_public_context, read_chunk
 
 
 @dataclass(frozen=True)

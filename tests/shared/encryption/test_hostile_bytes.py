@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import tenseal as ts
 
-from shared.encryption import (
+from calyx.shared.encryption import (
     Aggregator,
     PublicSealer,
     context_hash,
     derive_parameters,
     unpack_sum,
 )
-from shared.encryption.wire import export_public_context, open_public_context
-from shared.errors import EncryptionError
+from calyx.shared.encryption.wire import export_public_context, open_public_context
+from calyx.shared.errors import EncryptionError
 
 
 @pytest.fixture(params=["bfv", "ckks"])
@@ -206,9 +206,9 @@ FUZZ = """
     from dataclasses import replace
     import numpy as np
     import tenseal as ts
-    from shared.encryption import Aggregator, PublicSealer, derive_parameters, unpack_sum
-    from shared.encryption.wire import export_public_context, read_chunk
-    from shared.errors import EncryptionError
+    from calyx.shared.encryption import Aggregator, PublicSealer, derive_parameters, unpack_sum
+    from calyx.shared.encryption.wire import export_public_context, read_chunk
+    from calyx.shared.errors import EncryptionError
 
     p = derive_parameters(scheme="bfv", contributors=3, value_bound=100, length=3000)
     context = ts.context(

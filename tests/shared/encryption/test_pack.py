@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.encryption import derive_parameters, largest_value_bound, pack, unpack_sum
-from shared.errors import EncryptionError
+from calyx.shared.encryption import derive_parameters, largest_value_bound, pack, unpack_sum
+from calyx.shared.errors import EncryptionError
 
 
 @st.composite

@@ -14,7 +14,7 @@ import tenseal as ts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.encryption import (
+from calyx.shared.encryption import (
     Aggregator,
     PublicSealer,
     SealingParameters,
@@ -24,7 +24,7 @@ from shared.encryption import (
     unpack_sum,
     value_bound_of_bits,
 )
-from shared.errors import EncryptionError
+from calyx.shared.errors import EncryptionError
 
 CNN_LENGTH = 421_642
 
@@ -210,7 +210,7 @@ def test_ckks_error_at_the_widest_field_stays_below_the_documented_bound(keys, c
 
 
 def test_runs_without_sealing_do_not_load_tenseal():
-    code = "import sys, shared.encryption; sys.exit('tenseal' in sys.modules)"
+    code = "import sys, calyx.shared.encryption; sys.exit('tenseal' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from shared.encryption.quantise import (
+from calyx.shared.encryption.quantise import (
     Grid,
     bounded_rounding,
     clipped,
     contribution,
     dithered_rounding,
 )
-from shared.errors import EncryptionError
+from calyx.shared.errors import EncryptionError
 
 vectors = arrays(np.float64, st.integers(1, 30), elements=st.floats(-1e6, 1e6, allow_nan=False))
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.encryption import (
+from calyx.shared.encryption import (
     Aggregator,
     PublicSealer,
     SealedVector,
@@ -18,7 +18,7 @@ from shared.encryption import (
     unpack_sum,
     value_bound_of_bits,
 )
-from shared.errors import EncryptionError
+from calyx.shared.errors import EncryptionError
 
 # One property, three schemes: hypothesis sees one test run by three classes.
 FEW = settings(

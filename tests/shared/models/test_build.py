@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from shared.config.schema import ModelConfig
-from shared.errors import ModelError
-from shared.models import build_model
-from shared.models.attention import sinusoidal_positions
-from shared.models.lstm import SequenceLSTM
+from calyx.shared.config.schema import ModelConfig
+from calyx.shared.errors import ModelError
+from calyx.shared.models import build_model
+from calyx.shared.models.attention import sinusoidal_positions
+from calyx.shared.models.lstm import SequenceLSTM
 
 CONFIGS = [
     (ModelConfig(name="cnn"), (1, 8, 8)),

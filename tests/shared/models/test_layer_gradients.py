@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from shared.models.ghost_lstm import lstm_gradients
-from shared.models.layer_gradients import (
+from calyx.shared.models.ghost_lstm import lstm_gradients
+from calyx.shared.models.layer_gradients import (
     LayerGradients,
     OuterProducts,
     convolution_gradients,
     linear_gradients,
 )
-from shared.models.lstm import SequenceLSTM
+from calyx.shared.models.lstm import SequenceLSTM
 
 sizes = st.integers(1, 6)
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from shared.config.schema import TrainingConfig
-from shared.models import make_optimizer
+from calyx.shared.config.schema import TrainingConfig
+from calyx.shared.models import make_optimizer
 
 
 def _step(config: TrainingConfig, steps: int) -> float:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from shared.config.schema import ModelConfig
-from shared.errors import ModelError
-from shared.models import build_model, check_private
-from shared.models.build import BUILT_IN
-from shared.models.lstm import SequenceLSTM
-from shared.models.private import try_private
+from calyx.shared.config.schema import ModelConfig
+from calyx.shared.errors import ModelError
+from calyx.shared.models import build_model, check_private
+from calyx.shared.models.build import BUILT_IN
+from calyx.shared.models.lstm import SequenceLSTM
+from calyx.shared.models.private import try_private
 
 
 @pytest.mark.parametrize(
@@ -228,8 +228,8 @@ def test_the_replacement_for_pytorchs_lstm_is_accepted() -> None:
 
 def test_opacus_loads_only_when_needed_and_leaves_logging_alone() -> None:
     program = (
-        "import logging, sys, torch, shared.models\n"
-        "from shared.models import check_private\n"
+        "import logging, sys, torch, calyx.shared.models\n"
+        "from calyx.shared.models import check_private\n"
         "assert 'opacus' not in sys.modules\n"
         "check_private(torch.nn.Linear(2, 2))\n"
         "assert 'opacus' in sys.modules\n"

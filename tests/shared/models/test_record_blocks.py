@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from shared.models.record_blocks import (
+from calyx.shared.models.record_blocks import (
     RecordBlocks,
     filled_up,
     full_blocks,

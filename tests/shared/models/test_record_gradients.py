@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from shared.config.schema import ModelConfig
-from shared.errors import ModelError
-from shared.models import build_model
-from shared.models.record_gradients import watched
+from calyx.shared.config.schema import ModelConfig
+from calyx.shared.errors import ModelError
+from calyx.shared.models import build_model
+from calyx.shared.models.record_gradients import watched
 
 Sums = dict[nn.Parameter, torch.Tensor]
 Clipped = Callable[[nn.Module, torch.Tensor, torch.Tensor, float], Sums]
@@ -163,7 +163,7 @@ def test_clipped_sums_are_those_of_opacus_itself(name: str, mode: str) -> None:
     from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
     from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 
-    import shared.models.opacus_bridge  # noqa: F401  (registers SequenceLSTM with Opacus)
+    import calyx.shared.models.opacus_bridge  # noqa: F401  (registers SequenceLSTM with Opacus)
 
     x, y = records(name)
     model, clip_norm = make(name), 0.5

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from shared.config import Config
-from shared.config.load import build, from_settings
-from shared.errors import ModelError
-from shared.models.tryout import torch_device, try_model
+from calyx.shared.config import Config
+from calyx.shared.config.load import build, from_settings
+from calyx.shared.errors import ModelError
+from calyx.shared.models.tryout import torch_device, try_model
 
 SHAPE, CLASSES = (1, 8, 8), 10
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from shared.errors import PrivacyError
-from shared.privacy.accounting import PrivacyEvent, Spent, spent, within
+from calyx.shared.errors import PrivacyError
+from calyx.shared.privacy.accounting import PrivacyEvent, Spent, spent, within
 
 FLOWER_EXAMPLE_ROUND = PrivacyEvent("gaussian", "record", 1.0, "poisson", 32 / 4000, 125)
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from shared.errors import PrivacyError
-from shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise, seeded_key
+from calyx.shared.errors import PrivacyError
+from calyx.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise, seeded_key
 
 # Statistical tests on system noise differ from run to run: each raises a false alarm with at
 # most this probability.

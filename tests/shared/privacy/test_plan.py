@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.config import Config
-from shared.config.load import build, from_settings
-from shared.errors import ConfigError, PrivacyError
-from shared.privacy.accounting import PrivacyEvent, spent
-from shared.privacy.plan import PrivacyPlan, SumShape, make_plan
+from calyx.shared.config import Config
+from calyx.shared.config.load import build, from_settings
+from calyx.shared.errors import ConfigError, PrivacyError
+from calyx.shared.privacy.accounting import PrivacyEvent, spent
+from calyx.shared.privacy.plan import PrivacyPlan, SumShape, make_plan
 
 
 def config(*lines: str) -> Config:

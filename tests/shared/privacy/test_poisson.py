@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from shared.errors import PrivacyError
-from shared.privacy.poisson import LARGEST_MEAN, log_probability, poisson, proposal
+from calyx.shared.errors import PrivacyError
+from calyx.shared.privacy.poisson import LARGEST_MEAN, log_probability, poisson, proposal
 
 MEANS = (10.0, 14.875, 33.7, 1000.25, 2.9e5, 5_000_000.7, 1e10)
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.errors import PrivacyError
-from shared.privacy.rotation import Rotation
+from calyx.shared.errors import PrivacyError
+from calyx.shared.privacy.rotation import Rotation
 
 lengths = st.one_of(st.integers(1, 300), st.sampled_from([511, 512, 513, 4095, 4096, 9258]))
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import ive, logsumexp
 
-from shared.errors import PrivacyError
-from shared.privacy.skellam import (
+from calyx.shared.errors import PrivacyError
+from calyx.shared.privacy.skellam import (
     ORDERS,
     amplified,
     conditional_norm_bound,
@@ -221,7 +221,7 @@ def test_the_conditional_bound_lies_between_norm_and_worst_case(c, d):
 
 
 def test_conditional_rounding_succeeds_as_often_as_promised():
-    from shared.encryption.quantise import dithered_rounding
+    from calyx.shared.encryption.quantise import dithered_rounding
 
     # Each draw succeeds with probability at least 1 - e^(-1/2) = 0.39: of 500, at least 130
     # (false alarm below 1e-9).

@@ -9,13 +9,13 @@ from functools import partial
 import numpy as np
 import pytest
 
-from shared.encryption import derive_parameters, largest_value_bound
-from shared.encryption.quantise import Grid, bounded_rounding, clipped, dithered_rounding
-from shared.errors import PrivacyError
-from shared.privacy.accounting import PrivacyEvent, spent
-from shared.privacy.rotation import Rotation
-from shared.privacy.skellam import gaussian_epsilon
-from shared.privacy.skellam_mechanism import (
+from calyx.shared.encryption import derive_parameters, largest_value_bound
+from calyx.shared.encryption.quantise import Grid, bounded_rounding, clipped, dithered_rounding
+from calyx.shared.errors import PrivacyError
+from calyx.shared.privacy.accounting import PrivacyEvent, spent
+from calyx.shared.privacy.rotation import Rotation
+from calyx.shared.privacy.skellam import gaussian_epsilon
+from calyx.shared.privacy.skellam_mechanism import (
     SkellamMechanism,
     calibrate_mechanism,
     fit_mechanism,

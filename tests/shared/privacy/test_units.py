@@ -18,13 +18,13 @@ from scipy.optimize import brentq
 from scipy.special import logsumexp
 from scipy.stats import norm, skellam
 
-from shared.config import Config
-from shared.config.load import build, from_settings
-from shared.errors import PrivacyError
-from shared.privacy.accounting import PrivacyEvent, spent, within
-from shared.privacy.plan import PrivacyPlan, SumShape, make_plan
-from shared.privacy.skellam import ORDERS
-from shared.privacy.skellam_mechanism import SkellamMechanism
+from calyx.shared.config import Config
+from calyx.shared.config.load import build, from_settings
+from calyx.shared.errors import PrivacyError
+from calyx.shared.privacy.accounting import PrivacyEvent, spent, within
+from calyx.shared.privacy.plan import PrivacyPlan, SumShape, make_plan
+from calyx.shared.privacy.skellam import ORDERS
+from calyx.shared.privacy.skellam_mechanism import SkellamMechanism
 
 DELTA = 1e-4
 CLIENT = ("privacy.unit=client", "privacy.epsilon=8")

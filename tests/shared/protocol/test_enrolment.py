@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from shared.errors import EnrolmentError
-from shared.protocol.contributor_keys import ContributorKeys
-from shared.protocol.enrolment import make_request, read_request
+from calyx.shared.errors import EnrolmentError
+from calyx.shared.protocol.contributor_keys import ContributorKeys
+from calyx.shared.protocol.enrolment import make_request, read_request
 
 
 class Keys:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import RunError
-from shared.protocol import flower_internals as flower
-from shared.protocol.message_size import SizeGuard
+from calyx.shared.errors import RunError
+from calyx.shared.protocol import flower_internals as flower
+from calyx.shared.protocol.message_size import SizeGuard
 
 ROOT = Path(__file__).resolve().parents[3]
 IMPORT = r"^\s*(?:from|import)\s+(flwr(?:\.[\w.]+)?)\s"

@@ -11,10 +11,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.errors import ProtocolError
-from shared.protocol import flower_internals as flower
-from shared.protocol.instruction_signature import SIGNED, content_digest, sign, verify
-from simulations.grid import take_identity
+from calyx.shared.errors import ProtocolError
+from calyx.shared.protocol import flower_internals as flower
+from calyx.shared.protocol.instruction_signature import SIGNED, content_digest, sign, verify
+from calyx.simulations.grid import take_identity
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)
 PUBLIC = KEY.public_key().public_bytes_raw()

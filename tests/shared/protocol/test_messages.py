@@ -10,8 +10,8 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
-from shared.config.load import build, from_settings
-from shared.errors import (
+from calyx.shared.config.load import build, from_settings
+from calyx.shared.errors import (
     BudgetExceeded,
     CalyxError,
     ConfigError,
@@ -24,8 +24,8 @@ from shared.errors import (
     ProtocolError,
     RunError,
 )
-from shared.privacy.plan import make_plan
-from shared.protocol.arrays import (
+from calyx.shared.privacy.plan import make_plan
+from calyx.shared.protocol.arrays import (
     LARGEST_WEIGHT,
     digest,
     load_weights,
@@ -33,10 +33,10 @@ from shared.protocol.arrays import (
     to_record,
     weights_of,
 )
-from shared.protocol.identity import code_hash
-from shared.protocol.messages import Introduction, TrainInstruction, read_metrics
-from shared.protocol.refusals import Refusal, error_reply, read_failure
-from simulations.grid import take_identity
+from calyx.shared.protocol.identity import code_hash
+from calyx.shared.protocol.messages import Introduction, TrainInstruction, read_metrics
+from calyx.shared.protocol.refusals import Refusal, error_reply, read_failure
+from calyx.simulations.grid import take_identity
 
 CONFIG = build({})
 PLAN = make_plan(build(from_settings(["privacy.noise=none"])), 100)
@@ -226,8 +226,8 @@ def test_metrics_must_be_finite_numbers() -> None:
 
 def test_code_hash_is_over_the_source_and_imports_nothing() -> None:
     script = (
-        "import sys; from shared.protocol.identity import code_hash; h = code_hash(); "
-        "print(h, 'client.app' in sys.modules)"
+        "import sys; from calyx.shared.protocol.identity import code_hash; h = code_hash(); "
+        "print(h, 'calyx.client.app' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.errors import ProtocolError
-from shared.protocol.names import check_device_name, find_alike
+from calyx.shared.errors import ProtocolError
+from calyx.shared.protocol.names import check_device_name, find_alike
 
 ALLOWED = [
     "clinic-a",

@@ -1,0 +1,42 @@
+"""Privacy-preserving federated learning that people can really run.
+
+>>> from calyx import run
+>>> result = run("digits-cnn", settings={"privacy.epsilon": 3})
+
+The folders of the parties lie at the top of the source tree and are imported from here:
+`calyx.server`, `calyx.client`, `calyx.shared` and so on. Nothing heavy is imported before it is
+used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from calyx.shared.errors import CalyxError as CalyxError
+    from calyx.simulations.run import RunResult as RunResult
+    from calyx.simulations.run import run as run
+
+    __version__: str
+
+__all__ = ["CalyxError", "RunResult", "__version__", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from calyx.shared.protocol.identity import software_version
+
+        return software_version()
+    if name == "CalyxError":
+        from calyx.shared.errors import CalyxError
+
+        return CalyxError
+    if name in ("run", "RunResult"):
+        from calyx.simulations import run as module
+
+        return getattr(module, name)
+    raise AttributeError(f"module 'calyx' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
