@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from calyx.audit.audited_run import AuditedRun
-from calyx.audit.evidence import EvidenceStore
+from calyx.audit.evidence.store import EvidenceStore
+from calyx.audit.finished_run import AuditedRun
 from calyx.audit.report.build import build
 from calyx.audit.report.comparison import Comparison, compared
 from calyx.audit.report.html import comparison_to_html
-from calyx.server.durable import write_atomically
 from calyx.shared.errors import RunError, UsageError
+from calyx.shared.host.atomic_write import write_atomically
 
 
 def compare(run_dirs: Sequence[Path]) -> Comparison:

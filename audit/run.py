@@ -16,15 +16,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from calyx.audit.attacks import canaries, evaluation, membership, noise, replay, unprotected, views
-from calyx.audit.attacks.inversion import ladder
-from calyx.audit.audited_run import AuditedRun
-from calyx.audit.evidence import OF_EVERY_REPORT, EvidenceStore
+from calyx.audit.attacks import evaluation, replay, unprotected
+from calyx.audit.attacks import party_views as views
+from calyx.audit.attacks.canaries import record as canaries
+from calyx.audit.attacks.inversion import scenarios as ladder
+from calyx.audit.attacks.membership import shadows as membership
+from calyx.audit.attacks.noise import noise
+from calyx.audit.evidence.store import OF_EVERY_REPORT, EvidenceStore
+from calyx.audit.finished_run import AuditedRun
 from calyx.audit.report.build import SETUP, build
 from calyx.audit.report.html import to_html
 from calyx.audit.report.schema import Report, Step
-from calyx.server.durable import write_atomically
 from calyx.shared.errors import CalyxError, EvidenceError, LedgerError, RunError, UsageError
+from calyx.shared.host.atomic_write import write_atomically
 from calyx.shared.protocol.identity import software_version
 from calyx.simulations.claim import owned
 from calyx.simulations.run_folder import RunFolder

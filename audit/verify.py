@@ -13,7 +13,7 @@ What is checked:
 
 It finds whatever was changed after the audit. It cannot find an audit that was invented as a
 whole: whoever can write the run folder can make another run. Name the key of a witness, and a head
-that he did not sign is an error (`calyx.audit.witnesses`).
+that he did not sign is an error (`calyx.audit.evidence.witnesses`).
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from calyx.audit.audited_run import AuditedRun
-from calyx.audit.chain import AUDIT_ANEW
-from calyx.audit.evidence import OF_EVERY_REPORT, EvidenceStore
-from calyx.audit.findings.canaries import CanarySection
+from calyx.audit.evidence.hash_chain import AUDIT_ANEW
+from calyx.audit.evidence.store import OF_EVERY_REPORT, EvidenceStore
+from calyx.audit.evidence.witnesses import Witness, examine
+from calyx.audit.findings.measured.canaries import CanarySection
+from calyx.audit.finished_run import AuditedRun
 from calyx.audit.report.build import SETUP, build
 from calyx.audit.report.html import to_html
 from calyx.audit.report.schema import Report
 from calyx.audit.run import HTML_NAME, JSON_NAME
-from calyx.audit.witnesses import Witness, examine
 from calyx.shared.errors import EvidenceError, UsageError
-from calyx.shared.regular_file import read_regular
+from calyx.shared.host.regular_file import read_regular
 
 
 @dataclass(frozen=True)

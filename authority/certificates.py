@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from calyx.shared.certificates import Credentials, issue, make_root
 from calyx.shared.errors import UsageError
+from calyx.shared.host.certificates import Credentials, issue, make_root
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from calyx.shared.errors import ReleaseRefused
-from calyx.shared.protocol.authority_client import Refusal
-from calyx.shared.protocol.signed import canonical
+from calyx.shared.protocol.authority.client import Refusal
+from calyx.shared.protocol.signatures.signed import canonical
 
 
 def names_hash(names: Iterable[str]) -> str:

@@ -20,9 +20,9 @@ from calyx.authority.secret_file import read_secret, write_secret
 from calyx.shared.encryption import SealingParameters
 from calyx.shared.encryption.wire import export_public_context, read_chunk
 from calyx.shared.errors import EncryptionError
-from calyx.shared.protocol.receipts import Receipt
-from calyx.shared.protocol.signed import canonical, derive
-from calyx.shared.protocol.tags import TagKeys, weigh
+from calyx.shared.protocol.sealed.receipts import Receipt
+from calyx.shared.protocol.sealed.tags import TagKeys, weigh
+from calyx.shared.protocol.signatures.signed import canonical, derive
 
 _TAG_SECRET_BYTES = 32
 

@@ -28,16 +28,16 @@ from calyx.authority.log import LogReport, verify
 from calyx.authority.roster import Roster
 from calyx.authority.service import AuthorityServer
 from calyx.authority.witness import witness as sign_head
-from calyx.shared.certificates import Credentials, expiry
 from calyx.shared.config.schema import DEFAULT_CONTRIBUTORS, FEWEST_CONTRIBUTORS
 from calyx.shared.errors import UsageError
-from calyx.shared.log_file import logging_to
-from calyx.shared.private_files import create_private, private_directory, replace_file
-from calyx.shared.process_lock import exclusive, holder, stop_holder
+from calyx.shared.host.certificates import Credentials, expiry
+from calyx.shared.host.log_file import logging_to
+from calyx.shared.host.private_files import create_private, private_directory, replace_file
+from calyx.shared.host.process_lock import exclusive, holder, stop_holder
+from calyx.shared.host.settings_file import read_settings
+from calyx.shared.host.stop_signal import stop_signal
 from calyx.shared.protocol.enrolment import EnrolmentRequest, read_request
-from calyx.shared.protocol.witnessed import WitnessedHead
-from calyx.shared.settings_file import read_settings
-from calyx.shared.stop_signal import stop_signal
+from calyx.shared.protocol.signatures.witnessed import WitnessedHead
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 9443
 CERTIFICATE_DAYS = 365

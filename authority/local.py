@@ -45,10 +45,10 @@ from calyx.authority.secret_file import read_secret, write_secret
 from calyx.shared.config.schema import DEFAULT_CONTRIBUTORS, FEWEST_CONTRIBUTORS
 from calyx.shared.encryption import SealedSum, SealingParameters, context_hash, unpack_sum
 from calyx.shared.errors import ConfigError, EncryptionError, LedgerError, ReleaseRefused
-from calyx.shared.private_files import private_directory, replace_file
-from calyx.shared.protocol.admission import Admission
-from calyx.shared.protocol.authority_client import Head, Opening, Refusal, Released, ReleaseRequest
-from calyx.shared.protocol.signed import check_name
+from calyx.shared.host.private_files import private_directory, replace_file
+from calyx.shared.protocol.authority.client import Head, Opening, Refusal, Released, ReleaseRequest
+from calyx.shared.protocol.sealed.admission import Admission
+from calyx.shared.protocol.signatures.signed import check_name
 
 MAX_OPENINGS_AN_HOUR = 100
 MAX_KEYS_IN_MEMORY = 8
@@ -63,7 +63,7 @@ _FAILURES = {
 
 
 class LocalAuthority:
-    """The key authority on one folder: a `calyx.shared.protocol.authority_client.Authority`.
+    """The key authority on one folder: a `calyx.shared.protocol.authority.client.Authority`.
 
     Args:
         directory: its folder, made 0700 if missing.

@@ -44,7 +44,7 @@ from calyx.authority.events import (
     names_hash,
 )
 from calyx.shared.errors import LedgerError
-from calyx.shared.private_files import replace_file
+from calyx.shared.host.private_files import replace_file
 
 GENESIS = "0" * 64
 

@@ -28,7 +28,7 @@ Rules for releasing (`decide`), in the order of checking:
 8. Every receipt is for this run, round and parameters and signed by its contributor. With rule 5
    this means that a receipt is used for one release at most.
 
-After a grant the sum is decrypted and its tags are checked (`calyx.shared.protocol.tags`):
+After a grant the sum is decrypted and its tags are checked (`calyx.shared.protocol.sealed.tags`):
 
 9. Tags that do not fit mean that the sum is not that of the receipts' uploads. Nothing is
    released, the round is spent, and after `MAX_FAILED_PROOFS` the run is suspended: whether a
@@ -64,10 +64,10 @@ from calyx.authority.events import (
     Witnessed,
     names_hash,
 )
-from calyx.shared.protocol.authority_client import Refusal, ReleaseRequest
-from calyx.shared.protocol.contributor_keys import ContributorKeys
-from calyx.shared.protocol.receipts import MAX_ROUND, Receipt
-from calyx.shared.protocol.signed import is_hex
+from calyx.shared.protocol.authority.client import Refusal, ReleaseRequest
+from calyx.shared.protocol.sealed.contributor_keys import ContributorKeys
+from calyx.shared.protocol.sealed.receipts import MAX_ROUND, Receipt
+from calyx.shared.protocol.signatures.signed import is_hex
 
 MAX_FAILED_PROOFS = 3
 MAX_REPEATS = 100

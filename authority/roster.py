@@ -23,9 +23,9 @@ from typing import Any
 from calyx.authority.events import Event, Revoked
 from calyx.authority.release import State, apply, enrol
 from calyx.shared.errors import EnrolmentError, LedgerError, ProtocolError, ReleaseRefused
-from calyx.shared.private_files import replace_file
-from calyx.shared.protocol.contributor_keys import ContributorKeys
+from calyx.shared.host.private_files import replace_file
 from calyx.shared.protocol.enrolment import EnrolmentRequest, check_unused, fingerprint
+from calyx.shared.protocol.sealed.contributor_keys import ContributorKeys
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from calyx.shared.errors import EncryptionError
-from calyx.shared.private_files import create_private
+from calyx.shared.host.private_files import create_private
 
 _MAGIC = b"CALYXKEY\x01"
 _PLAIN, _SEALED = 0, 1

@@ -23,12 +23,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from calyx.authority.local import LocalAuthority
 from calyx.authority.upload import NothingCame, Parts, read_upload
-from calyx.shared.certificates import Credentials
 from calyx.shared.encryption import SealingParameters
 from calyx.shared.errors import CalyxError, EncryptionError, ProtocolError, ReleaseRefused
-from calyx.shared.protocol import authority_pb2 as pb
-from calyx.shared.protocol import authority_pb2_grpc
-from calyx.shared.protocol.authority_client import (
+from calyx.shared.host.certificates import Credentials
+from calyx.shared.protocol.authority import authority_pb2 as pb
+from calyx.shared.protocol.authority import authority_pb2_grpc
+from calyx.shared.protocol.authority.client import (
     CULPRITS_KEY,
     MAX_MESSAGE_BYTES,
     REFUSAL_KEY,

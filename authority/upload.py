@@ -12,10 +12,10 @@ from concurrent.futures import Executor, wait
 
 from calyx.authority.local import LocalAuthority
 from calyx.shared.errors import ProtocolError
-from calyx.shared.protocol import authority_pb2 as pb
-from calyx.shared.protocol.authority_client import ReleaseRequest
-from calyx.shared.protocol.receipts import Receipt
-from calyx.shared.protocol.signed import check_name, is_hex
+from calyx.shared.protocol.authority import authority_pb2 as pb
+from calyx.shared.protocol.authority.client import ReleaseRequest
+from calyx.shared.protocol.sealed.receipts import Receipt
+from calyx.shared.protocol.signatures.signed import check_name, is_hex
 
 # Two names of 100 characters, escaped in JSON, and hexadecimal digits.
 MAX_RECEIPT_BYTES = 4096

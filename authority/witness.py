@@ -24,7 +24,7 @@ from calyx.authority.events import Witnessed
 from calyx.authority.log import AuthorityLog, Entry, verify
 from calyx.authority.secret_file import read_secret
 from calyx.shared.errors import RunError
-from calyx.shared.protocol.witnessed import MOST_AUDITS, HeadRequest, WitnessedHead
+from calyx.shared.protocol.signatures.witnessed import MOST_AUDITS, HeadRequest, WitnessedHead
 
 LOG_NAME = "witnessed.jsonl"
 

@@ -19,8 +19,8 @@ from flwr.clientapp import ClientApp
 
 from calyx.server.exchange import exchange
 from calyx.shared.protocol.arrays import to_record
-from calyx.simulations.grid import Executor, InProcessExecutor, LocalGrid, client_contexts
-from calyx.simulations.pool import WorkerPool
+from calyx.simulations.engines.grid import Executor, InProcessExecutor, LocalGrid, client_contexts
+from calyx.simulations.engines.pool import WorkerPool
 
 CLIENTS = 10
 app = ClientApp()

@@ -14,18 +14,18 @@ from typing import Annotated
 import click
 import typer
 
-from calyx.cli.audit import app as audit_app
-from calyx.cli.authority import app as authority_app
-from calyx.cli.client import app as client_app
-from calyx.cli.doctor import doctor
-from calyx.cli.failure import FAILED, INTERRUPTED, USAGE, explain
-from calyx.cli.help_text import help_text
-from calyx.cli.plan import plan
-from calyx.cli.presets import presets
-from calyx.cli.quiet import flush, set_environment
-from calyx.cli.report import report
-from calyx.cli.server import app as server_app
-from calyx.cli.simulate import simulate
+from calyx.cli.arguments.help_text import help_text
+from calyx.cli.commands.audit import app as audit_app
+from calyx.cli.commands.authority import app as authority_app
+from calyx.cli.commands.client import app as client_app
+from calyx.cli.commands.plan import plan
+from calyx.cli.commands.presets import presets
+from calyx.cli.commands.report import report
+from calyx.cli.commands.server import app as server_app
+from calyx.cli.commands.simulate import simulate
+from calyx.cli.doctor.doctor import doctor
+from calyx.cli.terminal.failure import FAILED, INTERRUPTED, USAGE, explain
+from calyx.cli.terminal.quiet import flush, set_environment
 from calyx.cli.termination import like_an_interrupt
 
 app = typer.Typer(
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except Exception as error:
-        from calyx.cli.console import report_error
+        from calyx.cli.terminal.console import report_error
 
         if verbose:
             traceback.print_exc()

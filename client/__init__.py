@@ -1,0 +1,1 @@
+"""The device: its records never leave it."""

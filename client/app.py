@@ -74,7 +74,7 @@ def introduce(message: Message, context: Context) -> Message:
 @_answering
 def accept_sealing(message: Message, context: Context) -> Message:
     """Check the key authority's offer for this run, ask the owner's policy, and keep the offer."""
-    from calyx.shared.protocol.sealing import SealingOffer
+    from calyx.shared.protocol.sealed.messages import SealingOffer
 
     config, node = from_run_config(context.run_config), Node.from_settings(context.node_config)
     node.accept_offer(SealingOffer.from_content(message.content), config)

@@ -8,9 +8,9 @@ from flwr.app import Context, Message
 
 from calyx.client.node import Node
 from calyx.shared.errors import PolicyViolation, ProtocolError
-from calyx.shared.protocol.instruction_signature import verify
-from calyx.shared.protocol.signed import is_hex
-from calyx.shared.sequence_file import SequenceFile
+from calyx.shared.host.sequence_file import SequenceFile
+from calyx.shared.protocol.signatures.instruction import verify
+from calyx.shared.protocol.signatures.signed import is_hex
 
 
 def accept(message: Message, context: Context) -> None:

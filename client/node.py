@@ -30,22 +30,22 @@ from pathlib import Path
 
 import numpy as np
 
-from calyx.client.audit import Audit
-from calyx.client.batch_log import BatchLog
-from calyx.client.canaries import Canaries
-from calyx.client.data_registry import DataRegistry
-from calyx.client.ledger import Ledger
-from calyx.client.own_data import load_own
+from calyx.client.instrumentation.batch_log import BatchLog
+from calyx.client.instrumentation.canaries import Canaries
+from calyx.client.instrumentation.hooks import Audit
+from calyx.client.ledger.data_registry import DataRegistry
+from calyx.client.ledger.ledger import Ledger
 from calyx.client.policy import Policy
-from calyx.client.sealing import SealingState
+from calyx.client.records import load_own
+from calyx.client.sealing.sealing import SealingState
 from calyx.shared.config import Config
 from calyx.shared.config.schema import DataConfig
 from calyx.shared.data import Dataset, load_split
 from calyx.shared.errors import DataError, LedgerError, PolicyViolation
 from calyx.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise, seeded_key
 from calyx.shared.privacy.plan import PrivacyPlan
-from calyx.shared.protocol.sealing import SealingOffer
-from calyx.shared.protocol.signed import is_hex
+from calyx.shared.protocol.sealed.messages import SealingOffer
+from calyx.shared.protocol.signatures.signed import is_hex
 
 Scalar = str | int | float | bool
 
@@ -201,7 +201,8 @@ class Node:
 
         A device's ledger belongs to its records as they are stored, however a run looks at them:
         one that reads images as sequences spends the same budget. Two devices with the same records
-        do not have two budgets: see `calyx.client.data_registry`. A simulation claims nothing.
+        do not have two budgets: see `calyx.client.ledger.data_registry`. A simulation claims
+        nothing.
         """
         if self.data_source:
             records = load_own(self.data_source, self.data_directory, "sequence")

@@ -39,7 +39,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic.types import Strict
 
-from calyx.client.ledger import Budget
+from calyx.client.ledger.ledger import Budget
 from calyx.shared.config import Config
 from calyx.shared.config.load import faults_of, from_toml
 from calyx.shared.config.schema import DEFAULT_CONTRIBUTORS, FEWEST_CONTRIBUTORS, Positive, Section

@@ -7,13 +7,13 @@ from flwr.app import RecordDict
 from numpy.typing import NDArray
 from torch import nn
 
-from calyx.client.audit import Audit
+from calyx.client.instrumentation.hooks import Audit
 from calyx.client.node import Node
 from calyx.client.rehearsal import rehearse
-from calyx.client.sealing import integers_to_seal
-from calyx.client.sealing_terms import SealingTerms
-from calyx.client.training import train_locally
-from calyx.client.update import protect_update
+from calyx.client.sealing.sealing import integers_to_seal
+from calyx.client.sealing.terms import SealingTerms
+from calyx.client.training.client_level import protect_update
+from calyx.client.training.local import train_locally
 from calyx.shared.config import Config
 from calyx.shared.data import Dataset
 from calyx.shared.encryption import SealingParameters
@@ -32,7 +32,7 @@ from calyx.shared.protocol.arrays import (
     weights_of,
 )
 from calyx.shared.protocol.messages import TrainInstruction, read_arrays, train_reply
-from calyx.shared.protocol.sealing import sealing_parameters
+from calyx.shared.protocol.sealed.messages import sealing_parameters
 
 
 def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
@@ -85,7 +85,7 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
         return before
 
     if terms is not None and plan.unit == "record" and plan.noise == "distributed":
-        from calyx.client.dp_sgd import clipped_gradient_sum
+        from calyx.client.training.dp_sgd import clipped_gradient_sum
 
         vector, _ = clipped_gradient_sum(model, records, plan, noise, audit)
         return _sealed(vector, config, instruction, node, noise, digest, terms)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from calyx.server.rounds import Note
+from calyx.server.roster import Note
 from calyx.shared.protocol.refusals import is_answer, read_failure
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.25

@@ -6,9 +6,9 @@ until the deadline → examine every reply → combine what passed → evaluate 
 stop if rounds keep being lost.
 
 A server that is killed goes on with the round after its last checkpoint. Of a sealed round whose
-sum was complete it only has the sum released (`calyx.server.pending_release`); otherwise it repeats
-the instructions, and devices that have answered send the same bytes again
-(`calyx.client.kept_reply`).
+sum was complete it only has the sum released (`calyx.server.state.pending_release`); otherwise it
+repeats the instructions, and devices that have answered send the same bytes again
+(`calyx.client.sealing.kept_reply`).
 """
 
 from __future__ import annotations
@@ -19,26 +19,31 @@ from functools import partial
 
 from flwr.serverapp import Grid
 
-from calyx.server.averaging import RunningAverage
-from calyx.server.checkpoint import Checkpoint, load_latest, save_checkpoint, save_model
-from calyx.server.client_evaluation import evaluate_on_clients
-from calyx.server.collecting import CentralCollection, Collection, Combined, PlainCollection
-from calyx.server.events import declined_event, round_event, start_event
-from calyx.server.gathering import Attendance
-from calyx.server.instructing import Instructor
-from calyx.server.journal import Journal
-from calyx.server.lost_rounds import reason_to_stop
-from calyx.server.offering import Offers
-from calyx.server.pending_release import discard_pending, load_pending, save_pending
-from calyx.server.planning import Plans
-from calyx.server.preflight import Preflight
-from calyx.server.presence import Presence
-from calyx.server.releasing import Combine, outcome
-from calyx.server.rounds import Roster, RoundRecord, Standing
+from calyx.server.aggregation.collection import (
+    CentralCollection,
+    Collection,
+    Combined,
+    PlainCollection,
+)
+from calyx.server.aggregation.running_average import RunningAverage
+from calyx.server.aggregation.sealed import SealedCollection, SealedRun, SealedStep, UnionStep
+from calyx.server.aggregation.strategy import Aggregator
+from calyx.server.roster import Roster, RoundRecord, Standing
+from calyx.server.round.attendance import Attendance
+from calyx.server.round.availability import Presence
+from calyx.server.round.client_evaluation import evaluate_on_clients
+from calyx.server.round.dispatch import Instructor
+from calyx.server.round.events import declined_event, round_event, start_event
+from calyx.server.round.key_offers import Offers
+from calyx.server.round.lost_rounds import reason_to_stop
+from calyx.server.round.plans import Plans
+from calyx.server.round.preflight import Preflight
+from calyx.server.round.releasing import Combine, outcome
 from calyx.server.run_settings import RunSettings
-from calyx.server.sealed import SealedCollection, SealedRun, SealedStep, UnionStep
-from calyx.server.strategy import Aggregator
-from calyx.server.witness import Witness
+from calyx.server.state.checkpoint import Checkpoint, load_latest, save_checkpoint, save_model
+from calyx.server.state.journal import Journal
+from calyx.server.state.pending_release import discard_pending, load_pending, save_pending
+from calyx.server.state.witness import Witness
 from calyx.shared.config import Config
 from calyx.shared.config.load import digest as config_digest
 from calyx.shared.data import load_split
@@ -49,8 +54,8 @@ from calyx.shared.models.tryout import torch_device
 from calyx.shared.models.vector import dimension, trainable_names
 from calyx.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise, seeded_key
 from calyx.shared.protocol.arrays import Weights, load_weights, weights_of
-from calyx.shared.protocol.authority_client import Authority, Refusal
-from calyx.shared.protocol.sealing import common_plan_digest, sealing_parameters
+from calyx.shared.protocol.authority.client import Authority, Refusal
+from calyx.shared.protocol.sealed.messages import common_plan_digest, sealing_parameters
 
 
 @dataclass(frozen=True)

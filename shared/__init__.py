@@ -1,0 +1,1 @@
+"""What several parties use; imports none of them."""

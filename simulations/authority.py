@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calyx.authority.local import LocalAuthority
-from calyx.client.identity import ContributorIdentity
+from calyx.client.sealing.identity import ContributorIdentity
 from calyx.shared.config import Config
 from calyx.simulations.scratch import scratch_folder
 

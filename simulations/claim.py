@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from calyx.shared.errors import ConfigError, RunError
-from calyx.shared.process_lock import exclusive
+from calyx.shared.host.process_lock import exclusive
 
 # Hidden: evidence binds no hidden files.
 LOCK_NAME = ".lock"

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from calyx.server.outcome import rounds_with_effect
+from calyx.server.state.outcome import rounds_with_effect
 from calyx.shared.config import Config
 from calyx.shared.config.load import build, to_run_config
 from calyx.shared.errors import ConfigError, RunError
@@ -26,7 +26,7 @@ from calyx.simulations.run_folder import RunFolder, folder_to_resume
 
 if TYPE_CHECKING:
     from calyx.shared.data import Dataset
-    from calyx.simulations.engine import Simulation
+    from calyx.simulations.engines.simulation import Simulation
 
 Event = dict[str, Any]
 
@@ -211,7 +211,8 @@ def assemble(
 
     The authority lives until `stack` closes.
     """
-    from calyx.simulations.engine import Simulation, default_workers
+    from calyx.simulations.engines.engine import default_workers
+    from calyx.simulations.engines.simulation import Simulation
 
     number = workers or default_workers(config.cohort_size)
     server: dict[str, str | int | float | bool] = {
@@ -243,7 +244,7 @@ def assemble(
 
 
 def _run_engine(engine: str, simulation: Any, workers: int, *, verbose: bool) -> None:
-    from calyx.simulations.engine import run_local, run_ray
+    from calyx.simulations.engines.engine import run_local, run_ray
 
     try:
         (run_ray if engine == "ray" else run_local)(simulation, workers, verbose=verbose)
@@ -275,7 +276,7 @@ def _result(config: Config, folder: RunFolder, seconds: float) -> RunResult:
 
 def _epsilon_from_ledgers(config: Config, folder: RunFolder) -> float | None:
     """Largest epsilon over all ledgers; None when some access had no noise."""
-    from calyx.client.ledger import Ledger
+    from calyx.client.ledger.ledger import Ledger
 
     most = 0.0
     for path in sorted(folder.ledger_dir.glob("*.sqlite")):

@@ -30,12 +30,12 @@ from typing import Any
 
 import numpy as np
 
-from calyx.server.durable import write_atomically
 from calyx.shared.config import Config
 from calyx.shared.config.load import build, digest, flatten, from_toml, to_toml
 from calyx.shared.errors import ConfigError, Fault, RunError
+from calyx.shared.host.atomic_write import write_atomically
+from calyx.shared.host.regular_file import UnfitFile, read_regular
 from calyx.shared.protocol.identity import code_hash, software_version
-from calyx.shared.regular_file import UnfitFile, read_regular
 from calyx.simulations.claim import check_length, check_vacant
 from calyx.simulations.run_identity import FILE_NAME as IDENTITY
 from calyx.simulations.run_identity import RunIdentity, identity_of

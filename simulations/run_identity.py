@@ -12,10 +12,10 @@ import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from calyx.server.durable import write_atomically
-from calyx.server.journal import FILE_NAME as JOURNAL
+from calyx.server.state.journal import FILE_NAME as JOURNAL
 from calyx.shared.errors import RunError
-from calyx.shared.protocol.signed import is_hex
+from calyx.shared.host.atomic_write import write_atomically
+from calyx.shared.protocol.signatures.signed import is_hex
 
 FILE_NAME = "run.json"
 # With the number and the hyphen it has to fit the 100 characters of a name in a message.

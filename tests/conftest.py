@@ -19,6 +19,6 @@ def _state_of_no_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 def _state_of_this_test(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A registry of records (`calyx.client.data_registry`) of its own; made only if it is used."""
+    """A registry of records (`calyx.client.ledger.data_registry`) of its own."""
     path = tmp_path_factory.getbasetemp() / "states" / uuid4().hex
     monkeypatch.setenv("XDG_STATE_HOME", str(path))

@@ -1,0 +1,1 @@
+"""What an observer could do; each puts what it saw into evidence."""

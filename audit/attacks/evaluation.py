@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load
 
-from calyx.audit.evidence import EvidenceStore
+from calyx.audit.evidence.store import EvidenceStore
 from calyx.shared.data import load_split
 from calyx.shared.models import build_model
 from calyx.shared.protocol.arrays import load_weights

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from calyx.audit.audited_run import AuditedRun
-from calyx.audit.evidence import EvidenceStore
-from calyx.audit.twin import Watching, rounds_of, twin
-from calyx.client.ledger import Entry, Ledger
+from calyx.audit.evidence.store import EvidenceStore
+from calyx.audit.finished_run import AuditedRun
+from calyx.audit.replay.replay import Watching, rounds_of, twin
+from calyx.client.ledger.ledger import Entry, Ledger
 from calyx.shared.errors import CalyxError, EvidenceError
 from calyx.simulations.run import partition_of
 from calyx.simulations.run_folder import RunFolder, environment_of

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from calyx.audit.evidence import EvidenceStore
-from calyx.audit.twin import Watching, rounds_of, twin
+from calyx.audit.evidence.store import EvidenceStore
+from calyx.audit.replay.replay import Watching, rounds_of, twin
 from calyx.shared.config import Config
 from calyx.shared.config.load import build
 from calyx.simulations.run_folder import RunFolder

@@ -1,0 +1,1 @@
+"""From run folder and evidence to sections of the report; pure."""

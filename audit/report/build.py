@@ -5,31 +5,39 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from calyx.audit.audited_run import AuditedRun
-from calyx.audit.evidence import EvidenceStore
-from calyx.audit.findings import (
-    agreement,
+from calyx.audit.evidence.store import EvidenceStore
+from calyx.audit.evidence.witnesses import run_head
+from calyx.audit.findings.measured import (
     canaries,
-    composition,
-    guarantee,
     inversion,
-    limits,
-    mechanism,
     membership,
     noise,
-    odds,
-    parties,
     replay,
-    sampling,
-    uncounted,
     utility,
-    views,
 )
-from calyx.audit.findings.canaries import CanarySection
+from calyx.audit.findings.measured import (
+    party_views as views,
+)
+from calyx.audit.findings.measured.canaries import CanarySection
+from calyx.audit.findings.promised import (
+    agreement,
+    composition,
+    guarantee,
+    limits,
+    mechanism,
+    parties,
+    sampling,
+)
+from calyx.audit.findings.promised import (
+    plain_words as odds,
+)
+from calyx.audit.findings.promised import (
+    uncounted_accesses as uncounted,
+)
+from calyx.audit.finished_run import AuditedRun
 from calyx.audit.report.headline import headline
 from calyx.audit.report.schema import AuditFacts, Report, RunFacts, Step
-from calyx.audit.report.section import LowerBound, Section
-from calyx.audit.witnesses import run_head
+from calyx.audit.section import LowerBound, Section
 from calyx.shared.config.load import digest
 from calyx.shared.errors import EvidenceError
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from calyx.audit.report.headline import largest_proven
 from calyx.audit.report.schema import Report
-from calyx.audit.report.section import Section
+from calyx.audit.section import Section
 from calyx.shared.privacy.epsilon_text import delta_text
 
 

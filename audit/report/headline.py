@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from calyx.audit.findings.agreement import AgreementSection
-from calyx.audit.findings.guarantee import GuaranteeSection
-from calyx.audit.findings.parties import PartiesSection
-from calyx.audit.findings.replay import ReplaySection
-from calyx.audit.findings.sampling import SamplingSection
+from calyx.audit.findings.measured.replay import ReplaySection
+from calyx.audit.findings.promised.agreement import AgreementSection
+from calyx.audit.findings.promised.guarantee import GuaranteeSection
+from calyx.audit.findings.promised.parties import PartiesSection
+from calyx.audit.findings.promised.sampling import SamplingSection
 from calyx.audit.report.schema import Headline
-from calyx.audit.report.section import LowerBound, Section
+from calyx.audit.section import LowerBound, Section
 from calyx.shared.privacy.epsilon_text import delta_text, epsilon_text, lower_bound_text
 
-# `calyx.audit.audited_run` reads nothing else: a deployment's ledgers are on its devices.
+# `calyx.audit.finished_run` reads nothing else: a deployment's ledgers are on its devices.
 _SIMULATED = True
 _NOTHING_LEARNED = "Nothing was learned: no round had an effect"
 

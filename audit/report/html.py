@@ -10,10 +10,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from calyx.audit.findings.canaries import CanarySection
-from calyx.audit.findings.inversion import InversionSection
-from calyx.audit.findings.membership import MembershipSection
-from calyx.audit.findings.pictures import Picture
+from calyx.audit.findings.measured.canaries import CanarySection
+from calyx.audit.findings.measured.inversion import InversionSection
+from calyx.audit.findings.measured.membership import MembershipSection
+from calyx.audit.findings.measured.pictures import Picture
 from calyx.audit.report import tables
 from calyx.audit.report.comparison import Comparison
 from calyx.audit.report.headline import bounds_of_strongest
@@ -21,9 +21,9 @@ from calyx.audit.report.plots.bounds import bounds_against_guarantee
 from calyx.audit.report.plots.comparison import accuracy_against_epsilon
 from calyx.audit.report.plots.drawing import Plot
 from calyx.audit.report.plots.guarantee import epsilon_delta, epsilon_over_rounds
-from calyx.audit.report.plots.ladder import ladder
 from calyx.audit.report.plots.roc import Roc, roc
 from calyx.audit.report.plots.sampling import batch_sizes
+from calyx.audit.report.plots.scenarios import ladder
 from calyx.audit.report.plots.utility import accuracy_over_rounds, group_accuracy
 from calyx.audit.report.schema import Report
 from calyx.shared.privacy.epsilon_text import (
@@ -90,7 +90,7 @@ def _membership_roc(report: Report) -> Plot | None:
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("calyx.audit.report", "."),
+        loader=PackageLoader("calyx.audit.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -11,18 +11,18 @@ from typing import Literal
 
 from pydantic import Field, SerializeAsAny
 
-from calyx.audit.findings.agreement import AgreementSection
-from calyx.audit.findings.composition import CompositionSection
-from calyx.audit.findings.guarantee import GuaranteeSection
-from calyx.audit.findings.limits import LimitsSection
-from calyx.audit.findings.mechanism import MechanismSection
-from calyx.audit.findings.odds import OddsSection
-from calyx.audit.findings.parties import PartiesSection
-from calyx.audit.findings.replay import ReplaySection
-from calyx.audit.findings.sampling import SamplingSection
-from calyx.audit.findings.uncounted import UncountedSection
-from calyx.audit.findings.utility import UtilitySection
-from calyx.audit.report.section import LowerBound, Section
+from calyx.audit.findings.measured.replay import ReplaySection
+from calyx.audit.findings.measured.utility import UtilitySection
+from calyx.audit.findings.promised.agreement import AgreementSection
+from calyx.audit.findings.promised.composition import CompositionSection
+from calyx.audit.findings.promised.guarantee import GuaranteeSection
+from calyx.audit.findings.promised.limits import LimitsSection
+from calyx.audit.findings.promised.mechanism import MechanismSection
+from calyx.audit.findings.promised.parties import PartiesSection
+from calyx.audit.findings.promised.plain_words import OddsSection
+from calyx.audit.findings.promised.sampling import SamplingSection
+from calyx.audit.findings.promised.uncounted_accesses import UncountedSection
+from calyx.audit.section import LowerBound, Section
 
 SCHEMA: Literal["calyx-audit-report/1"] = "calyx-audit-report/1"
 

@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from calyx.audit.findings.canaries import CanarySection
-from calyx.audit.findings.guarantee import GuaranteeSection
-from calyx.audit.findings.membership import MembershipSection
-from calyx.audit.findings.noise import Rounding
-from calyx.audit.findings.noise_law import NOISE_LEVEL, Remainder
-from calyx.audit.findings.views import ViewsSection
+from calyx.audit.findings.measured.canaries import CanarySection
+from calyx.audit.findings.measured.membership import MembershipSection
+from calyx.audit.findings.measured.noise import Rounding
+from calyx.audit.findings.measured.noise_law import NOISE_LEVEL, Remainder
+from calyx.audit.findings.measured.party_views import ViewsSection
+from calyx.audit.findings.promised.guarantee import GuaranteeSection
 from calyx.audit.report.comparison import Comparison
 from calyx.audit.report.schema import Report
 from calyx.shared.privacy.epsilon_text import delta_text, epsilon_text, lower_bound_text

@@ -15,7 +15,8 @@ from typing import Any
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
-from calyx.shared.config.schema import FAULTS, Config
+from calyx.shared.config.config import Config
+from calyx.shared.config.schema import FAULTS
 from calyx.shared.errors import ConfigError, Fault
 
 Scalar = str | int | float | bool

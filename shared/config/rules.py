@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from calyx.shared.config.schema import Sections
 from calyx.shared.errors import Fault
-
-if TYPE_CHECKING:
-    from calyx.shared.config.schema import Config
-
 
 # Sources that are files of the user's own.
 NEEDS_DIRECTORY = frozenset({"idx", "npz"})
 
 
-def cross_section_faults(config: Config) -> list[Fault]:
+def cross_section_faults(config: Sections) -> list[Fault]:
     """Return every contradiction between sections, empty if there is none."""
     return [*_data(config), *_federation(config), *_privacy(config), *_model(config)]
 
 
-def _data(config: Config) -> list[Fault]:
+def _data(config: Sections) -> list[Fault]:
     data, faults = config.data, []
     if data.source in NEEDS_DIRECTORY and not data.directory:
         faults.append(
@@ -45,7 +40,7 @@ def _data(config: Config) -> list[Fault]:
     return faults
 
 
-def _federation(config: Config) -> list[Fault]:
+def _federation(config: Sections) -> list[Fault]:
     fed, faults = config.federation, []
     if fed.clients_per_round > fed.clients:
         faults.append(
@@ -85,7 +80,7 @@ def _federation(config: Config) -> list[Fault]:
     return faults
 
 
-def _privacy(config: Config) -> list[Fault]:
+def _privacy(config: Sections) -> list[Fault]:
     privacy, faults = config.privacy, []
     sealed = config.secure_aggregation.scheme != "none"
     if privacy.record_counts == "nominal" and not privacy.nominal_records:
@@ -139,7 +134,7 @@ def _privacy(config: Config) -> list[Fault]:
     return faults
 
 
-def _model(config: Config) -> list[Fault]:
+def _model(config: Sections) -> list[Fault]:
     model, faults = config.model, []
     built_in = {"cnn": "image", "lstm": "sequence", "attention": "sequence"}
     if ":" not in model.name:

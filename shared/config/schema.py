@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, LiteralString
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field
 
 # Type of the validation error that carries the faults between sections.
 FAULTS: LiteralString = "calyx_faults"
@@ -177,8 +176,8 @@ class SecureAggregationConfig(Section):
     )
 
 
-class Config(Section):
-    """A whole run. Two equal configs and equal data give bit-identical models."""
+class Sections(Section):
+    """All sections, each valid by itself; `Config` checks them together."""
 
     name: str = Field("", description="preset or file the run was made from")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -203,11 +202,3 @@ class Config(Section):
     def cohort_size(self) -> int:
         """Clients asked each round."""
         return self.federation.clients_per_round or self.federation.clients
-
-    @model_validator(mode="after")
-    def _sections_agree(self) -> Config:
-        from calyx.shared.config.rules import cross_section_faults
-
-        if faults := cross_section_faults(self):
-            raise PydanticCustomError(FAULTS, "sections contradict each other", {"faults": faults})
-        return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from calyx.shared.data.dataset import Dataset
-from calyx.shared.extras import require
+from calyx.shared.host.optional_packages import require
 
 
 def read_digits() -> Dataset:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calyx.shared.data.dataset import Dataset
-from calyx.shared.data.silence import silenced
+from calyx.shared.data.quiet import silenced
 from calyx.shared.errors import DataError
 
 if TYPE_CHECKING:

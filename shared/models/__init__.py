@@ -2,6 +2,6 @@
 
 from calyx.shared.models.build import build_model
 from calyx.shared.models.optimizer import make_optimizer
-from calyx.shared.models.private import check_private
+from calyx.shared.models.per_record.private import check_private
 
 __all__ = ["build_model", "check_private", "make_optimizer"]

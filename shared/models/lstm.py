@@ -11,9 +11,9 @@ from calyx.shared.errors import ModelError
 class SequenceLSTM(nn.LSTM):
     """`torch.nn.LSTM` that returns only the top layer's states, as one tensor.
 
-    Parameters, their names and the fast kernel are those of `nn.LSTM`. One output tensor is
-    what makes per-record gradients possible: `calyx.shared.models.layer_gradients` gets them from
-    the layer's input and the gradient of that one output.
+    Parameters, their names and the fast kernel are those of `nn.LSTM`. One output tensor is what
+    makes per-record gradients possible: `calyx.shared.models.per_record.layer_gradients` gets them
+    from the layer's input and the gradient of that one output.
 
     Args:
         input_size: features a step.

@@ -10,7 +10,7 @@ from calyx.shared.config.schema import TrainingConfig
 from calyx.shared.errors import CalyxError, ModelError
 from calyx.shared.models.build import build_model
 from calyx.shared.models.optimizer import make_optimizer
-from calyx.shared.models.private import check_private, try_private, with_made_up_weights
+from calyx.shared.models.per_record.private import check_private, try_private, with_made_up_weights
 from calyx.shared.models.seeding import torch_seeded
 
 # One record by itself is what batch norm cannot do, and no batch of a device with more has to be.

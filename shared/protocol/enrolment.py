@@ -32,9 +32,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from calyx.shared.errors import EnrolmentError, ProtocolError
-from calyx.shared.protocol.contributor_keys import ContributorKeys
 from calyx.shared.protocol.names import check_device_name, find_alike
-from calyx.shared.protocol.signed import canonical, is_hex, verifies
+from calyx.shared.protocol.sealed.contributor_keys import ContributorKeys
+from calyx.shared.protocol.signatures.signed import canonical, is_hex, verifies
 
 FORMAT = "calyx-enrolment-1"
 VALID_DAYS = 14

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 
 from calyx.shared.errors import ProtocolError
-from calyx.shared.protocol import flower_internals as flower
+from calyx.shared.protocol.flower import internals as flower
 
 # Names of the parts of arrays; more of them would be lists that are larger than what they name.
 _MOST_PARTS = 10**6

@@ -26,7 +26,7 @@ import unicodedata
 from collections.abc import Iterable
 
 from calyx.shared.errors import ProtocolError
-from calyx.shared.protocol.signed import check_name
+from calyx.shared.protocol.signatures.signed import check_name
 
 _SCRIPTS = set(
     re.findall(

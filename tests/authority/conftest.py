@@ -27,17 +27,17 @@ from calyx.shared.encryption import (
     derive_parameters,
     pack,
 )
-from calyx.shared.protocol.authority_client import (
+from calyx.shared.protocol.authority.client import (
     Authority,
     Head,
     Opening,
     ReleaseRequest,
     RemoteAuthority,
 )
-from calyx.shared.protocol.contributor_keys import ContributorKeys
 from calyx.shared.protocol.enrolment import make_request
-from calyx.shared.protocol.receipts import Receipt, fresh_nonce
-from calyx.shared.protocol.tags import TagKeys
+from calyx.shared.protocol.sealed.contributor_keys import ContributorKeys
+from calyx.shared.protocol.sealed.receipts import Receipt, fresh_nonce
+from calyx.shared.protocol.sealed.tags import TagKeys
 from tests.authority.line import HOST, Line
 from tests.authority.releases import CONFIG_DIGEST, PLAN_DIGEST
 

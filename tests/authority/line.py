@@ -9,8 +9,8 @@ import grpc
 from calyx.authority.certificates import CertificateSet
 from calyx.authority.local import LocalAuthority
 from calyx.authority.service import AuthorityServer
-from calyx.shared.certificates import Credentials
-from calyx.shared.protocol.authority_client import RemoteAuthority
+from calyx.shared.host.certificates import Credentials
+from calyx.shared.protocol.authority.client import RemoteAuthority
 
 HOST = "127.0.0.1"
 

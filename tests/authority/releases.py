@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from calyx.authority.events import Granted, Opened, Refused
 from calyx.authority.release import State, apply, decide, enrol
-from calyx.shared.protocol.authority_client import Refusal, ReleaseRequest
-from calyx.shared.protocol.contributor_keys import ContributorKeys
-from calyx.shared.protocol.receipts import Receipt
+from calyx.shared.protocol.authority.client import Refusal, ReleaseRequest
+from calyx.shared.protocol.sealed.contributor_keys import ContributorKeys
+from calyx.shared.protocol.sealed.receipts import Receipt
 
 NAMES = [f"device-{i}" for i in range(6)]
 SIGNING = {name: Ed25519PrivateKey.generate() for name in NAMES}

@@ -16,7 +16,7 @@ from calyx.authority.keys import KeyPair
 from calyx.authority.secret_file import read_secret, write_secret
 from calyx.shared.encryption import PublicSealer, derive_parameters
 from calyx.shared.errors import EncryptionError
-from calyx.shared.private_files import private_directory
+from calyx.shared.host.private_files import private_directory
 
 PARAMETERS = derive_parameters(scheme="bfv", contributors=4, value_bound=100, length=50)
 

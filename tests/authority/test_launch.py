@@ -30,7 +30,7 @@ from calyx.shared.errors import (
     UsageError,
 )
 from calyx.shared.protocol import enrolment
-from calyx.shared.protocol.authority_client import RemoteAuthority
+from calyx.shared.protocol.authority.client import RemoteAuthority
 from calyx.shared.protocol.enrolment import read_request
 
 # Runs an authority that kills itself, as kill -9 would, at one point of a release.

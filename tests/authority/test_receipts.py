@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from calyx.shared.errors import ProtocolError
-from calyx.shared.protocol.admission import Admission
-from calyx.shared.protocol.contributor_keys import ContributorKeys
-from calyx.shared.protocol.receipts import Receipt, fresh_nonce
-from calyx.shared.protocol.signed import canonical
-from calyx.shared.protocol.tags import TagKeys, keystream, weigh
+from calyx.shared.protocol.sealed.admission import Admission
+from calyx.shared.protocol.sealed.contributor_keys import ContributorKeys
+from calyx.shared.protocol.sealed.receipts import Receipt, fresh_nonce
+from calyx.shared.protocol.sealed.tags import TagKeys, keystream, weigh
+from calyx.shared.protocol.signatures.signed import canonical
 
 SIGNING, SEALING = Ed25519PrivateKey.generate(), X25519PrivateKey.generate()
 AUTHORITY = Ed25519PrivateKey.generate()

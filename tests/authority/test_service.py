@@ -21,9 +21,9 @@ from calyx.authority.log import verify
 from calyx.authority.service import AuthorityServer
 from calyx.shared.encryption import derive_parameters
 from calyx.shared.errors import CalyxError, ReleaseRefused, RunError
-from calyx.shared.protocol import authority_pb2 as pb
-from calyx.shared.protocol import authority_pb2_grpc
-from calyx.shared.protocol.authority_client import (
+from calyx.shared.protocol.authority import authority_pb2 as pb
+from calyx.shared.protocol.authority import authority_pb2_grpc
+from calyx.shared.protocol.authority.client import (
     Refusal,
     ReleaseRequest,
     RemoteAuthority,
@@ -242,7 +242,7 @@ def test_generated_code_is_that_of_the_proto_file(tmp_path: Path) -> None:
     """A forgotten regeneration shows as a descriptor that differs."""
     protoc = pytest.importorskip("grpc_tools.protoc")
     root, target = Path(__file__).resolve().parents[2], tmp_path / "set"
-    source = "calyx/shared/protocol/authority.proto"
+    source = "calyx/shared/protocol/authority/authority.proto"
     assert protoc.main(["protoc", f"-I{root}", f"--descriptor_set_out={target}", source]) == 0
     compiled = descriptor_pb2.FileDescriptorSet.FromString(target.read_bytes()).file[0]
     for field in (field for message in compiled.message_type for field in message.field):

@@ -18,9 +18,9 @@ from calyx.authority.certificates import CertificateSet
 from calyx.authority.local import LocalAuthority
 from calyx.authority.service import AuthorityServer, Limits
 from calyx.shared.errors import ReleaseRefused
-from calyx.shared.protocol import authority_pb2 as pb
-from calyx.shared.protocol import authority_pb2_grpc
-from calyx.shared.protocol.authority_client import release_parts
+from calyx.shared.protocol.authority import authority_pb2 as pb
+from calyx.shared.protocol.authority import authority_pb2_grpc
+from calyx.shared.protocol.authority.client import release_parts
 from tests.authority.line import HOST, Line
 
 # Far below what is used, so that the tests need not wait; a socket waits for long before it fails.

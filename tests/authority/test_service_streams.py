@@ -11,9 +11,9 @@ import pytest
 
 from calyx.authority.events import Refused
 from calyx.authority.log import verify
-from calyx.shared.protocol import authority_pb2 as pb
-from calyx.shared.protocol import authority_pb2_grpc
-from calyx.shared.protocol.authority_client import MAX_MESSAGE_BYTES, REFUSAL_KEY, RemoteAuthority
+from calyx.shared.protocol.authority import authority_pb2 as pb
+from calyx.shared.protocol.authority import authority_pb2_grpc
+from calyx.shared.protocol.authority.client import MAX_MESSAGE_BYTES, REFUSAL_KEY, RemoteAuthority
 from tests.authority.line import Line
 
 

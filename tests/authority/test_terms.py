@@ -16,8 +16,8 @@ from calyx.authority.events import Granted
 from calyx.authority.local import LocalAuthority
 from calyx.authority.release import State, apply, decide, open_run
 from calyx.shared.errors import ConfigError, ProtocolError, ReleaseRefused
-from calyx.shared.protocol.admission import Admission
-from calyx.shared.protocol.authority_client import Refusal, RemoteAuthority
+from calyx.shared.protocol.authority.client import Refusal, RemoteAuthority
+from calyx.shared.protocol.sealed.admission import Admission
 from tests.authority.decisions import decisions
 from tests.authority.line import Line
 from tests.authority.releases import (

@@ -26,7 +26,7 @@ def test_help_imports_nothing_heavy() -> None:
     )
     code, modules = json.loads(done.stdout.splitlines()[-1])
     assert code == 0
-    assert "calyx.cli.simulate" in modules
+    assert "calyx.cli.commands.simulate" in modules
     assert not set(HEAVY) & set(modules)
 
 
@@ -104,7 +104,7 @@ def _broken(config: object) -> object:
 def test_a_fault_of_our_own_is_one_line_and_verbose_shows_where(
     calyx: Calyx, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("calyx.cli.forecast.forecast", _broken)
+    monkeypatch.setattr("calyx.cli.commands.forecast.forecast", _broken)
     outcome = calyx("plan")
     assert outcome.code == 1
     assert "unexpected ZeroDivisionError: by zero; this is a fault in Calyx" in outcome.error_line

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from calyx.client.ledger import Ledger
+from calyx.client.ledger.ledger import Ledger
 from tests.client.ledgers import FINGERPRINT
 
 

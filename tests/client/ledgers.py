@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from calyx.client.ledger import Budget, Entry, Ledger
+from calyx.client.ledger.ledger import Budget, Entry, Ledger
 from calyx.shared.privacy.accounting import PrivacyEvent, spent
 
 DELTA = 1e-5

@@ -8,9 +8,9 @@ import numpy as np
 from flwr.app import RecordDict
 
 from calyx.authority.local import LocalAuthority
-from calyx.client.identity import ContributorIdentity
 from calyx.client.node import Node
 from calyx.client.round import train_round
+from calyx.client.sealing.identity import ContributorIdentity
 from calyx.shared.config import Config
 from calyx.shared.config.load import build, digest, from_settings
 from calyx.shared.data import load_folder
@@ -19,7 +19,7 @@ from calyx.shared.models.vector import dimension
 from calyx.shared.privacy.plan import PrivacyPlan, make_plan
 from calyx.shared.protocol.arrays import to_record, weights_of
 from calyx.shared.protocol.messages import TrainInstruction
-from calyx.shared.protocol.sealing import (
+from calyx.shared.protocol.sealed.messages import (
     SealingOffer,
     common_plan_digest,
     sealing_parameters,

@@ -21,7 +21,7 @@ from calyx.shared.privacy.plan import make_plan
 from calyx.shared.protocol.arrays import to_record, weights_of
 from calyx.shared.protocol.messages import TrainInstruction
 from calyx.shared.protocol.refusals import error_reply, read_failure
-from calyx.simulations.grid import take_identity
+from calyx.simulations.engines.grid import take_identity
 from tests.client.sealed_device import Side
 
 POLICY = """

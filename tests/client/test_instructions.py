@@ -12,9 +12,9 @@ from flwr.app import Context, Message, RecordDict
 from calyx.client import app as device_app
 from calyx.client.instructions import accept
 from calyx.shared.errors import PolicyViolation, ProtocolError
-from calyx.shared.protocol.instruction_signature import sign
 from calyx.shared.protocol.refusals import read_failure
-from calyx.simulations.grid import take_identity
+from calyx.shared.protocol.signatures.instruction import sign
+from calyx.simulations.engines.grid import take_identity
 
 KEY = Ed25519PrivateKey.generate()
 CONFIG: dict[str, Any] = {"seed": 1}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calyx.client.ledger import Budget
+from calyx.client.ledger.ledger import Budget
 from calyx.client.policy import Policy
 from calyx.shared.config import Config
 from calyx.shared.errors import PolicyViolation, PrivacyError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from calyx.client.ledger import Budget
+from calyx.client.ledger.ledger import Budget
 from calyx.client.policy import Policy
 from calyx.shared.errors import ConfigError
 from tests.client.policies import MINIMAL, policy

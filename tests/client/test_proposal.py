@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
-from calyx.client.ledger import Budget
+from calyx.client.ledger.ledger import Budget
 from calyx.client.node import Node
 from calyx.client.proposal import consider
 from calyx.shared.config import Config
@@ -28,7 +28,7 @@ from calyx.shared.models import build_model
 from calyx.shared.models.vector import dimension
 from calyx.shared.privacy.plan import PrivacyPlan, make_plan
 from calyx.shared.protocol.messages import Proposal
-from calyx.shared.protocol.sealing import sum_shape
+from calyx.shared.protocol.sealed.messages import sum_shape
 
 LOCAL = (
     "training.rounds=4",

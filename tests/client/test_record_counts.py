@@ -10,16 +10,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, Message, MessageType, RecordDict
 
 from calyx.client.app import evaluate, introduce, train
-from calyx.server.signing import Signer
+from calyx.server.deployment.signing import Signer
 from calyx.shared.config import Config
 from calyx.shared.config.load import build, from_settings, to_run_config
+from calyx.shared.host.sequence_file import SequenceFile
 from calyx.shared.models import build_model
 from calyx.shared.privacy.plan import SumShape, make_plan
 from calyx.shared.protocol.arrays import to_record, weights_of
 from calyx.shared.protocol.messages import Introduction, TrainInstruction
 from calyx.shared.protocol.refusals import Refusal
-from calyx.shared.sequence_file import SequenceFile
-from calyx.simulations.grid import take_identity
+from calyx.simulations.engines.grid import take_identity
 
 KEY = Ed25519PrivateKey.generate()
 RECORDS = 37

@@ -1,8 +1,9 @@
 """Real processes on 127.0.0.1, started once for all tests of a module.
 
-`bench.deployment.Deployment` sets a whole deployment up. ``federation`` is one with three devices
-that draw noise from the system's entropy, and with a proxy that sees what they say; tests that
-take something away from it (a device, the server) make one of their own with ``make_deployment``.
+`bench.deployment_harness.Deployment` sets a whole deployment up. ``federation`` is one with three
+devices that draw noise from the system's entropy, and with a proxy that sees what they say; tests
+that take something away from it (a device, the server) make one of their own with
+``make_deployment``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from bench.deployment import Deployment
+from bench.deployment_harness import Deployment
 from tests.e2e.network import Network, behind_proxy
 
 

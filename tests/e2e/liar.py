@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
-from calyx.client.launch import join
-from calyx.client.supernode import SuperNode
+from calyx.client.deployment.launch import join
+from calyx.client.deployment.supernode import SuperNode
 from calyx.shared.protocol.arrays import to_record
 
 Change = Callable[[RecordDict], RecordDict]

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from bench.deployment import Deployment, free_port
+from bench.deployment_harness import Deployment, free_port
 from calyx.authority.events import Granted, Repeated
 from calyx.authority.log import verify
-from calyx.client.ledger import Ledger
+from calyx.client.ledger.ledger import Ledger
 from tests.e2e.proxy import Glass, Proxy
 
 DEVICES = 3

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from bench.deployment import Deployment, Party, calyx
-from calyx.client.launch import status_of as device_status
-from calyx.client.ledger import Ledger
-from calyx.server.launch import status_of as server_status
+from bench.deployment_harness import Deployment, Party, calyx
+from calyx.client.deployment.launch import status_of as device_status
+from calyx.client.ledger.ledger import Ledger
+from calyx.server.deployment.launch import status_of as server_status
 from calyx.shared.protocol.enrolment import read_request
 from calyx.simulations import run as simulate
 from tests.e2e.network import Network

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.deployment import Deployment, free_port
+from bench.deployment_harness import Deployment, free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e]
 

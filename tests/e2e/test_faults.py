@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.deployment import Party
+from bench.deployment_harness import Party
 from calyx.authority import launch as authority_launch
-from calyx.server.enrolment import revoke
-from calyx.server.launch import status_of
+from calyx.server.deployment.enrolment import revoke
+from calyx.server.deployment.launch import status_of
 from tests.e2e.network import DEVICES, HELD, TRIO, Network, behind_proxy, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e]
@@ -117,7 +117,7 @@ def test_serverapp_killed_between_release_and_checkpoint_uses_the_same_sum(
 
 
 def any_of_round(pending: Path, number: int) -> bool:
-    from calyx.shared.protocol import sealed_file
+    from calyx.shared.protocol.sealed import ciphertext_file as sealed_file
 
     try:
         return int(sealed_file.read(pending)[1]["record"]["round"]) == number

@@ -8,9 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.deployment import calyx
-from calyx.cli.deployed_run import submit_run
-from calyx.server.submission import read_submission, stop_run, stored_config, wait_for_end
+from bench.deployment_harness import calyx
+from calyx.cli.terminal.deployed_run import submit_run
+from calyx.server.deployment.submission import (
+    read_submission,
+    stop_run,
+    stored_config,
+    wait_for_end,
+)
 from tests.e2e.network import DEVICES, HELD, Network, behind_proxy, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e]

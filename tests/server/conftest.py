@@ -9,7 +9,7 @@ import pytest
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
 from calyx.shared.protocol.arrays import Weights, to_record
-from calyx.simulations.grid import take_identity
+from calyx.simulations.engines.grid import take_identity
 
 Reply = Callable[..., Message]
 

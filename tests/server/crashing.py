@@ -22,14 +22,14 @@ from flwr.app import Message
 import calyx.server.federation as federation
 from calyx.authority.local import LocalAuthority
 from calyx.client.app import app
-from calyx.client.identity import ContributorIdentity
 from calyx.client.node import Node
+from calyx.client.sealing.identity import ContributorIdentity
+from calyx.server.deployment.signing import Signer
 from calyx.server.federation import Federation
 from calyx.server.run_settings import RunSettings
-from calyx.server.signing import Signer
 from calyx.shared.config.load import to_run_config
-from calyx.shared.sequence_file import SequenceFile
-from calyx.simulations.grid import InProcessExecutor, LocalGrid, client_contexts
+from calyx.shared.host.sequence_file import SequenceFile
+from calyx.simulations.engines.grid import InProcessExecutor, LocalGrid, client_contexts
 from calyx.simulations.presets import resolve
 from calyx.simulations.run import partition_of
 from calyx.simulations.run_folder import RunFolder

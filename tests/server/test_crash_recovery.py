@@ -17,9 +17,9 @@ import pytest
 from calyx.authority.events import Granted, Repeated
 from calyx.authority.log import verify
 from calyx.authority.roster import Roster
-from calyx.client.ledger import Ledger
-from calyx.server.checkpoint import load_latest
-from calyx.server.pending_release import FILE_NAME, load_pending
+from calyx.client.ledger.ledger import Ledger
+from calyx.server.state.checkpoint import load_latest
+from calyx.server.state.pending_release import FILE_NAME, load_pending
 from calyx.shared.config.load import digest
 from calyx.shared.errors import CheckpointError, ReleaseRefused, RoundError
 from tests.server.crashing import CLIENTS, CONFIG, KILLED_IN, POINTS, ROUNDS, federate

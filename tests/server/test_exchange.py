@@ -11,7 +11,7 @@ from flwr.app import Error, Message, RecordDict
 from calyx.server.exchange import ask_clients
 from calyx.shared.errors import PolicyViolation
 from calyx.shared.protocol.refusals import error_reply
-from calyx.simulations.grid import take_identity
+from calyx.simulations.engines.grid import take_identity
 
 
 class Answers:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from calyx.audit.run import report_run
-from calyx.client.ledger import Ledger
+from calyx.client.ledger.ledger import Ledger
 from calyx.shared.errors import ConfigError, ModelError, RunError, UsageError
 from calyx.simulations import run
 from calyx.simulations.claim import check_length, claimed, owned

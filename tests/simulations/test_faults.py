@@ -24,7 +24,7 @@ from calyx.shared.config.load import to_run_config
 from calyx.shared.errors import PolicyViolation, RoundError
 from calyx.shared.protocol.arrays import to_record
 from calyx.shared.protocol.refusals import error_reply
-from calyx.simulations.grid import InProcessExecutor, LocalGrid, client_contexts
+from calyx.simulations.engines.grid import InProcessExecutor, LocalGrid, client_contexts
 from calyx.simulations.presets import resolve
 from calyx.simulations.run import partition_of
 from calyx.simulations.run_folder import RunFolder

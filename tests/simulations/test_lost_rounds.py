@@ -13,15 +13,15 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
 import calyx.client.round as client_round
-import calyx.client.sealing as client_sealing
+import calyx.client.sealing.sealing as client_sealing
 import calyx.shared.models.tryout as tryout
-from calyx.client.ledger import Budget, Ledger
-from calyx.client.sealing import SealingState
+from calyx.client.ledger.ledger import Budget, Ledger
+from calyx.client.sealing.sealing import SealingState
 from calyx.shared.config import Config
 from calyx.shared.encryption import PublicSealer, SealingParameters, pack
 from calyx.shared.errors import RoundError
-from calyx.shared.protocol.receipts import Receipt, fresh_nonce
-from calyx.shared.protocol.sealing import sealed_reply
+from calyx.shared.protocol.sealed.messages import sealed_reply
+from calyx.shared.protocol.sealed.receipts import Receipt, fresh_nonce
 from calyx.simulations import run
 from calyx.simulations.presets import resolve
 from calyx.simulations.run_folder import RunFolder

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from calyx.client.ledger import Ledger
+from calyx.client.ledger.ledger import Ledger
 from calyx.shared.config.load import build, from_toml
 from calyx.shared.errors import ConfigError
 from calyx.simulations import run

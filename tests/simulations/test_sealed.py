@@ -20,7 +20,7 @@ from flwr.clientapp import ClientApp
 from safetensors.numpy import load_file
 
 from calyx.client.app import app as real_client
-from calyx.client.ledger import Ledger
+from calyx.client.ledger.ledger import Ledger
 from calyx.server.federation import Federation
 from calyx.server.run_settings import RunSettings
 from calyx.shared.config import Config
@@ -29,8 +29,8 @@ from calyx.shared.errors import PolicyViolation, RoundError
 from calyx.shared.protocol.refusals import error_reply
 from calyx.simulations import run
 from calyx.simulations.authority import simulated_authority
-from calyx.simulations.grid import InProcessExecutor, LocalGrid, client_contexts
-from calyx.simulations.pool import encode
+from calyx.simulations.engines.grid import InProcessExecutor, LocalGrid, client_contexts
+from calyx.simulations.engines.pool import encode
 from calyx.simulations.presets import resolve
 from calyx.simulations.run import partition_of
 from calyx.simulations.run_folder import RunFolder
@@ -155,7 +155,7 @@ def test_sealed_average_is_the_plain_average_to_quantisation(tmp_path: Path) -> 
 def test_server_gets_ciphertexts_and_nothing_else(tmp_path: Path) -> None:
     """Capture everything that reaches the server and look for any update in it."""
     _, _, got = federate(resolve("digits-cnn", SEALED), tmp_path / "run")
-    from calyx.simulations.pool import decode
+    from calyx.simulations.engines.pool import decode
 
     replies = [decode(data) for data in got]
     trained = [r for r in replies if r.metadata.message_type == "train"]
@@ -180,7 +180,7 @@ def test_server_gets_ciphertexts_and_nothing_else(tmp_path: Path) -> None:
 
 def test_no_message_holds_a_secret_key(tmp_path: Path) -> None:
     _, sent, got = federate(resolve("digits-cnn", SEALED), tmp_path / "run")
-    from calyx.simulations.pool import decode
+    from calyx.simulations.engines.pool import decode
 
     contexts = 0
     for data in [*sent, *got]:

@@ -7,15 +7,15 @@ import torch
 from numpy.typing import NDArray
 
 from calyx.audit.attacks.inversion.ciphertexts import PublicKeyHolder
-from calyx.audit.attacks.inversion.federation import Played
-from calyx.audit.views import client_name, released_integers, restored_sum
-from calyx.client.dp_sgd import clipped_gradient_sum
+from calyx.audit.attacks.inversion.reference_federation import Played
+from calyx.audit.replay.capture import client_name, released_integers, restored_sum
 from calyx.client.node import Node
-from calyx.client.sealing import integers_to_seal
+from calyx.client.sealing.sealing import integers_to_seal
+from calyx.client.training.dp_sgd import clipped_gradient_sum
 from calyx.shared.models.vector import to_vector
 from calyx.shared.protocol.arrays import weights_of
 from calyx.shared.protocol.messages import TrainInstruction
-from calyx.shared.protocol.sealing import SealingOffer, read_sealed_reply
+from calyx.shared.protocol.sealed.messages import SealingOffer, read_sealed_reply
 
 Vector = NDArray[np.float64]
 

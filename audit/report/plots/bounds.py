@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from calyx.audit.findings.guarantee import GuaranteeSection
+from calyx.audit.findings.promised.guarantee import GuaranteeSection
 from calyx.audit.report.plots.drawing import GREEN, MUTED, RED, Plot, figure
-from calyx.audit.report.section import LowerBound
+from calyx.audit.section import LowerBound
 from calyx.shared.privacy.epsilon_text import epsilon_text, lower_bound_text
 
 

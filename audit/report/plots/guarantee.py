@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.ticker import MaxNLocator
 
-from calyx.audit.findings.guarantee import GuaranteeSection
+from calyx.audit.findings.promised.guarantee import GuaranteeSection
 from calyx.audit.report.plots.drawing import GREEN, INK, MUTED, RED, SERIES, Plot, figure
 from calyx.shared.privacy.epsilon_text import delta_text, epsilon_text, promise_text
 

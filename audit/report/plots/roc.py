@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from calyx.audit.findings.guarantee import CurvePoint, worst_power
-from calyx.audit.findings.roc import RocPoint
+from calyx.audit.findings.measured.roc import RocPoint
+from calyx.audit.findings.promised.guarantee import CurvePoint, worst_power
 from calyx.audit.report.plots.drawing import MUTED, RED, SERIES, Plot, figure
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from calyx.audit.findings.sampling import SamplingSection
+from calyx.audit.findings.promised.sampling import SamplingSection
 from calyx.audit.report.plots.drawing import LEAF, Plot, figure
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.ticker import MaxNLocator
 
-from calyx.audit.findings.utility import UtilitySection
+from calyx.audit.findings.measured.utility import UtilitySection
 from calyx.audit.report.plots.drawing import GREEN, LEAF, MUTED, Plot, figure
 
 

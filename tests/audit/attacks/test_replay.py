@@ -13,13 +13,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from calyx.audit.attacks import replay as attack
-from calyx.audit.audited_run import AuditedRun
-from calyx.audit.evidence import EvidenceStore
-from calyx.audit.findings import replay
+from calyx.audit.evidence.store import EvidenceStore
+from calyx.audit.findings.measured import replay
+from calyx.audit.finished_run import AuditedRun
 from calyx.audit.report.build import build
 from calyx.audit.run import audit_run
 from calyx.audit.verify import verify
-from calyx.client.ledger import Budget, Ledger
+from calyx.client.ledger.ledger import Budget, Ledger
 from calyx.shared.privacy.skellam_mechanism import SkellamMechanism
 from calyx.simulations import run
 from calyx.simulations.run_folder import RunFolder

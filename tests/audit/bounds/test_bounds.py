@@ -13,7 +13,7 @@ from calyx.audit.bounds import clopper_pearson, cosine, fdp, gaussian, steinke
 from calyx.audit.bounds.gdp import delta_of, epsilon_of, mu_of
 from calyx.audit.bounds.guesses import Coins, Guesses, Scores, ceiling, guess_counts, guesses
 from calyx.audit.bounds.trade_off import GaussianCurve, ProfileCurve
-from calyx.audit.selftest import BOUNDS, ideal_canaries, sampled_canaries
+from calyx.audit.selftest.calibration import BOUNDS, ideal_canaries, sampled_canaries
 from calyx.audit.subsampled import HYPOTHESES, curve_of, subsampled
 
 DELTA = 1e-5

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from calyx.shared.errors import EnrolmentError
-from calyx.shared.protocol.contributor_keys import ContributorKeys
 from calyx.shared.protocol.enrolment import make_request, read_request
+from calyx.shared.protocol.sealed.contributor_keys import ContributorKeys
 
 
 class Keys:

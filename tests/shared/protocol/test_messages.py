@@ -36,7 +36,7 @@ from calyx.shared.protocol.arrays import (
 from calyx.shared.protocol.identity import code_hash
 from calyx.shared.protocol.messages import Introduction, TrainInstruction, read_metrics
 from calyx.shared.protocol.refusals import Refusal, error_reply, read_failure
-from calyx.simulations.grid import take_identity
+from calyx.simulations.engines.grid import take_identity
 
 CONFIG = build({})
 PLAN = make_plan(build(from_settings(["privacy.noise=none"])), 100)

@@ -1,0 +1,1 @@
+"""Contributions of known direction, in or out by a coin."""

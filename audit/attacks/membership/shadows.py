@@ -1,0 +1,127 @@
+"""Shadow federations for membership inference: the whole run again, on half the records each time.
+
+LiRA (Carlini et al. 2022) and RMIA (Zarifzadeh, Liu, Shokri 2024) compare a model with models that
+were trained with and without a record. Here such a model is the outcome of a *whole federation*:
+the run's own clients, noise, sealing and rounds, with other noise each time. Shadows come in pairs
+whose halves of the records complement each other, so that every record is in exactly half of them.
+
+Evidence: which records each shadow was trained on, and how confident each final model is in the
+label of every training and test record. Scores and rates are made from that
+(`calyx.audit.findings.measured.membership`).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load
+
+from calyx.audit.evidence.store import EvidenceStore
+from calyx.audit.replay.replay import Watching, rounds_of, twin
+from calyx.shared.config import Config
+from calyx.shared.data import Dataset, load_split
+from calyx.shared.errors import UsageError
+from calyx.shared.models import build_model
+from calyx.shared.protocol.arrays import load_weights
+from calyx.simulations.run import partition_of
+from calyx.simulations.run_folder import RunFolder
+
+Progress = Callable[[str, float], None]
+
+NAME = "membership"
+DEFAULT_SHADOWS = 8
+_AT_ONCE = 500
+
+
+def run(
+    folder: RunFolder,
+    store: EvidenceStore,
+    progress: Progress,
+    *,
+    shadows: int = DEFAULT_SHADOWS,
+    workers: int | None = None,
+) -> None:
+    """Train the shadows and put their confidences into evidence.
+
+    Args:
+        folder: the run.
+        store: its evidence.
+        progress: told how far it is.
+        shadows: how many federations; an even number, at least 4.
+        workers: client processes; None for one a core.
+
+    Raises:
+        UsageError: too few records or shadows.
+    """
+    config = folder.stored_config()
+    parts = [np.asarray(part, dtype=np.int64) for part in partition_of(config)]
+    if shadows < 4 or shadows % 2:
+        raise UsageError(f"{shadows} shadows: membership inference needs an even number from 4 on")
+    if min(map(len, parts)) < 4:
+        raise UsageError("a client has fewer than 4 records, too few to leave half of them out")
+    split = load_split(config.data, config.seed)
+    inside = complementary_halves(shadows, parts, len(split.train), secrets.randbits(63))
+    train, test, accuracies = [], [], []
+    total = config.training.rounds
+    for number in range(shadows):
+
+        def on_round(done: int, number: int = number) -> None:
+            progress(NAME, (number + done / total) / shadows)
+
+        watching = Watching(
+            client_settings={"simulation-seed": str(secrets.randbits(62))}, on_round=on_round
+        )
+        halves = [part[inside[number, part]] for part in parts]
+        with twin(config, watching, workers=workers, partition=halves) as shadow:
+            train.append(confidences(config, shadow, split.train))
+            test.append(confidences(config, shadow, split.test))
+            accuracies.append(rounds_of(shadow)[-1]["accuracy"])
+    held = np.sort(np.concatenate(parts))
+    store.put_arrays(
+        NAME,
+        {
+            "inside": inside[:, held],
+            "train": np.array(train)[:, held],
+            "test": np.array(test),
+            "accuracies": np.array(accuracies),
+            "records": held,
+        },
+    )
+
+
+def complementary_halves(
+    shadows: int, parts: list[NDArray[np.int64]], records: int, seed: int
+) -> NDArray[np.bool_]:
+    """Who is in which shadow: bool (shadows, records); half of each client's records at a time."""
+    generator = np.random.default_rng(seed)
+    inside = np.zeros((shadows, records), dtype=np.bool_)
+    for pair in range(shadows // 2):
+        for part in parts:
+            order = generator.permutation(part)
+            half = len(part) // 2
+            inside[2 * pair, order[:half]] = True
+            inside[2 * pair + 1, order[half:]] = True
+    return inside
+
+
+def confidences(config: Config, folder: RunFolder, data: Dataset) -> NDArray[np.float64]:
+    """log p_y - log of the sum of the others' probabilities, of a final model; (records,)."""
+    model = build_model(config.model, data.input_shape, data.classes, config.seed)
+    weights: dict[str, Any] = load(folder.model())
+    load_weights(model, weights)
+    model.eval()
+    found = []
+    with torch.no_grad():
+        for first in range(0, len(data), _AT_ONCE):
+            features = torch.from_numpy(data.features[first : first + _AT_ONCE])
+            labels = torch.from_numpy(data.labels[first : first + _AT_ONCE])
+            logits = model(features).double()
+            own = logits.gather(1, labels[:, None])[:, 0]
+            others = logits.scatter(1, labels[:, None], -torch.inf).logsumexp(dim=1)
+            found.append((own - others).numpy())
+    return np.concatenate(found)

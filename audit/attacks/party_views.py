@@ -1,0 +1,182 @@
+"""What each party of this run really got, and every attack on it.
+
+The run is repeated for one round with its own configuration (`calyx.audit.replay.replay`), so
+noise, sealing and numbers of clients and records are those of the run, and the bytes that cross
+each boundary are kept (`calyx.audit.replay.capture`). From them each observer makes the best
+estimate of a gradient that he can, a *sight*, and then all attacks of
+`calyx.audit.attacks.inversion` are tried on it.
+
+Only the first round is captured: weights are then untrained, which is when gradients give most
+away. What several rounds give away together is for epsilon and the canaries to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from calyx.audit.attacks.gradient_estimates import Sight, sights_of
+from calyx.audit.attacks.inversion import closed_form, labels
+from calyx.audit.attacks.inversion.estimates import as_gradient
+from calyx.audit.attacks.inversion.fedsgd import Observed, invert_piecewise, invert_smooth
+from calyx.audit.attacks.inversion.quality import match
+from calyx.audit.attacks.inversion.reference_federation import Played
+from calyx.audit.evidence.store import EvidenceStore
+from calyx.audit.replay.capture import PUBLIC, SERVER, Capture, CaptureComplete, Crossing, table
+from calyx.audit.replay.replay import Watching, twin
+from calyx.shared.config import Config
+from calyx.shared.data import Dataset, load_split
+from calyx.shared.models import build_model
+from calyx.shared.models.lstm import Lstm
+from calyx.shared.protocol.arrays import load_weights, read_record, weights_of
+from calyx.shared.protocol.messages import TrainInstruction, read_arrays
+from calyx.simulations.run import partition_of
+from calyx.simulations.run_folder import RunFolder
+
+Progress = Callable[[str, float], None]
+Vector = NDArray[np.float64]
+
+NAME, CAPTURED, PICTURES = "views", "views-captured", "views-pictures"
+# A sum over many records is searched for this many; more pictures would share what little there is.
+MOST_PICTURES = 8
+_FEW_RECORDS = 5000
+_SEED = 1
+
+
+def run(folder: RunFolder, store: EvidenceStore, progress: Progress) -> None:
+    """Capture a round, attack every view of it, and put bytes and results into evidence.
+
+    Raises:
+        CalyxError: the run could not be repeated.
+    """
+    config = folder.stored_config()
+    progress("views", 0.0)
+    played, test = replay(config)
+    model_file = folder.model()
+    public = Crossing(config.training.rounds, "final model", SERVER, PUBLIC, (model_file,))
+    crossings = [*played.capture.crossings, public]
+    sights = sights_of(played, public)
+    rows: list[dict[str, Any]] = []
+    attacked: dict[int, tuple[dict[str, Any], dict[str, NDArray[Any]]]] = {}
+    low, high = _range(test)
+    mean = (test.features.mean(axis=0) - low) / (high - low)
+    arrays: dict[str, NDArray[Any]] = {"baseline": mean.astype(np.float32)}
+    for number, sight in enumerate(sights):
+
+        def tick(share: float, number: int = number) -> None:
+            progress("views", (number + 1 + share) / (len(sights) + 1))
+
+        # Server and authority see the same sum: another search would find the same.
+        if (key := id(sight.vector)) not in attacked:
+            attacked[key] = _attack(sight, played, test, mean, tick)
+        figures, found = attacked[key]
+        rows.append(
+            {
+                "name": sight.name,
+                "party": sight.party,
+                "sees": sight.sees,
+                "crossings": [crossings.index(c) for c in sight.crossings],
+                **figures,
+            }
+        )
+        arrays |= {f"{sight.name}-{key}": array for key, array in found.items()}
+    used = sorted({index for row in rows for index in row["crossings"]})
+    progress("views", 1.0)
+    store.put_json(NAME, {"crossings": table(crossings), "sights": rows})
+    store.put_arrays(
+        CAPTURED,
+        {
+            f"crossing-{index}": np.frombuffer(b"".join(crossings[index].parts), dtype=np.uint8)
+            for index in used
+        },
+    )
+    store.put_arrays(PICTURES, arrays)
+
+
+def replay(config: Config) -> tuple[Played, Dataset]:
+    """The first round of a run once more, captured; and the server's test records."""
+    capture, split = Capture(rounds=1), load_split(config.data, config.seed)
+    watching = Watching(tap=capture, on_release=capture.on_release)
+    # Worker processes take longer to start than a round over few records takes.
+    workers = 1 if len(split.train) <= _FEW_RECORDS else None
+    try:
+        with twin(config, watching, workers=workers):
+            pass
+    except CaptureComplete:
+        pass
+    model = build_model(config.model, split.test.input_shape, split.test.classes, config.seed)
+    sent = capture.find("train", 1)[0]
+    plan = TrainInstruction.from_content(sent.message.content).plan
+    load_weights(model, read_record(read_arrays(sent.message.content), like=weights_of(model)))
+    model.eval()
+    records = tuple(split.train.subset(indices) for indices in partition_of(config))
+    after = capture.find("train", 2, sender=SERVER)
+    final = (
+        read_record(read_arrays(after[0].message.content), like=weights_of(model)) if after else {}
+    )
+    return Played(config, capture, records, model, plan, final), split.test
+
+
+def _attack(
+    sight: Sight, played: Played, test: Dataset, mean: NDArray[Any], tick: Callable[[float], None]
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """All attacks on one sight: what is said of them, and their pictures."""
+    model, shape = played.model, test.input_shape
+    low, high = _range(test)
+    behind = [played.records[client] for client in sight.clients]
+    truth = np.concatenate([(r.features - low) / (high - low) for r in behind])
+    present = np.isin(np.arange(test.classes), np.concatenate([r.labels for r in behind]))
+    gradient = as_gradient(sight.vector, played)
+    by_name = dict(zip(played.names, gradient, strict=True))
+    count = min(MOST_PICTURES, len(truth))
+    arrays: dict[str, NDArray[Any]] = {}
+
+    bias = labels.output_bias(model, test.classes)
+    guess = torch.arange(count) % test.classes
+    if bias is not None:
+        arrays["bias"], arrays["present"] = by_name[bias].double().numpy(), present
+        guess = labels.guessed(by_name[bias], count, _mean_probability(model, test))
+
+    def keep(name: str, found: torch.Tensor) -> None:
+        pictures = ((found.double() - low) / (high - low)).clamp(0, 1).numpy()
+        chance = np.broadcast_to(mean, pictures.shape)
+        arrays[name] = pictures.astype(np.float32)
+        arrays[f"{name}-truth"] = truth[match(pictures, truth)].astype(np.float32)
+        arrays[f"{name}-baseline-truth"] = truth[match(chance, truth)].astype(np.float32)
+
+    is_smooth, unfit = isinstance(model, Lstm), ""
+    invert = invert_smooth if is_smooth else invert_piecewise
+    try:
+        keep("inverted", invert(Observed(model, gradient, guess, shape, low, high), _SEED, tick))
+    except RuntimeError as error:
+        # What PyTorch raises where a user's own model has no second derivative; NotImplementedError
+        # is a kind of it.
+        unfit = " ".join(str(error).split())[:200]
+    names = closed_form.first_layer(model, shape)
+    if names is not None:
+        inputs = closed_form.layer_inputs(by_name[names[0]], by_name[names[1]], count)
+        keep("closed", inputs.reshape(-1, *shape))
+    return {
+        "clients": len(sight.clients),
+        "records": len(truth),
+        "search": "L-BFGS" if is_smooth else "Adam on the angle",
+        "search_failed": unfit,
+        "closed_form": names is not None,
+        "labels": bias is not None,
+    }, arrays
+
+
+def _range(test: Dataset) -> tuple[float, float]:
+    """Between which values records lie, as far as test records tell."""
+    low, high = float(test.features.min()), float(test.features.max())
+    return low, high if high > low else low + 1.0
+
+
+def _mean_probability(model: torch.nn.Module, test: Dataset) -> torch.Tensor:
+    with torch.no_grad():
+        logits = model(torch.from_numpy(test.features[:200]))
+        return torch.softmax(logits, dim=1).mean(dim=0)

@@ -1,0 +1,1 @@
+"""What follows from attacks on the run."""

@@ -1,0 +1,1 @@
+"""What follows from configuration, ledgers and logs."""

@@ -1,0 +1,235 @@
+"""A finished run as the audit reads it: configuration, journal, ledgers, plans, batch logs.
+
+Everything comes from the run folder; no training data are read.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calyx.client.instrumentation.batch_log import LoggedBatches, read_batches
+from calyx.client.ledger.ledger import Entry, Ledger
+from calyx.server.roster import Member
+from calyx.server.round.plans import Plans
+from calyx.server.state.journal import FILE_NAME as JOURNAL
+from calyx.server.state.outcome import rounds_with_effect
+from calyx.shared.config import Config
+from calyx.shared.data.npz import arrays_of
+from calyx.shared.encryption import SealingParameters
+from calyx.shared.errors import ConfigError, DataError, EvidenceError, UsageError
+from calyx.shared.host.regular_file import MOST_BYTES, read_regular
+from calyx.shared.privacy.accounting import PrivacyEvent
+from calyx.shared.privacy.plan import PrivacyPlan, draft_plan
+from calyx.shared.privacy.skellam_mechanism import SkellamMechanism
+from calyx.shared.protocol.sealed.messages import sealing_parameters
+from calyx.simulations.run_folder import RunFolder
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ClientLedger:
+    """What one client's ledger holds.
+
+    Attributes:
+        client: number of the client.
+        data_fingerprint: SHA-256 over its records, hex.
+        head: hash of the last entry, hex.
+        entries: all charges, of other runs on the same data too, oldest first.
+    """
+
+    client: int
+    data_fingerprint: str
+    head: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def events(self) -> tuple[PrivacyEvent, ...]:
+        """What was charged."""
+        return tuple(entry.event for entry in self.entries)
+
+
+class AuditedRun(RunFolder):
+    """The folder of a finished simulation, read and checked.
+
+    Args:
+        path: the run folder.
+
+    Raises:
+        UsageError: it is no run, is of a deployment, or is not finished.
+        EvidenceError: a file of it is missing or damaged.
+        LedgerError: a ledger was altered.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        if not self.path.is_dir():
+            raise UsageError(f"there is no folder {path}; name the folder of a run")
+        if not self.exists:
+            raise UsageError(f"{path} is not the folder of a run: it has no config.toml")
+        if (self.path / "submission.json").exists() or not self.partition_path.exists():
+            raise UsageError(
+                f"{path} is the run of a deployment: its ledgers lie on the devices, so nothing "
+                "can be recomputed here; audit a simulation with the same configuration"
+            )
+        self.config: Config = self._config()
+        self.environment: Event = self._json("environment.json")
+        journal = self._journal()
+        self.start: Event = next((e for e in journal if e.get("event") == "start"), {})
+        self.rounds: list[Event] = [e for e in journal if e.get("event") == "round"]
+        self.end: Event = next((e for e in journal if e.get("event") == "end"), {})
+        self._check_finished(path)
+        self.ledgers: tuple[ClientLedger, ...] = tuple(
+            self._ledger(number) for number in range(self.config.federation.clients)
+        )
+
+    @property
+    def name(self) -> str:
+        """The run's name in the ledgers, wherever its folder was moved to."""
+        return self.run
+
+    @property
+    def rounds_with_effect(self) -> int:
+        """Rounds that changed the model."""
+        return rounds_with_effect(self.rounds)
+
+    @property
+    def record_counts(self) -> tuple[int, ...]:
+        """Records of each client."""
+        return tuple(len(indices) for indices in self.partition)
+
+    @cached_property
+    def partition(self) -> tuple[NDArray[np.int64], ...]:
+        """Record indices of each client."""
+        try:
+            arrays = arrays_of(read_regular(self.partition_path, self.path), MOST_BYTES)
+            clients = range(self.config.federation.clients)
+            return tuple(np.atleast_1d(arrays[f"client-{number}"]) for number in clients)
+        except (OSError, KeyError, TypeError, DataError) as error:
+            raise EvidenceError(f"{self.partition_path} cannot be read: {error}") from None
+
+    @cached_property
+    def plans(self) -> tuple[PrivacyPlan, ...]:
+        """What the configuration asks of each client: its plan but for the noise, which is 0.
+
+        How much noise there was is what the ledgers say.
+        """
+        counts = self.record_counts
+        is_shared = self.is_sealed and self.config.privacy.noise != "local"
+        each = [max(counts)] * len(counts) if is_shared else counts
+        return tuple(draft_plan(self.config, records) for records in each)
+
+    @cached_property
+    def planned_anew(self) -> tuple[PrivacyPlan, ...]:
+        """Each client's whole plan, made again from the configuration as the server makes it.
+
+        Raises:
+            CalyxError: the configuration leads to no plan.
+        """
+        members = [Member(str(i), records) for i, records in enumerate(self.record_counts)]
+        plans = Plans(self.config, members, self.dimension)
+        return tuple(plans.of(member) for member in members)
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether single updates were encrypted."""
+        return self.config.secure_aggregation.scheme != "none"
+
+    @cached_property
+    def mechanism(self) -> SkellamMechanism | None:
+        """Grid and noise of sealed sums, as the ledgers say; None where there are none."""
+        events = (event for ledger in self.ledgers for event in self.own_events(ledger))
+        return next((event.skellam for event in events if event.skellam is not None), None)
+
+    def own_events(self, ledger: ClientLedger) -> list[PrivacyEvent]:
+        """What this run charged to a ledger that may hold other runs too."""
+        return [entry.event for entry in ledger.entries if entry.run == self.name]
+
+    @property
+    def dimension(self) -> int:
+        """Entries of the vector that is trained."""
+        return self.mechanism.dimension if self.mechanism else int(self.start["parameters"])
+
+    @cached_property
+    def sealing(self) -> SealingParameters | None:
+        """How updates were packed and encrypted; None where they were not."""
+        if not self.is_sealed:
+            return None
+        plan = replace(self.plans[0], mechanism=self.mechanism)
+        return sealing_parameters(self.config, plan, self.dimension)
+
+    def batches(self, client: int) -> LoggedBatches | None:
+        """The batches of one client; None if none were written down.
+
+        Raises:
+            EvidenceError: the log is damaged.
+        """
+        path = self.batches_path(client)
+        if not path.exists() or not path.stat().st_size:
+            return None
+        try:
+            return read_batches(path, self.path)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise EvidenceError(f"batch log {path} cannot be read: {error}") from None
+
+    def _config(self) -> Config:
+        try:
+            return self.stored_config()
+        except (OSError, UnicodeDecodeError, ConfigError) as error:
+            raise EvidenceError(f"{self.config_path} cannot be read: {error}") from None
+
+    def _check_finished(self, path: Path) -> None:
+        done, wanted = len(self.rounds), self.config.training.rounds
+        if self.start and self.end and done == wanted:
+            return
+        raise UsageError(
+            f"the run in {path} is not finished ({done} of {wanted} rounds); go on with: "
+            f"calyx simulate --resume --out {path}"
+        )
+
+    def _ledger(self, client: int) -> ClientLedger:
+        path = self.ledger_path(client)
+        if not path.exists():
+            raise EvidenceError(
+                f"the ledger of client {client} is missing ({path}); without it what was spent "
+                "cannot be computed, so there is no report"
+            )
+        with Ledger.inspect(path, self.path) as ledger:
+            ledger.verify()
+            return ClientLedger(client, ledger.data_fingerprint, ledger.head_hash, ledger.entries())
+
+    def _journal(self) -> list[Event]:
+        path = self.path / JOURNAL
+        try:
+            lines = read_regular(path, self.path).decode("utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        except (OSError, UnicodeDecodeError) as error:
+            raise EvidenceError(f"{path} cannot be read: {error}") from None
+        events = []
+        for number, line in enumerate(lines, 1):
+            try:
+                event = json.loads(line)
+                if not isinstance(event, dict):
+                    raise ValueError("no object")
+            except (ValueError, RecursionError) as error:
+                if number == len(lines):
+                    break  # torn by a crash; the run is then not finished
+                raise EvidenceError(f"{path} is damaged at line {number}: {error}") from None
+            events.append(event)
+        return events
+
+    def _json(self, name: str) -> Event:
+        path = self.path / name
+        try:
+            found: Event = json.loads(read_regular(path, self.path))
+        except (OSError, ValueError, RecursionError) as error:
+            raise EvidenceError(f"{path} cannot be read: {error}") from None
+        return found

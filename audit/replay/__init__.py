@@ -1,0 +1,1 @@
+"""The run once more, with observers."""

@@ -1,0 +1,194 @@
+"""What each party really got in a run: the bytes that crossed its boundary.
+
+`Capture` stands between the real parties of a repeated run (`calyx.audit.replay.replay`) and keeps
+every message in the form in which it travels: Flower's messages in Flower's wire format, calls of
+the key authority in that of its gRPC service. A party's view is what it sent or received:
+
+=========  ======================================================================================
+server     all messages of all clients; what it asks of the key authority, and the answers
+client     its own messages only; clients are named by number
+authority  requests with the sum's ciphertexts, and its answers
+network    all of the above: what a wire tap gets *where TLS is broken*; otherwise only who talks
+           to whom, when, and how much
+public     the final model, and what can be known before a run: code, configuration, first weights
+=========  ======================================================================================
+
+Taken for granted: parties keep to the protocol while they are being watched, and what a party
+computes from its view it can keep. Who works together sees the union of their views.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from flwr.app import Message
+from numpy.typing import NDArray
+
+from calyx.shared.config import Config
+from calyx.shared.encryption.quantise import Grid
+from calyx.shared.privacy.plan import PrivacyPlan
+from calyx.shared.privacy.rotation import Rotation
+from calyx.shared.protocol.authority import authority_pb2 as pb
+from calyx.shared.protocol.authority.client import Released, ReleaseRequest, release_parts
+from calyx.shared.protocol.messages import TrainInstruction
+from calyx.shared.protocol.sealed.messages import rotation_seed, sealing_parameters
+from calyx.simulations.engines.grid import FIRST_CLIENT_NODE_ID
+from calyx.simulations.engines.pool import decode, encode
+
+SERVER, AUTHORITY, NETWORK, PUBLIC = "server", "authority", "network", "public"
+_CLIENT = "client "
+
+
+def client_name(number: int) -> str:
+    """How a client is called in views."""
+    return f"{_CLIENT}{number}"
+
+
+def client_number(party: str) -> int:
+    """Inverse of `client_name`."""
+    return int(party.removeprefix(_CLIENT))
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """One message or call as it crossed from one party to another.
+
+    Attributes:
+        round: counted from 1; 0 before the first.
+        kind: for example ``train`` or ``release``.
+        sender, receiver: parties.
+        parts: the bytes, in as many pieces as they travel.
+    """
+
+    round: int
+    kind: str
+    sender: str
+    receiver: str
+    parts: tuple[bytes, ...] = field(repr=False)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all parts."""
+        return sum(map(len, self.parts))
+
+    @property
+    def sha256(self) -> str:
+        """Over all parts one after the other, hex."""
+        state = hashlib.sha256()
+        for part in self.parts:
+            state.update(part)
+        return state.hexdigest()
+
+    @property
+    def message(self) -> Message:
+        """A Flower message, read back from the bytes."""
+        return decode(self.parts[0])
+
+
+class CaptureComplete(Exception):
+    """Everything that was to be captured was: no error, it ends a repeated run early."""
+
+
+class Capture:
+    """A `calyx.simulations.engines.grid.Tap` that also listens at the key authority.
+
+    Args:
+        rounds: ends the run with `CaptureComplete` once the instructions of the round after these
+            have been sent, which show the clients the last result.
+    """
+
+    def __init__(self, rounds: int) -> None:
+        self._rounds, self._round = rounds, 0
+        self.crossings: list[Crossing] = []
+
+    def sent(self, message: Message) -> None:
+        """See `Tap`."""
+        if message.metadata.message_type == "train":
+            self._round = TrainInstruction.from_content(message.content).round
+        self._add(message, SERVER, _client_of(message.metadata.dst_node_id))
+
+    def received(self, message: Message) -> None:
+        """See `Tap`."""
+        if self._round > self._rounds:
+            raise CaptureComplete
+        self._add(message, _client_of(message.metadata.src_node_id), SERVER)
+
+    def on_release(
+        self, request: ReleaseRequest, chunks: Sequence[bytes], released: Released
+    ) -> None:
+        """See `calyx.audit.replay.replay.Watching`."""
+        asked = tuple(part.SerializeToString() for part in release_parts(request, chunks))
+        answer = released.values.astype("<i8").tobytes()
+        self.crossings += [
+            Crossing(request.round, "release request", SERVER, AUTHORITY, asked),
+            Crossing(request.round, "released sum", AUTHORITY, SERVER, (answer,)),
+        ]
+
+    def view(self, *parties: str) -> list[Crossing]:
+        """What these parties together sent or received; all of it for the network."""
+        everything = NETWORK in parties
+        return [c for c in self.crossings if everything or {c.sender, c.receiver} & {*parties}]
+
+    def find(
+        self, kind: str, server_round: int, *, sender: str = "", receiver: str = ""
+    ) -> list[Crossing]:
+        """Crossings of a kind in one round, in order; empty names mean anybody."""
+        return [
+            c
+            for c in self.crossings
+            if (c.kind, c.round) == (kind, server_round)
+            and sender in ("", c.sender)
+            and receiver in ("", c.receiver)
+        ]
+
+    def _add(self, message: Message, sender: str, receiver: str) -> None:
+        kind = message.metadata.message_type
+        self.crossings.append(Crossing(self._round, kind, sender, receiver, (encode(message),)))
+
+
+def released_integers(crossing: Crossing) -> NDArray[np.int64]:
+    """The integers of a ``released sum``."""
+    return np.frombuffer(crossing.parts[0], dtype="<i8").astype(np.int64)
+
+
+def requested_chunks(crossing: Crossing) -> list[bytes]:
+    """The ciphertexts of a ``release request``."""
+    parts = map(pb.ReleasePart.FromString, crossing.parts)
+    return [part.chunk for part in parts if part.WhichOneof("part") == "chunk"]
+
+
+def restored_sum(
+    values: NDArray[np.int64], config: Config, plan: PrivacyPlan, server_round: int
+) -> NDArray[np.float64]:
+    """A released sum in the units of gradients or weights: anybody can undo grid and rotation."""
+    if plan.mechanism is not None:
+        grid = Grid(plan.mechanism.step, plan.mechanism.clamp)
+    else:
+        bound = sealing_parameters(config, plan, len(values)).value_bound
+        grid = Grid(config.secure_aggregation.clamp / bound, bound)
+    rotation = Rotation(len(values), rotation_seed(config, server_round))
+    return rotation.inverse(grid.restored(values))
+
+
+def table(crossings: Sequence[Crossing]) -> list[dict[str, Any]]:
+    """What crossed, without the bytes themselves; JSON-ready."""
+    return [
+        {
+            "round": c.round,
+            "kind": c.kind,
+            "sender": c.sender,
+            "receiver": c.receiver,
+            "parts": len(c.parts),
+            "bytes": c.size_bytes,
+            "sha256": c.sha256,
+        }
+        for c in crossings
+    ]
+
+
+def _client_of(node: int) -> str:
+    return client_name(node - FIRST_CLIENT_NODE_ID)

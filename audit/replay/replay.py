@@ -1,0 +1,143 @@
+"""The run once more, with the same configuration and code, while somebody looks on.
+
+An audit cannot ask a finished run for what crossed its wires. So it repeats the run in a temporary
+folder: the same data, partition, plan, server, clients and key authority, on the local engine. What
+an observer sees is taken where that observer stands: at the server's boundary
+(`calyx.simulations.engines.grid.Tap`) and at the key authority's answers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calyx.shared.config import Config
+from calyx.shared.encryption import SealingParameters
+from calyx.shared.host.regular_file import read_regular
+from calyx.shared.protocol.authority.client import (
+    Authority,
+    Head,
+    Opening,
+    Released,
+    ReleaseRequest,
+)
+from calyx.simulations.engines.engine import run_local
+from calyx.simulations.engines.grid import Tap
+from calyx.simulations.engines.simulation import Simulation
+from calyx.simulations.follower import JournalFollower
+from calyx.simulations.run import assemble, partition_of
+from calyx.simulations.run_folder import RunFolder
+from calyx.simulations.scratch import scratch_folder
+
+OnRelease = Callable[[ReleaseRequest, Sequence[bytes], Released], None]
+
+
+class WatchedAuthority:
+    """The real key authority; what it is asked and what it answers is shown to a watcher."""
+
+    def __init__(self, authority: Authority, on_release: OnRelease) -> None:
+        self._authority, self._on_release = authority, on_release
+
+    def open_run(
+        self,
+        run: str,
+        parameters: SealingParameters,
+        min_contributors: int,
+        contributors: Sequence[str],
+        plan_digest: str,
+        config_digest: str,
+        known_head: Head | None = None,
+    ) -> Opening:
+        """See `Authority`."""
+        return self._authority.open_run(
+            run, parameters, min_contributors, contributors, plan_digest, config_digest, known_head
+        )
+
+    def release(self, request: ReleaseRequest, chunks: Sequence[bytes]) -> Released:
+        """See `Authority`."""
+        released = self._authority.release(request, chunks)
+        self._on_release(request, chunks, released)
+        return released
+
+    def close_run(self, run: str) -> None:
+        """See `Authority`."""
+        self._authority.close_run(run)
+
+    def health(self) -> bool:
+        """See `Authority`."""
+        return self._authority.health()
+
+
+@dataclass(frozen=True)
+class Watching:
+    """What to look at, and what the clients get besides.
+
+    Attributes:
+        tap: sees the messages at the server's boundary.
+        on_release: sees releases of sealed sums.
+        client_settings: further node settings of every client, such as its canaries.
+        on_round: told the number of each round that is done.
+    """
+
+    tap: Tap | None = None
+    on_release: OnRelease | None = None
+    client_settings: dict[str, str] | None = None
+    on_round: Callable[[int], None] | None = None
+
+
+@contextmanager
+def twin(
+    config: Config,
+    watching: Watching,
+    *,
+    workers: int | None = None,
+    partition: Sequence[NDArray[np.int64]] | None = None,
+) -> Iterator[RunFolder]:
+    """Repeat a run and give its folder, which vanishes afterwards.
+
+    Args:
+        config: of the run; the number of rounds may be cut for a look at the messages alone.
+        watching: see `Watching`.
+        workers: client processes.
+        partition: record indices of every client, where they are not the run's own.
+
+    Raises:
+        CalyxError: the run failed.
+    """
+    with scratch_folder("calyx-audit-") as scratch, ExitStack() as stack:
+        folder = RunFolder(scratch / "run")
+        folder.prepare(config, list(partition or partition_of(config)))
+        simulation, number = assemble(config, folder, "local", workers, stack)
+        simulation = _watched(simulation, watching)
+        journal = folder.path / "metrics.jsonl"
+        if watching.on_round is not None:
+            told = watching.on_round
+
+            def on_event(event: dict[str, Any]) -> None:
+                if event["event"] == "round":
+                    told(int(event["round"]))
+
+            stack.enter_context(JournalFollower(journal, on_event))
+        run_local(simulation, number)
+        yield folder
+
+
+def rounds_of(folder: RunFolder) -> list[dict[str, Any]]:
+    """The round events of a run's journal."""
+    lines = read_regular(folder.path / "metrics.jsonl", folder.path).decode("utf-8").splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == "round"]
+
+
+def _watched(simulation: Simulation, watching: Watching) -> Simulation:
+    authority = simulation.authority
+    if authority is not None and watching.on_release is not None:
+        authority = WatchedAuthority(authority, watching.on_release)
+    further = watching.client_settings or {}
+    clients = {number: {**own, **further} for number, own in simulation.clients.items()}
+    return replace(simulation, authority=authority, clients=clients, tap=watching.tap)

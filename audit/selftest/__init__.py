@@ -1,0 +1,1 @@
+"""Is the auditor itself right?"""

@@ -1,0 +1,297 @@
+"""The commands of ``calyx client`` that make a device and run it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from calyx.cli.arguments.options import AsJson, Verbose
+
+if TYPE_CHECKING:
+    from calyx.cli.terminal.console import Terminal
+    from calyx.client.deployment.enrolment import Enrolled
+    from calyx.client.deployment.folder import DataPlace
+    from calyx.client.deployment.launch import Happening
+
+Directory = Annotated[Path, typer.Argument(metavar="DIR")]
+AcceptOverlap = Annotated[
+    bool,
+    typer.Option(
+        "--accept-overlap",
+        help="Some records are another device's too: what each spends on them adds up.",
+    ),
+]
+_STYLES = {"refused": "bold yellow", "trouble": "yellow", "connected": "green"}
+
+
+def enroll(
+    directory: Directory,
+    server: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="The server, as devices reach it.")
+    ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|FOLDER", help="ca.pem in the folder for-devices of the server's operator."
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER|MODULE:FUNCTION", help="This device's records (IDX, NPZ, or your own)."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the device.", show_default="this machine's")
+    ] = None,
+    authority_key: Annotated[
+        str, typer.Option(metavar="HEX|FILE", help="The key authority's key, to seal updates.")
+    ] = "",
+    server_key: Annotated[
+        str,
+        typer.Option(
+            metavar="HEX|FILE",
+            help="The key the server signs with.",
+            show_default="instructions.pub beside --ca",
+        ),
+    ] = "",
+    python_path: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where the module of --data is.")
+    ] = None,
+    partition: Annotated[
+        str | None,
+        typer.Option(metavar="K/N", help="For demonstrations: part K of N of the digits."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="With --partition: who gets which digits.")] = 0,
+    accept_overlap: AcceptOverlap = False,
+    renew: Annotated[
+        bool, typer.Option("--renew", help="Only make a new request for the device in DIR.")
+    ] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make a device in DIR: its keys, a strict policy to edit, and an enrolment request.
+
+    Send the file request.json in DIR to the operators of the server and of the key authority, and
+    tell them the fingerprint on another way. Both approve it once. The policy is yours: read it
+    and set the limits you want. Keys and records never leave the device. Records have one budget:
+    those that are another device's of this user already are refused.
+
+    [bold]Examples[/bold]
+    calyx client enroll ~/device --server fl.example.org:9441 --ca for-devices --data ~/records \
+--authority-key authority.pub
+    calyx client enroll ~/device --server HOST:PORT --ca for-devices --data mine:load \
+--python-path .
+    calyx client enroll ~/device --renew
+    """
+    from calyx.cli.terminal.console import facts, terminal
+    from calyx.client.deployment.enrolment import renew_request
+
+    with terminal(as_json=as_json, verbose=verbose) as screen:
+        if renew:
+            made = renew_request(directory)
+        else:
+            with screen.busy("making keys"):
+                made = _enroll(
+                    directory,
+                    server,
+                    ca,
+                    data,
+                    name,
+                    authority_key,
+                    server_key,
+                    python_path,
+                    partition,
+                    seed,
+                    accept_overlap=accept_overlap,
+                )
+        device = made.device
+        screen.show(
+            facts(
+                {
+                    "device": made.request.name,
+                    "folder": str(device.directory),
+                    "policy": f"{device.policy_path}: yours to edit",
+                    "request": f"{device.request_path}: for both operators",
+                    "fingerprint": made.request.fingerprint,
+                    "pinned CA": made.ca_fingerprint,
+                    "pinned server key": made.server_key,
+                }
+            )
+        )
+        screen.line()
+        screen.line(f"when both have approved it: calyx client join {directory}")
+        screen.emit(
+            {
+                "name": made.request.name,
+                "directory": str(device.directory),
+                "request": str(device.request_path),
+                "fingerprint": made.request.fingerprint,
+                "ca_fingerprint": made.ca_fingerprint,
+                "server_key": made.server_key,
+            }
+        )
+
+
+def join(
+    directory: Directory,
+    simulated_noise: Annotated[
+        int | None,
+        typer.Option(
+            "--simulated-noise",
+            metavar="SEED",
+            help="NOT PRIVATE: noise from a seed, to compare a deployment with a simulation.",
+        ),
+    ] = None,
+    accept_overlap: AcceptOverlap = False,
+    verbose: Verbose = False,
+) -> None:
+    """Let the device of DIR take part until it is told to stop (Ctrl-C or SIGTERM).
+
+    It runs the code that is installed here, never any that a server sends, opens no port, and
+    checks policy and ledger before each round. What it refuses is shown here and told to the
+    server. Output goes to DIR/logs too.
+
+    [bold]Examples[/bold]
+    calyx client join ~/device
+    """
+    from calyx.cli.terminal.console import plain, terminal
+    from calyx.client.deployment.launch import join as serve
+
+    with terminal(verbose=verbose) as screen:
+        if simulated_noise is not None:
+            screen.warn("the noise is seeded: whoever knows the seed sees through it")
+
+        def show(happening: Happening) -> None:
+            screen.say(plain(happening.text), _STYLES.get(happening.kind, ""))
+
+        serve(
+            directory,
+            simulated_noise=simulated_noise,
+            accept_overlap=accept_overlap,
+            on_event=show,
+        )
+
+
+def status(directory: Directory, as_json: AsJson = False, verbose: Verbose = False) -> None:
+    """Show what the device of DIR is doing and what its policy allows.
+
+    [bold]Examples[/bold]
+    calyx client status ~/device
+    calyx client status ~/device --json
+    """
+    from calyx.cli.terminal.console import terminal
+    from calyx.client.deployment.launch import status_of
+
+    with terminal(as_json=as_json, verbose=verbose) as screen:
+        found = status_of(directory)
+        _show_status(screen, found)
+        screen.emit(found)
+
+
+def stop(directory: Directory) -> None:
+    """Stop the device of DIR.
+
+    [bold]Examples[/bold]
+    calyx client stop ~/device
+    """
+    from calyx.cli.terminal.console import terminal
+    from calyx.client.deployment.launch import stop_running
+
+    with terminal() as screen:
+        with screen.busy("stopping"):
+            ran = stop_running(directory)
+        screen.say("stopped" if ran else "it did not run")
+
+
+def _enroll(
+    directory: Path,
+    server: str | None,
+    ca: Path | None,
+    data: str | None,
+    name: str | None,
+    authority_key: str,
+    server_key: str,
+    python_path: Path | None,
+    partition: str | None,
+    seed: int,
+    *,
+    accept_overlap: bool,
+) -> Enrolled:
+    from calyx.client.deployment.enrolment import enroll as make
+    from calyx.shared.errors import UsageError
+
+    if server is None or ca is None or (data is None) == (partition is None):
+        raise UsageError(
+            "give --server, --ca and --data (or --partition for a demonstration); see "
+            "calyx client enroll --help"
+        )
+    place = _digits(directory, partition, seed) if data is None else _place(data, python_path)
+    return make(
+        directory,
+        name=name,
+        server=server,
+        ca=ca,
+        authority_key=_key_text(authority_key),
+        data=place,
+        server_key=_key_text(server_key),
+        accept_overlap=accept_overlap,
+    )
+
+
+def _place(data: str, python_path: Path | None) -> DataPlace:
+    from calyx.client.deployment.folder import DataPlace
+
+    path = Path(data).expanduser()
+    if path.exists():
+        is_npz = path.suffix == ".npz" or any(path.glob("*.npz"))
+        return DataPlace(source="npz" if is_npz else "idx", place=str(path.absolute()))
+    folder = "" if python_path is None else str(python_path.expanduser().absolute())
+    is_code = ":" in data
+    return DataPlace(source="python" if is_code else "npz", place=data, python_path=folder)
+
+
+def _digits(directory: Path, partition: str | None, seed: int) -> DataPlace:
+    """Part K of N of the digits, as a simulation with this seed would give it to client K."""
+    from calyx.client.deployment.enrolment import keep_records
+    from calyx.shared.data.demo_share import share_of_digits
+    from calyx.shared.errors import UsageError
+
+    number, _, parts = (partition or "").partition("/")
+    if not (number.isdigit() and parts.isdigit() and int(number) < int(parts)):
+        raise UsageError(f"--partition {partition}: write it as K/N with K from 0, as in 0/3")
+    return keep_records(directory, share_of_digits(int(number), int(parts), seed))
+
+
+def _key_text(given: str) -> str:
+    from calyx.shared.errors import ConfigError
+
+    path = Path(given).expanduser()
+    if not given or not path.is_file():
+        return given
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} holds no key: {error}") from None
+
+
+def _show_status(screen: Terminal, found: dict[str, Any]) -> None:
+    from calyx.cli.terminal.console import facts, plain
+
+    state = f"{found['state']} (process {found['pid']})" if found["running"] else found["state"]
+    rows = {
+        "device": plain(found["name"]),
+        "state": state,
+        "server": found["server"],
+        "records": plain(found["records"]),
+        "can seal": "yes" if found["can_seal"] else "no: no key authority is pinned",
+    }
+    if "noise" in found:
+        rows["noise"] = found["noise"]
+    if found.get("messages"):
+        rows["answered"] = f"{found['messages']} messages, the last at {found['last_message']}"
+    if found.get("refusals"):
+        rows["refused"] = f"{found['refusals']}, the last: {plain(found['last_refusal'])}"
+    screen.show(facts(rows))

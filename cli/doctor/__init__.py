@@ -1,0 +1,1 @@
+"""What `calyx doctor` looks at."""

@@ -1,0 +1,136 @@
+"""A run on a deployed server: choosing it, submitting it, following it to its end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from calyx.shared.errors import ConfigError, RunError
+
+if TYPE_CHECKING:
+    from calyx.cli.terminal.run_display import RunDisplay
+    from calyx.server.deployment.submission import Submission
+    from calyx.shared.config import Config
+
+_PAUSE_S = 0.1
+
+
+def choose(
+    directory: Path,
+    preset: str | None,
+    settings: Sequence[str],
+    name: str | None,
+    data_dir: Path | None,
+    *,
+    resume: bool,
+) -> tuple[Config, str]:
+    """The configuration and the name of a run.
+
+    Raises:
+        ConfigError: no such preset, settings that are not allowed, or nothing to resume.
+    """
+    from calyx.server.deployment.folder import ServerFolder
+    from calyx.server.deployment.submission import stored_config
+    from calyx.simulations.presets import DEFAULT, resolve
+
+    ServerFolder(directory).settings()
+    if not resume:
+        config = resolve(preset or DEFAULT, settings, data_dir)
+        return config, name or f"{config.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    if name is None:
+        raise ConfigError("--resume needs the --name of the run; calyx server status lists them")
+    if data_dir is not None:
+        raise ConfigError(
+            "a run goes on with the test records it was started with; leave out --data-dir"
+        )
+    stored = stored_config(ServerFolder(directory), name)
+    if preset is None and not settings:
+        return stored, name
+    return resolve(preset or stored.name, settings), name
+
+
+def submit_run(directory: Path, name: str, config: Config, *, resume: bool) -> Submission:
+    """Try the run's model, and hand it to the server (`calyx.server.deployment.submission`).
+
+    Raises:
+        ModelError: the model, or the device for it, cannot be used.
+        ConfigError: its sealed updates are larger than what devices can hand over.
+    """
+    from calyx.server.deployment.folder import ServerFolder
+    from calyx.server.deployment.submission import check_upload, submit
+    from calyx.shared.data import load_split
+    from calyx.shared.models.tryout import try_model
+    from calyx.shared.models.vector import dimension
+    from calyx.simulations.run_folder import environment_of
+
+    if not resume:
+        test = load_split(config.data, config.seed).test
+        model = try_model(config, test.input_shape, test.classes)
+        check_upload(config, dimension(model))
+    environment = environment_of(config)
+    environment["randomness"] = {
+        "seed": config.seed,
+        "noise": "each device's own, from its system's entropy" if config.is_private else "none",
+    }
+    return submit(ServerFolder(directory), name, config, environment, resume=resume)
+
+
+def follow(directory: Path, name: str, display: RunDisplay) -> dict[str, Any]:
+    """Show a run until its end, and return its figures.
+
+    Raises:
+        RunError: it failed, was stopped, or the server went down.
+    """
+    from calyx.server.deployment.folder import ServerFolder
+    from calyx.server.deployment.submission import read_submission
+    from calyx.simulations.follower import JournalFollower
+
+    folder = ServerFolder(directory)
+    began = time.monotonic()
+    with JournalFollower(folder.run_dir(name) / "metrics.jsonl", display.on_event):
+        while (submission := read_submission(folder, name)).is_open:
+            if folder.running_pid() is None:
+                raise RunError(
+                    f"the server went down; start it with calyx server up {directory}, it goes on "
+                    "with the run"
+                )
+            time.sleep(_PAUSE_S)
+    if submission.state == "failed":
+        raise RunError(f"run {name} failed: {submission.error}")
+    if submission.state == "stopped":
+        raise RunError(
+            f"run {name} was stopped; go on with: calyx server run {directory} --name {name} "
+            "--resume"
+        )
+    return _result(folder.run_dir(name), name, time.monotonic() - began)
+
+
+def _result(run_dir: Path, name: str, seconds: float) -> dict[str, Any]:
+    from calyx.server.state.outcome import rounds_with_effect
+
+    lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    events = [json.loads(line) for line in lines]
+    start = next(e for e in events if e["event"] == "start")
+    rounds = [e for e in events if e["event"] == "round"]
+    last = rounds[-1]
+    return {
+        "run": name,
+        "state": "completed",
+        "accuracy": last["accuracy"],
+        "loss": last["loss"],
+        "epsilon_max": last["epsilon_max"],
+        "delta": start["delta"],
+        "noise_multiplier": start["noise_multiplier"],
+        "rounds": len(rounds),
+        "clients": start["clients"],
+        "rejected": sum(len(e["rejected"]) for e in rounds),
+        "rounds_with_effect": rounds_with_effect(rounds),
+        "declined": sum(len(e["declined"]) for e in rounds),
+        "seconds": round(seconds, 3),
+        "seconds_per_round": round(sum(e["seconds"] for e in rounds) / len(rounds), 4),
+        "run_dir": str(run_dir),
+    }

@@ -1,0 +1,1 @@
+"""Folder and process of a real device; no round knows of them."""

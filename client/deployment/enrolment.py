@@ -1,0 +1,222 @@
+"""Making a device: its folder, its keys, its first policy, and the request that enrols it."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import tomli_w
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from calyx.client.deployment.folder import DataPlace, Device, DeviceSettings
+from calyx.client.ledger.data_registry import DataRegistry
+from calyx.client.records import load_own, make_importable
+from calyx.client.sealing.identity import ContributorIdentity
+from calyx.shared.data import Dataset
+from calyx.shared.errors import DataError, UsageError
+from calyx.shared.host.certificates import fingerprint
+from calyx.shared.host.private_files import create_private, private_directory, replace_file
+from calyx.shared.host.sequence_file import SequenceFile
+from calyx.shared.protocol.enrolment import EnrolmentRequest, make_request, read_request
+from calyx.shared.protocol.names import check_device_name
+from calyx.shared.protocol.signatures.instruction import INSTRUCTION_KEY_FILE
+from calyx.shared.protocol.signatures.signed import is_hex
+
+POLICY = """\
+# What you, the owner of these records, allow. Checked on this device against every instruction,
+# before anything else; a server can ask for more privacy than this, never for less.
+# Every limit is explained in docs/deploy/client.md.
+
+[privacy]
+max_epsilon = 4.0             # in all, over every round of every run on these records
+max_delta = 1e-4
+unit = "record"               # the guarantee must protect each single record
+noise = ["distributed", "local"]
+allow_unprotected = false     # no training without noise
+
+[secure_aggregation]
+required = true               # no update leaves that the server could read
+min_contributors = 3          # no sum of fewer clients; more hide each one better
+accept_untagged = false       # no sums that the key authority could not check (CKKS)
+
+[training]
+models = []                   # those built in
+max_local_steps = 500
+max_rounds = 1000
+
+[release]
+metrics = false               # no exact loss or accuracy leaves
+record_counts = true          # how many records there are is told to servers that ask; false keeps
+                              # it here, and only runs with privacy.record_counts = "nominal" pass
+"""
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """A device that was made.
+
+    Attributes:
+        device: its folder.
+        request: what to give to the operators.
+        ca_fingerprint: SHA-256 of the pinned CA; compare it with what the server's operator says.
+        server_key: the pinned key of the server's instructions, hex; compare it likewise.
+    """
+
+    device: Device
+    request: EnrolmentRequest
+    ca_fingerprint: str
+    server_key: str
+
+
+def enroll(
+    directory: Path,
+    *,
+    name: str | None,
+    server: str,
+    ca: Path,
+    authority_key: str,
+    data: DataPlace,
+    server_key: str = "",
+    accept_overlap: bool = False,
+    registry: DataRegistry | None = None,
+) -> Enrolled:
+    """Make a device in `directory`.
+
+    Args:
+        directory: made 0700; a device that is there already is not touched.
+        name: how server and ledger call it; None for this machine's host name.
+        server: host:port of the server.
+        ca: the server's CA certificate, as its operator gave it, or the folder for-devices.
+        authority_key: the key authority's key, 64 hex digits; empty: this device cannot seal.
+        data: where its records are; they are read once, and claimed for this device.
+        server_key: the key that the server signs its messages with, 64 hex digits; empty: it is
+            in `instructions.pub` beside the CA.
+        accept_overlap: see `DataRegistry.claim`.
+        registry: where they are claimed; None for this user's own.
+
+    Raises:
+        UsageError: there is a device in this folder, the CA is no certificate, or there is no
+            key of the server.
+        ConfigError: a value is not allowed.
+        DataError: the records are not there or cannot be used; nothing was made.
+        LedgerError: some of them are on the account of another device.
+    """
+    device = _new_device(directory)
+    name = name or socket.gethostname()
+    check_device_name(name)
+    # A device that cannot use its records would fail in every round instead.
+    records = stored_records(data)
+    ca = ca / "ca.pem" if ca.is_dir() else ca
+    try:
+        certificate = ca.read_bytes()
+        pinned = fingerprint(certificate)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{ca} is no CA certificate that can be read: {error}") from None
+    settings = DeviceSettings(
+        name=name,
+        server=server,
+        server_key=server_key or _key_beside(ca),
+        authority_key=authority_key,
+        data=data,
+    )
+    (registry or DataRegistry.of_user()).claim(
+        records, device.ledger_path, accept_overlap=accept_overlap
+    )
+    private_directory(directory)
+    # A set-up that was broken off before its settings were written is done over.
+    for old in (device.node_key_path, device.identity_path, device.policy_path, device.ca_path):
+        old.unlink(missing_ok=True)
+    key = ec.generate_private_key(ec.SECP384R1())
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    create_private(device.node_key_path, pem)
+    ContributorIdentity.create(device.identity_path)
+    create_private(device.ca_path, certificate)
+    create_private(device.policy_path, POLICY.encode())
+    # From now on, no file is a file that was lost.
+    SequenceFile(device.sequence_path).advance(0)
+    request = _write_request(device, settings)
+    replace_file(device.settings_path, tomli_w.dumps(settings.model_dump()).encode())
+    return Enrolled(device, request, pinned, settings.server_key)
+
+
+def renew_request(directory: Path) -> Enrolled:
+    """A new request for a device that is there, with the same keys.
+
+    Raises:
+        UsageError: there is none.
+    """
+    device = Device(directory)
+    settings = device.settings()
+    request = _write_request(device, settings)
+    pinned = fingerprint(device.ca_path.read_bytes())
+    return Enrolled(device, request, pinned, settings.server_key)
+
+
+def stored_records(data: DataPlace) -> Dataset:
+    """A device's records as a ledger and the registry know them, however a run looks at them.
+
+    Raises:
+        DataError: there are none that can be used.
+    """
+    if data.source == "python":
+        if ":" not in data.place:
+            raise DataError(f"{data.place}: write your own function as module:function")
+        make_importable(data.python_path)
+    elif not Path(data.place).exists():
+        raise DataError(f"{data.place}: no such file or folder; name the records with --data")
+    records = load_own(data.source, data.place, "sequence")
+    if not len(records):
+        raise DataError(f"{data.place} holds no records; name others with --data")
+    return records
+
+
+def keep_records(directory: Path, archive: bytes) -> DataPlace:
+    """Put records of a demonstration into a new device's folder, as an NPZ archive.
+
+    Raises:
+        UsageError: there is a device in this folder, whose records must stay.
+    """
+    _new_device(directory)
+    folder = directory.absolute() / "data"
+    private_directory(directory)
+    if folder.exists():
+        shutil.rmtree(folder)
+    private_directory(folder)
+    create_private(folder / "train.npz", archive)
+    return DataPlace(source="npz", place=str(folder))
+
+
+def _new_device(directory: Path) -> Device:
+    device = Device(directory)
+    if device.settings_path.exists():
+        raise UsageError(
+            f"there is a device in {directory}; start it with calyx client join, make a new "
+            "request with --renew, or choose a new folder"
+        )
+    return device
+
+
+def _write_request(device: Device, settings: DeviceSettings) -> EnrolmentRequest:
+    identity = ContributorIdentity.load(device.identity_path)
+    contributor = identity.request(settings.name)
+    text = make_request(settings.name, device.node_key(), identity.signing, contributor)
+    replace_file(device.request_path, text.encode())
+    return read_request(text)
+
+
+def _key_beside(ca: Path) -> str:
+    """The server's instruction key, where its operator's folder for devices has it."""
+    path = ca.parent / INSTRUCTION_KEY_FILE
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    if not is_hex(text, 64):
+        raise UsageError(
+            f"there is no key of the server in {path}; get the whole folder for-devices from its "
+            "operator, or name the key with --server-key"
+        )
+    return text

@@ -1,0 +1,164 @@
+"""The folder of a device: what its owner set up, and what it may never lose.
+
+::
+
+    DIR/                  0700
+      device.toml         name, server, data, the pinned keys; written by `enrolment`
+      policy.toml         the owner's limits, for the owner to edit (`calyx.client.policy`)
+      ca.pem              the server's CA, pinned
+      node.key            P-384 key that the server knows this device by, 0600
+      contributor.key     keys for sealed sums, 0600              (`calyx.client.sealing.identity`)
+      request.json        enrolment request, for the operators
+      ledger.sqlite       what was spent on this device's records (`calyx.client.ledger.ledger`)
+      admissions/         public keys of sealed runs it was admitted to
+      logs/client.log     rotated
+      instructions.last   number of the last message of the server that was obeyed
+      status.json         what it is doing; only while it runs is it true
+      lock                held by the process that runs it
+
+Everything a round needs comes from here and nothing of it from a server.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Literal
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+from pydantic import BaseModel, ConfigDict, Field
+
+from calyx.shared.errors import EnrolmentError
+from calyx.shared.host.process_lock import exclusive, holder
+from calyx.shared.host.settings_file import read_settings
+
+DataSource = Literal["idx", "npz", "python"]
+NodeSettings = dict[str, str | int | float | bool]
+# Weights of 64 million parameters; reading a message takes up to about three times its size.
+DEFAULT_MESSAGE_BYTES = 256 * 2**20
+
+
+class DataPlace(BaseModel):
+    """``[data]``: where this device's own records are.
+
+    Attributes:
+        source: format of the folder, or ``python`` for the owner's own function.
+        place: the folder or archive, or ``module:function``.
+        python_path: folder with that module, if it is not installed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: DataSource
+    place: str = Field(min_length=1)
+    python_path: str = ""
+
+
+class DeviceSettings(BaseModel):
+    """``device.toml``.
+
+    Attributes:
+        name: the device's name, as enrolled.
+        server: host:port of the server.
+        server_key: the key that the server signs its messages with, pinned, hex.
+        authority_key: the key authority's key, pinned, hex; empty: this device cannot seal.
+        max_message_bytes: a larger message of the server is not fetched, bytes.
+        data: where its records are.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1, max_length=100)
+    server: str = Field(pattern=r"^\S+:\d{1,5}$")
+    server_key: str = Field(pattern=r"^[0-9a-f]{64}$")
+    authority_key: str = Field("", pattern=r"^([0-9a-f]{64})?$")
+    max_message_bytes: int = Field(DEFAULT_MESSAGE_BYTES, ge=1_000_000)
+    data: DataPlace
+
+
+class Device:
+    """A device's folder.
+
+    Args:
+        directory: as made by `calyx.client.deployment.enrolment.enroll`.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory.absolute()
+        self.settings_path = self.directory / "device.toml"
+        self.policy_path = self.directory / "policy.toml"
+        self.ca_path = self.directory / "ca.pem"
+        self.node_key_path = self.directory / "node.key"
+        self.identity_path = self.directory / "contributor.key"
+        self.request_path = self.directory / "request.json"
+        self.ledger_path = self.directory / "ledger.sqlite"
+        self.log_path = self.directory / "logs" / "client.log"
+        self.sequence_path = self.directory / "instructions.last"
+        self.status_path = self.directory / "status.json"
+        self.lock_path = self.directory / "lock"
+
+    def settings(self) -> DeviceSettings:
+        """What `device.toml` says.
+
+        Raises:
+            UsageError: there is no device in this folder.
+            ConfigError: the file cannot be used; all faults are listed.
+        """
+        absent = f"there is no device in {self.directory}; make one with: calyx client enroll DIR"
+        return read_settings(self.settings_path, DeviceSettings, absent)
+
+    def node_settings(self, simulated_noise: int | None = None) -> NodeSettings:
+        """The settings that `calyx.client.node.Node` reads.
+
+        Args:
+            simulated_noise: seed of noise that protects nobody, for comparing a deployment with
+                a simulation; None, as on any real device, for the system's entropy.
+        """
+        settings = self.settings()
+        node: NodeSettings = {
+            "client-name": settings.name,
+            "ledger": str(self.ledger_path),
+            "policy": str(self.policy_path),
+            "identity": str(self.identity_path),
+            "authority-key": settings.authority_key,
+            "server-key": settings.server_key,
+            "sequence": str(self.sequence_path),
+            "data-source": settings.data.source,
+            "data-directory": settings.data.place,
+        }
+        if simulated_noise is not None:
+            node["simulation-seed"] = simulated_noise
+        return node
+
+    def node_key(self) -> ec.EllipticCurvePrivateKey:
+        """The key that the server knows this device by.
+
+        Raises:
+            EnrolmentError: missing, damaged, or readable by others.
+        """
+        path = self.node_key_path
+        try:
+            if path.stat().st_mode & 0o077:
+                raise EnrolmentError(f"{path} can be read by others; run: chmod 600 {path}")
+            key = load_ssh_private_key(path.read_bytes(), None)
+        except (OSError, ValueError) as error:
+            raise EnrolmentError(
+                f"the key {path} cannot be used ({error}); enrol this device again in a new folder"
+            ) from None
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise EnrolmentError(f"{path} is not a key of a device; enrol it again in a new folder")
+        return key
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Hold the folder for the one process that runs this device.
+
+        Raises:
+            UsageError: another process has it.
+        """
+        taken = f"this device runs already; see: calyx client status {self.directory}"
+        return exclusive(self.lock_path, taken)
+
+    def running_pid(self) -> int | None:
+        """Process that runs this device now, None if none does."""
+        return holder(self.lock_path)

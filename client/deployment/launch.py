@@ -1,0 +1,291 @@
+"""Running a device: the functions behind ``calyx client join`` and ``status``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from calyx.client.deployment.enrolment import stored_records
+from calyx.client.deployment.folder import Device
+from calyx.client.deployment.supernode import Answered, SuperNode
+from calyx.client.ledger.data_registry import DataRegistry
+from calyx.client.ledger.ledger import Ledger
+from calyx.client.policy import Policy
+from calyx.shared.errors import CalyxError, LedgerError, UsageError
+from calyx.shared.host.log_file import logging_to
+from calyx.shared.host.private_files import replace_file
+from calyx.shared.host.process_lock import stop_holder
+from calyx.shared.host.proxies import host_of, is_loopback, keep_local_calls_direct, proxy_for
+from calyx.shared.protocol.flower.http_retry import Stopped
+
+_log = logging.getLogger("calyx.client")
+# Maxrss is in kilobytes, on macOS in bytes.
+_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+@dataclass(frozen=True)
+class Happening:
+    """Something that the owner may want to see.
+
+    Attributes:
+        kind: connected, answered, refused, trouble, recovered or stopped.
+        text: one line.
+    """
+
+    kind: str
+    text: str
+
+
+def join(
+    directory: Path,
+    *,
+    simulated_noise: int | None = None,
+    accept_overlap: bool = False,
+    on_event: Callable[[Happening], None] = lambda _: None,
+) -> None:
+    """Serve the server of this device until SIGTERM or SIGINT; call it in the main thread.
+
+    Args:
+        directory: the device's folder.
+        simulated_noise: seed of noise that protects nobody; see `Device.node_settings`. It is
+            never read from the folder, and log and status say it.
+        accept_overlap: see `DataRegistry.claim`.
+        on_event: told what happens.
+
+    Raises:
+        UsageError: no device here, or it runs already.
+        EnrolmentError: the server does not accept this device, or is not the pinned one.
+        ConfigError, LedgerError, DataError: policy, ledger or records cannot be used.
+    """
+    device = Device(directory)
+    settings = device.settings()
+    place = settings.data.place
+    _check_ready(device, accept_overlap=accept_overlap)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every request
+    host = host_of(settings.server)
+    keep_local_calls_direct(*([host] if is_loopback(host) else []))
+    with device.exclusive(), logging_to(device.log_path), _Stop() as stop:
+        status = _Status(device, settings.server, simulated_noise)
+        tell = _teller(status, on_event)
+        if simulated_noise is not None:
+            tell("trouble", "the noise is SEEDED: this device protects nobody in this session")
+        os.chdir(directory)  # a neutral place: nothing of a user's folder is imported by mistake
+        _log.info("device %s starts, records: %s", settings.name, place)
+        try:
+            _serve(device, simulated_noise, status, tell, stop)
+        except Stopped:
+            pass
+        except BaseException as error:
+            if not isinstance(error, SystemExit):
+                _log.error("stopped: %s", error if isinstance(error, CalyxError) else repr(error))
+            raise
+        finally:
+            status.put(state="stopped")
+        tell("stopped", "stopped")
+
+
+def _serve(
+    device: Device,
+    simulated_noise: int | None,
+    status: _Status,
+    tell: Callable[[str, str], None],
+    stop: _Stop,
+) -> None:
+    import torch
+
+    from calyx.client.app import app
+    from calyx.client.deployment.fleet import Fleet
+
+    # Small devices have better use for their cores, and sums do not depend on their number.
+    torch.set_num_threads(1)
+    settings = device.settings()
+
+    def on_trouble(text: str) -> None:
+        proxy = proxy_for(settings.server)
+        if text:
+            tell("trouble", f"{text} (through the proxy {proxy})" if proxy else text)
+        else:
+            tell("recovered", f"{settings.server} is there again")
+
+    def on_answer(answered: Answered) -> None:
+        status.count(answered)
+        where = f"round {answered.round}" if answered.round else answered.what
+        if answered.refusal:
+            tell("refused", f"{where}: refused: {answered.refusal}")
+        else:
+            tell("answered", f"{where}: answered in {answered.seconds:.2f} s")
+
+    fleet = Fleet(
+        settings.server,
+        device.ca_path.read_bytes(),
+        device.node_key(),
+        settings.max_message_bytes,
+        stop.event,
+        on_trouble,
+    )
+    try:
+        status.put(state="connecting")
+        node_id = fleet.connect(status.last_node_id)
+        status.put(state="connected", node_id=node_id)
+        proxy = proxy_for(settings.server)
+        way = f", through the proxy {proxy}" if proxy else ""
+        tell("connected", f"connected to {settings.server} as {settings.name}{way}")
+        node_settings = device.node_settings(simulated_noise)
+        with stop.interrupting():
+            SuperNode(fleet, app, node_settings, node_id, stop.event, on_answer, on_trouble).serve()
+    finally:
+        fleet.close()
+
+
+def status_of(directory: Path) -> dict[str, Any]:
+    """What a device is doing and what was spent on its records, for people and scripts.
+
+    Raises:
+        UsageError: there is no device.
+    """
+    device = Device(directory)
+    settings = device.settings()
+    pid = device.running_pid()
+    stored = _read_status(device)
+    stored["state"] = stored.get("state", "never ran") if pid else "stopped"
+    return {
+        "running": pid is not None,
+        "pid": pid,
+        "name": settings.name,
+        "server": settings.server,
+        "records": f"{settings.data.source}: {settings.data.place}",
+        "can_seal": bool(settings.authority_key),
+        **{k: v for k, v in stored.items() if k != "pid"},
+    }
+
+
+def stop_running(directory: Path, timeout_s: float = 20.0) -> bool:
+    """Tell a running device to stop and wait until it has; False if none ran.
+
+    Raises:
+        UsageError: there is no device.
+        RunError: it does not stop.
+    """
+    device = Device(directory)
+    device.settings()
+    return stop_holder(device.lock_path, device.log_path, timeout_s)
+
+
+def _check_ready(device: Device, *, accept_overlap: bool) -> None:
+    """Fail before the server is bothered, with everything that only the owner can mend."""
+    Policy.load(device.policy_path)
+    device.node_key()
+    if device.ledger_path.exists():
+        with Ledger.read_only(device.ledger_path) as ledger:
+            ledger.entries()
+    elif _read_status(device).get("trained"):  # not "messages": a refusal needs no ledger
+        raise LedgerError(
+            f"the ledger {device.ledger_path} is gone, so nobody knows what was spent on these "
+            "records; restore it from a copy, or enrol a new device with new records"
+        )
+    if not device.sequence_path.exists():
+        raise UsageError(
+            f"{device.sequence_path} is gone, so nobody knows which messages of the server were "
+            "obeyed already; restore it from a copy, or enrol the device anew in another folder"
+        )
+    records = stored_records(device.settings().data)
+    DataRegistry.of_user().claim(records, device.ledger_path, accept_overlap=accept_overlap)
+
+
+class _Status:
+    """`status.json`: written on every change, whole."""
+
+    def __init__(self, device: Device, server: str, simulated_noise: int | None) -> None:
+        self._path = device.status_path
+        before = _read_status(device)
+        self.last_node_id: int | None = before.get("node_id")
+        self._fields: dict[str, Any] = {
+            "pid": os.getpid(),
+            "since": _now(),
+            "node_id": self.last_node_id,
+            "noise": "system entropy" if simulated_noise is None else "SEEDED, protects nobody",
+            "messages": before.get("messages", 0),
+            "trained": before.get("trained", 0),
+            "refusals": before.get("refusals", 0),
+            "last_refusal": before.get("last_refusal", ""),
+            "last_message": before.get("last_message", ""),
+        }
+
+    def count(self, answered: Answered) -> None:
+        fields = self._fields
+        fields["messages"] += 1
+        fields["last_message"] = _now()
+        if answered.what == "train" and not answered.refusal:
+            fields["trained"] += 1
+        if answered.refusal:
+            fields["refusals"] += 1
+            fields["last_refusal"] = answered.refusal
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT
+        self.put(peak_memory_bytes=peak)
+
+    def put(self, **fields: Any) -> None:  # fields of the file, not arguments passed on
+        self._fields |= fields
+        replace_file(self._path, json.dumps(self._fields).encode())
+
+
+class _Stop:
+    """SIGTERM and SIGINT: end the loop, or a training in the middle."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self._interrupts = False
+
+    def __enter__(self) -> _Stop:
+        self._previous = {s: signal.signal(s, self._on) for s in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Within the block a signal also ends what is being computed, as `Stopped`."""
+        self._interrupts = True
+        try:
+            yield
+        finally:
+            self._interrupts = False
+
+    def _on(self, number: int, frame: FrameType | None) -> None:
+        self.event.set()
+        if self._interrupts:
+            self._interrupts = False
+            raise Stopped
+
+
+def _teller(status: _Status, on_event: Callable[[Happening], None]) -> Callable[[str, str], None]:
+    def tell(kind: str, text: str) -> None:
+        _log.log(logging.WARNING if kind in ("refused", "trouble") else logging.INFO, text)
+        on_event(Happening(kind, text))
+
+    return tell
+
+
+def _read_status(device: Device) -> dict[str, Any]:
+    try:
+        found = json.loads(device.status_path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,1 @@
+"""What an audited simulation adds; a real device adds nothing."""

@@ -1,0 +1,147 @@
+"""Which records entered which batch: written by simulated clients only, for the audit.
+
+Amplification by sampling is only as true as the sampling. The log lets an auditor compare what was
+drawn with what was assumed. On a real device it would be a list of who was used when, so a real
+device refuses to keep one (`calyx.client.node`).
+
+A record counts as used when its features and its label stand in what the model is given, whatever
+was drawn before: a draw that is written down and not used would look as good as one that is.
+
+One JSON line a batch: round, step, the number of records, the batch as the hex of its packed bits,
+and how many rows of it are *out of place*: no record of this client, or one that was in the batch
+already. A round that is repeated after a crash stands there twice; the later one counts.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calyx.shared.data import Dataset
+from calyx.shared.host.regular_file import read_regular
+
+
+class BatchSeen:
+    """The records of one batch, as they were given to the model.
+
+    Args:
+        data: all records of the client.
+    """
+
+    def __init__(self, data: Dataset) -> None:
+        self._data = data
+        self._places: dict[bytes, list[int]] | None = None
+        self.mask = np.zeros(len(data), dtype=np.bool_)
+        self.out_of_place = 0
+
+    def entered(
+        self, features: NDArray[np.generic], labels: NDArray[np.generic], drawn: NDArray[np.int64]
+    ) -> None:
+        """Note rows that the model was given.
+
+        Args:
+            features, labels: the rows, as arrays of the records' own types.
+            drawn: which records they are said to be; a row that is another one counts as that.
+        """
+        rows = len(labels)
+        places = np.full(rows, -1, dtype=np.int64)
+        told = drawn[:rows]
+        same = (self._data.labels[told] == labels[: len(told)]) & (
+            self._data.features[told] == features[: len(told)]
+        ).all(axis=tuple(range(1, features.ndim)))
+        places[: len(told)][same] = told[same]
+        for number in range(rows):
+            place = places[number]
+            if place < 0:
+                place = self._place(features[number], labels[number])
+            if place < 0 or self.mask[place]:
+                self.out_of_place += 1
+            else:
+                self.mask[place] = True
+
+    def _place(self, row: NDArray[np.generic], label: np.generic) -> int:
+        """A record with this content, one that is not in the batch yet if it can be; -1: none."""
+        if self._places is None:
+            self._places = {}
+            for place, (own, its) in enumerate(
+                zip(self._data.features, self._data.labels, strict=True)
+            ):
+                self._places.setdefault(_content(own, its), []).append(place)
+        same = self._places.get(_content(row, label), [])
+        return next((place for place in same if not self.mask[place]), next(iter(same), -1))
+
+
+def _content(row: NDArray[np.generic], label: np.generic) -> bytes:
+    return np.ascontiguousarray(row).tobytes() + b"/" + str(int(label)).encode()
+
+
+@dataclass
+class BatchLog:
+    """The log of one client in one round.
+
+    Attributes:
+        path: file of this client.
+        round: the round that is being trained.
+    """
+
+    path: Path
+    round: int
+    _step: int = field(default=0, repr=False)
+
+    def add(self, seen: BatchSeen) -> None:
+        """Note one batch."""
+        line = {
+            "round": self.round,
+            "step": self._step,
+            "records": len(seen.mask),
+            "batch": np.packbits(seen.mask).tobytes().hex(),
+            "out_of_place": seen.out_of_place,
+        }
+        with self.path.open("a", encoding="ascii") as file:
+            file.write(json.dumps(line) + "\n")
+        self._step += 1
+
+
+@dataclass(frozen=True)
+class LoggedBatches:
+    """All batches of one client, in order of round and step.
+
+    Attributes:
+        used: which records were in which batch, bool (batches, records).
+        out_of_place: rows that were no record of the client, or one for the second time.
+    """
+
+    used: NDArray[np.bool_]
+    out_of_place: int
+
+
+def read_batches(path: Path, below: Path) -> LoggedBatches:
+    """Read a log.
+
+    Args:
+        path: the log.
+        below: the run folder, which may be somebody else's.
+
+    Raises:
+        ValueError: the file is not such a log.
+        OSError: it cannot be read, or is no regular file.
+    """
+    batches: dict[tuple[int, int], tuple[NDArray[np.bool_], int]] = {}
+    for text in read_regular(path, below).decode("ascii").splitlines():
+        try:
+            line = json.loads(text)
+        except RecursionError as error:
+            raise ValueError(f"{path.name} holds what is no batch: {error}") from None
+        packed = np.frombuffer(bytes.fromhex(line["batch"]), dtype=np.uint8)
+        if len(packed) != -(-int(line["records"]) // 8):
+            raise ValueError(f"{path.name} holds a batch of another size than it says")
+        mask = np.unpackbits(packed, count=int(line["records"])).astype(np.bool_)
+        batches[(int(line["round"]), int(line["step"]))] = mask, int(line["out_of_place"])
+    if len({len(mask) for mask, _ in batches.values()}) > 1:
+        raise ValueError(f"{path.name} holds batches of different data")
+    used = np.array([batches[key][0] for key in sorted(batches)], dtype=np.bool_)
+    return LoggedBatches(used, sum(wrong for _, wrong in batches.values()))

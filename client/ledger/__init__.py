@@ -1,0 +1,1 @@
+"""What training has cost the records of a device."""

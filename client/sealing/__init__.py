@@ -1,0 +1,1 @@
+"""What leaves a client of a sealed run: packed, tagged and encrypted."""

@@ -1,0 +1,1 @@
+"""Local training: gradients, clipping and noise."""

@@ -1,0 +1,1 @@
+"""Flower's SuperLink, and the gate that stands before it."""

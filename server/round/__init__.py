@@ -1,0 +1,1 @@
+"""Who is asked in a round, what they are told, and what comes of it."""

@@ -1,0 +1,99 @@
+"""When a run whose rounds come to nothing stops by itself. Each of them is paid for by everybody.
+
+A lost round has a *fault*, one word in its event:
+
+=============  =====================================================================  ==========
+fault          the round                                                              most
+=============  =====================================================================  ==========
+``refused``    the key authority does not release its sum, and names nobody           2 in all
+``unfit``      the released sum is none of honest clients (`aggregation.sum_bound`)   3 in all
+``no-reply``   not one usable reply                                                   2 in a row
+``too-few``    too few usable replies                                                 3 in a row
+the last two   both together                                                          6, if that
+                                                                                      is a third
+=============  =====================================================================  ==========
+
+*Refused and unfit sums are counted over the whole run*, not in a row: a client that spoils every
+other round would otherwise never be stopped, and cost everybody half a budget. Neither happens by
+chance. A false alarm of the bound has a probability of 1e-9 a run, and a release without a culprit
+is refused only where a sum is not that of its receipts, or holds values out of range.
+
+Two refused ones, because the first may come of a fault that is over, such as a server that was
+restored from a copy; three unfit ones, because the step was left out, the model is none the worse,
+and whoever is behind it can be looked for meanwhile. Clients that do not answer come back, so
+rounds with too few replies count in a row only. Two rounds without any reply are a fault of all,
+such as a model that none of them can train, and the next would show it again. But a client without
+which there are too few could answer every third round and have the others pay for three of each
+step; so six such rounds are too many where they are a third of all rounds.
+
+Counts come from the history in the checkpoint, so a crash does not begin them anew. Whoever
+resumes a stopped run has looked into it; it goes on with the next round, and stops at the next
+fault of that kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from calyx.server.state.outcome import said
+
+REFUSED, UNFIT, NO_REPLY, TOO_FEW = "refused", "unfit", "no-reply", "too-few"
+MOST_IN_ALL = {REFUSED: 2, UNFIT: 3}
+MOST_IN_A_ROW = {NO_REPLY: 2, TOO_FEW: 3}
+# Of rounds with too few replies, where they are at least one in `ONE_IN` of all rounds so far.
+MOST_SCATTERED, ONE_IN = 6, 3
+
+_WORDS = {
+    REFUSED: "the key authority refused the sums of {rounds} and cannot say because of whom",
+    UNFIT: "the sums of {rounds} were none that honest clients add up to, and no step was taken",
+    NO_REPLY: "{rounds} brought no usable reply",
+    TOO_FEW: "{rounds} had too few usable replies",
+}
+_ADVICE = {
+    REFUSED: "look at the server and the clients, revoke who is at fault",
+    UNFIT: "a client poisons them or is broken: find it, and revoke it",
+    NO_REPLY: "mend the clients",
+    TOO_FEW: "mend the clients",
+}
+
+
+def reason_to_stop(history: Sequence[Mapping[str, Any]]) -> str | None:
+    """Why a run should not go on after the last of its rounds; None if it may.
+
+    Args:
+        history: events of its rounds, see `calyx.server.round.events.round_event`.
+    """
+    if not history or not (fault := str(history[-1].get("fault", ""))):
+        return None
+    if fault in MOST_IN_ALL:
+        most = MOST_IN_ALL[fault]
+        lost = [event for event in history if event.get("fault") == fault]
+    else:
+        fault, most, lost = _few_replies(history)
+    if len(lost) < most:
+        return None
+    numbers = [str(event["round"]) for event in lost[-most:]]
+    rounds = f"rounds {', '.join(numbers[:-1])} and {numbers[-1]}"
+    return (
+        f"{_WORDS[fault].format(rounds=rounds)} ({said(lost[-most:])}); every client has paid "
+        f"for them, so the run stops here; {_ADVICE[fault]}, and then resume the run"
+    )
+
+
+def _few_replies(
+    history: Sequence[Mapping[str, Any]],
+) -> tuple[str, int, list[Mapping[str, Any]]]:
+    """The last rounds with too few replies; of these without any, fewer are borne.
+
+    Or all of them, where they are a large part of the run.
+    """
+    for fault, counted in ((NO_REPLY, {NO_REPLY}), (TOO_FEW, {NO_REPLY, TOO_FEW})):
+        most = MOST_IN_A_ROW[fault]
+        last = [event for event in history[-most:] if event.get("fault") in counted]
+        if len(last) == most:
+            return fault, most, last
+    all_lost = [event for event in history if event.get("fault") in (NO_REPLY, TOO_FEW)]
+    if ONE_IN * len(all_lost) >= len(history):
+        return TOO_FEW, MOST_SCATTERED, all_lost
+    return TOO_FEW, MOST_IN_A_ROW[TOO_FEW], []

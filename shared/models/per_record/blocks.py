@@ -1,0 +1,179 @@
+"""In what sizes a batch goes through a model, so that no record moves another by rounding.
+
+A matrix product of 63 rows may add up in another order than one of 64: then a record's gradient
+would depend, in its last bits, on how many others are in the batch. Whoever chooses the weights can
+make terms cancel until the last bits are all that is left, and one record more would turn another's
+clipped gradient by up to 2C, in a sum whose sensitivity is C.
+
+Processors compute row by row in an order that depends on shapes only. So batches are cut into
+blocks of a few sizes, filled up with empty rows, and before training it is tried out that in all of
+these sizes, at every position, a row comes out the same bit for bit. If not, there are fewer sizes;
+a block of one record is right on any machine. Sizes follow from public numbers, never from what was
+drawn (docs/adr/0016).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from calyx.shared.models.per_record.gradients import layers_with_parameters, watched
+from calyx.shared.models.per_record.private import with_made_up_weights
+from calyx.shared.models.seeding import torch_seeded
+
+# More records at once take more memory and save no time.
+_MOST = 256
+# So many sizes are tried out at most: it takes as long as a few training steps, once a process.
+_MOST_SIZES = 12
+_SMALLEST = 8
+# Where sizes do not agree with each other, this one alone may still agree with itself.
+_MIDDLE = 32
+# Weights and records that are made up for it: one draw may have too few numbers that round.
+_DRAWS = 3
+_Key = tuple[object, ...]
+_tried: dict[_Key, tuple[int, ...]] = {}
+
+
+@dataclass(frozen=True)
+class RecordBlocks:
+    """Block sizes, ascending."""
+
+    sizes: tuple[int, ...]
+
+    def parts(self, records: int) -> Iterator[tuple[int, int, int]]:
+        """(first record, number of records, block size) of each block of a batch."""
+        first = 0
+        while first < records:
+            rest = records - first
+            size = next((size for size in self.sizes if size >= rest), self.sizes[-1])
+            yield first, min(rest, size), size
+            first += size
+
+
+def sampled_blocks(expected: float) -> tuple[int, ...]:
+    """Sizes for Poisson batches of this expected size: multiples of a step, to a bit above it."""
+    most = min(expected + 2 * math.sqrt(expected), _MOST)
+    step = _step(most)
+    return tuple(range(step, step * math.ceil(most / step) + 1, step))
+
+
+def full_blocks(records: int) -> tuple[int, ...]:
+    """Sizes for all of so many records: whole blocks and what is left over."""
+    step = _step(min(records, _MOST))
+    rest = step * math.ceil((records % _MOST) / step)
+    return tuple(sorted({step, rest or step, _MOST if records >= _MOST else step}))
+
+
+def filled_up(x: torch.Tensor, size: int) -> torch.Tensor:
+    """`x` with zeros to `size` rows, in memory of PyTorch's own alignment."""
+    filled = x.new_zeros((size, *x.shape[1:]))
+    filled[: len(x)] = x
+    return filled
+
+
+def record_blocks(
+    model: nn.Module, input_shape: tuple[int, ...], sizes: tuple[int, ...]
+) -> RecordBlocks:
+    """The first of `sizes`, one middle size, single records whose rows do not depend on the block.
+
+    Args:
+        model: it is left as it was. What is tried out is a copy with weights of our own, since a
+            sender could choose weights for which everything looks equal.
+        input_shape: shape of one record without the batch dimension.
+        sizes: ascending.
+    """
+    device = next(model.parameters()).device
+    shapes = tuple((name, tuple(p.shape)) for name, p in model.named_parameters())
+    key: _Key = (
+        *(type(model), repr(model), shapes, input_shape, sizes),
+        *(str(device), torch.get_num_threads(), torch.get_float32_matmul_precision()),
+    )
+    if key not in _tried:
+        candidates = (sizes, (_MIDDLE,))
+        _tried[key] = next(
+            (s for s in candidates if _rows_agree(model, input_shape, s, device)), (1,)
+        )
+    return RecordBlocks(_tried[key])
+
+
+def _step(most: float) -> int:
+    step = _SMALLEST
+    while most / step > _MOST_SIZES:
+        step *= 2
+    return step
+
+
+def _rows_agree(
+    model: nn.Module, input_shape: tuple[int, ...], sizes: tuple[int, ...], device: torch.device
+) -> bool:
+    """Whether made-up records are the same, bit for bit, at all places of all sizes.
+
+    Compared are losses, all that norms and sums are made of, and what each layer with weights gives
+    out and back, before an activation can hide a difference: under a sender's weights it would
+    not. Whether a place rounds otherwise shows in some records only, hence several draws.
+    """
+    generator = torch.Generator().manual_seed(0)
+    return all(_draw_agrees(model, input_shape, sizes, device, generator) for _ in range(_DRAWS))
+
+
+def _draw_agrees(
+    model: nn.Module,
+    input_shape: tuple[int, ...],
+    sizes: tuple[int, ...],
+    device: torch.device,
+    generator: torch.Generator,
+) -> bool:
+    probe = with_made_up_weights(model, generator)
+    records = sizes[-1]
+    x = torch.rand((records, *input_shape), generator=generator).to(device)
+    draws = torch.rand(records, generator=generator).to(device)
+    with torch_seeded(0, device), watched(probe) as gradients, _looked_into(probe) as seen:
+
+        def rows(order: torch.Tensor) -> list[torch.Tensor]:
+            seen.clear()
+            logits = probe(filled_up(x[order], len(order)))
+            labels = (draws[order] * logits.shape[1]).long()
+            losses = nn.functional.cross_entropy(logits, labels, reduction="none")
+            passed = [values for values, _ in seen if values is not None]
+            by_layer = torch.autograd.grad(
+                losses.sum(), [edge for _, edge in seen], allow_unused=True, retain_graph=True
+            )
+            passed += [gradient for gradient in by_layer if gradient is not None]
+            return [losses.detach(), *passed, *gradients.rows(losses)]
+
+        reference = rows(torch.arange(records))
+        for size in sizes:
+            order = torch.randint(records, (size,), generator=generator)
+            found = rows(order)
+            if not all(torch.equal(r[order], f) for r, f in zip(reference, found, strict=True)):
+                return False
+    return True
+
+
+_Seen = list[tuple[torch.Tensor | None, GradientEdge]]
+
+
+@contextmanager
+def _looked_into(model: nn.Module) -> Iterator[_Seen]:
+    """What each layer with weights gives out, and where to ask for the gradients that it gets and
+    gives back; in the order of the forward pass.
+    """
+    seen: _Seen = []
+
+    def keep(_: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        seen.append((output.detach().clone(), get_gradient_edge(output)))
+        if inputs[0].requires_grad:
+            seen.append((None, get_gradient_edge(inputs[0])))
+
+    handles = [layer.register_forward_hook(keep) for _, layer in layers_with_parameters(model)]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()

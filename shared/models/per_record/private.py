@@ -1,0 +1,193 @@
+"""Whether a model can be trained with record-level privacy, found out before any data is read.
+
+Per-record clipping bounds what one record does to the sum of gradients only if no record
+reaches the others inside the model. Batch norm is the usual offender. Random numbers are another
+way: with one record less, the masks of a dropout move on to other records. `check_private` looks
+at the layers; `try_private` runs made-up records through the model and so also finds what
+hides in a ``forward`` of the user's own.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import nn
+
+from calyx.shared.errors import CalyxError, ModelError
+from calyx.shared.models.seeding import torch_seeded
+
+# What to write instead, by Opacus' reasons for refusing a layer.
+_REPLACEMENTS: tuple[tuple[type[nn.Module], str, str], ...] = (
+    (
+        nn.modules.batchnorm._BatchNorm,
+        "it mixes the records of a batch, so no record's influence can be bounded",
+        "use GroupNorm or LayerNorm",
+    ),
+    (
+        nn.MultiheadAttention,
+        "per-record gradients of its weights are not available",
+        "use calyx.shared.models.attention.SelfAttention",
+    ),
+    (
+        nn.LSTM,
+        "per-record gradients of its weights are not available",
+        "use calyx.shared.models.lstm.SequenceLSTM, which takes the same weights",
+    ),
+    (
+        nn.GRU,
+        "per-record gradients of its weights are not available",
+        "use opacus.layers.DPGRU or calyx.shared.models.lstm.SequenceLSTM",
+    ),
+)
+_RANDOM: tuple[type[nn.Module], ...] = (
+    nn.RReLU,
+    nn.FractionalMaxPool2d,
+    nn.FractionalMaxPool3d,
+)
+_NO_RANDOMNESS = (
+    "it draws random numbers in training, and which record gets which depends on the other "
+    "records; leave it out (a dropout: p=0), the noise of private training regularises too"
+)
+_PROBE_RECORDS = 2
+
+
+def check_private(model: nn.Module) -> None:
+    """Refuse a model with a layer that record-level differential privacy does not allow.
+
+    Raises:
+        ModelError: names the layer, why it is refused and what to use instead.
+    """
+    from calyx.shared.models.lstm import SequenceLSTM
+    from calyx.shared.models.per_record.opacus_bridge import ModuleValidator
+
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ModelError("the model has no trainable parameters, so there is nothing to train")
+    for name, layer in model.named_modules():
+        if _is_random(layer):
+            raise ModelError(f"{_named(name, layer)}: {_NO_RANDOMNESS}")
+        if type(layer) is SequenceLSTM:
+            continue
+        for kind, reason, replacement in _REPLACEMENTS:
+            if isinstance(layer, kind):
+                raise ModelError(f"{_named(name, layer)}: {reason}; {replacement}")
+        trainable = [p for p in layer.parameters(recurse=False) if p.requires_grad]
+        keeps = getattr(layer, "track_running_stats", False)
+        if keeps or (trainable and any(True for _ in layer.buffers(recurse=False))):
+            raise ModelError(
+                f"{_named(name, layer)}: it keeps buffers beside its weights, which would leave "
+                "the client without noise; set track_running_stats=False or drop the buffers"
+            )
+        for error in ModuleValidator.VALIDATORS.get(type(layer), lambda _: [])(layer):
+            raise ModelError(f"{_named(name, layer)}: {' '.join(str(error).split())[:200]}")
+
+
+def try_private(model: nn.Module, input_shape: tuple[int, ...]) -> None:
+    """Train nothing, but see on made-up records that per-record clipping would be right.
+
+    Four things must hold in training mode: a record's output and gradient stay the same, bit for
+    bit, when the other records change; no random number is drawn; a forward pass changes no buffer;
+    the per-record gradients add up to what autograd says. It is a copy with weights of our own that
+    is tried: a sender could choose weights which hide a fault. The model and PyTorch's global
+    random state are left as they were.
+
+    Args:
+        model: the model; `check_private` has passed.
+        input_shape: shape of one record without the batch dimension.
+
+    Raises:
+        ModelError: names what does not hold.
+    """
+    from calyx.shared.models.per_record.gradients import watched
+
+    generator = torch.Generator().manual_seed(0)
+    device = next(model.parameters()).device
+    shape = (_PROBE_RECORDS, *input_shape)
+    x = torch.rand(shape, generator=generator).to(device)
+    others_changed = torch.cat([x[:1], torch.rand(shape, generator=generator).to(device)[1:]])
+    labels = torch.zeros(_PROBE_RECORDS, dtype=torch.int64, device=device)
+    try:
+        model = with_made_up_weights(model, generator)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        with torch_seeded(0, device), watched(model) as gradients:
+
+            def losses_of(logits: torch.Tensor) -> torch.Tensor:
+                return nn.functional.cross_entropy(logits, labels, reduction="none")
+
+            losses = losses_of(model(x))
+            expected = torch.autograd.grad(
+                losses.sum(), parameters, retain_graph=True, allow_unused=True
+            )
+            found = gradients.clipped_sum(losses, clip_norm=math.inf)
+            states = _random_states(device)
+            logits = model(x)
+            rows = [logits.detach(), *gradients.rows(losses_of(logits))]
+            logits = model(x)
+            repeated = [logits.detach(), *gradients.rows(losses_of(logits))]
+            drew = any(
+                not torch.equal(a, b) for a, b in zip(states, _random_states(device), strict=True)
+            )
+            logits = model(others_changed)
+            beside_others = [logits.detach(), *gradients.rows(losses_of(logits))]
+        changed = [n for n, b in model.named_buffers() if not torch.equal(b, buffers[n])]
+    except CalyxError:
+        raise
+    except Exception as error:
+        # The user's own layers may fail with anything.
+        raise ModelError(
+            "the model cannot be trained privately: on two made-up records it failed with "
+            f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        ) from error
+    if changed:
+        raise ModelError(
+            f"the model cannot be trained privately: buffer {changed[0]} changes with the records "
+            "it sees and would leave the client without noise; remove it"
+        )
+    # If no number came from PyTorch's generators, it may have come from another one.
+    if drew or not all(torch.equal(a, b) for a, b in zip(rows, repeated, strict=True)):
+        raise ModelError(f"the model cannot be trained privately: {_NO_RANDOMNESS}")
+    if not all(torch.equal(a[0], b[0]) for a, b in zip(rows, beside_others, strict=True)):
+        raise ModelError(
+            "the model cannot be trained privately: one record's gradient changes with the other "
+            "records of the batch; compute nothing across the batch dimension"
+        )
+    names = {p: name for name, p in model.named_parameters()}
+    scale = max(float(g.abs().max()) for g in expected if g is not None)
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        wanted = torch.zeros_like(parameter) if gradient is None else gradient
+        if not torch.allclose(found[parameter], wanted.double(), rtol=1e-3, atol=1e-4 * scale):
+            raise ModelError(
+                f"the model cannot be trained privately: {names[parameter]} is used outside its "
+                "layer's forward, where its gradient cannot be clipped; call the layer instead"
+            )
+
+
+def with_made_up_weights(model: nn.Module, generator: torch.Generator) -> nn.Module:
+    """A copy in training mode whose parameters are random, of the size of fresh ones."""
+    made_up = copy.deepcopy(model).train()
+    with torch.no_grad():
+        for parameter in made_up.parameters():
+            inputs = parameter[0].numel() if parameter.dim() > 1 else 4
+            drawn = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(drawn / math.sqrt(max(1, inputs)))
+    return made_up
+
+
+def _is_random(layer: nn.Module) -> bool:
+    """Whether this layer of PyTorch's draws random numbers in training."""
+    if isinstance(layer, nn.modules.dropout._DropoutNd):
+        return layer.p > 0
+    # Recurrent layers have a dropout of their own, between their layers.
+    return isinstance(layer, _RANDOM) or (isinstance(layer, nn.RNNBase) and layer.dropout > 0)
+
+
+def _random_states(device: torch.device) -> list[torch.Tensor]:
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+
+def _named(name: str, layer: nn.Module) -> str:
+    where = name or "(the model itself)"
+    return f"layer {where} ({type(layer).__name__}) cannot be trained privately"

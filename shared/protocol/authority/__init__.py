@@ -1,0 +1,1 @@
+"""The key authority as its server sees it."""

@@ -1,0 +1,1 @@
+"""Flower's internals, touched nowhere else."""

@@ -1,0 +1,1 @@
+"""What goes with ciphertexts: keys, receipts, tags, admissions."""

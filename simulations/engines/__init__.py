@@ -1,0 +1,1 @@
+"""Runtimes of a simulation: worker processes of this machine, or Ray."""

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from calyx.shared.models.per_record.blocks import (
+    RecordBlocks,
+    filled_up,
+    full_blocks,
+    record_blocks,
+    sampled_blocks,
+)
+
+
+@given(records=st.integers(0, 2000), expected=st.floats(0.01, 3000))
+def test_every_record_of_a_batch_is_in_one_block(records: int, expected: float) -> None:
+    for sizes in (sampled_blocks(expected), full_blocks(max(1, records))):
+        assert list(sizes) == sorted(set(sizes))
+        assert sizes[-1] <= 256 or sizes[-1] - sizes[0] < 256
+        assert len(sizes) <= 13
+        seen: list[int] = []
+        for first, count, size in RecordBlocks(sizes).parts(records):
+            assert 1 <= count <= size
+            assert size in sizes
+            seen += range(first, first + count)
+        assert seen == list(range(records))
+
+
+def test_a_block_is_filled_up_with_empty_rows() -> None:
+    x = torch.arange(6.0).view(3, 2) + 1
+    filled = filled_up(x, 5)
+    assert torch.equal(filled[:3], x)
+    assert filled.shape == (5, 2)
+    assert not filled[3:].any()
+
+
+def test_a_layer_whose_rows_do_not_depend_on_the_block_keeps_all_sizes() -> None:
+    assert record_blocks(Elementwise(), (3,), (8, 16)).sizes == (8, 16)
+
+
+def test_weights_that_a_sender_chose_do_not_hide_a_difference() -> None:
+    model = DependsOnTheSize()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert record_blocks(model, (3,), (8, 16)).sizes == (32,)
+
+
+def test_where_places_in_a_block_differ_records_go_one_by_one() -> None:
+    assert record_blocks(DependsOnThePlace(), (3,), (8, 16)).sizes == (1,)
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = nn.Linear(3, 2).eval()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    state = torch.get_rng_state()
+    record_blocks(model, (3,), (8,))
+    assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
+    assert not model.training
+    assert not model._forward_hooks
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_an_activation_does_not_hide_a_difference() -> None:
+    # Under the weights of the trial nothing gets through it, under a sender's weights it would.
+    assert record_blocks(HiddenByAnActivation(), (3,), (8, 16)).sizes == (1,)
+
+
+def test_layers_of_odd_sizes_are_where_one_draw_was_not_enough() -> None:
+    # Six columns: some processors add them up otherwise at every fourth row. In one draw of weights
+    # all that shows it was below zero, and a ReLU follows.
+    model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3))
+    sizes = record_blocks(model, (5,), (32,)).sizes
+    rng = torch.Generator().manual_seed(3)
+    weight, bias = torch.randn(6, 5, generator=rng), torch.randn(6, generator=rng)
+    x = torch.rand(sizes[-1], 5, generator=rng)
+    order = torch.randperm(sizes[-1], generator=rng)
+    apart = [nn.functional.linear(rows, weight, bias) for rows in (x, x[order])]
+    assert torch.equal(apart[0][order], apart[1])
+
+
+class Elementwise(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Embedding(2, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.scale((x[:, 0] > 0.5).long()) * x
+        return logits
+
+
+class DependsOnTheSize(nn.Module):
+    """As a matrix product may that adds up in another order for another number of rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.layer(x * (1 + 1e-6 * (len(x) > 8)))
+        return logits
+
+
+class DependsOnThePlace(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        places = torch.arange(len(x), dtype=x.dtype).view(-1, 1)
+        logits: torch.Tensor = self.layer(x * (1 + 1e-6 * places))
+        return logits
+
+
+class Placed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        places = torch.arange(len(x), dtype=x.dtype).view(-1, 1)
+        return x * self.weight * (1 + 1e-6 * places)
+
+
+class HiddenByAnActivation(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.placed, self.head = Placed(), nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(torch.relu(self.placed(x) - 100))
+        return logits
+
+
+@pytest.mark.parametrize("records", [1, 16, 17, 144, 256, 257, 600])
+def test_all_records_take_few_sizes(records: int) -> None:
+    sizes = full_blocks(records)
+    assert len(sizes) <= 3
+    parts = list(RecordBlocks(sizes).parts(records))
+    assert sum(size for _, _, size in parts) - records < max(32, sizes[0])
+    assert np.all(np.diff([size for _, _, size in parts]) <= 0)
