@@ -183,7 +183,7 @@ def _begun(config: Config, place: RunFolder | None, owner: ExitStack) -> RunFold
     from calyx.shared.models.tryout import try_model
 
     train = load_split(config.data, config.seed).train
-    try_model(config, train.input_shape, train.classes)
+    try_model(config, train.spec, train.classes)
     parts = _parts(config, train)
     out = None if place is None else place.path
     folder = RunFolder(owner.enter_context(claimed(out, config.name)))
