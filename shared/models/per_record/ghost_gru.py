@@ -7,8 +7,9 @@ PyTorch's gates, in its order (Cho et al. 2014, with the reset gate after the pr
     h' = (1 - z) ∘ n + z ∘ h
 
 With δ the gradients of r, z and n before their nonlinearity, the gradient of the input weights is
-Σ_t (δr, δz, δn)_t x_tᵀ, of the recurrent weights Σ_t (δr, δz, δn ∘ r)_t h_{t-1}ᵀ: two sums of outer
-products a layer, for which the ghost norm of `calyx.shared.models.per_record.layer_gradients` holds.
+Σ_t (δr, δz, δn)_t x_tᵀ, of the recurrent weights Σ_t (δr, δz, δn ∘ r)_t h_{t-1}ᵀ: two sums of
+outer products a layer, for which the ghost norm of
+`calyx.shared.models.per_record.layer_gradients` holds.
 """
 
 from __future__ import annotations

@@ -41,6 +41,11 @@ _REPLACEMENTS: tuple[tuple[type[nn.Module], str, str], ...] = (
         "calyx.shared.models.recurrent.RecurrentStack for lengths and both directions",
     ),
     (
+        nn.RNN,
+        "per-record gradients of its weights are not available",
+        "use calyx.shared.models.recurrent.SequenceGRU",
+    ),
+    (
         nn.GRU,
         "per-record gradients of its weights are not available",
         "use calyx.shared.models.recurrent.SequenceGRU, which takes the same weights, or its "
