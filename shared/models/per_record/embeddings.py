@@ -114,5 +114,9 @@ def _by_token(table: nn.Parameter, tokens: torch.Tensor, values: torch.Tensor) -
     first = torch.empty_like(order).scatter_(1, order, order.gather(1, begins))
     index = first + steps * torch.arange(n, device=tokens.device).unsqueeze(1)
     total = torch.zeros_like(values, memory_format=torch.contiguous_format).flatten(0, 1)
-    total.index_add_(0, index.flatten(), values.flatten(0, 1))
+    if total.is_cuda:
+        # Where index_add has no fixed order, a record's last bits would be another draw each time.
+        total.index_put_((index.flatten(),), values.flatten(0, 1), accumulate=True)
+    else:
+        total.index_add_(0, index.flatten(), values.flatten(0, 1))
     return TokenRows(table, tokens, total.view_as(values))

@@ -154,9 +154,7 @@ def test_convolutions(data: Any, seed: int, dimensions: int, standardised: bool)
     shape=st.lists(st.integers(2, 4), min_size=1, max_size=2),
     bias=st.booleans(),
 )
-def test_layer_norms(
-    seed: int, n: int, positions: list[int], shape: list[int], bias: bool
-) -> None:
+def test_layer_norms(seed: int, n: int, positions: list[int], shape: list[int], bias: bool) -> None:
     torch.manual_seed(seed)
     layer = nn.LayerNorm(shape, bias=bias)
     x = torch.randn(n, *positions, *shape)
@@ -174,7 +172,9 @@ def test_group_norms(seed: int, n: int, groups: int, by_group: int, rest: list[i
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=seeds, n=sizes, channels=sizes, rest=st.lists(st.integers(2, 4), min_size=1, max_size=3))
+@given(
+    seed=seeds, n=sizes, channels=sizes, rest=st.lists(st.integers(2, 4), min_size=1, max_size=3)
+)
 def test_instance_norms(seed: int, n: int, channels: int, rest: list[int]) -> None:
     torch.manual_seed(seed)
     layer = INSTANCE_NORMS[len(rest)](channels, affine=True)

@@ -130,7 +130,9 @@ def test_clipped_sums_are_those_of_one_autograd_call_a_record(name: str, clip_no
     parameters = [p for p in wide.parameters() if p.requires_grad]
     expected = {name: torch.zeros_like(p) for name, p in zip(names, parameters, strict=True)}
     for i in range(len(labels)):
-        one = each(inputs, lambda x, i=i: x[i : i + 1].double() if x.is_floating_point() else x[i : i + 1])  # type: ignore[misc]
+        one = each(
+            inputs, lambda x, i=i: x[i : i + 1].double() if x.is_floating_point() else x[i : i + 1]
+        )  # type: ignore[misc]
         loss = nn.functional.cross_entropy(call(wide, one), labels[i : i + 1])
         gradient = torch.autograd.grad(loss, parameters)
         norm = torch.stack([g.square().sum() for g in gradient]).sum().sqrt()
