@@ -36,8 +36,13 @@ INSTANCE_NORMS: dict[int, type[nn.Module]] = {
 }
 
 
-def agrees(layer: nn.Module, x: torch.Tensor, upstream: torch.Tensor) -> None:
-    """Norms and weighted sums of a layer's formula are those of autograd, record by record."""
+def agrees(
+    layer: nn.Module, x: torch.Tensor, upstream: torch.Tensor, rounding: float = 1.0
+) -> None:
+    """Norms and weighted sums of a layer's formula are those of autograd, record by record.
+
+    `rounding`: by how much the layer's own function enlarges float32's.
+    """
     parts = FORMULAS[type(layer)](layer, x, upstream)
     names = {p: name for name, p in layer.named_parameters()}
     wide = copy.deepcopy(layer).double()
@@ -60,14 +65,14 @@ def agrees(layer: nn.Module, x: torch.Tensor, upstream: torch.Tensor) -> None:
     squared = torch.stack([sum(g.square().sum() for g in one.values()) for one in each])
     found = torch.stack([part.squared_norms() for part in parts]).sum(dim=0)
     assert found.dtype == torch.float64
-    assert torch.allclose(found.sqrt(), squared.sqrt(), rtol=2e-3, atol=1e-6)
+    assert torch.allclose(found.sqrt(), squared.sqrt(), rtol=2e-3, atol=1e-6 * rounding)
     weights = torch.linspace(0.5, 2.0, len(x), dtype=torch.float64)
     for part in parts:
         one_by_one = part.instantiated().gradients
         for parameter, total in part.weighted_sum(weights).items():
             stacked = torch.stack([one[names[parameter]] for one in each])
             expected = torch.tensordot(weights, stacked, dims=1)
-            scale = 1e-5 * (1 + float(stacked.abs().max()))
+            scale = 1e-5 * rounding * (1 + float(stacked.abs().max()))
             assert total.dtype == torch.float64 and total.shape == parameter.shape
             assert torch.allclose(total, expected, rtol=1e-4, atol=scale)
             assert torch.allclose(one_by_one[parameter].double(), stacked, rtol=1e-4, atol=scale)
@@ -143,7 +148,9 @@ def test_convolutions(data: Any, seed: int, dimensions: int, standardised: bool)
     x = torch.randn(data.draw(st.integers(1, 3)), channels[0], *(7 - i for i in range(dimensions)))
     if dimensions == 2 and data.draw(st.booleans()):
         x = x.contiguous(memory_format=torch.channels_last)
-    agrees(layer, x, torch.randn_like(layer(x)))
+    # The Jacobian of a standardised filter is as large as its weights are close together.
+    spread = layer.weight.detach().flatten(1).std(dim=1, correction=0).clamp(min=1e-2)
+    agrees(layer, x, torch.randn_like(layer(x)), float(10 / spread.min()) if standardised else 1.0)
 
 
 @settings(max_examples=40, deadline=None)

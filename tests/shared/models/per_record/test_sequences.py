@@ -1,4 +1,4 @@
-"""Records of several inputs and of different lengths: exact, and independent of their neighbours."""
+"""Records of several inputs and of different lengths: exact, and independent of neighbours."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from calyx.shared.errors import ModelError
 from calyx.shared.models import check_private
-from calyx.shared.models.attention import EncoderBlock
+from calyx.shared.models.attention import EncoderBlock, SelfAttention
 from calyx.shared.models.inputs import Inputs, call, each, made_up, real_steps
 from calyx.shared.models.lora import LoraLinear
 from calyx.shared.models.per_record.blocks import record_blocks
@@ -214,6 +214,22 @@ def test_rows_that_fill_up_a_block_have_gradients_that_are_numbers() -> None:
             losses = call(model, empty).square().sum(dim=1)
             rows = gradients.rows(losses)
         assert all(bool(torch.isfinite(row).all()) for row in rows)
+
+
+def test_a_step_sees_itself_and_what_is_real_and_earlier() -> None:
+    torch.manual_seed(0)
+    attention = SelfAttention(8, 2, causal=True)
+    x = torch.randn(2, 5, 8)
+    nothing = torch.zeros(2, 5, dtype=torch.bool)
+    values = attention.queries_keys_values(x)[:, :, 16:]
+    assert torch.allclose(attention(x, nothing), attention.output(values), atol=1e-6)
+    real = torch.tensor([[True, True, False, True, True]]).expand(2, -1)
+    changed = x.clone()
+    changed[:, 2] += 1  # not real
+    changed[:, 4] += 1  # later than the others
+    before, after = attention(x, real), attention(changed, real)
+    assert torch.equal(before[:, [0, 1, 3]], after[:, [0, 1, 3]])
+    assert not torch.allclose(before[:, 2], after[:, 2])
 
 
 class LongestOfTheBatch(nn.Module):
