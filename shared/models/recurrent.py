@@ -70,7 +70,7 @@ class RecurrentStack(nn.Module):
         width = hidden * (1 + bidirectional)
         sizes = [input_size, *[width] * (layers - 1)]
         self.onward = nn.ModuleList(cells[cell](size, hidden) for size in sizes)
-        self.backward_ = nn.ModuleList(
+        self.reverse = nn.ModuleList(
             cells[cell](size, hidden) for size in (sizes if bidirectional else ())
         )
 
@@ -86,8 +86,8 @@ class RecurrentStack(nn.Module):
         """
         for index, onward in enumerate(self.onward):
             states = onward(x)
-            if self.backward_:
-                other = self.backward_[index](_turned(x, lengths))
+            if self.reverse:
+                other = self.reverse[index](_turned(x, lengths))
                 states = torch.cat([states, _turned(other, lengths)], dim=2)
             x = states
         if lengths is None:

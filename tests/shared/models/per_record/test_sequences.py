@@ -193,7 +193,7 @@ def test_a_stack_is_the_function_of_pytorchs_packed_sequences(cell: str) -> None
     kind = nn.LSTM if cell == "lstm" else nn.GRU
     theirs = kind(3, 4, 2, bidirectional=True, batch_first=True)
     for layer in range(2):
-        for part, suffix in ((stack.onward, ""), (stack.backward_, "_reverse")):
+        for part, suffix in ((stack.onward, ""), (stack.reverse, "_reverse")):
             for name, parameter in part[layer].named_parameters():
                 with torch.no_grad():
                     parameter.copy_(getattr(theirs, name.replace("l0", f"l{layer}") + suffix))
