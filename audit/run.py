@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from calyx.audit.attacks import evaluation, replay, unprotected
-from calyx.audit.attacks import party_views as views
-from calyx.audit.attacks.canaries import record as canaries
-from calyx.audit.attacks.inversion import scenarios as ladder
-from calyx.audit.attacks.membership import shadows as membership
+from calyx.audit.attacks import evaluation, party_views, replay, unprotected
+from calyx.audit.attacks.canaries import record as record_canaries
+from calyx.audit.attacks.inversion import scenarios
+from calyx.audit.attacks.membership import shadows
 from calyx.audit.attacks.noise import noise
 from calyx.audit.evidence.store import OF_EVERY_REPORT, EvidenceStore
 from calyx.audit.finished_run import AuditedRun
@@ -41,11 +40,11 @@ JSON_NAME, HTML_NAME = "report.json", "report.html"
 ATTACKS: dict[str, Attack] = {
     "replay": replay.run,
     "unprotected": unprotected.run,
-    "canaries": canaries.run,
+    "canaries": record_canaries.run,
     "noise": noise.run,
-    "membership": membership.run,
-    "inversion": ladder.run,
-    "views": views.run,
+    "membership": shadows.run,
+    "inversion": scenarios.run,
+    "views": party_views.run,
 }
 
 

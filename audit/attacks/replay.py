@@ -26,7 +26,7 @@ from safetensors.numpy import load
 
 from calyx.audit.evidence.store import EvidenceStore
 from calyx.audit.finished_run import AuditedRun
-from calyx.audit.replay.replay import Watching, rounds_of, twin
+from calyx.audit.replay.replay import Observers, replayed_run, rounds_of
 from calyx.client.ledger.ledger import Entry, Ledger
 from calyx.shared.errors import CalyxError, EvidenceError
 from calyx.simulations.run import partition_of
@@ -50,8 +50,8 @@ def run(
     audited = AuditedRun(folder.path)
     config, total = audited.config, audited.config.training.rounds
     partition = partition_of(config)
-    watching = Watching(on_round=lambda number: progress("the run once more", number / total))
-    with twin(config, watching, partition=partition, workers=workers) as repeated:
+    observers = Observers(on_round=lambda number: progress("the run once more", number / total))
+    with replayed_run(config, observers, partition=partition, workers=workers) as repeated:
         again = {
             "model": _model_digest(repeated),
             "rounds": _rounds_digest(rounds_of(repeated)),

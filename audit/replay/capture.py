@@ -54,7 +54,7 @@ def client_number(party: str) -> int:
 
 
 @dataclass(frozen=True)
-class Crossing:
+class CapturedMessage:
     """One message or call as it crossed from one party to another.
 
     Attributes:
@@ -103,7 +103,7 @@ class Capture:
 
     def __init__(self, rounds: int) -> None:
         self._rounds, self._round = rounds, 0
-        self.crossings: list[Crossing] = []
+        self.messages: list[CapturedMessage] = []
 
     def sent(self, message: Message) -> None:
         """See `Tap`."""
@@ -120,26 +120,26 @@ class Capture:
     def on_release(
         self, request: ReleaseRequest, chunks: Sequence[bytes], released: Released
     ) -> None:
-        """See `calyx.audit.replay.replay.Watching`."""
+        """See `calyx.audit.replay.replay.Observers`."""
         asked = tuple(part.SerializeToString() for part in release_parts(request, chunks))
         answer = released.values.astype("<i8").tobytes()
-        self.crossings += [
-            Crossing(request.round, "release request", SERVER, AUTHORITY, asked),
-            Crossing(request.round, "released sum", AUTHORITY, SERVER, (answer,)),
+        self.messages += [
+            CapturedMessage(request.round, "release request", SERVER, AUTHORITY, asked),
+            CapturedMessage(request.round, "released sum", AUTHORITY, SERVER, (answer,)),
         ]
 
-    def view(self, *parties: str) -> list[Crossing]:
+    def view(self, *parties: str) -> list[CapturedMessage]:
         """What these parties together sent or received; all of it for the network."""
         everything = NETWORK in parties
-        return [c for c in self.crossings if everything or {c.sender, c.receiver} & {*parties}]
+        return [c for c in self.messages if everything or {c.sender, c.receiver} & {*parties}]
 
     def find(
         self, kind: str, server_round: int, *, sender: str = "", receiver: str = ""
-    ) -> list[Crossing]:
-        """Crossings of a kind in one round, in order; empty names mean anybody."""
+    ) -> list[CapturedMessage]:
+        """Messages of a kind in one round, in order; empty names mean anybody."""
         return [
             c
-            for c in self.crossings
+            for c in self.messages
             if (c.kind, c.round) == (kind, server_round)
             and sender in ("", c.sender)
             and receiver in ("", c.receiver)
@@ -147,17 +147,19 @@ class Capture:
 
     def _add(self, message: Message, sender: str, receiver: str) -> None:
         kind = message.metadata.message_type
-        self.crossings.append(Crossing(self._round, kind, sender, receiver, (encode(message),)))
+        self.messages.append(
+            CapturedMessage(self._round, kind, sender, receiver, (encode(message),))
+        )
 
 
-def released_integers(crossing: Crossing) -> NDArray[np.int64]:
+def released_integers(message: CapturedMessage) -> NDArray[np.int64]:
     """The integers of a ``released sum``."""
-    return np.frombuffer(crossing.parts[0], dtype="<i8").astype(np.int64)
+    return np.frombuffer(message.parts[0], dtype="<i8").astype(np.int64)
 
 
-def requested_chunks(crossing: Crossing) -> list[bytes]:
+def requested_chunks(message: CapturedMessage) -> list[bytes]:
     """The ciphertexts of a ``release request``."""
-    parts = map(pb.ReleasePart.FromString, crossing.parts)
+    parts = map(pb.ReleasePart.FromString, message.parts)
     return [part.chunk for part in parts if part.WhichOneof("part") == "chunk"]
 
 
@@ -174,7 +176,7 @@ def restored_sum(
     return rotation.inverse(grid.restored(values))
 
 
-def table(crossings: Sequence[Crossing]) -> list[dict[str, Any]]:
+def table(messages: Sequence[CapturedMessage]) -> list[dict[str, Any]]:
     """What crossed, without the bytes themselves; JSON-ready."""
     return [
         {
@@ -186,7 +188,7 @@ def table(crossings: Sequence[Crossing]) -> list[dict[str, Any]]:
             "bytes": c.size_bytes,
             "sha256": c.sha256,
         }
-        for c in crossings
+        for c in messages
     ]
 
 

@@ -38,8 +38,8 @@ from calyx.simulations.scratch import scratch_folder
 OnRelease = Callable[[ReleaseRequest, Sequence[bytes], Released], None]
 
 
-class WatchedAuthority:
-    """The real key authority; what it is asked and what it answers is shown to a watcher."""
+class ObservedAuthority:
+    """The real key authority; what it is asked and what it answers is shown to an observer."""
 
     def __init__(self, authority: Authority, on_release: OnRelease) -> None:
         self._authority, self._on_release = authority, on_release
@@ -75,7 +75,7 @@ class WatchedAuthority:
 
 
 @dataclass(frozen=True)
-class Watching:
+class Observers:
     """What to look at, and what the clients get besides.
 
     Attributes:
@@ -92,9 +92,9 @@ class Watching:
 
 
 @contextmanager
-def twin(
+def replayed_run(
     config: Config,
-    watching: Watching,
+    observers: Observers,
     *,
     workers: int | None = None,
     partition: Sequence[NDArray[np.int64]] | None = None,
@@ -103,7 +103,7 @@ def twin(
 
     Args:
         config: of the run; the number of rounds may be cut for a look at the messages alone.
-        watching: see `Watching`.
+        observers: see `Observers`.
         workers: client processes.
         partition: record indices of every client, where they are not the run's own.
 
@@ -114,10 +114,10 @@ def twin(
         folder = RunFolder(scratch / "run")
         folder.prepare(config, list(partition or partition_of(config)))
         simulation, number = assemble(config, folder, "local", workers, stack)
-        simulation = _watched(simulation, watching)
+        simulation = _observed(simulation, observers)
         journal = folder.path / "metrics.jsonl"
-        if watching.on_round is not None:
-            told = watching.on_round
+        if observers.on_round is not None:
+            told = observers.on_round
 
             def on_event(event: dict[str, Any]) -> None:
                 if event["event"] == "round":
@@ -134,10 +134,10 @@ def rounds_of(folder: RunFolder) -> list[dict[str, Any]]:
     return [event for event in map(json.loads, lines) if event["event"] == "round"]
 
 
-def _watched(simulation: Simulation, watching: Watching) -> Simulation:
+def _observed(simulation: Simulation, observers: Observers) -> Simulation:
     authority = simulation.authority
-    if authority is not None and watching.on_release is not None:
-        authority = WatchedAuthority(authority, watching.on_release)
-    further = watching.client_settings or {}
+    if authority is not None and observers.on_release is not None:
+        authority = ObservedAuthority(authority, observers.on_release)
+    further = observers.client_settings or {}
     clients = {number: {**own, **further} for number, own in simulation.clients.items()}
-    return replace(simulation, authority=authority, clients=clients, tap=watching.tap)
+    return replace(simulation, authority=authority, clients=clients, tap=observers.tap)

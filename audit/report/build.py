@@ -12,11 +12,9 @@ from calyx.audit.findings.measured import (
     inversion,
     membership,
     noise,
+    party_views,
     replay,
     utility,
-)
-from calyx.audit.findings.measured import (
-    party_views as views,
 )
 from calyx.audit.findings.measured.canaries import CanarySection
 from calyx.audit.findings.promised import (
@@ -26,13 +24,9 @@ from calyx.audit.findings.promised import (
     limits,
     mechanism,
     parties,
+    plain_words,
     sampling,
-)
-from calyx.audit.findings.promised import (
-    plain_words as odds,
-)
-from calyx.audit.findings.promised import (
-    uncounted_accesses as uncounted,
+    uncounted_accesses,
 )
 from calyx.audit.finished_run import AuditedRun
 from calyx.audit.report.headline import headline
@@ -58,7 +52,7 @@ ATTACK_SECTIONS: dict[str, Find] = {
     "noise": noise.find,
     "membership": membership.find,
     "inversion": inversion.find,
-    "views": views.find,
+    "views": party_views.find,
 }
 
 
@@ -77,12 +71,12 @@ def build(run: AuditedRun, store: EvidenceStore) -> Report:
     sections: dict[str, Any] = {
         "agreement": agreement.find(run, store),
         "guarantee": guaranteed,
-        "odds": odds.in_words(guaranteed),
+        "odds": plain_words.in_words(guaranteed),
         "sampling": sampled,
         "composition": composition.find(run, store),
         "mechanism": mechanism.find(run, store),
         "parties": parties.seen(run, guaranteed),
-        "uncounted": uncounted.find(run, store),
+        "uncounted": uncounted_accesses.find(run, store),
         "utility": utility.find(run, store),
         "limits": limits.find(run, store),
         "replay": replay.find(run, store),

@@ -41,15 +41,15 @@ def client_caption(found: GuaranteeSection) -> str:
     """What the table of clients shows."""
     if len(found.by_client) <= MOST_CLIENTS:
         return "From each client's ledger"
-    return f"From the {MOST_CLIENTS} dearest of {len(found.by_client):,} clients' ledgers"
+    return f"From the {MOST_CLIENTS} costliest of {len(found.by_client):,} clients' ledgers"
 
 
 def client_lines(found: GuaranteeSection) -> list[Row]:
-    """What each client's ledger adds up to; of many clients the dearest."""
+    """What each client's ledger adds up to; of many clients the costliest."""
     shown = found.by_client
     if len(shown) > MOST_CLIENTS:
-        dearest = sorted(shown, key=lambda c: math.inf if c.epsilon is None else c.epsilon)
-        shown = tuple(reversed(dearest[-MOST_CLIENTS:]))
+        costliest = sorted(shown, key=lambda c: math.inf if c.epsilon is None else c.epsilon)
+        shown = tuple(reversed(costliest[-MOST_CLIENTS:]))
     return [
         (
             str(cost.client),

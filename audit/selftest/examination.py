@@ -6,7 +6,7 @@ import math
 import tempfile
 from pathlib import Path
 
-from calyx.audit.attacks.canaries import record as canaries
+from calyx.audit.attacks.canaries import record as record_canaries
 from calyx.audit.attacks.noise import noise
 from calyx.audit.evidence.store import EvidenceStore
 from calyx.audit.findings.measured import canaries as canary_finding
@@ -60,7 +60,7 @@ def _attacked(folder: Path) -> EvidenceStore:
     """Evidence of all attacks that measure the mechanism."""
     store, privacy = EvidenceStore.anew(folder), RunFolder(folder).stored_config().privacy
     if (privacy.unit, privacy.noise) != ("client", "local"):
-        canaries.run(RunFolder(folder), store, lambda *_: None, canaries=CANARIES, workers=1)
+        record_canaries.run(RunFolder(folder), store, lambda *_: None, canaries=CANARIES, workers=1)
     if privacy.noise != "central":
         noise.run(RunFolder(folder), store, lambda *_: None, workers=1)
     return store

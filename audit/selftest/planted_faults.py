@@ -134,16 +134,16 @@ def _shuffled() -> list[Patch]:
 
 def _wrong_count() -> list[Patch]:
     """A plan for ten times the records there are: a lower sampling rate, so less noise."""
-    import calyx.server.round.plans as planning
+    import calyx.server.round.plans as plans
     from calyx.client.policy import Policy
 
-    real: Any = vars(planning)["make_plan"]
+    real: Any = vars(plans)["make_plan"]
 
     def inflated(config: Any, declared_records: int, sum_shape: Any = None) -> Any:
         plan = real(config, 10 * declared_records, sum_shape)
         return replace(plan, declared_records=declared_records)
 
-    return [(planning, "make_plan", inflated), (Policy, "check", lambda *_: None)]
+    return [(plans, "make_plan", inflated), (Policy, "check", lambda *_: None)]
 
 
 def _weaker_plan_for_others() -> list[Patch]:
@@ -183,8 +183,8 @@ def _counted_once() -> list[Patch]:
 
 def _batch_norm() -> list[Patch]:
     """A batch norm in the model, and no check that would refuse it."""
-    import calyx.audit.attacks.canaries.observers as views
-    import calyx.audit.attacks.canaries.record as attack
+    import calyx.audit.attacks.canaries.observers as observers
+    import calyx.audit.attacks.canaries.record as record
     import calyx.audit.attacks.noise.gradient_probe as probe
     import calyx.audit.selftest.examination as examination
     import calyx.client.round as client_round
@@ -201,7 +201,7 @@ def _batch_norm() -> list[Patch]:
     def nothing(*_: Any) -> None:
         """Refuses no model."""
 
-    owners: list[Any] = [attack, views, probe, examination, client_round, federation]
+    owners: list[Any] = [record, observers, probe, examination, client_round, federation]
     return [
         *((owner, "build_model", mixing) for owner in owners),
         (dp_sgd, "check_private", nothing),

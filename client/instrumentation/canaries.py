@@ -29,7 +29,7 @@ from calyx.shared.privacy.rotation import Rotation
 
 # Norm of a canary before clipping, in clip norms. Above one, so that it is clipped as the records
 # that move a model most are: without clipping it would weigh double.
-LOUDNESS = 2.0
+CANARY_NORM = 2.0
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Canaries:
         """Move a model as a client would that is one canary or more itself (``unit = client``)."""
         moved = list(parameters)
         places = np.array(self.places, dtype=np.int64)
-        lengths = np.full(len(places), LOUDNESS * clip_norm)
+        lengths = np.full(len(places), CANARY_NORM * clip_norm)
         with torch.no_grad():
             add_to(moved, self.summed(places, lengths, sum(p.numel() for p in moved)))
 

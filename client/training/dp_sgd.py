@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from calyx.client.instrumentation.batch_log import BatchSeen
-from calyx.client.instrumentation.canaries import LOUDNESS, add_to
+from calyx.client.instrumentation.canaries import CANARY_NORM, add_to
 from calyx.client.instrumentation.hooks import NO_AUDIT, Audit
 from calyx.client.training.step import TrainingLog, add_proximal_gradient, batch_tensors
 from calyx.shared.config.schema import TrainingConfig
@@ -208,7 +208,7 @@ def _add_canaries(sums: Sums, plan: PrivacyPlan, noise: NoiseSource, audit: Audi
     if audit.canaries is None:
         return
     drawn = audit.canaries.drawn(plan, noise)
-    norms = torch.full((len(drawn),), LOUDNESS * plan.clip_norm, dtype=torch.float64)
+    norms = torch.full((len(drawn),), CANARY_NORM * plan.clip_norm, dtype=torch.float64)
     lengths = (norms * clip_factors(norms, plan.clip_norm)).numpy()
     total = audit.canaries.summed(drawn, lengths, sum(p.numel() for p in sums))
     add_to(sums.values(), total)

@@ -25,7 +25,7 @@ from torch import nn
 
 from calyx.audit.attacks.noise.remainders import Remainders
 from calyx.audit.evidence.store import EvidenceStore
-from calyx.audit.replay.replay import Watching, rounds_of, twin
+from calyx.audit.replay.replay import Observers, replayed_run, rounds_of
 from calyx.client.instrumentation.canaries import directions
 from calyx.server.state.checkpoint import load_latest
 from calyx.shared.config import Config
@@ -90,13 +90,13 @@ def run(
                 progress("canaries", (done + number) / total)
 
             watcher = ReleaseWatcher(config, model, seed, own)
-            watching = Watching(
+            observers = Observers(
                 tap=watcher,
                 on_release=watcher.on_release,
                 client_settings={"canaries": str(path)},
                 on_round=on_round,
             )
-            with twin(config, watching, workers=workers) as repeated:
+            with replayed_run(config, observers, workers=workers) as repeated:
                 last = _last_weights(repeated, config)
                 moved = to_vector(last, names) - start
             if not repeat:

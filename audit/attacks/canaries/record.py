@@ -33,7 +33,7 @@ from calyx.audit.attacks.canaries.observers import (
     momentum_gains,
 )
 from calyx.audit.evidence.store import EvidenceStore
-from calyx.audit.replay.replay import Watching, rounds_of, twin
+from calyx.audit.replay.replay import Observers, replayed_run, rounds_of
 from calyx.client.node import Node
 from calyx.shared.config import Config
 from calyx.shared.data import load_split
@@ -97,13 +97,13 @@ def run(
         clients = range(config.federation.clients)
         own = {f"client-{k}": placed.places[placed.coins & (placed.owner == k)] for k in clients}
         np.savez(path, seed=np.int64(placed.seed), **own)
-        watching = Watching(
+        observers = Observers(
             tap=watcher,
             on_release=watcher.on_release,
             client_settings={"canaries": str(path)},
             on_round=lambda number: progress("canaries", number / total),
         )
-        with twin(config, watching, workers=workers) as repeated:
+        with replayed_run(config, observers, workers=workers) as repeated:
             last = rounds_of(repeated)[-1]
     plans = {client: one.plan for client, one in watcher.instructions.items()}
     store.put_json(

@@ -1,4 +1,4 @@
-"""Networks of the reference ladder that the product does not have: easier prey than its own.
+"""Networks of the reference scenarios that the product does not have: easier prey than its own.
 
 Both are made as ``model.name = module:function``, as a user's own model would be.
 """

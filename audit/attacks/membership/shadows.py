@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load
 
 from calyx.audit.evidence.store import EvidenceStore
-from calyx.audit.replay.replay import Watching, rounds_of, twin
+from calyx.audit.replay.replay import Observers, replayed_run, rounds_of
 from calyx.shared.config import Config
 from calyx.shared.data import Dataset, load_split
 from calyx.shared.errors import UsageError
@@ -73,11 +73,11 @@ def run(
         def on_round(done: int, number: int = number) -> None:
             progress(NAME, (number + done / total) / shadows)
 
-        watching = Watching(
+        observers = Observers(
             client_settings={"simulation-seed": str(secrets.randbits(62))}, on_round=on_round
         )
         halves = [part[inside[number, part]] for part in parts]
-        with twin(config, watching, workers=workers, partition=halves) as shadow:
+        with replayed_run(config, observers, workers=workers, partition=halves) as shadow:
             train.append(confidences(config, shadow, split.train))
             test.append(confidences(config, shadow, split.test))
             accuracies.append(rounds_of(shadow)[-1]["accuracy"])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from calyx.audit.attacks.noise.remainders import Remainders
 from calyx.audit.finished_run import AuditedRun
-from calyx.audit.replay.replay import Watching, twin
+from calyx.audit.replay.replay import Observers, replayed_run
 from calyx.client.node import Node
 from calyx.client.training.local import train_locally
 from calyx.shared.data import load_split
@@ -36,10 +36,10 @@ def replayed(
     """The noise in clients' updates, over its planned deviation."""
     total = audited.config.training.rounds
     watcher = UpdateReplay(audited)
-    watching = Watching(
+    observers = Observers(
         tap=watcher, on_round=lambda number: progress("updates once more", number / total)
     )
-    with twin(audited.config, watching, partition=audited.partition, workers=workers):
+    with replayed_run(audited.config, observers, partition=audited.partition, workers=workers):
         pass
     return watcher.remainders
 

@@ -26,9 +26,11 @@ def least_of(ledgers: Sequence[Sequence[PrivacyEvent]], delta: float, unit: Unit
         ledgers: the events of each, none of them without noise.
     """
     each = {tuple(_steps_of(events, unit)) for events in ledgers}
-    # Ledgers differ by how many records there are; the dearest by this measure are near the top.
-    dearest = sorted(each, key=lambda steps: -sum(s.count * (s.rate / s.noise) ** 2 for s in steps))
-    return max((least_epsilon(steps, delta) for steps in dearest[:_LOOKED_AT]), default=0.0)
+    # Ledgers differ by how many records there are; the costliest by this measure are near the top.
+    costliest = sorted(
+        each, key=lambda steps: -sum(s.count * (s.rate / s.noise) ** 2 for s in steps)
+    )
+    return max((least_epsilon(steps, delta) for steps in costliest[:_LOOKED_AT]), default=0.0)
 
 
 def _steps_of(events: Sequence[PrivacyEvent], unit: Unit) -> list[Steps]:

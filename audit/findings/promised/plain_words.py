@@ -34,7 +34,7 @@ class Belief(Section):
     words: str
 
 
-class OddsSection(Section):
+class PlainWordsSection(Section):
     """Plain words."""
 
     promise: str = Field(description="one sentence")
@@ -44,11 +44,11 @@ class OddsSection(Section):
     judgement: str = Field(description="how strong that is")
 
 
-def in_words(found: GuaranteeSection) -> OddsSection:
+def in_words(found: GuaranteeSection) -> PlainWordsSection:
     """The guarantee in plain words."""
     whose = "one record" if found.unit == "record" else "one client"
     if found.epsilon is None:
-        return OddsSection(
+        return PlainWordsSection(
             promise="There is no differential privacy. Nothing bounds what the model, or the "
             "updates it was made from, say about anybody.",
             with_and_without="",
@@ -59,7 +59,7 @@ def in_words(found: GuaranteeSection) -> OddsSection:
     factor = math.exp(min(found.epsilon, 700.0))
     outside = ", apart from exact metrics of clients," if found.outside else ""
     power = guarantee.worst_power(found.curve, _FALSE_ALARM)
-    return OddsSection(
+    return PlainWordsSection(
         promise=f"Whoever sees everything that is released{outside} can change the odds that any "
         f"statement about {whose} is true by a factor of at most {odds_text(found.epsilon)}.",
         with_and_without=f"Take an observer who wrongly believes that {whose} took part in "

@@ -23,18 +23,18 @@ class Access(Section):
     text: str
 
 
-class UncountedSection(Section):
+class UncountedAccessesSection(Section):
     """All of them."""
 
     accesses: tuple[Access, ...]
 
 
-def find(run: AuditedRun, _: EvidenceStore) -> UncountedSection:
+def find(run: AuditedRun, _: EvidenceStore) -> UncountedAccessesSection:
     """Go through the accesses that are known to be forgotten."""
     config = run.config
     privacy, data = config.privacy, config.data
     tests = int(run.start["test_records"])
-    return UncountedSection(
+    return UncountedAccessesSection(
         accesses=(
             Access(
                 name="choice of settings",

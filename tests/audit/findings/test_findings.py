@@ -14,9 +14,7 @@ from calyx.audit.findings.promised import (
     composition,
     guarantee,
     parties,
-)
-from calyx.audit.findings.promised import (
-    plain_words as odds,
+    plain_words,
 )
 from calyx.audit.findings.promised.guarantee import CurvePoint, worst_power
 from calyx.audit.finished_run import AuditedRun
@@ -129,7 +127,7 @@ def test_mu_of_a_gaussian_is_its_own() -> None:
 
 def test_the_odds_follow_from_epsilon(finished_run: Path) -> None:
     found = guarantee.find(AuditedRun(finished_run), EvidenceStore(finished_run))
-    words = odds.in_words(found.model_copy(update={"epsilon": math.log(3)}))
+    words = plain_words.in_words(found.model_copy(update={"epsilon": math.log(3)}))
     even = words.beliefs[-1]
     assert even.before == 0.5
     assert even.at_most == pytest.approx(0.75)
@@ -137,8 +135,8 @@ def test_the_odds_follow_from_epsilon(finished_run: Path) -> None:
     assert "at most 75 in 100" in even.words
     assert "factor of at most 3.00." in words.promise
     # e is 2.718...: 2.7 would promise more than there is.
-    assert "2.72." in odds.in_words(found.model_copy(update={"epsilon": 1.0})).promise
-    none = odds.in_words(found.model_copy(update={"epsilon": None}))
+    assert "2.72." in plain_words.in_words(found.model_copy(update={"epsilon": 1.0})).promise
+    none = plain_words.in_words(found.model_copy(update={"epsilon": None}))
     assert "no differential privacy" in none.promise
     assert none.beliefs == ()
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calyx.audit.attacks.membership import lira, rmia
-from calyx.audit.attacks.membership import shadows as membership
+from calyx.audit.attacks.membership import lira, rmia, shadows
 from calyx.audit.attacks.membership.shadows import complementary_halves
 from calyx.audit.evidence.store import Arrays, EvidenceStore
 from calyx.audit.findings.measured import membership as finding
@@ -38,7 +37,7 @@ def remembered(tmp_path_factory: pytest.TempPathFactory) -> EvidenceStore:
     folder = tmp_path_factory.mktemp("membership") / "run"
     run(settings=SMALL, out=folder, workers=1)
     store = EvidenceStore.anew(folder)
-    membership.run(RunFolder(folder), store, lambda *_: None, shadows=4, workers=1)
+    shadows.run(RunFolder(folder), store, lambda *_: None, shadows=4, workers=1)
     return store
 
 
@@ -168,6 +167,6 @@ def test_area_is_the_chance_that_a_member_scores_higher(
 
 def test_too_few_shadows_or_records_are_refused(remembered: EvidenceStore, tmp_path: Path) -> None:
     folder = RunFolder(remembered.run_dir)
-    for shadows in (2, 5):
+    for count in (2, 5):
         with pytest.raises(UsageError, match="even number"):
-            membership.run(folder, remembered, lambda *_: None, shadows=shadows)
+            shadows.run(folder, remembered, lambda *_: None, shadows=count)
