@@ -23,9 +23,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from calyx.authority import certificates
+from calyx.authority.enrolments import Enrolments
 from calyx.authority.local import LocalAuthority
 from calyx.authority.log import LogReport, verify
-from calyx.authority.roster import Roster
 from calyx.authority.service import AuthorityServer
 from calyx.authority.witness import witness as sign_head
 from calyx.shared.config.schema import DEFAULT_CONTRIBUTORS, FEWEST_CONTRIBUTORS
@@ -192,7 +192,7 @@ def approve(directory: Path, request_text: str, *, fingerprint: str) -> Enrolmen
     request = read_request(request_text)
     request.check_age()
     request.check_fingerprint(fingerprint)
-    Roster(directory).enrol(request)
+    Enrolments(directory).enrol(request)
     return request
 
 
@@ -213,7 +213,7 @@ def revoke(directory: Path, name: str) -> None:
         ProtocolError: nobody of that name is enrolled.
     """
     settings_of(directory)
-    Roster(directory).revoke(name)
+    Enrolments(directory).revoke(name)
 
 
 def status_of(directory: Path) -> dict[str, Any]:
@@ -237,11 +237,11 @@ def status_of(directory: Path) -> dict[str, Any]:
         "contributors": [
             {
                 "name": name,
-                "revoked": member.is_revoked,
-                "fingerprint": member.fingerprint,
-                "approved_at": member.approved_at,
+                "revoked": enrolment.is_revoked,
+                "fingerprint": enrolment.fingerprint,
+                "approved_at": enrolment.approved_at,
             }
-            for name, member in sorted(Roster(directory).members().items())
+            for name, enrolment in sorted(Enrolments(directory).by_name().items())
         ],
         "log_entries": len(report.entries),
         "log_head": report.head,

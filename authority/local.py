@@ -3,7 +3,7 @@
 Everything durable is in one folder::
 
     identity.key       Ed25519 key that signs admissions           authority.pub: its public half
-    contributors.json  who is enrolled                             (calyx.authority.roster)
+    contributors.json  who is enrolled                             (calyx.authority.enrolments)
     releases.jsonl     every decision, hash-chained; the state     (calyx.authority.log)
     keys/*.key         secret keys of open runs                    (calyx.authority.keys)
 
@@ -26,6 +26,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
+from calyx.authority.enrolments import Enrolments
 from calyx.authority.events import (
     Closed,
     Event,
@@ -40,7 +41,6 @@ from calyx.authority.keys import KeyPair
 from calyx.authority.log import AuthorityLog
 from calyx.authority.refusal_lines import RefusalLines
 from calyx.authority.release import State, apply, culprits, decide, open_run
-from calyx.authority.roster import Roster
 from calyx.authority.secret_file import read_secret, write_secret
 from calyx.shared.config.schema import DEFAULT_CONTRIBUTORS, FEWEST_CONTRIBUTORS
 from calyx.shared.encryption import SealedSum, SealingParameters, context_hash, unpack_sum
@@ -94,7 +94,7 @@ class LocalAuthority:
             )
         private_directory(directory)
         private_directory(directory / "keys")
-        self.roster = Roster(directory)
+        self.enrolments = Enrolments(directory)
         self._directory, self._passphrase = directory, passphrase
         self._floor, self._accept_untagged = min_contributors, accept_untagged
         self._lock = threading.Lock()
@@ -145,7 +145,7 @@ class LocalAuthority:
             config_digest=config_digest,
         )
         with self._lock:
-            self._take_over_roster()
+            self._take_over_enrolments()
             if known_head is not None and not self._log.has(*known_head):
                 self._refuse(run, 0, terms.contributors, self._rolled_back(known_head))
             try:
@@ -165,7 +165,7 @@ class LocalAuthority:
     def release(self, request: ReleaseRequest, chunks: Sequence[bytes]) -> Released:
         """See `Authority.release`."""
         with self._lock:
-            self._take_over_roster()
+            self._take_over_enrolments()
             decision = decide(self._state, request)
             if isinstance(decision, Refused):
                 self._record_refusal(decision)
@@ -186,7 +186,7 @@ class LocalAuthority:
     def check(self, request: ReleaseRequest) -> None:
         """Raise, and log, what `release` would refuse without looking at the ciphertexts."""
         with self._lock:
-            self._take_over_roster()
+            self._take_over_enrolments()
             decision = decide(self._state, request)
             if isinstance(decision, Refused):
                 self._record_refusal(decision)
@@ -358,8 +358,8 @@ class LocalAuthority:
         self._record_refusal(Refused(run, round, len(names), names_hash(names), "", reason, detail))
         raise error
 
-    def _take_over_roster(self) -> None:
-        if changes := self.roster.changes(self._state):
+    def _take_over_enrolments(self) -> None:
+        if changes := self.enrolments.changes(self._state):
             self._record(*changes)
 
     def _sum_hash(self, keys: KeyPair, chunks: Sequence[bytes]) -> str:

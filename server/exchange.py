@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from calyx.server.roster import Note
+from calyx.server.roster import ClientOutcome
 from calyx.shared.protocol.refusals import is_answer, read_failure
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.25
@@ -48,7 +48,7 @@ def ask_clients(
     node_ids: Mapping[str, int],
     kind: str,
     timeout_s: float,
-) -> tuple[set[str], list[Note]]:
+) -> tuple[set[str], list[ClientOutcome]]:
     """Put a question to clients, to which an error is a no and anything else a yes.
 
     Args:
@@ -64,13 +64,13 @@ def ask_clients(
     """
     asked = {node_ids[client]: client for client in questions}
     messages = [Message(questions[client], node, kind) for node, client in asked.items()]
-    agreed, refused = set[str](), list[Note]()
+    agreed, refused = set[str](), list[ClientOutcome]()
     for reply in exchange(grid, messages, timeout_s) if messages else ():
         client = asked.get(reply.metadata.src_node_id)
         if client is None or not is_answer(reply):
             continue
         if reply.has_error():
-            refused.append(Note(client, read_failure(reply).reason))
+            refused.append(ClientOutcome(client, read_failure(reply).reason))
         else:
             agreed.add(client)
     return agreed, refused

@@ -25,12 +25,13 @@ from calyx.server.aggregation.collection import (
     Combined,
     PlainCollection,
 )
+from calyx.server.aggregation.gradient_step import ServerGradientStep
 from calyx.server.aggregation.running_average import RunningAverage
-from calyx.server.aggregation.sealed import SealedCollection, SealedRun, SealedStep, UnionStep
-from calyx.server.aggregation.strategy import Aggregator
+from calyx.server.aggregation.sealed import SealedCollection, SealedRun, SealedStep
+from calyx.server.aggregation.strategy import Strategy
 from calyx.server.roster import Roster, RoundRecord, Standing
 from calyx.server.round.attendance import Attendance
-from calyx.server.round.availability import Presence
+from calyx.server.round.availability import Availability
 from calyx.server.round.client_evaluation import evaluate_on_clients
 from calyx.server.round.dispatch import Instructor
 from calyx.server.round.events import declined_event, round_event, start_event
@@ -96,11 +97,11 @@ class Federation:
             config.model, self._test.input_shape, self._test.classes, config.seed
         )
         self._names = trainable_names(self._model)
-        self._strategy = Aggregator(config.federation)
-        self._union = UnionStep(config.federation)
+        self._strategy = Strategy(config.federation)
+        self._server_step = ServerGradientStep(config.federation)
         self._average = RunningAverage(config.federation.average_decay)
         self._attendance = Attendance(grid, config, settings.device_names, settings.record_limits)
-        self._presence = Presence(self._attendance, self._least, settings.device_names)
+        self._availability = Availability(self._attendance, self._least, settings.device_names)
 
     @property
     def _least(self) -> int:
@@ -190,7 +191,7 @@ class Federation:
         self._strategy.restore(
             {k: v for k, v in saved.strategy_state.items() if not k.startswith("union.")}
         )
-        self._union.restore(saved.strategy_state)
+        self._server_step.restore(saved.strategy_state)
         self._average.restore(saved.average)
         return saved
 
@@ -214,7 +215,7 @@ class Federation:
         sealed = SealedRun(
             run, self._config, plan, parameters, self._names, self._authority, opening, witness
         )
-        step = SealedStep(sealed, self._strategy, self._union)
+        step = SealedStep(sealed, self._strategy, self._server_step)
         return _Sealing(step, Offers(sealed, self._grid))
 
     def _round(
@@ -277,7 +278,7 @@ class Federation:
             number,
             self._digest,
             combined.weights,
-            self._strategy.state() | self._union.state(),
+            self._strategy.state() | self._server_step.state(),
             self._average.state(),
             roster.to_json(),
             [*state.history, event],
@@ -307,7 +308,7 @@ class Federation:
         """Who can be asked in the next round; the journal is told who is out from now on."""
         before = {member.client for member in roster.active}
         rounds_left = self._config.training.rounds - state.round
-        there = self._presence.of(roster, preflight, rounds_left, offers)
+        there = self._availability.of(roster, preflight, rounds_left, offers)
         out = [m for m in roster if m.client in before and m.standing is not Standing.ACTIVE]
         if out:
             journal.write(declined_event(state.round + 1, out))

@@ -59,7 +59,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Note:
+class ClientOutcome:
     """A client and what was wrong with it in this round."""
 
     client: str
@@ -73,9 +73,9 @@ class RoundRecord:
     round: int
     asked: list[str]
     ok: list[str] = field(default_factory=list)
-    declined: list[Note] = field(default_factory=list)
-    failed: list[Note] = field(default_factory=list)
-    rejected: list[Note] = field(default_factory=list)
+    declined: list[ClientOutcome] = field(default_factory=list)
+    failed: list[ClientOutcome] = field(default_factory=list)
+    rejected: list[ClientOutcome] = field(default_factory=list)
 
     @property
     def silent(self) -> list[str]:
@@ -86,10 +86,10 @@ class RoundRecord:
     def close(self) -> list[str]:
         """End the round: whoever is silent was late. Returns them."""
         late = self.silent
-        self.failed += [Note(client, "no answer before the deadline") for client in late]
+        self.failed += [ClientOutcome(client, "no answer before the deadline") for client in late]
         return late
 
-    def reopen(self, declined: Sequence[Note], rejected: Sequence[Note]) -> None:
+    def reopen(self, declined: Sequence[ClientOutcome], rejected: Sequence[ClientOutcome]) -> None:
         """Let those whose replies counted be asked once more, all but those who are noted here."""
         self.ok = []
         self.declined += declined
@@ -98,11 +98,11 @@ class RoundRecord:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> RoundRecord:
         """Inverse of `dataclasses.asdict`."""
-        notes = {
-            kind: [Note(**note) for note in fields[kind]]
+        outcomes = {
+            kind: [ClientOutcome(**outcome) for outcome in fields[kind]]
             for kind in ("declined", "failed", "rejected")
         }
-        return cls(int(fields["round"]), list(fields["asked"]), list(fields["ok"]), **notes)
+        return cls(int(fields["round"]), list(fields["asked"]), list(fields["ok"]), **outcomes)
 
 
 class Roster:
@@ -160,14 +160,14 @@ class Roster:
 
     def apply(self, record: RoundRecord) -> None:
         """Rules 3 and 4, after a round."""
-        for note in record.rejected:
-            self._set(note, Standing.QUARANTINED)
-        for note in record.declined:
-            self._set(note, Standing.DECLINED)
+        for outcome in record.rejected:
+            self._set(outcome, Standing.QUARANTINED)
+        for outcome in record.declined:
+            self._set(outcome, Standing.DECLINED)
 
-    def _set(self, note: Note, standing: Standing) -> None:
-        member = self._members[note.client]
-        self._members[note.client] = replace(member, standing=standing, reason=note.reason)
+    def _set(self, outcome: ClientOutcome, standing: Standing) -> None:
+        member = self._members[outcome.client]
+        self._members[outcome.client] = replace(member, standing=standing, reason=outcome.reason)
 
     def to_json(self) -> list[dict[str, Any]]:
         """For the checkpoint."""

@@ -55,5 +55,5 @@ def simulated_authority(config: Config) -> Iterator[SimulatedAuthority]:
             accept_untagged=config.secure_aggregation.scheme == "ckks",
         )
         with authority:
-            authority.roster.approve(requests)
+            authority.enrolments.approve(requests)
             yield SimulatedAuthority(authority, identities)

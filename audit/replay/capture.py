@@ -29,7 +29,7 @@ from flwr.app import Message
 from numpy.typing import NDArray
 
 from calyx.shared.config import Config
-from calyx.shared.encryption.quantise import Grid
+from calyx.shared.encryption.quantise import IntegerGrid
 from calyx.shared.privacy.plan import PrivacyPlan
 from calyx.shared.privacy.rotation import Rotation
 from calyx.shared.protocol.authority import authority_pb2 as pb
@@ -168,10 +168,10 @@ def restored_sum(
 ) -> NDArray[np.float64]:
     """A released sum in the units of gradients or weights: anybody can undo grid and rotation."""
     if plan.mechanism is not None:
-        grid = Grid(plan.mechanism.step, plan.mechanism.clamp)
+        grid = IntegerGrid(plan.mechanism.step, plan.mechanism.clamp)
     else:
         bound = sealing_parameters(config, plan, len(values)).value_bound
-        grid = Grid(config.secure_aggregation.clamp / bound, bound)
+        grid = IntegerGrid(config.secure_aggregation.clamp / bound, bound)
     rotation = Rotation(len(values), rotation_seed(config, server_round))
     return rotation.inverse(grid.restored(values))
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from calyx.cli.terminal.console import Terminal
     from calyx.client.deployment.enrolment import Enrolled
     from calyx.client.deployment.folder import DataPlace
-    from calyx.client.deployment.launch import Happening
+    from calyx.client.deployment.launch import DeviceEvent
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR")]
 AcceptOverlap = Annotated[
@@ -164,8 +164,8 @@ def join(
         if simulated_noise is not None:
             screen.warn("the noise is seeded: whoever knows the seed sees through it")
 
-        def show(happening: Happening) -> None:
-            screen.say(plain(happening.text), _STYLES.get(happening.kind, ""))
+        def show(event: DeviceEvent) -> None:
+            screen.say(plain(event.text), _STYLES.get(event.kind, ""))
 
         serve(
             directory,

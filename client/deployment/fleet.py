@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from calyx.client.deployment.message_size import guard_of, most_bytes
 from calyx.shared.errors import CalyxError, EnrolmentError, RunError
 from calyx.shared.protocol.flower import internals as flower
-from calyx.shared.protocol.flower.http_retry import Line, Rejected, Stopped
+from calyx.shared.protocol.flower.http_retry import Rejected, RetryingClient, Stopped
 
 _HEARTBEAT_S = flower.HEARTBEAT_DEFAULT_INTERVAL / 3
 # A server's arrays come from the machine of the SuperLink; if they do not, their sender has died.
@@ -46,7 +46,7 @@ class Fleet:
         key: the device's P-384 key.
         max_message_bytes: a larger message is not fetched.
         stop: set to end pending calls.
-        on_trouble: see `Line`.
+        on_trouble: see `RetryingClient`.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Fleet:
         )
         flower.limit_answers(self._client, most_bytes)
         self._max_message_bytes = max_message_bytes
-        self._line = Line(address, stop, on_trouble=on_trouble)
+        self._retrying = RetryingClient(address, stop, on_trouble=on_trouble)
         self._node = flower.Node(node_id=0)
         self._is_connected = False
         self._configs: dict[int, RunConfig] = {}
@@ -205,7 +205,7 @@ class Fleet:
             node=node, heartbeat_interval=flower.HEARTBEAT_DEFAULT_INTERVAL
         )
         try:
-            accepted = self._line.call(self._client.SendNodeHeartbeat, request).success
+            accepted = self._retrying.call(self._client.SendNodeHeartbeat, request).success
         except Rejected:
             return False
         self._node = node
@@ -217,7 +217,7 @@ class Fleet:
             heartbeat_interval=flower.HEARTBEAT_DEFAULT_INTERVAL,
         )
         try:
-            return int(self._line.call(self._client.ActivateNode, request).node_id)
+            return int(self._retrying.call(self._client.ActivateNode, request).node_id)
         except Rejected as error:
             if error.status == _UNAUTHORIZED:
                 raise EnrolmentError(
@@ -231,7 +231,7 @@ class Fleet:
 
     def _call(self, method: Any, request: Any) -> Any:
         try:
-            return self._line.call(method, request)
+            return self._retrying.call(method, request)
         except flower.AnswerRefused as error:
             raise MessageLost(str(error)) from error
         except Rejected as error:

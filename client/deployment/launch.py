@@ -36,7 +36,7 @@ _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 @dataclass(frozen=True)
-class Happening:
+class DeviceEvent:
     """Something that the owner may want to see.
 
     Attributes:
@@ -53,7 +53,7 @@ def join(
     *,
     simulated_noise: int | None = None,
     accept_overlap: bool = False,
-    on_event: Callable[[Happening], None] = lambda _: None,
+    on_event: Callable[[DeviceEvent], None] = lambda _: None,
 ) -> None:
     """Serve the server of this device until SIGTERM or SIGINT; call it in the main thread.
 
@@ -271,10 +271,10 @@ class _Stop:
             raise Stopped
 
 
-def _teller(status: _Status, on_event: Callable[[Happening], None]) -> Callable[[str, str], None]:
+def _teller(status: _Status, on_event: Callable[[DeviceEvent], None]) -> Callable[[str, str], None]:
     def tell(kind: str, text: str) -> None:
         _log.log(logging.WARNING if kind in ("refused", "trouble") else logging.INFO, text)
-        on_event(Happening(kind, text))
+        on_event(DeviceEvent(kind, text))
 
     return tell
 

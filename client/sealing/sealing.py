@@ -17,11 +17,11 @@ from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 from calyx.client.sealing.identity import ContributorIdentity
-from calyx.client.sealing.kept_reply import KeptReply, Occasion
+from calyx.client.sealing.kept_reply import KeptReply, ReplyKey
 from calyx.client.sealing.terms import SealingTerms
 from calyx.shared.config import Config
 from calyx.shared.encryption import PublicSealer, SealingParameters, pack
-from calyx.shared.encryption.quantise import Grid, dithered_rounding
+from calyx.shared.encryption.quantise import IntegerGrid, dithered_rounding
 from calyx.shared.errors import PolicyViolation, ProtocolError
 from calyx.shared.privacy.noise import NoiseSource
 from calyx.shared.privacy.plan import PrivacyPlan
@@ -121,20 +121,20 @@ class SealingState:
         Raises:
             PolicyViolation: it was not admitted to the run.
         """
-        return self._kept.load(self._occasion(run, server_round, instruction))
+        return self._kept.load(self._reply_key(run, server_round, instruction))
 
     def keep(self, reply: RecordDict, run: str, server_round: int, instruction: str) -> None:
         """Keep a reply for `sent_before`; before it is sent."""
-        self._kept.save(self._occasion(run, server_round, instruction), reply)
+        self._kept.save(self._reply_key(run, server_round, instruction), reply)
 
     @property
     def _kept(self) -> KeptReply:
         return KeptReply(self.directory / f"{self._prefix}.last-reply")
 
-    def _occasion(self, run: str, server_round: int, instruction: str) -> Occasion:
+    def _reply_key(self, run: str, server_round: int, instruction: str) -> ReplyKey:
         admission, _ = self._admitted(run)
         parameters, context = admission.parameters_digest, admission.context_hash
-        return Occasion(run, server_round, instruction, parameters, context)
+        return ReplyKey(run, server_round, instruction, parameters, context)
 
     def _admitted(self, run: str) -> tuple[Admission, bytes]:
         try:
@@ -192,12 +192,12 @@ def integers_to_seal(
     parameters = sealing_parameters(config, plan, len(vector))
     rotated = Rotation(len(vector), rotation_seed(config, server_round)).forward(vector)
     if plan.mechanism is None:
-        grid = Grid(
+        grid = IntegerGrid(
             config.secure_aggregation.clamp / parameters.value_bound, parameters.value_bound
         )
         return dithered_rounding(grid.scaled(rotated), noise.generator), parameters
     mechanism = plan.mechanism
-    grid = Grid(mechanism.step, mechanism.clamp)
+    grid = IntegerGrid(mechanism.step, mechanism.clamp)
     rounded = dithered_rounding(grid.scaled(rotated), noise.generator)
     return rounded + mechanism.noise(noise.generator), parameters
 

@@ -15,7 +15,7 @@ from flwr.app import Message
 from numpy.typing import NDArray
 
 from calyx.server.aggregation.reply_validation import Update, examine, examine_unprotected
-from calyx.server.aggregation.strategy import Aggregator as Strategy
+from calyx.server.aggregation.strategy import Strategy
 from calyx.server.roster import Member
 from calyx.shared.config import Config
 from calyx.shared.encryption.quantise import contribution

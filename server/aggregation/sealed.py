@@ -7,24 +7,24 @@ it, and only it; what comes back is integers that already carry the clients' noi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import Message
 
 from calyx.server.aggregation.collection import Combined, moved
+from calyx.server.aggregation.gradient_step import ServerGradientStep
 from calyx.server.aggregation.reply_validation import Update
-from calyx.server.aggregation.strategy import Aggregator as Strategy
+from calyx.server.aggregation.strategy import Strategy
 from calyx.server.aggregation.sum_bound import SumBound
 from calyx.server.roster import Member, RoundRecord
 from calyx.server.state.pending_release import PendingRelease
 from calyx.server.state.witness import Witness
 from calyx.shared.config import Config
 from calyx.shared.config.load import digest as config_digest
-from calyx.shared.config.schema import FederationConfig
 from calyx.shared.encryption import Aggregator, SealedVector, SealingParameters, context_hash
-from calyx.shared.encryption.quantise import Grid as IntegerGrid
+from calyx.shared.encryption.quantise import IntegerGrid
 from calyx.shared.errors import EncryptionError, ProtocolError, RoundError
 from calyx.shared.privacy.plan import PrivacyPlan
 from calyx.shared.privacy.rotation import Rotation
@@ -71,37 +71,11 @@ class SealedRun:
         return context_hash(self.opening.public_context)
 
 
-class UnionStep:
-    """The step along a released sum of gradients: SGD with momentum, on the server.
-
-    It works on released values only, so it costs no privacy.
-    """
-
-    def __init__(self, config: FederationConfig) -> None:
-        self._rate, self._momentum = config.server_learning_rate, config.server_momentum
-        self._velocity: Vector | None = None
-
-    def step(self, gradient: Vector) -> Vector:
-        """What to add to the weights, float64 (dimension,)."""
-        before = 0.0 if self._velocity is None else self._momentum * self._velocity
-        self._velocity = before + gradient
-        return np.asarray(-self._rate * self._velocity)
-
-    def state(self) -> dict[str, NDArray]:
-        """For the checkpoint."""
-        kept = self._velocity is not None and self._momentum > 0
-        return {"union.velocity": np.asarray(self._velocity)} if kept else {}
-
-    def restore(self, state: Mapping[str, NDArray]) -> None:
-        """Inverse of `state`."""
-        self._velocity = state.get("union.velocity")
-
-
 class SealedStep:
     """From a sum that the clients' uploads were added up to, to the next global weights."""
 
-    def __init__(self, run: SealedRun, strategy: Strategy, union: UnionStep) -> None:
-        self.run, self._strategy, self._union = run, strategy, union
+    def __init__(self, run: SealedRun, strategy: Strategy, server_step: ServerGradientStep) -> None:
+        self.run, self._strategy, self._server_step = run, strategy, server_step
 
     def finish(self, pending: PendingRelease, current: Weights) -> Combined:
         """Have a sum released and take the step from `current`.
@@ -147,7 +121,7 @@ class SealedStep:
         plan = self.run.plan
         mean = total / (plan.sampling_rate * pending.weight * plan.declared_records)
         if not self._strategy.is_adaptive:
-            return moved(current, self.run.names, self._union.step(mean))
+            return moved(current, self.run.names, self._server_step.step(mean))
         update = [Update("sum", moved(current, self.run.names, -mean), 1, {})]
         return self._strategy.aggregate(pending.record.round, current, update)[0]
 

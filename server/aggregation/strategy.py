@@ -58,7 +58,7 @@ def make_strategy(config: FederationConfig) -> FedAvg:
     return strategy
 
 
-class Aggregator:
+class Strategy:
     """One strategy over the rounds of one run, with its state open to checkpoints."""
 
     def __init__(self, config: FederationConfig) -> None:

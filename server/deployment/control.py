@@ -13,7 +13,7 @@ from calyx.server.deployment.folder import ServerFolder
 from calyx.shared.errors import UsageError
 from calyx.shared.host.proxies import host_of, keep_local_calls_direct
 from calyx.shared.protocol.flower import internals as flower
-from calyx.shared.protocol.flower.http_retry import Line, Rejected
+from calyx.shared.protocol.flower.http_retry import Rejected, RetryingClient
 
 _PATIENCE_S = 20.0
 Scalar = str | int | float | bool
@@ -58,25 +58,25 @@ class Control:
                 flower.SecretHttpInterceptor(folder.control_secret()),
             ],
         )
-        self._line = Line(address, threading.Event(), _PATIENCE_S)
+        self._retrying = RetryingClient(address, threading.Event(), _PATIENCE_S)
 
     def register(self, key: ec.EllipticCurvePublicKey) -> int:
         """Let a device in; returns its node id."""
         request = flower.RegisterNodeRequest(public_key=flower.public_key_to_bytes(key))
-        return int(self._line.call(self._client.RegisterNode, request).node_id)
+        return int(self._retrying.call(self._client.RegisterNode, request).node_id)
 
     def unregister(self, node_id: int) -> None:
         """Let a device in no more."""
         try:
             request = flower.UnregisterNodeRequest(node_id=node_id)
-            self._line.call(self._client.UnregisterNode, request)
+            self._retrying.call(self._client.UnregisterNode, request)
         except Rejected:
             if any(node.node_id == node_id for node in self.nodes()):
                 raise
 
     def nodes(self) -> list[FlowerNode]:
         """All nodes that are registered."""
-        answer = self._line.call(self._client.ListNodes, flower.ListNodesRequest())
+        answer = self._retrying.call(self._client.ListNodes, flower.ListNodesRequest())
         return [
             FlowerNode(int(node.node_id), bytes(node.public_key), str(node.status))
             for node in answer.nodes_info
@@ -90,11 +90,11 @@ class Control:
             fab=flower.fab_to_proto(fab),
             override_config=flower.user_config_to_proto(dict(run_config)),
         )
-        return int(self._line.call(self._client.StartRun, request).run_id)
+        return int(self._retrying.call(self._client.StartRun, request).run_id)
 
     def stop_run(self, run_id: int) -> None:
         """End a run."""
-        self._line.call(self._client.StopRun, flower.StopRunRequest(run_id=run_id))
+        self._retrying.call(self._client.StopRun, flower.StopRunRequest(run_id=run_id))
 
     def close(self) -> None:
         """Close the connection."""

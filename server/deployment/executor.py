@@ -53,7 +53,7 @@ from calyx.shared.host.private_files import replace_file
 from calyx.shared.host.sequence_file import SequenceFile
 from calyx.shared.protocol.authority.client import RemoteAuthority
 from calyx.shared.protocol.flower import internals as flower
-from calyx.shared.protocol.flower.http_retry import Line, Rejected, Stopped
+from calyx.shared.protocol.flower.http_retry import Rejected, RetryingClient, Stopped
 from calyx.shared.protocol.message_size import SizeGuard
 
 _log = logging.getLogger("calyx.server")
@@ -96,7 +96,7 @@ class Executor:
         self._signing_key = instruction_key(folder)
         self._stop = threading.Event()
         self._task_path = folder.state_dir / "task.json"
-        self._line = Line(self._address, self._stop)
+        self._retrying = RetryingClient(self._address, self._stop)
         self._client = flower.RuntimeHttpClient.from_server_address(
             self._address,
             False,
@@ -116,7 +116,7 @@ class Executor:
         last = time.monotonic()
         request = flower.AcquireTaskRequest(supported_task_types=[flower.TaskType.SERVER_APP])
         while not self._stop.is_set():
-            answer = self._line.call(self._client.AcquireTask, request)
+            answer = self._retrying.call(self._client.AcquireTask, request)
             if answer.HasField("task") and answer.token:
                 self._begin(answer.token)
                 last = time.monotonic()
@@ -133,7 +133,7 @@ class Executor:
 
     def _begin(self, token: str) -> None:
         with self._runtime(token) as client:
-            answer = self._line.call(client.PullTaskInput, flower.PullTaskInputRequest())
+            answer = self._retrying.call(client.PullTaskInput, flower.PullTaskInputRequest())
         fab = flower.fab_from_proto(answer.fab)
         task = Task(
             token,
@@ -306,7 +306,7 @@ class Executor:
         )
         with self._runtime(task.token) as client:
             try:
-                self._line.call(client.PushTaskOutput, request)
+                self._retrying.call(client.PushTaskOutput, request)
             except Rejected as refusal:
                 _log.warning("Flower did not take the result of %s: %s", task.run, refusal)
 
@@ -320,7 +320,7 @@ class Executor:
         with self._runtime(task.token) as client:
             try:
                 request = flower.SendTaskHeartbeatRequest()
-                return bool(self._line.call(client.SendTaskHeartbeat, request).success)
+                return bool(self._retrying.call(client.SendTaskHeartbeat, request).success)
             except Rejected:
                 return False
 

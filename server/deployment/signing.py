@@ -11,7 +11,7 @@ from flwr.app import Message
 from calyx.server.deployment.folder import ServerFolder
 from calyx.shared.errors import UsageError
 from calyx.shared.host.sequence_file import SequenceFile
-from calyx.shared.protocol.signatures import instruction as instruction_signature
+from calyx.shared.protocol.signatures import instruction
 from calyx.shared.protocol.signatures.instruction import RunConfig
 
 
@@ -45,7 +45,7 @@ class Signer:
         names, known = self._names(), dict[int, bytes]()
         for number, message in enumerate(messages, first):
             name = names.get(message.metadata.dst_node_id, "")
-            instruction_signature.sign(self._key, message, name, self._run_config, number, known)
+            instruction.sign(self._key, message, name, self._run_config, number, known)
 
 
 def instruction_key(folder: ServerFolder) -> Ed25519PrivateKey:

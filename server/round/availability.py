@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from calyx.server.roster import Note, Roster, RoundRecord, Standing
+from calyx.server.roster import ClientOutcome, Roster, RoundRecord, Standing
 from calyx.server.round.attendance import Attendance
 from calyx.server.round.key_offers import Offers
 from calyx.server.round.preflight import Preflight
 
 
-class Presence:
+class Availability:
     """Looks at all of that before each round, and notes who is out for good.
 
     Args:
@@ -42,7 +42,9 @@ class Presence:
         """
         if self._approved is not None:
             gone = [m.client for m in roster.active if m.client not in self._approved.values()]
-            _decline(roster, [Note(client, "this server has revoked it") for client in gone])
+            _decline(
+                roster, [ClientOutcome(client, "this server has revoked it") for client in gone]
+            )
         active = [member.client for member in roster.active]
         if len(active) < self._least:
             return active  # waiting cannot help
@@ -56,16 +58,18 @@ class Presence:
             _decline(roster, refused)
         return there
 
-    def _changed(self, there: list[str], roster: Roster) -> list[Note]:
-        notes = []
+    def _changed(self, there: list[str], roster: Roster) -> list[ClientOutcome]:
+        outcomes = []
         for client in there:
             now, then = self._attendance.members[client], roster[client]
             if now.standing is not Standing.ACTIVE:
-                notes.append(Note(client, now.reason))
+                outcomes.append(ClientOutcome(client, now.reason))
             elif now.declared_records != then.declared_records:
-                notes.append(Note(client, "it declares another record count than before"))
-        return notes
+                outcomes.append(
+                    ClientOutcome(client, "it declares another record count than before")
+                )
+        return outcomes
 
 
-def _decline(roster: Roster, notes: list[Note]) -> None:
-    roster.apply(RoundRecord(0, [], declined=notes))
+def _decline(roster: Roster, outcomes: list[ClientOutcome]) -> None:
+    roster.apply(RoundRecord(0, [], declined=outcomes))

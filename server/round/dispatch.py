@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 
 from calyx.server.aggregation.collection import Collection
 from calyx.server.exchange import exchange
-from calyx.server.roster import Note, Roster, RoundRecord
+from calyx.server.roster import ClientOutcome, Roster, RoundRecord
 from calyx.server.round.plans import Plans
 from calyx.shared.errors import EncryptionError, ProtocolError
 from calyx.shared.protocol.arrays import Weights, to_record
@@ -77,12 +77,12 @@ def _receive(
 ) -> None:
     if reply.has_error():
         failure = read_failure(reply)
-        note = Note(client, failure.reason)
-        (record.declined if failure.kind.is_final else record.failed).append(note)
+        outcome = ClientOutcome(client, failure.reason)
+        (record.declined if failure.kind.is_final else record.failed).append(outcome)
         return
     try:
         collection.add(client, roster[client], reply)
     except (ProtocolError, EncryptionError) as error:
-        record.rejected.append(Note(client, str(error)))
+        record.rejected.append(ClientOutcome(client, str(error)))
         return
     record.ok.append(client)

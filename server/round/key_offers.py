@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 
 from calyx.server.aggregation.sealed import SealedRun
 from calyx.server.exchange import ask_clients
-from calyx.server.roster import Note
+from calyx.server.roster import ClientOutcome
 from calyx.shared.protocol.sealed.messages import SealingOffer
 
 
@@ -30,7 +30,7 @@ class Offers:
 
     def make(
         self, clients: Sequence[str], node_ids: Mapping[str, int]
-    ) -> tuple[list[str], list[Note]]:
+    ) -> tuple[list[str], list[ClientOutcome]]:
         """Make the offer to those who have not accepted it yet.
 
         Returns:

@@ -12,7 +12,7 @@ from flwr.app import MessageType
 from flwr.serverapp import Grid
 
 from calyx.server.exchange import ask_clients
-from calyx.server.roster import Note, Roster
+from calyx.server.roster import ClientOutcome, Roster
 from calyx.server.round.plans import Plans
 from calyx.shared.protocol.messages import Proposal
 
@@ -33,7 +33,7 @@ class Preflight:
 
     def ask(
         self, clients: Sequence[str], node_ids: Mapping[str, int], roster: Roster, rounds_left: int
-    ) -> tuple[list[str], list[Note]]:
+    ) -> tuple[list[str], list[ClientOutcome]]:
         """Ask those who have not said yes yet.
 
         Returns:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from calyx.server.aggregation.collection import Combined
-from calyx.server.roster import Note, RoundRecord, is_enough
+from calyx.server.roster import ClientOutcome, RoundRecord, is_enough
 from calyx.server.round.lost_rounds import NO_REPLY, REFUSED, TOO_FEW, UNFIT
 from calyx.shared.errors import ReleaseRefused, RoundError, UnfitSum
 from calyx.shared.protocol.authority.client import Refusal
@@ -38,7 +38,7 @@ Again = Callable[[], Combine]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RoundOutcome:
     """What came of a round.
 
     Attributes:
@@ -54,7 +54,7 @@ class Outcome:
 
 def outcome(
     record: RoundRecord, combine: Combine, again: Again, *, min_replies: int, least: int
-) -> Outcome:
+) -> RoundOutcome:
     """Combine a round's replies; where their sum is refused for some of them, that of the others.
 
     Args:
@@ -70,13 +70,13 @@ def outcome(
     """
     while is_enough(record, min_replies):
         try:
-            return Outcome(combine())
+            return RoundOutcome(combine())
         except ReleaseRefused as error:
             if Refusal.of(error) is Refusal.ROLLED_BACK:
                 raise  # its sum is kept: a round asked again could be released a second time
             named = [client for client in record.ok if client in error.culprits]
             if not named and Refusal.of(error) not in _FOR_GOOD:
-                return Outcome(None, str(error), REFUSED)
+                return RoundOutcome(None, str(error), REFUSED)
             if not named or len(record.ok) - len(named) < least:
                 raise ReleaseRefused(
                     f"{error}; mend it at the key authority, or revoke that client here too, and "
@@ -86,16 +86,18 @@ def outcome(
             _leave_out(record, named, error)
             combine = again()
         except UnfitSum as error:
-            return Outcome(None, str(error), UNFIT)
+            return RoundOutcome(None, str(error), UNFIT)
         except RoundError as error:
-            return Outcome(None, str(error), TOO_FEW)
+            return RoundOutcome(None, str(error), TOO_FEW)
     reason = f"{len(record.ok)} usable replies, {min_replies} are needed"
-    return Outcome(None, reason, TOO_FEW if record.ok else NO_REPLY)
+    return RoundOutcome(None, reason, TOO_FEW if record.ok else NO_REPLY)
 
 
 def _leave_out(record: RoundRecord, culprits: Sequence[str], error: ReleaseRefused) -> None:
-    notes = [Note(client, f"refused by the key authority: {error}") for client in culprits]
+    outcomes = [
+        ClientOutcome(client, f"refused by the key authority: {error}") for client in culprits
+    ]
     if Refusal.of(error) in _LEFT_OUT:
-        record.reopen(declined=notes, rejected=[])
+        record.reopen(declined=outcomes, rejected=[])
     else:
-        record.reopen(declined=[], rejected=notes)
+        record.reopen(declined=[], rejected=outcomes)

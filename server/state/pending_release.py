@@ -19,7 +19,7 @@ from calyx.shared.encryption import SealedSum
 from calyx.shared.errors import CheckpointError, ProtocolError
 from calyx.shared.host.atomic_write import write_atomically
 from calyx.shared.protocol.authority.client import ReleaseRequest
-from calyx.shared.protocol.sealed import ciphertext_file as sealed_file
+from calyx.shared.protocol.sealed import ciphertext_file
 from calyx.shared.protocol.sealed.receipts import Receipt
 
 FILE_NAME = "pending-release.safetensors"
@@ -65,7 +65,7 @@ def save_pending(run_dir: Path, pending: PendingRelease) -> None:
         "digest": total.digest,
         "weight": pending.weight,
     }
-    write_atomically(run_dir / FILE_NAME, sealed_file.to_bytes(total.chunks, fields))
+    write_atomically(run_dir / FILE_NAME, ciphertext_file.to_bytes(total.chunks, fields))
 
 
 def load_pending(
@@ -85,7 +85,7 @@ def load_pending(
     """
     path = run_dir / FILE_NAME
     try:
-        chunks, fields = sealed_file.read(path)
+        chunks, fields = ciphertext_file.read(path)
         total = SealedSum(
             chunks, fields["parameters"], fields["context"], int(fields["contributors"])
         )

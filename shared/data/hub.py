@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calyx.shared.data.dataset import Dataset
-from calyx.shared.data.quiet import silenced
+from calyx.shared.data.quiet import quiet
 from calyx.shared.errors import DataError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def read_hub(config: DataConfig) -> tuple[Dataset, Dataset | None]:
             f"data.hub_name = {where}: neither a folder nor the name of a hub data set; "
             "write it OWNER/NAME, for example ylecun/mnist"
         )
-    with silenced():
+    with quiet():
         if is_local:
             return _read_folder(Path(where), config)
         with nullcontext() if config.allow_download else offline():

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calyx.shared.data.dataset import Dataset
-from calyx.shared.data.quiet import silenced
+from calyx.shared.data.quiet import quiet
 from calyx.shared.errors import DataError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def partition(
     if config.partition != "natural":
         _enough_records(len(train), config, clients)
     order = np.random.default_rng((_STREAM, seed)).permutation(len(train))
-    with silenced():
+    with quiet():
         match config.partition:
             case "iid":
                 parts = _iid(order, clients)

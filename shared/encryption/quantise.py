@@ -1,6 +1,6 @@
 """Real vectors to bounded integers and sums of them back: clip, scale, clamp, round.
 
->>> grid = Grid(step=0.001, clamp=6000)
+>>> grid = IntegerGrid(step=0.001, clamp=6000)
 >>> integers = dithered_rounding(grid.scaled(x), generator)
 >>> total = grid.restored(sum_of_integers)
 
@@ -23,7 +23,7 @@ _MAX_ATTEMPTS = 200
 
 
 @dataclass(frozen=True)
-class Grid:
+class IntegerGrid:
     """A grid of equal steps, cut off on both sides.
 
     Attributes:

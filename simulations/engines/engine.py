@@ -14,7 +14,7 @@ from calyx.shared.errors import ConfigError
 from calyx.simulations.engines.grid import (
     RUN_ID,
     SERVER_NODE_ID,
-    Executor,
+    ClientExecutor,
     InProcessExecutor,
     LocalGrid,
     Settings,
@@ -81,7 +81,7 @@ def _run_here(simulation: Simulation, workers: int, *, verbose: bool) -> None:
 
 def _executor(
     simulation: Simulation, nodes: Mapping[int, Settings], workers: int, *, verbose: bool
-) -> Executor:
+) -> ClientExecutor:
     if workers > 1:
         return WorkerPool(workers, CLIENT_APP, nodes, simulation.run_config, verbose=verbose)
     from calyx.client.app import app as client_app

@@ -50,7 +50,7 @@ class _Worker:
 
 
 class WorkerPool:
-    """An `Executor` of `size` processes that all can play any client."""
+    """An `ClientExecutor` of `size` processes that all can play any client."""
 
     def __init__(
         self,

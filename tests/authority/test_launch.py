@@ -314,7 +314,7 @@ def test_a_request_is_used_once_and_not_when_it_is_old(
         launch.approve(folder, devices[1].keys.to_json(), fingerprint="0" * 32)
 
 
-def test_a_roster_of_an_older_version_is_read_and_completed(folder: Path, devices: Any) -> None:
+def test_enrolments_of_an_older_version_are_read_and_completed(folder: Path, devices: Any) -> None:
     launch.init(folder)
     lines = {d.name: {"request": d.keys.to_json(), "revoked": False} for d in devices[:2]}
     lines["device-1"]["revoked"] = True

@@ -111,12 +111,12 @@ def test_an_approval_and_a_revocation_take_effect_without_a_restart(
     authority: LocalAuthority, run: Any, open_run: Callable[..., Any]
 ) -> None:
     uploads = run.uploads(1)
-    authority.roster.revoke(run.devices[0].name)
+    authority.enrolments.revoke(run.devices[0].name)
     assert refusal(authority, *run.request(1, uploads)) == Refusal.REVOKED
     with pytest.raises(ReleaseRefused, match=r"^revoked"):
         open_run(authority, authority.verify_key, "run-2")
     with pytest.raises(ReleaseRefused, match=r"^revoked"):
-        authority.roster.approve([run.devices[0].keys])
+        authority.enrolments.approve([run.devices[0].keys])
 
 
 def test_plain_sums_are_not_its_business(
@@ -131,7 +131,7 @@ def test_a_passphrase_protects_every_secret_of_the_folder(
     folder: Path, devices: Any, open_run: Callable[..., Any]
 ) -> None:
     with LocalAuthority(folder, passphrase=b"right") as authority:
-        authority.roster.approve([device.keys for device in devices])
+        authority.enrolments.approve([device.keys for device in devices])
         run = open_run(authority, authority.verify_key)
         secret = authority._keys["run-1"]._tag_secret
         for path in folder.rglob("*"):

@@ -208,11 +208,11 @@ def test_ckks_sums_need_an_owner_who_trusts_the_server(
     parameters = derive_parameters(scheme="ckks", contributors=5, value_bound=100, length=300)
     keys = [device.keys for device in devices]
     with LocalAuthority(tmp_path / "strict") as strict:
-        strict.roster.approve(keys)
+        strict.enrolments.approve(keys)
         with pytest.raises(ReleaseRefused, match="cannot be verified"):
             open_run(strict, strict.verify_key, parameters=parameters)
     with LocalAuthority(tmp_path / "lax", accept_untagged=True) as lax:
-        lax.roster.approve(keys)
+        lax.enrolments.approve(keys)
         run = open_run(lax, lax.verify_key, parameters=parameters)
         assert not run.opening.admissions[devices[0].name].is_tagged
         uploads = run.uploads(1)

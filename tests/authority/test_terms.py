@@ -19,7 +19,6 @@ from calyx.shared.errors import ConfigError, ProtocolError, ReleaseRefused
 from calyx.shared.protocol.authority.client import Refusal, RemoteAuthority
 from calyx.shared.protocol.sealed.admission import Admission
 from tests.authority.decisions import decisions
-from tests.authority.line import Line
 from tests.authority.releases import (
     CONFIG_DIGEST,
     MINIMUM,
@@ -30,17 +29,18 @@ from tests.authority.releases import (
     request,
     terms,
 )
+from tests.authority.served_authority import ServedAuthority
 
 OpenRun = Callable[..., Any]
 
 
 @pytest.mark.parametrize("far", [False, True], ids=["in process", "over gRPC"])
 def test_every_contributor_is_signed_the_same_plan_and_configuration(
-    far: bool, line: Line, open_run: OpenRun
+    far: bool, served: ServedAuthority, open_run: OpenRun
 ) -> None:
-    with line.connect() as remote:
-        key = line.authority.verify_key
-        run = open_run(remote if far else line.authority, key)
+    with served.connect() as remote:
+        key = served.authority.verify_key
+        run = open_run(remote if far else served.authority, key)
         for device in run.devices:
             admission = run.opening.admissions[device.name]
             assert (admission.plan_digest, admission.config_digest) == (PLAN_DIGEST, CONFIG_DIGEST)
@@ -133,7 +133,7 @@ def test_authority_put_back_from_a_backup_refuses_the_run_it_released(
 ) -> None:
     """It would release the round again, to others, and the difference is a single update."""
     with LocalAuthority(folder) as authority:
-        authority.roster.approve([device.keys for device in devices])
+        authority.enrolments.approve([device.keys for device in devices])
         run = open_run(authority, authority.verify_key)
         shutil.copytree(folder, folder.with_name("backup"))
         uploads = run.uploads(1, 5)
@@ -143,9 +143,9 @@ def test_authority_put_back_from_a_backup_refuses_the_run_it_released(
     shutil.rmtree(folder)
     shutil.move(folder.with_name("backup"), folder)
     if far:
-        line = request.getfixturevalue("line")
-        with line.connect() as remote:
-            refused(remote, line.authority, open_run, head)
+        served = request.getfixturevalue("served")
+        with served.connect() as remote:
+            refused(remote, served.authority, open_run, head)
     else:
         with LocalAuthority(folder) as restored:
             refused(restored, restored, open_run, head)

@@ -117,10 +117,10 @@ def test_serverapp_killed_between_release_and_checkpoint_uses_the_same_sum(
 
 
 def any_of_round(pending: Path, number: int) -> bool:
-    from calyx.shared.protocol.sealed import ciphertext_file as sealed_file
+    from calyx.shared.protocol.sealed import ciphertext_file
 
     try:
-        return int(sealed_file.read(pending)[1]["record"]["round"]) == number
+        return int(ciphertext_file.read(pending)[1]["record"]["round"]) == number
     except FileNotFoundError:
         return False
 

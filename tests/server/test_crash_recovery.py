@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from calyx.authority.enrolments import Enrolments
 from calyx.authority.events import Granted, Repeated
 from calyx.authority.log import verify
-from calyx.authority.roster import Roster
 from calyx.client.ledger.ledger import Ledger
 from calyx.server.state.checkpoint import load_latest
 from calyx.server.state.pending_release import FILE_NAME, load_pending
@@ -126,7 +126,7 @@ def test_round_is_asked_again_without_a_revoked_contributor_and_nobody_pays_twic
 ) -> None:
     """The others answer with the bytes they have sent before; the round had no release yet."""
     killed(tmp_path, "before_the_release")
-    Roster(tmp_path / "authority").revoke("1")
+    Enrolments(tmp_path / "authority").revoke("1")
     federate(tmp_path)
     assert [charges(tmp_path, client) for client in range(CLIENTS)] == [
         [1, 2, 3],
@@ -141,16 +141,16 @@ def test_round_is_asked_again_without_a_revoked_contributor_and_nobody_pays_twic
         (2, 3, False),
         (2, 2, False),
     ]
-    (note,) = rounds[1]["declined"]
-    assert note["client"] == "1" and "was revoked" in note["reason"]
+    (outcome,) = rounds[1]["declined"]
+    assert outcome["client"] == "1" and "was revoked" in outcome["reason"]
 
 
 def test_run_ends_with_its_round_open_when_too_few_are_left_without_the_revoked(
     killed: Killed, tmp_path: Path
 ) -> None:
     killed(tmp_path, "before_the_release")
-    Roster(tmp_path / "authority").revoke("1")
-    Roster(tmp_path / "authority").revoke("2")
+    Enrolments(tmp_path / "authority").revoke("1")
+    Enrolments(tmp_path / "authority").revoke("2")
     with pytest.raises(ReleaseRefused, match="'1' was revoked; .* the round is still open"):
         federate(tmp_path)
     assert [charges(tmp_path, client) for client in range(CLIENTS)] == [[1, 2]] * CLIENTS

@@ -31,7 +31,7 @@ from calyx.server.state.checkpoint import load_latest
 from calyx.shared.config import Config
 from calyx.shared.config.load import digest
 from calyx.shared.data import load_split
-from calyx.shared.encryption.quantise import Grid
+from calyx.shared.encryption.quantise import IntegerGrid
 from calyx.shared.errors import RunError, UsageError
 from calyx.shared.models import build_model
 from calyx.shared.models.vector import dimension, to_vector, trainable_names
@@ -178,7 +178,7 @@ class ReleaseWatcher:
         clients = {int(receipt.contributor) for receipt in request.receipts}
         canaries = plan.clip_norm * self._canaries(clients)
         rotation = Rotation(len(canaries), rotation_seed(self._config, request.round))
-        values = Grid(mechanism.step, mechanism.clamp).restored(
+        values = IntegerGrid(mechanism.step, mechanism.clamp).restored(
             np.asarray(released.values, dtype=np.int64)
         )
         variance = mechanism.share_variance * len(clients)

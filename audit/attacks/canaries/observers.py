@@ -34,7 +34,7 @@ from calyx.client.sealing.sealing import integers_to_seal
 from calyx.client.training.dp_sgd import clipped_gradient_sum
 from calyx.shared.config import Config
 from calyx.shared.data import Dataset, load_split
-from calyx.shared.encryption.quantise import Grid
+from calyx.shared.encryption.quantise import IntegerGrid
 from calyx.shared.errors import RunError
 from calyx.shared.models import build_model
 from calyx.shared.models.vector import dimension, to_vector, trainable_names
@@ -219,7 +219,7 @@ class SumWatcher(Watcher):
         mechanism, placed = plan.mechanism, self._placed
         if mechanism is None:
             raise RunError("a sum was released whose plan has no noise of clients")
-        grid = Grid(mechanism.step, mechanism.clamp)
+        grid = IntegerGrid(mechanism.step, mechanism.clamp)
         rotation = Rotation(self.dimension, rotation_seed(self._config, request.round))
         whose = np.isin(placed.owner, list(clients))
         values = np.asarray(released.values, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""A line to one of Flower's HTTP APIs: calls that wait out a broken network, and faults in words.
+"""Calls to one of Flower's HTTP APIs that wait out a broken network, and faults in words.
 
 Flower's own clients retry for ever, end the process on some answers and quote its exit codes on
 others. Here a lost connection is retried until `stop` is set, a certificate that is not what was
@@ -44,7 +44,7 @@ class Rejected(RunError):
         self.status, self.code = status, code
 
 
-class Line:
+class RetryingClient:
     """Calls to one address.
 
     Args:
@@ -70,7 +70,7 @@ class Line:
         Raises:
             EnrolmentError: the other side's certificate is not the one to expect.
             Rejected: it answered with an error.
-            RunError: it could not be reached within the line's patience.
+            RunError: it could not be reached within `patience_s`.
             Stopped: `stop` was set meanwhile.
         """
         began, pause, is_down = time.monotonic(), _FIRST_PAUSE_S, False

@@ -23,7 +23,7 @@ from calyx.audit.replay.capture import (
     requested_chunks,
 )
 from calyx.client.training.dp_sgd import clipped_gradient_sum
-from calyx.shared.encryption.quantise import Grid
+from calyx.shared.encryption.quantise import IntegerGrid
 from calyx.shared.errors import EvidenceError
 from calyx.shared.privacy.rotation import Rotation
 from calyx.shared.protocol.sealed.messages import rotation_seed
@@ -93,7 +93,7 @@ def forms_of_update(captured: CapturedRound, client: int) -> list[np.ndarray]:  
     )
     assert captured.plan.mechanism is not None
     rotated = Rotation(len(vector), rotation_seed(captured.config, 1)).forward(vector)
-    grid = Grid(captured.plan.mechanism.step, captured.plan.mechanism.clamp)
+    grid = IntegerGrid(captured.plan.mechanism.step, captured.plan.mechanism.clamp)
     return [vector, rotated, np.rint(grid.scaled(rotated)), contribution(captured, client)]
 
 

@@ -37,10 +37,10 @@ def test_repeated_instruction_gets_the_same_bytes_and_costs_nothing(side: Side) 
 
 
 def test_the_file_holds_ciphertexts_and_a_receipt_only(side: Side) -> None:
-    from calyx.shared.protocol.sealed import ciphertext_file as sealed_file
+    from calyx.shared.protocol.sealed import ciphertext_file
 
     sealed, receipt = read_sealed_reply(side.train())
-    chunks, fields = sealed_file.read(side.kept)
+    chunks, fields = ciphertext_file.read(side.kept)
     assert chunks == sealed.chunks and fields["receipt"] == receipt.to_json()
     assert set(fields) == {"run", "round", "instruction", "parameters", "context", "receipt"}
 

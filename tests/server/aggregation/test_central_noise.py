@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from calyx.server.aggregation.collection import CentralCollection
-from calyx.server.aggregation.strategy import Aggregator
+from calyx.server.aggregation.strategy import Strategy
 from calyx.server.roster import Member
 from calyx.shared.config import Config
 from calyx.shared.config.load import build, from_settings
@@ -53,7 +53,7 @@ OTHERS = [0.3, -7.0]
 
 
 def collection(reference: Weights, key: bytes = b"k" * 32) -> CentralCollection:
-    strategy = Aggregator(CONFIG.federation)
+    strategy = Strategy(CONFIG.federation)
     return CentralCollection(1, reference, CONFIG, strategy, PLAN, NAMES, SeededNoise(key))
 
 

@@ -12,8 +12,9 @@ from flwr.app import Message, RecordDict
 
 from calyx.authority.local import LocalAuthority
 from calyx.client.sealing.identity import ContributorIdentity
-from calyx.server.aggregation.sealed import SealedCollection, SealedRun, SealedStep, UnionStep
-from calyx.server.aggregation.strategy import Aggregator
+from calyx.server.aggregation.gradient_step import ServerGradientStep
+from calyx.server.aggregation.sealed import SealedCollection, SealedRun, SealedStep
+from calyx.server.aggregation.strategy import Strategy
 from calyx.server.roster import Member, RoundRecord
 from calyx.server.state.witness import Witness
 from calyx.shared.config.load import build, digest, from_settings
@@ -56,7 +57,7 @@ class Side:
         self.sealer = PublicSealer(self.parameters, opening.public_context)
         witness = Witness(None)
         run = SealedRun("run", CONFIG, plan, self.parameters, ["w"], authority, opening, witness)
-        step = SealedStep(run, Aggregator(CONFIG.federation), UnionStep(CONFIG.federation))
+        step = SealedStep(run, Strategy(CONFIG.federation), ServerGradientStep(CONFIG.federation))
         self.collection = SealedCollection(
             RoundRecord(1, list(NAMES)), {}, step, lambda pending: None
         )

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from calyx.server.aggregation.sum_bound import SumBound, longest
 from calyx.shared.config import Config
 from calyx.shared.encryption import SealingParameters
-from calyx.shared.encryption.quantise import Grid, dithered_rounding
+from calyx.shared.encryption.quantise import IntegerGrid, dithered_rounding
 from calyx.shared.errors import UnfitSum
 from calyx.shared.models import build_model
 from calyx.shared.models.vector import dimension
@@ -71,7 +71,7 @@ class Form:
         """The worst there is: all clients send the longest vector in one direction."""
         mechanism = self.plan.mechanism
         assert mechanism is not None
-        grid = Grid(mechanism.step, mechanism.clamp)
+        grid = IntegerGrid(mechanism.step, mechanism.clamp)
         scaled = grid.scaled(direction * self.signal())
         total = np.zeros(len(direction), dtype=np.int64)
         for _ in range(self.clients):
@@ -138,7 +138,7 @@ def test_fewer_records_give_a_smaller_bound() -> None:
 def test_without_distributed_noise_the_configured_norm_bounds_an_update() -> None:
     changes = ("privacy.noise=none", "federation.max_update_norm=5", "federation.clients=3")
     form = Form("digits-attention", (*changes, "secure_aggregation.min_contributors=3"))
-    grid = Grid(
+    grid = IntegerGrid(
         form.config.secure_aggregation.clamp / form.parameters.value_bound,
         form.parameters.value_bound,
     )

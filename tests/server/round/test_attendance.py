@@ -23,7 +23,7 @@ ALL = ["a", "b", "c"]
 
 
 class Clients:
-    """Nodes that can be there or not, answer or not (`calyx.simulations.engines.grid.Executor`)."""
+    """A `ClientExecutor` whose nodes can be there or not, answer or not."""
 
     def __init__(self) -> None:
         self.names = {2: "a", 3: "b", 4: "c"}

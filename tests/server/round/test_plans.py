@@ -18,7 +18,7 @@ from calyx.server.round.plans import Plans
 from calyx.shared.config.load import build, from_settings
 from calyx.shared.config.schema import MAX_BITS
 from calyx.shared.encryption import Aggregator, PublicSealer, derive_parameters, unpack_sum
-from calyx.shared.encryption.quantise import Grid, dithered_rounding
+from calyx.shared.encryption.quantise import IntegerGrid, dithered_rounding
 from calyx.shared.errors import ConfigError, PrivacyError
 from calyx.shared.privacy.plan import PrivacyPlan
 from calyx.shared.privacy.skellam import gaussian_epsilon, skellam_noise
@@ -75,7 +75,9 @@ def test_whatever_is_planned_can_be_drawn_sealed_added_and_opened(
     total = np.zeros(_LENGTH, dtype=np.int64)
     for _ in range(2):
         x = generator.normal(size=_LENGTH) * mechanism.clamp * mechanism.step
-        values = dithered_rounding(Grid(mechanism.step, mechanism.clamp).scaled(x), generator)
+        values = dithered_rounding(
+            IntegerGrid(mechanism.step, mechanism.clamp).scaled(x), generator
+        )
         values += drawn(mechanism, generator)
         adder.add(sealer.seal(values))
         total += values

@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 
 from calyx.shared.encryption import derive_parameters, largest_value_bound
-from calyx.shared.encryption.quantise import Grid, bounded_rounding, clipped, dithered_rounding
+from calyx.shared.encryption.quantise import (
+    IntegerGrid,
+    bounded_rounding,
+    clipped,
+    dithered_rounding,
+)
 from calyx.shared.errors import PrivacyError
 from calyx.shared.privacy.accounting import PrivacyEvent, spent
 from calyx.shared.privacy.rotation import Rotation
@@ -203,7 +208,7 @@ def test_a_whole_round_stays_in_bounds_and_returns_the_sum(rounding):
         value_bound=largest_value_bound(contributors=4, fields_per_slot=2),
     )
     generator, turn = np.random.default_rng(8), Rotation(3000, b"round 1")
-    grid = Grid(mechanism.step, mechanism.clamp)
+    grid = IntegerGrid(mechanism.step, mechanism.clamp)
     vectors = [clipped(generator.standard_normal(3000), 2.0) for _ in range(4)]
     sent = []
     for x in vectors:

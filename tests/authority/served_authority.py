@@ -16,7 +16,7 @@ HOST = "127.0.0.1"
 
 
 @dataclass
-class Line:
+class ServedAuthority:
     """A server, and how to reach it."""
 
     authority: LocalAuthority

@@ -29,8 +29,8 @@ from calyx.shared.protocol.sealed.contributor_keys import ContributorKeys
 
 
 @dataclass(frozen=True)
-class Member:
-    """A line of the roster.
+class Enrolment:
+    """One contributor's entry.
 
     Attributes:
         keys: for sealed sums.
@@ -53,7 +53,7 @@ class Member:
         return fingerprint(self.keys.name, self.node_key, self.keys) if self.node_key else ""
 
 
-class Roster:
+class Enrolments:
     """The contributors' file in an authority's folder.
 
     Args:
@@ -64,9 +64,9 @@ class Roster:
         self._path = directory / "contributors.json"
         # Every replaced file has an inode of its own, so this notices each change.
         self._version: tuple[int, int] | None = None
-        self._members: dict[str, Member] = {}
+        self._enrolments: dict[str, Enrolment] = {}
 
-    def members(self) -> dict[str, Member]:
+    def by_name(self) -> dict[str, Enrolment]:
         """Everybody who was ever approved.
 
         Raises:
@@ -76,15 +76,15 @@ class Roster:
             status = self._path.stat()
             if (status.st_ino, status.st_mtime_ns) != self._version:
                 raw = json.loads(self._path.read_text(encoding="utf-8"))
-                self._members = {name: _member(line) for name, line in raw.items()}
+                self._enrolments = {name: _enrolment(line) for name, line in raw.items()}
                 self._version = status.st_ino, status.st_mtime_ns
         except FileNotFoundError:
-            self._version, self._members = None, {}
+            self._version, self._enrolments = None, {}
         except (OSError, ValueError, TypeError, KeyError, AttributeError, ProtocolError) as error:
             raise LedgerError(
                 f"the list of contributors {self._path} is damaged; restore it from a copy"
             ) from error
-        return dict(self._members)
+        return dict(self._enrolments)
 
     def approve(self, contributors: Iterable[ContributorKeys]) -> None:
         """Enrol the contributors of a simulation, which are nobody's devices and send no requests.
@@ -95,12 +95,12 @@ class Roster:
             ReleaseRefused: a name or key is taken or was revoked. Nobody is enrolled then.
         """
 
-        def change(members: dict[str, Member]) -> None:
-            state = _state_of(members)
+        def change(enrolments: dict[str, Enrolment]) -> None:
+            state = _state_of(enrolments)
             for keys in contributors:
                 if enrolled := enrol(state, keys):
                     state = apply(state, enrolled)
-                    members[keys.name] = Member(keys)
+                    enrolments[keys.name] = Enrolment(keys)
 
         self._update(change)
 
@@ -113,11 +113,11 @@ class Roster:
             ReleaseRefused: the name or a key is taken or was revoked.
         """
 
-        def change(members: dict[str, Member]) -> None:
-            _check_new(members, request)
-            enrol(_state_of(members), request.contributor)
+        def change(enrolments: dict[str, Enrolment]) -> None:
+            _check_new(enrolments, request)
+            enrol(_state_of(enrolments), request.contributor)
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            members[request.name] = Member(
+            enrolments[request.name] = Enrolment(
                 request.contributor,
                 node_key=request.node_key,
                 nonces=(request.nonce,),
@@ -133,10 +133,10 @@ class Roster:
             ProtocolError: nobody of that name is enrolled.
         """
 
-        def change(members: dict[str, Member]) -> None:
-            if name not in members:
+        def change(enrolments: dict[str, Enrolment]) -> None:
+            if name not in enrolments:
                 raise ProtocolError(f"nobody is enrolled as {name!r}; look at {self._path}")
-            members[name] = replace(members[name], is_revoked=True)
+            enrolments[name] = replace(enrolments[name], is_revoked=True)
 
         self._update(change)
 
@@ -145,27 +145,27 @@ class Roster:
 
         A line that contradicts the log (other keys for a known name) revokes that contributor.
         """
-        return list(_changes(state, self.members()))
+        return list(_changes(state, self.by_name()))
 
-    def _update(self, change: Callable[[dict[str, Member]], None]) -> None:
+    def _update(self, change: Callable[[dict[str, Enrolment]], None]) -> None:
         with _exclusive(self._path.with_name("contributors.lock")):
-            members = self.members()
-            change(members)
+            enrolments = self.by_name()
+            change(enrolments)
             raw = {
                 name: {
-                    "request": member.keys.to_json(),
-                    "revoked": member.is_revoked,
-                    "node_key": member.node_key,
-                    "nonces": member.nonces,
-                    "approved_at": member.approved_at,
+                    "request": enrolment.keys.to_json(),
+                    "revoked": enrolment.is_revoked,
+                    "node_key": enrolment.node_key,
+                    "nonces": enrolment.nonces,
+                    "approved_at": enrolment.approved_at,
                 }
-                for name, member in sorted(members.items())
+                for name, enrolment in sorted(enrolments.items())
             }
             replace_file(self._path, json.dumps(raw, indent=1).encode())
 
 
-def _member(line: Mapping[str, Any]) -> Member:
-    return Member(
+def _enrolment(line: Mapping[str, Any]) -> Enrolment:
+    return Enrolment(
         ContributorKeys.from_json(line["request"]),
         bool(line["revoked"]),
         str(line.get("node_key", "")),
@@ -174,9 +174,9 @@ def _member(line: Mapping[str, Any]) -> Member:
     )
 
 
-def _check_new(members: Mapping[str, Member], request: EnrolmentRequest) -> None:
-    check_unused(request, members, revoke="calyx authority revoke DIR")
-    before = members.get(request.name)
+def _check_new(enrolments: Mapping[str, Enrolment], request: EnrolmentRequest) -> None:
+    check_unused(request, enrolments, revoke="calyx authority revoke DIR")
+    before = enrolments.get(request.name)
     # A line without a node key is of a version that kept none: the request completes it.
     is_whole = before is not None and before.node_key and not before.is_revoked
     if before is not None and is_whole and before.keys == request.contributor:
@@ -186,23 +186,23 @@ def _check_new(members: Mapping[str, Member], request: EnrolmentRequest) -> None
         )
 
 
-def _state_of(members: Mapping[str, Member]) -> State:
-    return reduce(apply, _changes(State(), members), State())
+def _state_of(enrolments: Mapping[str, Enrolment]) -> State:
+    return reduce(apply, _changes(State(), enrolments), State())
 
 
-def _changes(state: State, members: Mapping[str, Member]) -> Iterator[Event]:
-    for name, member in members.items():
+def _changes(state: State, enrolments: Mapping[str, Enrolment]) -> Iterator[Event]:
+    for name, enrolment in enrolments.items():
         try:
-            enrolled = enrol(state, member.keys) if name not in state.revoked else None
+            enrolled = enrol(state, enrolment.keys) if name not in state.revoked else None
         except ReleaseRefused:
             yield Revoked(name)
             continue
         if enrolled is not None:
             state = apply(state, enrolled)
             yield enrolled
-        if member.is_revoked and name not in state.revoked:
+        if enrolment.is_revoked and name not in state.revoked:
             yield Revoked(name)
-    for name in state.enrolled.keys() - members.keys() - state.revoked:
+    for name in state.enrolled.keys() - enrolments.keys() - state.revoked:
         yield Revoked(name)
 
 
