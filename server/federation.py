@@ -33,9 +33,9 @@ from calyx.server.roster import Roster, RoundRecord, Standing
 from calyx.server.round.attendance import Attendance
 from calyx.server.round.availability import Availability
 from calyx.server.round.client_evaluation import evaluate_on_clients
-from calyx.server.round.dispatch import Instructor
+from calyx.server.round.dispatch import Dispatcher
 from calyx.server.round.events import declined_event, round_event, start_event
-from calyx.server.round.key_offers import Offers
+from calyx.server.round.key_offers import KeyOffers
 from calyx.server.round.lost_rounds import reason_to_stop
 from calyx.server.round.plans import Plans
 from calyx.server.round.preflight import Preflight
@@ -62,7 +62,7 @@ from calyx.shared.protocol.sealed.messages import common_plan_digest, sealing_pa
 @dataclass(frozen=True)
 class _Sealing:
     step: SealedStep
-    offers: Offers
+    offers: KeyOffers
 
 
 class Federation:
@@ -216,7 +216,7 @@ class Federation:
             run, self._config, plan, parameters, self._names, self._authority, opening, witness
         )
         step = SealedStep(sealed, self._strategy, self._server_step)
-        return _Sealing(step, Offers(sealed, self._grid))
+        return _Sealing(step, KeyOffers(sealed, self._grid))
 
     def _round(
         self,
@@ -302,7 +302,7 @@ class Federation:
         state: Checkpoint,
         roster: Roster,
         preflight: Preflight,
-        offers: Offers | None,
+        offers: KeyOffers | None,
         journal: Journal,
     ) -> list[str]:
         """Who can be asked in the next round; the journal is told who is out from now on."""
@@ -333,14 +333,14 @@ class Federation:
                 {"event": "reply", "round": record.round, "arrived": arrived, "asked": asked}
             )
 
-        instructor = Instructor(
+        dispatcher = Dispatcher(
             self._grid,
             self._settings.run,
             self._config.federation.round_timeout_s,
             self._strategy.proximal_mu,
         )
         node_ids = {client: self._attendance.node_ids[client] for client in present}
-        late = instructor.ask(record, state.weights, roster, plans, node_ids, collection, on_reply)
+        late = dispatcher.ask(record, state.weights, roster, plans, node_ids, collection, on_reply)
         self._attendance.doubt(late)
         return collection.combine
 

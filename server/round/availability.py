@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from calyx.server.roster import ClientOutcome, Roster, RoundRecord, Standing
 from calyx.server.round.attendance import Attendance
-from calyx.server.round.key_offers import Offers
+from calyx.server.round.key_offers import KeyOffers
 from calyx.server.round.preflight import Preflight
 
 
@@ -26,7 +26,7 @@ class Availability:
         self._attendance, self._least, self._approved = attendance, least, approved
 
     def of(
-        self, roster: Roster, preflight: Preflight, rounds_left: int, offers: Offers | None
+        self, roster: Roster, preflight: Preflight, rounds_left: int, offers: KeyOffers | None
     ) -> list[str]:
         """Clients that can be asked now. Waits while they are too few: a round that cannot succeed
         would spend everybody's budget on nothing.

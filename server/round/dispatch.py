@@ -17,7 +17,7 @@ from calyx.shared.protocol.messages import ARRAYS, INSTRUCTION, TrainInstruction
 from calyx.shared.protocol.refusals import read_failure
 
 
-class Instructor:
+class Dispatcher:
     """Asks clients for updates.
 
     Args:

@@ -16,7 +16,7 @@ from calyx.server.roster import ClientOutcome
 from calyx.shared.protocol.sealed.messages import SealingOffer
 
 
-class Offers:
+class KeyOffers:
     """Which clients have accepted the public key of a run, each with its own admission.
 
     Args:

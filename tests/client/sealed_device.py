@@ -69,7 +69,7 @@ class Side:
         requests = [identity.request("device")]
         for name in OTHERS:
             requests.append(ContributorIdentity.create(folder / f"{name}.key").request(name))
-        authority.roster.approve(requests)
+        authority.enrolments.approve(requests)
         (folder / "policy.toml").write_text(POLICY)
         own = load_folder(CONFIG.data).subset(np.arange(60))
         np.savez(folder / "own.npz", x=own.features[:, 0], y=own.labels, classes=np.int64(10))

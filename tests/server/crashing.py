@@ -113,7 +113,7 @@ def key_authority(folder: Path) -> Iterator[tuple[LocalAuthority, dict[int, Path
     with LocalAuthority(folder / "authority", min_contributors=2) as authority:
         if not identities[0].exists():
             made = [ContributorIdentity.create(identities[n]).request(str(n)) for n in identities]
-            authority.roster.approve(made)
+            authority.enrolments.approve(made)
         yield authority, identities
 
 

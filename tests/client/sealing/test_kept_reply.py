@@ -76,7 +76,7 @@ def test_reply_for_another_key_of_the_same_run_is_not_sent(side: Side) -> None:
     with LocalAuthority(folder, min_contributors=2) as anew:
         for name in ("device", *OTHERS):
             identity = ContributorIdentity.load(side.folder / f"{name}.key")
-            anew.roster.approve([identity.request(name)])
+            anew.enrolments.approve([identity.request(name)])
         side.authority = anew
         side.admit("first")
     assert not same(first, side.train())

@@ -48,7 +48,7 @@ class Side:
 
     def __init__(self, folder: Path, authority: LocalAuthority) -> None:
         self.identities = {n: ContributorIdentity.create(folder / f"{n}.key") for n in NAMES}
-        authority.roster.approve([i.request(n) for n, i in self.identities.items()])
+        authority.enrolments.approve([i.request(n) for n, i in self.identities.items()])
         plan = make_plan(CONFIG, 60, sum_shape(CONFIG, SIZE))
         self.parameters = sealing_parameters(CONFIG, plan, SIZE)
         opening = authority.open_run(

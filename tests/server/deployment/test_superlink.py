@@ -225,7 +225,7 @@ def running(up: Up, executor: Executor) -> Iterator[tuple[int, Executor, Task]]:
     with Control(up.folder) as control:
         run_id = control.start_run(submission._bundle("none", "x" * 64), to_run_config(CONFIG))
         request = flower.AcquireTaskRequest(supported_task_types=[flower.TaskType.SERVER_APP])
-        answer = executor._line.call(executor._client.AcquireTask, request)
+        answer = executor._retrying.call(executor._client.AcquireTask, request)
         with executor._runtime(answer.token) as client:
             given = client.PullTaskInput(flower.PullTaskInputRequest())
         task = Task(answer.token, int(given.task_id), run_id, int(given.context.node_id), "", "")
@@ -418,7 +418,7 @@ def test_bundle_that_names_a_prepared_run_is_not_carried_out(up: Up, executor: E
 
     def next_token() -> str:
         request = flower.AcquireTaskRequest(supported_task_types=[flower.TaskType.SERVER_APP])
-        return str(executor._line.call(executor._client.AcquireTask, request).token)
+        return str(executor._retrying.call(executor._client.AcquireTask, request).token)
 
     honest = next_token()
     with Control(up.folder) as control:
