@@ -20,7 +20,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from calyx.authority.events import Event, Revoked
+from calyx.authority.log.events import Event, Revoked
 from calyx.authority.release import State, apply, enrol
 from calyx.shared.errors import EnrolmentError, LedgerError, ProtocolError, ReleaseRefused
 from calyx.shared.host.private_files import replace_file

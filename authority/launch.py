@@ -6,7 +6,7 @@
       authority.toml         settings, commented
       authority.pub          Ed25519 key that contributors pin
       identity.key keys/ contributors.json releases.jsonl      see `calyx.authority.local`
-      witnessed.jsonl        heads of audits that were signed, see `calyx.authority.witness`
+      witnessed.jsonl        heads of audits that were signed, see `calyx.authority.log.witness`
       tls/                   root.pem, authority.pem, authority-key.pem
       logs/ lock             what it does; held while it is served
       for-server/            root.pem, server.pem, server-key.pem: take this folder to the server
@@ -25,9 +25,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from calyx.authority import certificates
 from calyx.authority.enrolments import Enrolments
 from calyx.authority.local import LocalAuthority
-from calyx.authority.log import LogReport, verify
+from calyx.authority.log.log import LogReport, verify
+from calyx.authority.log.witness import witness as sign_head
 from calyx.authority.service import AuthorityServer
-from calyx.authority.witness import witness as sign_head
 from calyx.shared.config.schema import DEFAULT_CONTRIBUTORS, FEWEST_CONTRIBUTORS
 from calyx.shared.errors import UsageError
 from calyx.shared.host.certificates import Credentials, expiry
@@ -197,7 +197,7 @@ def approve(directory: Path, request_text: str, *, fingerprint: str) -> Enrolmen
 
 
 def witness(directory: Path, request_text: str, *, passphrase: bytes | None) -> WitnessedHead:
-    """Sign the head of a run or an audit, while it runs too (`calyx.authority.witness`).
+    """Sign the head of a run or an audit, while it runs too (`calyx.authority.log.witness`).
 
     Raises:
         UsageError: there is no authority.

@@ -13,7 +13,6 @@ replayed; see rule 5 of `calyx.authority.release` for why the same request is th
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections import deque
@@ -23,11 +22,13 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
 from calyx.authority.enrolments import Enrolments
-from calyx.authority.events import (
+from calyx.authority.keys.identity import read_identity
+from calyx.authority.keys.key_pair import KeyPair
+from calyx.authority.keys.key_store import KeyStore
+from calyx.authority.log.events import (
     Closed,
     Event,
     Failed,
@@ -37,21 +38,18 @@ from calyx.authority.events import (
     Repeated,
     names_hash,
 )
-from calyx.authority.keys import KeyPair
-from calyx.authority.log import AuthorityLog
-from calyx.authority.refusal_lines import RefusalLines
+from calyx.authority.log.log import AuthorityLog
+from calyx.authority.log.refusal_lines import RefusalLines
+from calyx.authority.opening import opening_of
 from calyx.authority.release import State, apply, culprits, decide, open_run
-from calyx.authority.secret_file import read_secret, write_secret
 from calyx.shared.config.schema import DEFAULT_CONTRIBUTORS, FEWEST_CONTRIBUTORS
 from calyx.shared.encryption import SealedSum, SealingParameters, context_hash, unpack_sum
-from calyx.shared.errors import ConfigError, EncryptionError, LedgerError, ReleaseRefused
-from calyx.shared.host.private_files import private_directory, replace_file
+from calyx.shared.errors import ConfigError, EncryptionError, ReleaseRefused
+from calyx.shared.host.private_files import private_directory
 from calyx.shared.protocol.authority.client import Head, Opening, Refusal, Released, ReleaseRequest
-from calyx.shared.protocol.sealed.admission import Admission
 from calyx.shared.protocol.signatures.signed import check_name
 
 MAX_OPENINGS_AN_HOUR = 100
-MAX_KEYS_IN_MEMORY = 8
 
 # Said to the server instead of what was found, which may depend on the secret key.
 _FAILURES = {
@@ -93,22 +91,20 @@ class LocalAuthority:
                 f"{FEWEST_CONTRIBUTORS} is the least"
             )
         private_directory(directory)
-        private_directory(directory / "keys")
         self.enrolments = Enrolments(directory)
-        self._directory, self._passphrase = directory, passphrase
         self._floor, self._accept_untagged = min_contributors, accept_untagged
         self._lock = threading.Lock()
-        self._keys: dict[str, KeyPair] = {}
+        self._keys = KeyStore(directory / "keys", passphrase)
         self._openings: deque[float] = deque(maxlen=MAX_OPENINGS_AN_HOUR)
         self._state, self._refusal_lines = State(), RefusalLines()
         self._log = AuthorityLog(directory / "releases.jsonl", clock)
         try:
             for event in self._log.take_past():
                 self._happened(event)
-            self._identity = self._read_identity()
+            self._identity = read_identity(directory, passphrase, has_runs=bool(self._state.runs))
             for name, run in self._state.runs.items():
                 if run.is_closed:
-                    self._key_path(name).unlink(missing_ok=True)
+                    self._keys.destroy(name)
         except BaseException:
             self._log.close()
             raise
@@ -154,13 +150,9 @@ class LocalAuthority:
                 self._refuse(run, 0, terms.contributors, error)
             if opened is not None:
                 self._check_pace(terms)
-                keys = KeyPair.generate(parameters)
-                # A file of a run that is not in the log was left by a crash; nobody has that key.
-                self._key_path(run).unlink(missing_ok=True)
-                keys.save(self._key_path(run), self._passphrase)
-                self._keep(run, keys)
+                self._keys.add(run, KeyPair.generate(parameters))
                 self._record(opened)
-            return self._opening(terms, self._key_pair(run))
+            return opening_of(terms, self._key_pair(run), self._state, self._identity)
 
     def release(self, request: ReleaseRequest, chunks: Sequence[bytes]) -> Released:
         """See `Authority.release`."""
@@ -235,8 +227,7 @@ class LocalAuthority:
                 self._refuse(run, 0, (), error)
             if not state.is_closed:
                 self._record(Closed(run))
-            self._keys.pop(run, None)
-            self._key_path(run).unlink(missing_ok=True)
+            self._keys.destroy(run)
 
     def health(self) -> bool:
         """See `Authority.health`."""
@@ -246,7 +237,7 @@ class LocalAuthority:
         """Give the folder up."""
         with self._lock:
             self._log.close()
-            self._keys.clear()
+            self._keys.forget()
 
     def __enter__(self) -> LocalAuthority:
         return self
@@ -258,29 +249,6 @@ class LocalAuthority:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _opening(self, terms: Opened, keys: KeyPair) -> Opening:
-        context = keys.public_context()
-        tag_keys = keys.tag_keys(terms.contributors)
-        admissions = {}
-        for name in terms.contributors:
-            admission = Admission(
-                run=terms.run,
-                contributor=name,
-                parameters_digest=terms.parameters_digest,
-                context_hash=context_hash(context),
-                min_contributors=terms.min_contributors,
-                plan_digest=terms.plan_digest,
-                config_digest=terms.config_digest,
-                is_tagged=terms.is_tagged,
-            )
-            seal_key = bytes.fromhex(self._state.enrolled[name].seal_key)
-            admissions[name] = admission.issue(self._identity, seal_key, tag_keys[name])
-        verify_keys = {
-            name: bytes.fromhex(self._state.enrolled[name].verify_key)
-            for name in terms.contributors
-        }
-        return Opening(context, admissions, verify_keys)
 
     def _rolled_back(self, known_head: Head) -> ReleaseRefused:
         return Refusal.ROLLED_BACK.error(
@@ -369,39 +337,10 @@ class LocalAuthority:
     def _key_pair(self, run: str) -> KeyPair:
         keys = self._keys.get(run)
         if keys is None:
-            path = self._key_path(run)
-            if not path.exists():
-                # A folder put back without keys/, as docs/deploy/authority.md asks for.
-                gone = f"the secret key of run {run!r} is gone from this authority; start a new run"
-                self._refuse(run, 0, (), Refusal.CLOSED_RUN.error(gone))
-            keys = KeyPair.load(path, self._passphrase)
-        self._keep(run, keys)
+            # A folder put back without keys/, as docs/deploy/authority.md asks for.
+            gone = f"the secret key of run {run!r} is gone from this authority; start a new run"
+            self._refuse(run, 0, (), Refusal.CLOSED_RUN.error(gone))
         return keys
-
-    def _keep(self, run: str, keys: KeyPair) -> None:
-        self._keys.pop(run, None)
-        self._keys[run] = keys
-        if len(self._keys) > MAX_KEYS_IN_MEMORY:
-            del self._keys[next(iter(self._keys))]  # the one not used for longest
-
-    def _key_path(self, run: str) -> Path:
-        # Hashed, because a run's name may hold characters that mean something in a path.
-        return self._directory / "keys" / f"{hashlib.sha256(run.encode()).hexdigest()[:32]}.key"
-
-    def _read_identity(self) -> Ed25519PrivateKey:
-        path = self._directory / "identity.key"
-        if path.exists():
-            return Ed25519PrivateKey.from_private_bytes(read_secret(path, self._passphrase))
-        if self._state.runs:
-            raise LedgerError(
-                f"{path} is gone, and contributors trust no other; restore it from a copy, or "
-                "start over in a new folder and enrol everybody again"
-            )
-        identity = Ed25519PrivateKey.generate()
-        write_secret(path, identity.private_bytes_raw(), self._passphrase)
-        public = identity.public_key().public_bytes_raw().hex()
-        replace_file(self._directory / "authority.pub", f"{public}\n".encode())
-        return identity
 
 
 def _refused(decision: Granted | Repeated, reason: Refusal, detail: str) -> Refused:

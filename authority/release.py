@@ -49,7 +49,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from calyx.authority.events import (
+from calyx.authority.log.events import (
     Closed,
     Enrolled,
     Event,

@@ -18,8 +18,8 @@ import pytest
 from cryptography import x509
 
 from calyx.authority import launch
-from calyx.authority.events import Enrolled, Granted, Recovered, Repeated
-from calyx.authority.log import LogReport
+from calyx.authority.log.events import Enrolled, Granted, Recovered, Repeated
+from calyx.authority.log.log import LogReport
 from calyx.shared.errors import (
     ConfigError,
     EncryptionError,
@@ -39,8 +39,8 @@ CHILD = textwrap.dedent(
     import os, signal, sys
     from pathlib import Path
     from calyx.authority import launch, local
-    from calyx.authority.events import Granted
-    from calyx.authority.keys import KeyPair
+    from calyx.authority.log.events import Granted
+    from calyx.authority.keys.key_pair import KeyPair
 
     folder, port, point = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from calyx.authority.events import Granted, MoreRefused, Refused, Repeated, names_hash
-from calyx.authority.local import MAX_KEYS_IN_MEMORY, LocalAuthority
-from calyx.authority.log import verify
-from calyx.authority.refusal_lines import MAX_LINES
+from calyx.authority.keys.key_store import MAX_KEYS_IN_MEMORY
+from calyx.authority.local import LocalAuthority
+from calyx.authority.log.events import Granted, MoreRefused, Refused, Repeated, names_hash
+from calyx.authority.log.log import verify
+from calyx.authority.log.refusal_lines import MAX_LINES
 from calyx.shared.encryption import derive_parameters
 from calyx.shared.errors import EncryptionError, LedgerError, ReleaseRefused
 from calyx.shared.protocol.authority.client import Refusal
@@ -133,7 +134,7 @@ def test_a_passphrase_protects_every_secret_of_the_folder(
     with LocalAuthority(folder, passphrase=b"right") as authority:
         authority.enrolments.approve([device.keys for device in devices])
         run = open_run(authority, authority.verify_key)
-        secret = authority._keys["run-1"]._tag_secret
+        secret = authority._keys.get("run-1")._tag_secret
         for path in folder.rglob("*"):
             assert path.is_dir() or secret not in path.read_bytes()
         asked = run.request(1, run.uploads(1))
@@ -251,6 +252,7 @@ def test_keys_of_many_runs_are_not_all_kept_in_memory(
 ) -> None:
     for number in range(MAX_KEYS_IN_MEMORY):
         open_run(authority, authority.verify_key, f"other-{number}")
-    assert len(authority._keys) == MAX_KEYS_IN_MEMORY and "run-1" not in authority._keys
+    in_memory = authority._keys._keys
+    assert len(in_memory) == MAX_KEYS_IN_MEMORY and "run-1" not in in_memory
     uploads = run.uploads(1)
     assert (authority.release(*run.request(1, uploads)).values == total_of(uploads)).all()

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from calyx.authority.events import Failed, Granted, Refused
 from calyx.authority.local import LocalAuthority
+from calyx.authority.log.events import Failed, Granted, Refused
 from calyx.authority.release import MAX_FAILED_PROOFS
 from calyx.shared.encryption import PublicSealer, SealedSum, derive_parameters, pack
 from calyx.shared.encryption.wire import open_public_context, read_chunk

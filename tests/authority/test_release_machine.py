@@ -9,7 +9,7 @@ from hypothesis import event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from calyx.authority.events import Closed, Event, Failed, Granted, Refused, Revoked
+from calyx.authority.log.events import Closed, Event, Failed, Granted, Refused, Revoked
 from calyx.authority.release import MAX_FAILED_PROOFS, State, apply, decide, enrol, open_run
 from calyx.shared.protocol.authority.client import ReleaseRequest
 from tests.authority.releases import KEYS, MINIMUM, NAMES, receipt, request, terms

@@ -16,8 +16,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from calyx.authority import certificates
 from calyx.authority.certificates import CertificateSet
-from calyx.authority.events import Refused
-from calyx.authority.log import verify
+from calyx.authority.log.events import Refused
+from calyx.authority.log.log import verify
 from calyx.authority.service import AuthorityServer
 from calyx.shared.encryption import derive_parameters
 from calyx.shared.errors import CalyxError, ReleaseRefused, RunError
@@ -127,7 +127,7 @@ def test_an_unexpected_fault_tells_the_other_side_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The key file is damaged: its path is our business, not the server's."""
-    served.authority._keys.clear()
+    served.authority._keys.forget()
     for path in (folder / "keys").iterdir():
         path.write_bytes(b"damaged")
     with caplog.at_level(logging.ERROR), pytest.raises(RunError) as caught:
@@ -224,7 +224,7 @@ def test_no_message_of_the_authority_holds_a_secret(
     assert (released.values == total_of(uploads)).all()
     answers = bytes(recorder.answers)
     assert opening.public_context in answers and len(answers) > 200_000
-    pair = served.authority._keys["run-1"]
+    pair = served.authority._keys.get("run-1")
     context = pair._context.serialize(
         save_public_key=False, save_secret_key=True, save_galois_keys=False, save_relin_keys=False
     )

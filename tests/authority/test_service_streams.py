@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 import pytest
 
-from calyx.authority.events import Refused
-from calyx.authority.log import verify
+from calyx.authority.log.events import Refused
+from calyx.authority.log.log import verify
 from calyx.shared.protocol.authority import authority_pb2 as pb
 from calyx.shared.protocol.authority import authority_pb2_grpc
 from calyx.shared.protocol.authority.client import MAX_MESSAGE_BYTES, REFUSAL_KEY, RemoteAuthority

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from calyx.authority.events import Granted
 from calyx.authority.local import LocalAuthority
+from calyx.authority.log.events import Granted
 from calyx.authority.release import State, apply, decide, open_run
 from calyx.shared.errors import ConfigError, ProtocolError, ReleaseRefused
 from calyx.shared.protocol.authority.client import Refusal, RemoteAuthority

@@ -15,8 +15,8 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from bench.deployment_harness import Deployment, free_port
-from calyx.authority.events import Granted, Repeated
-from calyx.authority.log import verify
+from calyx.authority.log.events import Granted, Repeated
+from calyx.authority.log.log import verify
 from calyx.client.ledger.ledger import Ledger
 from tests.e2e.proxy import Glass, Proxy
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from calyx.authority.enrolments import Enrolments
-from calyx.authority.events import Granted, Repeated
-from calyx.authority.log import verify
+from calyx.authority.log.events import Granted, Repeated
+from calyx.authority.log.log import verify
 from calyx.client.ledger.ledger import Ledger
 from calyx.server.state.checkpoint import load_latest
 from calyx.server.state.pending_release import FILE_NAME, load_pending

@@ -17,7 +17,7 @@ from calyx.audit.evidence.witnesses import WITNESSES, heads_of, keep, keep_time_
 from calyx.audit.run import audit_run
 from calyx.audit.verify import verify
 from calyx.authority.launch import init, witness
-from calyx.authority.witness import LOG_NAME
+from calyx.authority.log.witness import LOG_NAME
 from calyx.cli.main import main
 from calyx.shared.errors import EvidenceError, LedgerError, ProtocolError, RunError, UsageError
 from calyx.shared.protocol.signatures.witnessed import HeadRequest, WitnessedHead

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from calyx.authority.keys import KeyPair
+from calyx.authority.keys.key_pair import KeyPair
 from calyx.server.roster import Member
 from calyx.server.round.plans import Plans
 from calyx.shared.config.load import build, from_settings

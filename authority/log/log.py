@@ -28,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from calyx.authority.events import (
+from calyx.authority.log.events import (
     Closed,
     Enrolled,
     Event,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from calyx.authority.events import Event, MoreRefused, Opened, Refused
+from calyx.authority.log.events import Event, MoreRefused, Opened, Refused
 
 MAX_LINES = 100
 

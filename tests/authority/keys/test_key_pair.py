@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tenseal as ts
 
-from calyx.authority.keys import KeyPair
-from calyx.authority.secret_file import read_secret, write_secret
+from calyx.authority.keys.key_pair import KeyPair
+from calyx.authority.keys.secret_file import read_secret, write_secret
 from calyx.shared.encryption import PublicSealer, derive_parameters
 from calyx.shared.errors import EncryptionError
 from calyx.shared.host.private_files import private_directory

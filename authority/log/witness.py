@@ -20,9 +20,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from calyx.authority.events import Witnessed
-from calyx.authority.log import AuthorityLog, Entry, verify
-from calyx.authority.secret_file import read_secret
+from calyx.authority.keys.secret_file import read_secret
+from calyx.authority.log.events import Witnessed
+from calyx.authority.log.log import AuthorityLog, Entry, verify
 from calyx.shared.errors import RunError
 from calyx.shared.protocol.signatures.witnessed import MOST_AUDITS, HeadRequest, WitnessedHead
 

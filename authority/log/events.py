@@ -113,7 +113,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class MoreRefused:
-    """So many refusals of a run have no line of their own; see `calyx.authority.refusal_lines`.
+    """So many refusals of a run have no line of their own; see `calyx.authority.log.refusal_lines`.
 
     Run "": of runs that were never opened here.
     """
@@ -139,7 +139,7 @@ class Recovered:
 
 @dataclass(frozen=True)
 class Witnessed:
-    """The head of a run, or of its `audit`-th audit, was signed; see `calyx.authority.witness`."""
+    """The head of a run, or of its `audit`-th audit, was signed (`calyx.authority.log.witness`)."""
 
     run: str
     run_head: str

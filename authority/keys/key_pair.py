@@ -16,7 +16,7 @@ import numpy as np
 import tenseal as ts
 from numpy.typing import NDArray
 
-from calyx.authority.secret_file import read_secret, write_secret
+from calyx.authority.keys.secret_file import read_secret, write_secret
 from calyx.shared.encryption import SealingParameters
 from calyx.shared.encryption.wire import export_public_context, read_chunk
 from calyx.shared.errors import EncryptionError
@@ -95,7 +95,7 @@ class KeyPair:
         return cls(parameters, context, public_context, tag_secret)
 
     def save(self, path: Path, passphrase: bytes | None) -> None:
-        """Write everything to a new file, 0600; see `calyx.authority.secret_file`.
+        """Write everything to a new file, 0600; see `calyx.authority.keys.secret_file`.
 
         Raises:
             EncryptionError: the file exists.

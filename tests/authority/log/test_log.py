@@ -13,8 +13,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from calyx.authority.events import Closed, Granted, Opened, Recovered, Refused, Revoked, names_hash
-from calyx.authority.log import GENESIS, AuthorityLog, verify
+from calyx.authority.log.events import (
+    Closed,
+    Granted,
+    Opened,
+    Recovered,
+    Refused,
+    Revoked,
+    names_hash,
+)
+from calyx.authority.log.log import GENESIS, AuthorityLog, verify
 from calyx.shared.errors import LedgerError
 
 EVENTS = (
@@ -82,7 +90,7 @@ def test_dropped_swapped_and_repeated_entries_are_found(written: Path, order: li
 
 
 def test_an_entry_rewritten_with_its_hash_breaks_the_chain_after_it(written: Path) -> None:
-    from calyx.authority.log import _hash
+    from calyx.authority.log.log import _hash
 
     lines = written.read_bytes().splitlines()
     body = json.loads(lines[1])
@@ -180,7 +188,7 @@ def test_a_full_disk_stops_the_log_until_it_is_opened_again(
 
 def test_a_log_with_names_in_its_decisions_is_read_as_counts_and_hashes(path: Path) -> None:
     """As they were written before; the run's terms have the names now as then."""
-    from calyx.authority.log import _hash
+    from calyx.authority.log.log import _hash
 
     opened = asdict(Opened("run", "a" * 64, 2, 3, ("a", "b", "c"), True))
     granted = {"run": "run", "round": 1, "contributors": ["b", "a"], "sum_hash": "5" * 64}
