@@ -20,7 +20,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from calyx.client.deployment.message_size import guard_of, most_bytes
 from calyx.shared.errors import CalyxError, EnrolmentError, RunError
 from calyx.shared.protocol.flower import internals as flower
-from calyx.shared.protocol.flower.http_retry import Rejected, RetryingClient, Stopped
+from calyx.shared.protocol.flower.answer_limit import AnswerRefused, limit_answers
+from calyx.shared.protocol.flower.compatibility import check_flower
+from calyx.shared.protocol.flower.http_retry import FIRST_LOOK_S, Rejected, RetryingClient, Stopped
+from calyx.shared.protocol.flower.interceptors import NodeAuthHttpInterceptor
 
 _HEARTBEAT_S = flower.HEARTBEAT_DEFAULT_INTERVAL / 3
 # A server's arrays come from the machine of the SuperLink; if they do not, their sender has died.
@@ -58,7 +61,7 @@ class Fleet:
         stop: threading.Event,
         on_trouble: Callable[[str], None],
     ) -> None:
-        flower.check()
+        check_flower()
         self._address, self._public_key = address, key.public_key()
         self._client = flower.FleetHttpClient.from_server_address(
             address,
@@ -66,10 +69,10 @@ class Fleet:
             root_certificate,
             interceptors=[
                 flower.RuntimeVersionHttpInterceptor(component_name="SuperNode"),
-                flower.NodeAuthHttpInterceptor(key, self._public_key),
+                NodeAuthHttpInterceptor(key, self._public_key),
             ],
         )
-        flower.limit_answers(self._client, most_bytes)
+        limit_answers(self._client, most_bytes)
         self._max_message_bytes = max_message_bytes
         self._retrying = RetryingClient(address, stop, on_trouble=on_trouble)
         self._node = flower.Node(node_id=0)
@@ -138,7 +141,7 @@ class Fleet:
                 confirmed,
                 return_type=flower.Message,
                 max_time=_OBJECTS_TIMEOUT_S,
-                initial_backoff=flower.FIRST_LOOK_S,
+                initial_backoff=FIRST_LOOK_S,
                 backoff_cap=1.0,
             )
         # Left out of the object that its hash is the name of.
@@ -232,7 +235,7 @@ class Fleet:
     def _call(self, method: Any, request: Any) -> Any:
         try:
             return self._retrying.call(method, request)
-        except flower.AnswerRefused as error:
+        except AnswerRefused as error:
             raise MessageLost(str(error)) from error
         except Rejected as error:
             if error.status == _UNAUTHORIZED:

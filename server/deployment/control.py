@@ -13,7 +13,9 @@ from calyx.server.deployment.folder import ServerFolder
 from calyx.shared.errors import UsageError
 from calyx.shared.host.proxies import host_of, keep_local_calls_direct
 from calyx.shared.protocol.flower import internals as flower
+from calyx.shared.protocol.flower.bundle import bundle_hash
 from calyx.shared.protocol.flower.http_retry import Rejected, RetryingClient
+from calyx.shared.protocol.flower.interceptors import SecretHttpInterceptor
 
 _PATIENCE_S = 20.0
 Scalar = str | int | float | bool
@@ -55,7 +57,7 @@ class Control:
             folder.ca_path.read_bytes(),
             interceptors=[
                 flower.RuntimeVersionHttpInterceptor(component_name="flwr CLI"),
-                flower.SecretHttpInterceptor(folder.control_secret()),
+                SecretHttpInterceptor(folder.control_secret()),
             ],
         )
         self._retrying = RetryingClient(address, threading.Event(), _PATIENCE_S)
@@ -85,7 +87,7 @@ class Control:
 
     def start_run(self, bundle: bytes, run_config: Mapping[str, Scalar]) -> int:
         """Start a run; returns Flower's number for it."""
-        fab = flower.Fab(flower.bundle_hash(bundle), bundle, {})
+        fab = flower.Fab(bundle_hash(bundle), bundle, {})
         request = flower.StartRunRequest(
             fab=flower.fab_to_proto(fab),
             override_config=flower.user_config_to_proto(dict(run_config)),

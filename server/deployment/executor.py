@@ -53,7 +53,10 @@ from calyx.shared.host.private_files import replace_file
 from calyx.shared.host.sequence_file import SequenceFile
 from calyx.shared.protocol.authority.client import RemoteAuthority
 from calyx.shared.protocol.flower import internals as flower
+from calyx.shared.protocol.flower.compatibility import check_flower
 from calyx.shared.protocol.flower.http_retry import Rejected, RetryingClient, Stopped
+from calyx.shared.protocol.flower.interceptors import SecretHttpInterceptor
+from calyx.shared.protocol.flower.server_grid import server_grid
 from calyx.shared.protocol.message_size import SizeGuard
 
 _log = logging.getLogger("calyx.server")
@@ -89,7 +92,7 @@ class Executor:
     """Takes runs from the SuperLink of a folder and carries them out."""
 
     def __init__(self, folder: ServerFolder) -> None:
-        flower.check()
+        check_flower()
         self._folder, self._address = folder, folder.local_address
         self._root, self._secret = folder.ca_path.read_bytes(), folder.control_secret()
         self._sequence = SequenceFile(folder.instruction_sequence_path)
@@ -103,7 +106,7 @@ class Executor:
             self._root,
             interceptors=[
                 flower.RuntimeVersionHttpInterceptor(component_name="SuperExec"),
-                flower.SecretHttpInterceptor(self._secret),
+                SecretHttpInterceptor(self._secret),
                 flower.SuperExecAuthHttpInterceptor(
                     master_secret=folder.secret_path.read_bytes(), protected_methods=_ACQUIRE
                 ),
@@ -244,7 +247,7 @@ class Executor:
         signer = Signer(self._signing_key, self._sequence, self._device_names, run_config)
         most = self._folder.settings().max_reply_bytes
         too_large = f"it is larger than max_reply_bytes = {most} in server.toml, or in many pieces"
-        grid = flower.server_grid(
+        grid = server_grid(
             self._address,
             self._root,
             task.token,
@@ -332,7 +335,7 @@ class Executor:
             self._root,
             interceptors=[
                 flower.RuntimeVersionHttpInterceptor(component_name="flwr-serverapp"),
-                flower.SecretHttpInterceptor(self._secret),
+                SecretHttpInterceptor(self._secret),
                 flower.RuntimeTokenHttpInterceptor(token),
             ],
         )

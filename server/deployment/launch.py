@@ -24,7 +24,7 @@ from calyx.shared.host.private_files import replace_file
 from calyx.shared.host.process_lock import stop_holder
 from calyx.shared.host.proxies import host_of, keep_local_calls_direct
 from calyx.shared.host.stop_signal import stop_signal
-from calyx.shared.protocol.flower import internals as flower
+from calyx.shared.protocol.flower.compatibility import check_flower
 
 _READY_S = 60.0
 
@@ -43,7 +43,7 @@ def up(directory: Path, on_event: Callable[[str], None] = lambda _: None) -> Non
     """
     folder = ServerFolder(directory)
     folder.settings()
-    flower.check()
+    check_flower()
     _check_certificate(folder)
     keep_local_calls_direct(host_of(folder.local_address))  # the children inherit it
     instruction_key(folder)

@@ -33,6 +33,7 @@ from calyx.shared.errors import ConfigError, Fault, UsageError
 from calyx.shared.host.atomic_write import write_atomically
 from calyx.shared.host.process_lock import exclusive
 from calyx.shared.protocol.flower import internals as flower
+from calyx.shared.protocol.flower.bundle import bundle, bundle_config
 from calyx.shared.protocol.sealed.messages import sum_shape
 
 State = Literal["submitted", "running", "stopping", "completed", "failed", "stopped"]
@@ -254,7 +255,7 @@ def wait_for_end(folder: ServerFolder, run: str, timeout_s: float) -> Submission
 def run_of_bundle(content: bytes) -> tuple[str, str]:
     """Name of the run that a bundle was made for, and its ticket; empty if it is none of ours."""
     try:
-        ours = flower.bundle_config(content)["tool"]["calyx"]
+        ours = bundle_config(content)["tool"]["calyx"]
         run, ticket = ours["run"], ours["ticket"]
     except (KeyError, TypeError, ValueError):
         return "", ""
@@ -336,7 +337,7 @@ def _bundle(run: str, ticket: str) -> bytes:
             },
         },
     }
-    return flower.bundle({flower.FAB_CONFIG_FILE: tomli_w.dumps(project).encode()})
+    return bundle({flower.FAB_CONFIG_FILE: tomli_w.dumps(project).encode()})
 
 
 def _check_same(stored: str, config: Config) -> None:

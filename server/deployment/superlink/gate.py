@@ -28,7 +28,8 @@ from typing import Any
 
 from calyx.server.deployment.superlink.answer_parts import Event, Send, in_parts
 from calyx.shared.errors import ProtocolError
-from calyx.shared.protocol.flower import internals as flower
+from calyx.shared.protocol.flower.interceptors import SECRET_HEADER
+from calyx.shared.protocol.flower.superlink import FLEET_CALLS, is_own_reply
 from calyx.shared.protocol.signatures.call import CallSignature
 
 Scope = MutableMapping[str, Any]
@@ -131,7 +132,7 @@ class Gate:
                 raise _Refused(400, "a header came twice")
             if not _HOST.fullmatch(headers.get("host", "-")):
                 raise _Refused(400, "the call does not say to which host it goes")
-            if is_post and path in flower.FLEET_CALLS:
+            if is_post and path in FLEET_CALLS:
                 await self._for_device(path, headers, scope, receive, send)
             elif path == _HEALTH and scope["method"] in ("GET", "HEAD"):
                 await self._app(scope, _nothing, send)
@@ -143,7 +144,7 @@ class Gate:
             await _answer(send, refusal)
 
     def _is_own(self, headers: dict[str, str]) -> bool:
-        shown = headers.get(flower.SECRET_HEADER, "").encode("latin-1")
+        shown = headers.get(SECRET_HEADER, "").encode("latin-1")
         return hmac.compare_digest(shown, self._secret)
 
     async def _for_device(
@@ -159,7 +160,7 @@ class Gate:
             body = await self._body(receive, int(length), take)
             if hashlib.sha256(body).hexdigest() != signature.body_digest:
                 raise _Refused(401, "the call is not the one that was signed")
-            if path == _PUSH_MESSAGES and not flower.is_own_reply(body, node):
+            if path == _PUSH_MESSAGES and not is_own_reply(body, node):
                 raise _Refused(400, "a device hands over one reply of its own, and nothing else")
             answer = in_parts(send, self._limits.answer_part_bytes, self._limits.pause_s)
             await self._app(scope, _replaying(body, receive), answer)

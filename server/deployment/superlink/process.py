@@ -75,14 +75,15 @@ def main() -> None:
     (h11) is the one that bounds what it keeps of a request's head.
     """
     from calyx.server.deployment.supervisor import end_with_parent
-    from calyx.shared.protocol.flower import internals as flower
+    from calyx.shared.protocol.flower.compatibility import check_flower
+    from calyx.shared.protocol.flower.superlink import superlink_app
 
     end_with_parent()
-    flower.check()
+    check_flower()
     folder = ServerFolder(Path(sys.argv[1]))
     settings = folder.settings()
     sys.argv = arguments(folder)
-    superlink = flower.superlink_app()
+    superlink = superlink_app()
     uvicorn.run(
         Gate(superlink.app, superlink.node_of, folder.control_secret()),
         host=settings.listen,

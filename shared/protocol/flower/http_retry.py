@@ -21,6 +21,8 @@ _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
+# Pause before the second look for an object that was announced.
+FIRST_LOOK_S = 0.02
 _BUSY = frozenset({502, 503, 504})
 
 

@@ -28,6 +28,9 @@ from calyx.server.deployment.superlink.process import wait_until_healthy
 from calyx.server.deployment.supervisor import environment, python_module
 from calyx.shared.config.load import build, from_settings, to_run_config, to_toml
 from calyx.shared.protocol.flower import internals as flower
+from calyx.shared.protocol.flower.bundle import bundle_hash
+from calyx.shared.protocol.flower.interceptors import NodeAuthHttpInterceptor
+from calyx.shared.protocol.flower.server_grid import ServerGrid, server_grid
 from calyx.shared.protocol.message_size import SizeGuard
 from calyx.shared.protocol.refusals import read_failure
 from calyx.shared.protocol.signatures.call import (
@@ -66,7 +69,7 @@ class Up:
             self.folder.ca_path.read_bytes(),
             interceptors=[
                 flower.RuntimeVersionHttpInterceptor(component_name="SuperNode"),
-                flower.NodeAuthHttpInterceptor(key, key.public_key()),
+                NodeAuthHttpInterceptor(key, key.public_key()),
             ],
         )
 
@@ -115,7 +118,7 @@ def _identity() -> None:
 def signed(device: Device, path: str, body: bytes, age_s: float = 0.0) -> dict[str, str]:
     """The headers of a call of a device."""
     request = httpx.Request("POST", f"https://server{path}", content=body)
-    interceptor = flower.NodeAuthHttpInterceptor(device.key, device.key.public_key())
+    interceptor = NodeAuthHttpInterceptor(device.key, device.key.public_key())
     interceptor.intercept(SimpleNamespace(request=request), lambda _: httpx.Response(200))
     names = (KEY_HEADER, TIME_HEADER, "flwr-signature", BODY_HEADER, SIGNATURE_HEADER)
     made = {name: request.headers[name] for name in names}
@@ -233,12 +236,10 @@ def running(up: Up, executor: Executor) -> Iterator[tuple[int, Executor, Task]]:
         control.stop_run(run_id)
 
 
-def grid_of(
-    running: tuple[int, Executor, Task], request: pytest.FixtureRequest
-) -> flower.ServerGrid:
+def grid_of(running: tuple[int, Executor, Task], request: pytest.FixtureRequest) -> ServerGrid:
     """The grid of a run's ServerApp, which takes replies of up to a megabyte."""
     run_id, executor, task = running
-    grid = flower.server_grid(
+    grid = server_grid(
         executor._address,
         executor._root,
         task.token,
@@ -265,7 +266,7 @@ def forged_heads(reply: Message, other: int) -> dict[str, list[bytes]]:
     about.metadata.src_node_id = other
     about.ClearField("content")
     content = RecordDict().deflate()
-    of = flower.bundle_hash  # SHA-256, hex
+    of = bundle_hash  # SHA-256, hex
     chunk = an_object("ArrayChunk", [], b"a" * 1000)
     array = an_object(
         "Array",
@@ -322,7 +323,7 @@ def test_reply_that_cannot_be_read_or_lies_about_its_sender_is_its_senders_error
         objects = forged_heads(Message(RecordDict(), reply_to=question), other.node)[kind]
         honest = Message(RecordDict(), reply_to=question)
         proto = flower.message_to_proto(flower.remove_content_from_message(honest))
-        ids = [flower.bundle_hash(content) for content in objects]
+        ids = [bundle_hash(content) for content in objects]
         proto.metadata.message_id = ids[0]
         node = flower.Node(node_id=device.node)
         tree = flower.ObjectTree(
