@@ -25,7 +25,7 @@ from calyx.shared.data.npz import arrays_of
 from calyx.shared.encryption import SealingParameters
 from calyx.shared.errors import ConfigError, DataError, EvidenceError, UsageError
 from calyx.shared.host.regular_file import MOST_BYTES, read_regular
-from calyx.shared.privacy.accounting import PrivacyEvent
+from calyx.shared.privacy.event import PrivacyEvent
 from calyx.shared.privacy.plan import PrivacyPlan, draft_plan
 from calyx.shared.privacy.skellam_mechanism import SkellamMechanism
 from calyx.shared.protocol.sealed.messages import sealing_parameters

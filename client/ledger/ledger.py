@@ -35,8 +35,9 @@ from calyx.client.ledger.entry import Entry
 from calyx.client.ledger.schema import create_if_missing
 from calyx.client.ledger.store import LedgerStore, read_foreign
 from calyx.shared.errors import BudgetExceeded, LedgerError, PrivacyError
-from calyx.shared.privacy.accounting import PrivacyEvent, Spent, Unit, Whom, spent, within
+from calyx.shared.privacy.accounting import Spent, Whom, spent, within
 from calyx.shared.privacy.epsilon_text import delta_text, epsilon_text, promise_text
+from calyx.shared.privacy.event import PrivacyEvent, Unit
 
 __all__ = ["Budget", "Entry", "Ledger"]
 

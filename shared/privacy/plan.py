@@ -41,7 +41,8 @@ from scipy.optimize import brentq
 from calyx.shared.config import Config
 from calyx.shared.config.schema import LARGEST_CLIP_NORM, SMALLEST_CLIP_NORM
 from calyx.shared.errors import ConfigError, Fault, PrivacyError
-from calyx.shared.privacy.accounting import PrivacyEvent, Spent, Unit, Whom, spent
+from calyx.shared.privacy.accounting import Spent, Whom, spent
+from calyx.shared.privacy.event import PrivacyEvent, Unit
 from calyx.shared.privacy.skellam_mechanism import (
     SkellamMechanism,
     calibrate_mechanism,

@@ -174,7 +174,7 @@ def test_run_stops_after_three_poisoned_sums(
 def spend(folder: Path, number: int, charges: int) -> None:
     """Another run has used up a part of a client's budget."""
     from calyx.client.node import Node
-    from calyx.shared.privacy.accounting import PrivacyEvent
+    from calyx.shared.privacy.event import PrivacyEvent
 
     run_folder = RunFolder(folder)
     node = Node.from_settings(

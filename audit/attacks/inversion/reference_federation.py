@@ -26,7 +26,8 @@ from calyx.shared.config.load import build, unflatten
 from calyx.shared.data import Dataset, load_split
 from calyx.shared.data.digits import read_digits
 from calyx.shared.models import build_model
-from calyx.shared.privacy.accounting import PrivacyEvent, spent
+from calyx.shared.privacy.accounting import spent
+from calyx.shared.privacy.event import PrivacyEvent
 from calyx.shared.privacy.plan import PrivacyPlan
 from calyx.shared.protocol.arrays import Weights, load_weights, read_record, weights_of
 from calyx.shared.protocol.messages import TrainInstruction, read_arrays

@@ -10,7 +10,8 @@ from calyx.audit.evidence.store import EvidenceStore
 from calyx.audit.findings.promised.guarantee import finite
 from calyx.audit.finished_run import AuditedRun
 from calyx.audit.section import Section
-from calyx.shared.privacy.accounting import PrivacyEvent, spent
+from calyx.shared.privacy.accounting import spent
+from calyx.shared.privacy.event import PrivacyEvent
 
 
 class RunCost(Section):

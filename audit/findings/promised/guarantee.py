@@ -46,7 +46,8 @@ from calyx.audit.finished_run import AuditedRun, ClientLedger
 from calyx.audit.section import Section
 from calyx.client.ledger.ledger import Entry
 from calyx.shared.config import Config
-from calyx.shared.privacy.accounting import PrivacyEvent, Spent, Unit, delta_is_small, spent
+from calyx.shared.privacy.accounting import Spent, delta_is_small, spent
+from calyx.shared.privacy.event import PrivacyEvent, Unit
 
 _CURVE_DELTAS = tuple(float(x) for x in np.logspace(-12, -0.3, 40))
 _FALSE_POSITIVE_RATES = (0.001, 0.01, 0.1)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from calyx.audit.bounds.sigma_alone import Steps, least_epsilon
-from calyx.shared.privacy.accounting import PrivacyEvent, Unit
+from calyx.shared.privacy.event import PrivacyEvent, Unit
 
 # Accountants are right to a thousandth, and integer noise differs from Gaussian by less than one.
 _TOLERANCE = 2e-3

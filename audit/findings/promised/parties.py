@@ -16,7 +16,8 @@ from calyx.audit.findings.promised import guarantee
 from calyx.audit.findings.promised.guarantee import GuaranteeSection, finite
 from calyx.audit.finished_run import AuditedRun
 from calyx.audit.section import Section
-from calyx.shared.privacy.accounting import PrivacyEvent, spent
+from calyx.shared.privacy.accounting import spent
+from calyx.shared.privacy.event import PrivacyEvent
 
 
 class Party(Section):

@@ -38,7 +38,7 @@ from scipy.stats import gamma, norm
 from calyx.audit.evidence.store import EvidenceStore
 from calyx.audit.finished_run import AuditedRun
 from calyx.audit.section import Section
-from calyx.shared.privacy.accounting import PrivacyEvent
+from calyx.shared.privacy.event import PrivacyEvent
 
 FALSE_ALARM_RATE = 1e-3
 

@@ -20,7 +20,8 @@ from calyx.audit.findings.promised.guarantee import CurvePoint, worst_power
 from calyx.audit.finished_run import AuditedRun
 from calyx.client.ledger.ledger import Budget, Ledger
 from calyx.shared.errors import CalyxError, EvidenceError, UsageError
-from calyx.shared.privacy.accounting import PrivacyEvent, spent
+from calyx.shared.privacy.accounting import spent
+from calyx.shared.privacy.event import PrivacyEvent
 from tests.audit.conftest import journal_of, rewrite_journal
 
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from calyx.audit.evidence.store import EvidenceStore
 from calyx.audit.findings.promised import guarantee, sampling
 from calyx.audit.finished_run import AuditedRun
-from calyx.shared.privacy.accounting import PrivacyEvent, spent
+from calyx.shared.privacy.accounting import spent
+from calyx.shared.privacy.event import PrivacyEvent
 
 STEPS, RECORDS, RATE, CLIENTS = 40, 60, 0.2, 3
 Log = NDArray[np.bool_]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from calyx.client.ledger.ledger import Budget, Entry, Ledger
 from calyx.shared.errors import LedgerError
-from calyx.shared.privacy.accounting import PrivacyEvent
+from calyx.shared.privacy.event import PrivacyEvent
 
 FINGERPRINT = hashlib.sha256(b"these records").hexdigest()
 EVENT = PrivacyEvent("gaussian", "record", 2.0, "full", 1.0, 1)

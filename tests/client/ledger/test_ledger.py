@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from calyx.client.ledger.ledger import Budget, Ledger
 from calyx.shared.errors import BudgetExceeded, LedgerError, PrivacyError
-from calyx.shared.privacy.accounting import PrivacyEvent, spent
+from calyx.shared.privacy.accounting import spent
 from calyx.shared.privacy.epsilon_text import epsilon_text
+from calyx.shared.privacy.event import PrivacyEvent
 from calyx.shared.privacy.skellam_mechanism import fit_mechanism
 from tests.client.ledgers import (
     CLIENT_EVENT,

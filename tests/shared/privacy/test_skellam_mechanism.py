@@ -17,7 +17,8 @@ from calyx.shared.encryption.quantise import (
     dithered_rounding,
 )
 from calyx.shared.errors import PrivacyError
-from calyx.shared.privacy.accounting import PrivacyEvent, spent
+from calyx.shared.privacy.accounting import spent
+from calyx.shared.privacy.event import PrivacyEvent
 from calyx.shared.privacy.rotation import Rotation
 from calyx.shared.privacy.skellam import gaussian_epsilon
 from calyx.shared.privacy.skellam_mechanism import (
