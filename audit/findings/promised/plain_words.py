@@ -15,7 +15,7 @@ import math
 
 from pydantic import Field
 
-from calyx.audit.findings.promised import guarantee
+from calyx.audit.findings.promised import privacy_curve
 from calyx.audit.findings.promised.guarantee import GuaranteeSection
 from calyx.audit.section import Section
 from calyx.shared.privacy.epsilon_text import delta_text, odds_text
@@ -58,7 +58,7 @@ def in_words(found: GuaranteeSection) -> PlainWordsSection:
         )
     factor = math.exp(min(found.epsilon, 700.0))
     outside = ", apart from exact metrics of clients," if found.outside else ""
-    power = guarantee.worst_power(found.curve, _FALSE_ALARM)
+    power = privacy_curve.worst_power(found.curve, _FALSE_ALARM)
     return PlainWordsSection(
         promise=f"Whoever sees everything that is released{outside} can change the odds that any "
         f"statement about {whose} is true by a factor of at most {odds_text(found.epsilon)}.",

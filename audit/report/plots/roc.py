@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from calyx.audit.findings.measured.roc import RocPoint
-from calyx.audit.findings.promised.guarantee import CurvePoint, worst_power
+from calyx.audit.findings.promised.privacy_curve import CurvePoint, worst_power
 from calyx.audit.report.plots.drawing import MUTED, RED, SERIES, Plot, figure
 
 

@@ -15,8 +15,9 @@ from calyx.audit.findings.promised import (
     guarantee,
     parties,
     plain_words,
+    privacy_curve,
 )
-from calyx.audit.findings.promised.guarantee import CurvePoint, worst_power
+from calyx.audit.findings.promised.privacy_curve import CurvePoint, worst_power
 from calyx.audit.finished_run import AuditedRun
 from calyx.client.ledger.ledger import Budget, Ledger
 from calyx.shared.errors import CalyxError, EvidenceError, UsageError
@@ -109,7 +110,7 @@ def test_damaged_files_give_one_line(run_dir: Path, damage: str) -> None:
 
 def gaussian_curve(mu: float) -> tuple[CurvePoint, ...]:
     event = PrivacyEvent("gaussian", "record", 1 / mu, "full", 1.0, 1)
-    return guarantee.epsilon_curve([event], "record")
+    return privacy_curve.epsilon_curve([event], "record")
 
 
 def test_the_worst_attacker_against_a_gaussian_is_nearly_the_gaussian_one() -> None:
@@ -123,7 +124,7 @@ def test_the_worst_attacker_against_a_gaussian_is_nearly_the_gaussian_one() -> N
 
 
 def test_mu_of_a_gaussian_is_its_own() -> None:
-    assert guarantee._mu(gaussian_curve(0.7)) == pytest.approx(0.7, rel=0.01)
+    assert privacy_curve.gaussian_mu(gaussian_curve(0.7)) == pytest.approx(0.7, rel=0.01)
 
 
 def test_the_odds_follow_from_epsilon(finished_run: Path) -> None:
