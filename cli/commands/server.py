@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from calyx.cli.arguments.help_text import help_text
 from calyx.cli.arguments.options import AsJson, DataDir, Settings, Verbose
 from calyx.cli.arguments.request_file import Fingerprint
-
-if TYPE_CHECKING:
-    from calyx.cli.terminal.console import Terminal
 
 app = typer.Typer(no_args_is_help=True, help="Run the server that real devices connect to.")
 
@@ -202,12 +199,13 @@ def status(directory: Directory, as_json: AsJson = False, verbose: Verbose = Fal
     calyx server status ~/server --json
     """
     from calyx.cli.terminal.console import terminal
+    from calyx.cli.terminal.server_status import show_status
     from calyx.server.deployment.launch import status_of
 
     with terminal(as_json=as_json, verbose=verbose) as screen:
         with screen.busy("asking"):
             found = status_of(directory)
-        _show_status(screen, found)
+        show_status(screen, found)
         screen.emit(found)
 
 
@@ -312,41 +310,3 @@ def revoke(directory: Directory, name: Annotated[str, typer.Argument(metavar="NA
 
 for command in (init, up, run, status, stop, approve, revoke, authority, renew):
     app.command(help=help_text(command))(command)
-
-
-def _show_status(screen: Terminal, found: dict[str, Any]) -> None:
-    from calyx.cli.terminal.console import facts, plain, table, whole
-
-    state = f"up (process {found['pid']})" if found["running"] else "down"
-    screen.show(
-        facts(
-            {
-                "server": state,
-                "address": found["address"],
-                "key authority": found["authority"] or "none: no sealed runs",
-                "certificate": f"valid until {found['certificate_valid_until'][:10]}",
-                "CA fingerprint": found["ca_fingerprint"],
-            }
-        )
-    )
-    screen.line()
-    if not found["devices"]:
-        screen.line("no devices yet; approve one with: calyx server approve DIR REQUEST")
-    else:
-        devices = table("device", "status", "approved", "fingerprint")
-        for device in found["devices"]:
-            devices.add_row(
-                plain(device["name"]),
-                device["status"],
-                device["approved_at"][:10],
-                whole(device["fingerprint"]),
-            )
-        screen.show(devices)
-    if found["runs"]:
-        screen.line()
-        runs = table("run", "state", "submitted", "")
-        for run in found["runs"]:
-            runs.add_row(
-                plain(run["run"]), run["state"], run["submitted_at"][:19], plain(run["error"])
-            )
-        screen.show(runs)

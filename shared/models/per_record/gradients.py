@@ -35,11 +35,13 @@ from calyx.shared.models.per_record.layer_gradients import (
     Instantiated,
     LayerGradients,
     Sums,
+)
+from calyx.shared.models.per_record.opacus_bridge import has_grad_sampler, opacus_gradients
+from calyx.shared.models.per_record.outer_products import (
     convolution_gradients,
     linear_gradients,
     takes_convolution,
 )
-from calyx.shared.models.per_record.opacus_bridge import has_grad_sampler, opacus_gradients
 
 # Gradients are clipped to this part of C less than C, so that with all rounding that comes after
 # (sum, rotation, grid) one record still moves the outcome by no more than C.
