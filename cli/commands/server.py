@@ -231,7 +231,8 @@ def stop(
     with terminal() as screen:
         if run is not None:
             from calyx.server.deployment.folder import ServerFolder
-            from calyx.server.deployment.submission import stop_run, wait_for_end
+            from calyx.server.deployment.handover import stop_run
+            from calyx.server.deployment.submission import wait_for_end
 
             folder = ServerFolder(directory)
             stop_run(folder, run)

@@ -54,14 +54,14 @@ def choose(
 
 
 def submit_run(directory: Path, name: str, config: Config, *, resume: bool) -> Submission:
-    """Try the run's model, and hand it to the server (`calyx.server.deployment.submission`).
+    """Try the run's model, and hand it to the server (`calyx.server.deployment.handover`).
 
     Raises:
         ModelError: the model, or the device for it, cannot be used.
         ConfigError: its sealed updates are larger than what devices can hand over.
     """
     from calyx.server.deployment.folder import ServerFolder
-    from calyx.server.deployment.submission import check_upload, submit
+    from calyx.server.deployment.handover import check_upload, submit
     from calyx.shared.data import load_split
     from calyx.shared.models.tryout import try_model
     from calyx.shared.models.vector import dimension

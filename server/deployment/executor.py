@@ -19,26 +19,23 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-import httpx
 from flwr.app import Context, RecordDict
 
+from calyx.server.deployment.claim import Claims, Task, TaskLost
 from calyx.server.deployment.enrolment import approved_nodes, record_limits
 from calyx.server.deployment.folder import ServerFolder
+from calyx.server.deployment.handover import hand_over
 from calyx.server.deployment.signing import Signer, instruction_key
 from calyx.server.deployment.submission import (
     MOST_ATTEMPTS,
     Submission,
     finished,
-    hand_over,
     in_turn,
     read_submission,
-    run_of_bundle,
     store,
     stored_config,
     submissions,
@@ -47,45 +44,18 @@ from calyx.server.deployment.supervisor import end_with_parent
 from calyx.server.state.journal import FILE_NAME
 from calyx.server.state.outcome import check_effect
 from calyx.shared.config.load import to_run_config
-from calyx.shared.errors import CalyxError, RunError, UsageError
+from calyx.shared.errors import CalyxError, UsageError
 from calyx.shared.host.atomic_write import write_atomically
-from calyx.shared.host.private_files import replace_file
 from calyx.shared.host.sequence_file import SequenceFile
 from calyx.shared.protocol.authority.client import RemoteAuthority
 from calyx.shared.protocol.flower import internals as flower
 from calyx.shared.protocol.flower.compatibility import check_flower
-from calyx.shared.protocol.flower.http_retry import Rejected, RetryingClient, Stopped
-from calyx.shared.protocol.flower.interceptors import SecretHttpInterceptor
+from calyx.shared.protocol.flower.http_retry import Stopped
 from calyx.shared.protocol.flower.server_grid import server_grid
 from calyx.shared.protocol.message_size import SizeGuard
 
 _log = logging.getLogger("calyx.server")
 _BUSY_PAUSE_S, _IDLE_PAUSE_S, _BUSY_S = 0.1, 0.5, 60.0
-_HEARTBEAT_S = 10.0
-_ACQUIRE = frozenset({"/flwr.proto.Runtime/AcquireTask"})
-
-
-class _TaskLost(RunError):
-    """Flower does not accept this process's claim any more."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """The claim on one Flower run.
-
-    Attributes:
-        token: whoever has it acts for the run.
-        task_id, run_id, node_id: Flower's numbers.
-        run: its name here; empty if it is none of ours.
-        ticket: shows that it was handed over here; see `calyx.server.deployment.submission`.
-    """
-
-    token: str
-    task_id: int
-    run_id: int
-    node_id: int
-    run: str
-    ticket: str = field(repr=False)
 
 
 class Executor:
@@ -98,30 +68,15 @@ class Executor:
         self._sequence = SequenceFile(folder.instruction_sequence_path)
         self._signing_key = instruction_key(folder)
         self._stop = threading.Event()
-        self._task_path = folder.state_dir / "task.json"
-        self._retrying = RetryingClient(self._address, self._stop)
-        self._client = flower.RuntimeHttpClient.from_server_address(
-            self._address,
-            False,
-            self._root,
-            interceptors=[
-                flower.RuntimeVersionHttpInterceptor(component_name="SuperExec"),
-                SecretHttpInterceptor(self._secret),
-                flower.SuperExecAuthHttpInterceptor(
-                    master_secret=folder.secret_path.read_bytes(), protected_methods=_ACQUIRE
-                ),
-            ],
-        )
+        self._claims = Claims(folder, self._stop)
 
     def serve(self) -> None:
         """Carry out runs until SIGTERM."""
         self._go_on()
         last = time.monotonic()
-        request = flower.AcquireTaskRequest(supported_task_types=[flower.TaskType.SERVER_APP])
         while not self._stop.is_set():
-            answer = self._retrying.call(self._client.AcquireTask, request)
-            if answer.HasField("task") and answer.token:
-                self._begin(answer.token)
+            if token := self._claims.next_token():
+                self._begin(token)
                 last = time.monotonic()
                 continue
             is_busy = time.monotonic() - last < _BUSY_S
@@ -132,32 +87,22 @@ class Executor:
         if number == signal.SIGTERM:
             self._stop.set()
             raise Stopped
-        raise _TaskLost("Flower has given up this attempt")
+        raise TaskLost("Flower has given up this attempt")
 
     def _begin(self, token: str) -> None:
-        with self._runtime(token) as client:
-            answer = self._retrying.call(client.PullTaskInput, flower.PullTaskInputRequest())
-        fab = flower.fab_from_proto(answer.fab)
-        task = Task(
-            token,
-            int(answer.task_id),
-            int(answer.run.run_id),
-            int(answer.context.node_id),
-            *run_of_bundle(fab.content),
-        )
-        replace_file(self._task_path, json.dumps(asdict(task)).encode())
+        task = self._claims.take(token)
         self._carry_out(task)
 
     def _go_on(self) -> None:
         """What a predecessor that was killed has left undone."""
-        task = self._left_task()
+        task = self._claims.left()
         left = self._submission(task) if task is not None else None
-        if task is not None and self._is_claimed(task):
+        if task is not None and self._claims.is_held(task):
             _log.warning("going on with run %s after a crash", task.run)
             self._carry_out(task)
         elif left is not None and left.state == "submitted":
             self._again(left)  # taken, and not begun: nobody else has its ticket
-        self._task_path.unlink(missing_ok=True)
+        self._claims.drop()
         for submission in submissions(self._folder):
             if submission.state in ("running", "stopping"):
                 self._again(submission)
@@ -184,20 +129,20 @@ class Executor:
     def _carry_out(self, task: Task) -> None:
         submission, error = self._begun(task), ""
         if submission is not None and not submission.is_open:
-            self._report(task, f"it was {submission.state} before it began")
-            self._task_path.unlink(missing_ok=True)
+            self._claims.report(task, f"it was {submission.state} before it began")
+            self._claims.drop()
             return
         if submission is None:
             error = "this run was not started with calyx server run; it is not carried out here"
             _log.error("Flower run %d: %s", task.run_id, error)
         else:
             try:
-                with self._heart(task):
+                with self._claims.kept_alive(task):
                     self._serve_run(task)
             except Stopped:
                 raise  # the claim stays; whoever comes next goes on
-            except (_TaskLost, flower.RunNotRunningException):
-                self._task_path.unlink(missing_ok=True)
+            except (TaskLost, flower.RunNotRunningException):
+                self._claims.drop()
                 self._again(submission)
                 return
             except CalyxError as failure:
@@ -206,10 +151,10 @@ class Executor:
                 traceback.print_exc()
                 text = " ".join(str(failure).split())
                 error = f"unexpected {type(failure).__name__}: {text}; see logs/serverapp.log"
-        self._report(task, error)
+        self._claims.report(task, error)
         if submission is not None:
             self._end(submission.run, error)
-        self._task_path.unlink(missing_ok=True)
+        self._claims.drop()
 
     def _begun(self, task: Task) -> Submission | None:
         """The run of a task, which from now on goes on, or has ended because it was to stop."""
@@ -301,71 +246,6 @@ class Executor:
         if submission is None or not submission.is_carried_out_by(task.run_id, task.ticket):
             return None
         return submission
-
-    def _report(self, task: Task, error: str) -> None:
-        status = flower.SubStatus
-        request = flower.PushTaskOutputRequest(
-            sub_status=status.FAILED if error else status.COMPLETED, details=error
-        )
-        with self._runtime(task.token) as client:
-            try:
-                self._retrying.call(client.PushTaskOutput, request)
-            except Rejected as refusal:
-                _log.warning("Flower did not take the result of %s: %s", task.run, refusal)
-
-    def _left_task(self) -> Task | None:
-        try:
-            return Task(**json.loads(self._task_path.read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError, TypeError):
-            return None
-
-    def _is_claimed(self, task: Task) -> bool:
-        with self._runtime(task.token) as client:
-            try:
-                request = flower.SendTaskHeartbeatRequest()
-                return bool(self._retrying.call(client.SendTaskHeartbeat, request).success)
-            except Rejected:
-                return False
-
-    @contextmanager
-    def _runtime(self, token: str) -> Iterator[flower.RuntimeHttpClient]:
-        client = flower.RuntimeHttpClient.from_server_address(
-            self._address,
-            False,
-            self._root,
-            interceptors=[
-                flower.RuntimeVersionHttpInterceptor(component_name="flwr-serverapp"),
-                SecretHttpInterceptor(self._secret),
-                flower.RuntimeTokenHttpInterceptor(token),
-            ],
-        )
-        try:
-            yield client
-        finally:
-            client.close()
-
-    @contextmanager
-    def _heart(self, task: Task) -> Iterator[None]:
-        """Keep the claim alive for a block."""
-        ended = threading.Event()
-
-        def beat() -> None:
-            with self._runtime(task.token) as client:
-                while True:
-                    try:
-                        client.SendTaskHeartbeat(flower.SendTaskHeartbeatRequest())
-                    except (httpx.HTTPError, ValueError) as error:
-                        _log.warning("heartbeat of run %s: %s", task.run, error)
-                    if ended.wait(_HEARTBEAT_S):
-                        return
-
-        thread = threading.Thread(target=beat, name="task heartbeat", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
 
 
 def _check_outcome(run_dir: Path) -> None:

@@ -10,12 +10,8 @@ import pytest
 
 from bench.deployment_harness import calyx
 from calyx.cli.terminal.deployed_run import submit_run
-from calyx.server.deployment.submission import (
-    read_submission,
-    stop_run,
-    stored_config,
-    wait_for_end,
-)
+from calyx.server.deployment.handover import stop_run
+from calyx.server.deployment.submission import read_submission, stored_config, wait_for_end
 from tests.e2e.network import DEVICES, HELD, Network, behind_proxy, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e]

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from calyx.server.deployment import launch, setup, submission
+from calyx.server.deployment import handover, launch, setup, submission
 from calyx.server.deployment.enrolment import ApprovedNode, approved_nodes, record_limits, revoke
 from calyx.server.deployment.enrolment import approve as approve_stated
 from calyx.server.deployment.folder import ServerFolder
@@ -171,16 +171,16 @@ def test_a_name_belongs_to_its_first_keys_for_good(folder: ServerFolder) -> None
 def test_run_needs_a_server_that_is_up(folder: ServerFolder) -> None:
     config = build(from_settings(["training.rounds=1"]))
     with pytest.raises(UsageError, match="is not up; start it with"):
-        submission.submit(folder, "one", config, {}, resume=False)
+        handover.submit(folder, "one", config, {}, resume=False)
     with pytest.raises(UsageError, match="there is a run 'one' already"):
-        submission.submit(folder, "one", config, {}, resume=False)
+        handover.submit(folder, "one", config, {}, resume=False)
 
 
 def test_sealed_run_needs_an_authority(folder: ServerFolder) -> None:
     sealed = ["secure_aggregation.scheme=bfv", "privacy.noise=distributed"]
     config = build(from_settings(["training.rounds=1", *sealed]))
     with pytest.raises(ConfigError, match="calyx server authority"):
-        submission.submit(folder, "one", config, {}, resume=False)
+        handover.submit(folder, "one", config, {}, resume=False)
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../up", ".hidden", "x" * 101, "line\nbreak"])
@@ -204,7 +204,7 @@ def test_a_renamed_run_is_refused_under_its_new_name(folder: ServerFolder) -> No
     folder.run_dir("one").rename(folder.run_dir("two"))
     config = build(from_settings(["training.rounds=1", *LOCAL]))
     with pytest.raises(UsageError, match="is of the run 'one' and was renamed"):
-        submission.submit(folder, "two", config, {}, resume=True)
+        handover.submit(folder, "two", config, {}, resume=True)
     assert submission.submissions(folder) == []
 
 
@@ -216,16 +216,16 @@ def test_two_commands_cannot_hand_over_one_run(folder: ServerFolder) -> None:
         submission.held(folder.run_dir("one")),
         pytest.raises(UsageError, match="another calyx command writes"),
     ):
-        submission.submit(folder, "one", config, {}, resume=True)
+        handover.submit(folder, "one", config, {}, resume=True)
     assert submission.read_submission(folder, "one").state == "stopped"
 
 
 def test_bundle_given_to_flower_holds_a_name_and_no_code() -> None:
-    content = submission._bundle("my-run", "ticket")
+    content = handover._bundle("my-run", "ticket")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         assert not [name for name in archive.namelist() if name.endswith(".py")]
-    assert submission.run_of_bundle(content) == ("my-run", "ticket")
-    assert submission.run_of_bundle(b"garbage") == ("", "")
+    assert handover.run_of_bundle(content) == ("my-run", "ticket")
+    assert handover.run_of_bundle(b"garbage") == ("", "")
 
 
 def test_status_of_a_server_that_is_down_is_complete(folder: ServerFolder) -> None:
@@ -237,7 +237,7 @@ def test_status_of_a_server_that_is_down_is_complete(folder: ServerFolder) -> No
 
 def test_sealed_updates_that_no_device_could_hand_over_are_refused_beforehand() -> None:
     sealed = build(from_settings(["secure_aggregation.scheme=bfv", "federation.clients=10"]))
-    submission.check_upload(sealed, 2_000_000)
+    handover.check_upload(sealed, 2_000_000)
     with pytest.raises(ConfigError, match="sealed update of 5,000,000 values"):
-        submission.check_upload(sealed, 5_000_000)
-    submission.check_upload(build(from_settings([])), 5_000_000)
+        handover.check_upload(sealed, 5_000_000)
+    handover.check_upload(build(from_settings([])), 5_000_000)

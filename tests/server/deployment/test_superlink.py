@@ -18,9 +18,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message, MetricRecord, RecordDict
 
 from bench.deployment_harness import free_port
-from calyx.server.deployment import setup, submission
+from calyx.server.deployment import handover, setup, submission
+from calyx.server.deployment.claim import Task
 from calyx.server.deployment.control import Control
-from calyx.server.deployment.executor import Executor, Task
+from calyx.server.deployment.executor import Executor
 from calyx.server.deployment.folder import ServerFolder
 from calyx.server.deployment.submission import Submission
 from calyx.server.deployment.superlink.gate import Limits
@@ -219,19 +220,18 @@ def test_unregistered_device_is_refused_at_once(up: Up) -> None:
 def executor(up: Up) -> Iterator[Executor]:
     made = Executor(up.folder)
     yield made
-    made._client.close()
+    made._claims._client.close()
 
 
 @pytest.fixture
 def running(up: Up, executor: Executor) -> Iterator[tuple[int, Executor, Task]]:
     """A Flower run that goes on, as one that the executor has taken."""
     with Control(up.folder) as control:
-        run_id = control.start_run(submission._bundle("none", "x" * 64), to_run_config(CONFIG))
-        request = flower.AcquireTaskRequest(supported_task_types=[flower.TaskType.SERVER_APP])
-        answer = executor._retrying.call(executor._client.AcquireTask, request)
-        with executor._runtime(answer.token) as client:
+        run_id = control.start_run(handover._bundle("none", "x" * 64), to_run_config(CONFIG))
+        token = executor._claims.next_token()
+        with executor._claims.runtime(token) as client:
             given = client.PullTaskInput(flower.PullTaskInputRequest())
-        task = Task(answer.token, int(given.task_id), run_id, int(given.context.node_id), "", "")
+        task = Task(token, int(given.task_id), run_id, int(given.context.node_id), "", "")
         yield run_id, executor, task
         control.stop_run(run_id)
 
@@ -413,20 +413,16 @@ def test_bundle_that_names_a_prepared_run_is_not_carried_out(up: Up, executor: E
     path = up.folder.run_dir("prepared")
     path.mkdir()
     (path / "config.toml").write_text(to_toml(CONFIG))
-    waiting = submission.hand_over(up.folder, Submission("prepared", "submitted", 0, 0), CONFIG)
+    waiting = handover.hand_over(up.folder, Submission("prepared", "submitted", 0, 0), CONFIG)
     carried_out: list[Task] = []
     executor._serve_run = carried_out.append  # type: ignore[method-assign,assignment]
 
-    def next_token() -> str:
-        request = flower.AcquireTaskRequest(supported_task_types=[flower.TaskType.SERVER_APP])
-        return str(executor._retrying.call(executor._client.AcquireTask, request).token)
-
-    honest = next_token()
+    honest = executor._claims.next_token()
     with Control(up.folder) as control:
         for ticket in ("", "x" * 64, waiting.ticket_digest):
-            foreign = submission._bundle("prepared", ticket)
+            foreign = handover._bundle("prepared", ticket)
             control.start_run(foreign, to_run_config(CONFIG))
-            executor._begin(next_token())
+            executor._begin(executor._claims.next_token())
     assert not carried_out
     assert submission.read_submission(up.folder, "prepared") == waiting
     executor._begin(honest)
@@ -434,11 +430,11 @@ def test_bundle_that_names_a_prepared_run_is_not_carried_out(up: Up, executor: E
     done = submission.read_submission(up.folder, "prepared")
     assert done.state == "completed" and done.flower_run_id == carried_out[0].run_id
     # The ticket that was seen in the meantime is good for that Flower run alone.
-    copy = submission._bundle("prepared", carried_out[0].ticket)
+    copy = handover._bundle("prepared", carried_out[0].ticket)
     submission.store(up.folder, replace(done, state="running"))
     with Control(up.folder) as control:
         control.start_run(copy, to_run_config(CONFIG))
-    executor._begin(next_token())
+    executor._begin(executor._claims.next_token())
     assert len(carried_out) == 1
     assert submission.read_submission(up.folder, "prepared").state == "running"
 
