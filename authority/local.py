@@ -46,7 +46,13 @@ from calyx.shared.config.schema import DEFAULT_CONTRIBUTORS, FEWEST_CONTRIBUTORS
 from calyx.shared.encryption import SealedSum, SealingParameters, context_hash, unpack_sum
 from calyx.shared.errors import ConfigError, EncryptionError, ReleaseRefused
 from calyx.shared.host.private_files import private_directory
-from calyx.shared.protocol.authority.client import Head, Opening, Refusal, Released, ReleaseRequest
+from calyx.shared.protocol.authority.interface import (
+    Head,
+    Opening,
+    Refusal,
+    Released,
+    ReleaseRequest,
+)
 from calyx.shared.protocol.signatures.signed import check_name
 
 MAX_OPENINGS_AN_HOUR = 100
@@ -61,7 +67,7 @@ _FAILURES = {
 
 
 class LocalAuthority:
-    """The key authority on one folder: a `calyx.shared.protocol.authority.client.Authority`.
+    """The key authority on one folder: a `calyx.shared.protocol.authority.interface.Authority`.
 
     Args:
         directory: its folder, made 0700 if missing.

@@ -8,7 +8,7 @@ from calyx.authority.keys.key_pair import KeyPair
 from calyx.authority.log.events import Opened
 from calyx.authority.release import State
 from calyx.shared.encryption import context_hash
-from calyx.shared.protocol.authority.client import Opening
+from calyx.shared.protocol.authority.interface import Opening
 from calyx.shared.protocol.sealed.admission import Admission
 
 

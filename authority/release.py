@@ -64,7 +64,7 @@ from calyx.authority.log.events import (
     Witnessed,
     names_hash,
 )
-from calyx.shared.protocol.authority.client import Refusal, ReleaseRequest
+from calyx.shared.protocol.authority.interface import Refusal, ReleaseRequest
 from calyx.shared.protocol.sealed.contributor_keys import ContributorKeys
 from calyx.shared.protocol.sealed.receipts import MAX_ROUND, Receipt
 from calyx.shared.protocol.signatures.signed import is_hex

@@ -32,10 +32,9 @@ from calyx.shared.protocol.authority.client import (
     CULPRITS_KEY,
     MAX_MESSAGE_BYTES,
     REFUSAL_KEY,
-    Refusal,
-    Released,
     culprits_to_bytes,
 )
+from calyx.shared.protocol.authority.interface import Refusal, Released
 
 PIECE_BYTES = 2**20
 SERVICE_NAME = "calyx.authority.v1.KeyAuthority"

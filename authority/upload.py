@@ -13,7 +13,7 @@ from concurrent.futures import Executor, wait
 from calyx.authority.local import LocalAuthority
 from calyx.shared.errors import ProtocolError
 from calyx.shared.protocol.authority import authority_pb2 as pb
-from calyx.shared.protocol.authority.client import ReleaseRequest
+from calyx.shared.protocol.authority.interface import ReleaseRequest
 from calyx.shared.protocol.sealed.receipts import Receipt
 from calyx.shared.protocol.signatures.signed import check_name, is_hex
 

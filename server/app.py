@@ -15,7 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 from calyx.server.federation import Federation
 from calyx.server.run_settings import RunSettings
 from calyx.shared.config.load import from_run_config
-from calyx.shared.protocol.authority.client import Authority
+from calyx.shared.protocol.authority.interface import Authority
 
 app = ServerApp()
 

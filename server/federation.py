@@ -55,7 +55,7 @@ from calyx.shared.models.tryout import torch_device
 from calyx.shared.models.vector import dimension, trainable_names
 from calyx.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise, seeded_key
 from calyx.shared.protocol.arrays import Weights, load_weights, weights_of
-from calyx.shared.protocol.authority.client import Authority, Refusal
+from calyx.shared.protocol.authority.interface import Authority, Refusal
 from calyx.shared.protocol.sealed.messages import common_plan_digest, sealing_parameters
 
 

@@ -33,7 +33,8 @@ from calyx.shared.encryption.quantise import IntegerGrid
 from calyx.shared.privacy.plan import PrivacyPlan
 from calyx.shared.privacy.rotation import Rotation
 from calyx.shared.protocol.authority import authority_pb2 as pb
-from calyx.shared.protocol.authority.client import Released, ReleaseRequest, release_parts
+from calyx.shared.protocol.authority.client import release_parts
+from calyx.shared.protocol.authority.interface import Released, ReleaseRequest
 from calyx.shared.protocol.messages import TrainInstruction
 from calyx.shared.protocol.sealed.messages import rotation_seed, sealing_parameters
 from calyx.simulations.engines.grid import FIRST_CLIENT_NODE_ID

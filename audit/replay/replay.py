@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from calyx.shared.config import Config
 from calyx.shared.encryption import SealingParameters
 from calyx.shared.host.regular_file import read_regular
-from calyx.shared.protocol.authority.client import (
+from calyx.shared.protocol.authority.interface import (
     Authority,
     Head,
     Opening,

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from calyx.shared.errors import ReleaseRefused
-from calyx.shared.protocol.authority.client import Refusal
+from calyx.shared.protocol.authority.interface import Refusal
 from calyx.shared.protocol.signatures.signed import canonical
 
 

@@ -29,7 +29,7 @@ from calyx.shared.errors import EncryptionError, ProtocolError, RoundError
 from calyx.shared.privacy.plan import PrivacyPlan
 from calyx.shared.privacy.rotation import Rotation
 from calyx.shared.protocol.arrays import NDArray, Weights
-from calyx.shared.protocol.authority.client import Authority, Opening
+from calyx.shared.protocol.authority.interface import Authority, Opening
 from calyx.shared.protocol.sealed.messages import read_sealed_reply, rotation_seed
 from calyx.shared.protocol.sealed.receipts import Receipt
 

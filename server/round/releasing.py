@@ -18,7 +18,7 @@ from calyx.server.aggregation.collection import Combined
 from calyx.server.roster import ClientOutcome, RoundRecord, is_enough
 from calyx.server.round.lost_rounds import NO_REPLY, REFUSED, TOO_FEW, UNFIT
 from calyx.shared.errors import ReleaseRefused, RoundError, UnfitSum
-from calyx.shared.protocol.authority.client import Refusal
+from calyx.shared.protocol.authority.interface import Refusal
 
 # What the key authority says of a run or of a client, and not of one sum.
 _FOR_GOOD = frozenset(

@@ -18,7 +18,7 @@ from calyx.server.roster import RoundRecord
 from calyx.shared.encryption import SealedSum
 from calyx.shared.errors import CheckpointError, ProtocolError
 from calyx.shared.host.atomic_write import write_atomically
-from calyx.shared.protocol.authority.client import ReleaseRequest
+from calyx.shared.protocol.authority.interface import ReleaseRequest
 from calyx.shared.protocol.sealed import ciphertext_file
 from calyx.shared.protocol.sealed.receipts import Receipt
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from calyx.shared.errors import CheckpointError
 from calyx.shared.host.atomic_write import write_atomically
-from calyx.shared.protocol.authority.client import Head, Refusal, Released
+from calyx.shared.protocol.authority.interface import Head, Refusal, Released
 from calyx.shared.protocol.signatures.signed import is_hex
 
 FILE_NAME = "authority-head.json"

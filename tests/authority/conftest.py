@@ -27,12 +27,12 @@ from calyx.shared.encryption import (
     derive_parameters,
     pack,
 )
-from calyx.shared.protocol.authority.client import (
+from calyx.shared.protocol.authority.client import RemoteAuthority
+from calyx.shared.protocol.authority.interface import (
     Authority,
     Head,
     Opening,
     ReleaseRequest,
-    RemoteAuthority,
 )
 from calyx.shared.protocol.enrolment import make_request
 from calyx.shared.protocol.sealed.contributor_keys import ContributorKeys

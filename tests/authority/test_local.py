@@ -19,7 +19,7 @@ from calyx.authority.log.log import verify
 from calyx.authority.log.refusal_lines import MAX_LINES
 from calyx.shared.encryption import derive_parameters
 from calyx.shared.errors import EncryptionError, LedgerError, ReleaseRefused
-from calyx.shared.protocol.authority.client import Refusal
+from calyx.shared.protocol.authority.interface import Refusal
 from tests.authority.decisions import TotalOf, decisions, refusal
 
 

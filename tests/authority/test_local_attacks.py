@@ -17,7 +17,7 @@ from calyx.authority.release import MAX_FAILED_PROOFS
 from calyx.shared.encryption import PublicSealer, SealedSum, derive_parameters, pack
 from calyx.shared.encryption.wire import open_public_context, read_chunk
 from calyx.shared.errors import ReleaseRefused
-from calyx.shared.protocol.authority.client import Refusal
+from calyx.shared.protocol.authority.interface import Refusal
 from tests.authority.decisions import TotalOf, decisions, refusal
 
 

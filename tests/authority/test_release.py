@@ -31,7 +31,7 @@ from calyx.authority.release import (
     open_run,
 )
 from calyx.shared.errors import ReleaseRefused
-from calyx.shared.protocol.authority.client import Refusal, ReleaseRequest
+from calyx.shared.protocol.authority.interface import Refusal, ReleaseRequest
 from calyx.shared.protocol.sealed.contributor_keys import ContributorKeys
 from calyx.shared.protocol.sealed.receipts import Receipt
 from tests.authority.releases import (

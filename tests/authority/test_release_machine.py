@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from calyx.authority.log.events import Closed, Event, Failed, Granted, Refused, Revoked
 from calyx.authority.release import MAX_FAILED_PROOFS, State, apply, decide, enrol, open_run
-from calyx.shared.protocol.authority.client import ReleaseRequest
+from calyx.shared.protocol.authority.interface import ReleaseRequest
 from tests.authority.releases import KEYS, MINIMUM, NAMES, receipt, request, terms
 
 

@@ -24,12 +24,11 @@ from calyx.shared.errors import CalyxError, ReleaseRefused, RunError
 from calyx.shared.protocol.authority import authority_pb2 as pb
 from calyx.shared.protocol.authority import authority_pb2_grpc
 from calyx.shared.protocol.authority.client import (
-    Refusal,
-    ReleaseRequest,
     RemoteAuthority,
     _read_culprits,
     culprits_to_bytes,
 )
+from calyx.shared.protocol.authority.interface import Refusal, ReleaseRequest
 from tests.authority.releases import CONFIG_DIGEST, PLAN_DIGEST
 from tests.authority.served_authority import HOST, ServedAuthority
 

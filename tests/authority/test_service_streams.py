@@ -13,7 +13,11 @@ from calyx.authority.log.events import Refused
 from calyx.authority.log.log import verify
 from calyx.shared.protocol.authority import authority_pb2 as pb
 from calyx.shared.protocol.authority import authority_pb2_grpc
-from calyx.shared.protocol.authority.client import MAX_MESSAGE_BYTES, REFUSAL_KEY, RemoteAuthority
+from calyx.shared.protocol.authority.client import (
+    MAX_MESSAGE_BYTES,
+    REFUSAL_KEY,
+    RemoteAuthority,
+)
 from tests.authority.served_authority import ServedAuthority
 
 

@@ -16,7 +16,8 @@ from calyx.authority.local import LocalAuthority
 from calyx.authority.log.events import Granted
 from calyx.authority.release import State, apply, decide, open_run
 from calyx.shared.errors import ConfigError, ProtocolError, ReleaseRefused
-from calyx.shared.protocol.authority.client import Refusal, RemoteAuthority
+from calyx.shared.protocol.authority.client import RemoteAuthority
+from calyx.shared.protocol.authority.interface import Refusal
 from calyx.shared.protocol.sealed.admission import Admission
 from tests.authority.decisions import decisions
 from tests.authority.releases import (

@@ -37,7 +37,7 @@ from calyx.shared.models import build_model
 from calyx.shared.models.vector import dimension, to_vector, trainable_names
 from calyx.shared.privacy.rotation import Rotation
 from calyx.shared.protocol.arrays import Weights, read_record, weights_of
-from calyx.shared.protocol.authority.client import Released, ReleaseRequest
+from calyx.shared.protocol.authority.interface import Released, ReleaseRequest
 from calyx.shared.protocol.messages import TrainInstruction, read_arrays
 from calyx.shared.protocol.sealed.messages import rotation_seed
 from calyx.simulations.engines.grid import FIRST_CLIENT_NODE_ID

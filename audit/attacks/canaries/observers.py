@@ -42,7 +42,7 @@ from calyx.shared.privacy.noise import SeededNoise, seeded_key
 from calyx.shared.privacy.plan import PrivacyPlan
 from calyx.shared.privacy.rotation import Rotation
 from calyx.shared.protocol.arrays import Weights, load_weights, read_record, weights_of
-from calyx.shared.protocol.authority.client import Released, ReleaseRequest
+from calyx.shared.protocol.authority.interface import Released, ReleaseRequest
 from calyx.shared.protocol.messages import TrainInstruction, read_arrays
 from calyx.shared.protocol.sealed.messages import rotation_seed
 from calyx.simulations.engines.grid import FIRST_CLIENT_NODE_ID

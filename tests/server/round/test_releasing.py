@@ -10,7 +10,7 @@ from calyx.server.aggregation.collection import Combined
 from calyx.server.roster import RoundRecord
 from calyx.server.round.releasing import Combine, RoundOutcome, outcome
 from calyx.shared.errors import ReleaseRefused, RoundError, UnfitSum
-from calyx.shared.protocol.authority.client import Refusal
+from calyx.shared.protocol.authority.interface import Refusal
 
 CLIENTS = ["a", "b", "c", "d"]
 DONE = Combined({}, {})

@@ -9,7 +9,7 @@ import pytest
 
 from calyx.server.state.witness import FILE_NAME, Witness
 from calyx.shared.errors import CheckpointError, ReleaseRefused
-from calyx.shared.protocol.authority.client import Released
+from calyx.shared.protocol.authority.interface import Released
 
 
 def released(index: int) -> Released:
