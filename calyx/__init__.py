@@ -16,7 +16,8 @@ __all__ = ["CalyxError", "RunResult", "__version__", "run"]
 
 if TYPE_CHECKING:
     from calyx.shared.errors import CalyxError
-    from calyx.simulations.run import RunResult, run
+    from calyx.simulations.run import run
+    from calyx.simulations.run_result import RunResult
 
     __version__: str
 else:
@@ -30,10 +31,14 @@ else:
             from calyx.shared.errors import CalyxError
 
             return CalyxError
-        if name in ("run", "RunResult"):
-            from calyx.simulations.run import RunResult, run
+        if name == "RunResult":
+            from calyx.simulations.run_result import RunResult
 
-            return {"run": run, "RunResult": RunResult}[name]
+            return RunResult
+        if name == "run":
+            from calyx.simulations.run import run
+
+            return run
         raise AttributeError(f"module 'calyx' has no attribute {name!r}")
 
     def __dir__() -> list[str]:

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,55 +24,13 @@ from calyx.shared.errors import ConfigError, RunError
 from calyx.simulations.claim import check_length, check_vacant, claimed, default_place, owned
 from calyx.simulations.presets import DEFAULT, in_folder, resolve
 from calyx.simulations.run_folder import RunFolder, folder_to_resume
+from calyx.simulations.run_result import RunResult
 
 if TYPE_CHECKING:
     from calyx.shared.data import Dataset
     from calyx.simulations.engines.simulation import Simulation
 
 Event = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """How a run ended.
-
-    Attributes:
-        accuracy: share of right classes on the server's test set.
-        loss: mean cross-entropy on the same, in nats.
-        epsilon_max: most that any client's ledger says was spent; None without privacy.
-        delta: at which `epsilon_max` holds.
-        noise_multiplier: largest among the clients' plans; 0 without privacy.
-        rounds: completed rounds.
-        clients: clients in the run.
-        rejected: replies rejected over all rounds.
-        rounds_with_effect: of the rounds, those that changed the model; 0: nothing was learned.
-        seconds: wall time of this call.
-        seconds_per_round: mean over all rounds, training to checkpoint.
-        run_dir: the run folder.
-    """
-
-    accuracy: float
-    loss: float
-    epsilon_max: float | None
-    delta: float
-    noise_multiplier: float
-    rounds: int
-    clients: int
-    rejected: int
-    rounds_with_effect: int
-    seconds: float
-    seconds_per_round: float
-    run_dir: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        from calyx.simulations.result_html import result_html
-
-        return result_html(self)
 
 
 def run(

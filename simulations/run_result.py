@@ -1,4 +1,4 @@
-"""A run's result as a notebook shows it: a small table, with the course of accuracy beside it.
+"""How a run ended, and how a notebook shows it: a small table with the course of accuracy.
 
 The page is the notebook's: no colours of our own, so that it reads in light and dark themes, and
 nothing is loaded from elsewhere. Every text is escaped.
@@ -9,14 +9,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from calyx.shared.privacy.epsilon_text import delta_text, epsilon_text, whom_text
-
-if TYPE_CHECKING:
-    from calyx.simulations.run import RunResult
 
 Event = dict[str, Any]
 
@@ -26,11 +24,53 @@ _WHO_ADDS_NOISE = {
     "central": "the server, which sees updates without it",
 }
 _WIDTH, _HEIGHT, _MARGIN = 120, 20, 2
+_TABLE = "border-collapse:collapse;border:0;color:inherit"
 # Notebooks put text in tables to the right, and stripes behind the rows.
 _LEFT = "text-align:left;vertical-align:top;padding:2px 12px 2px 0;background:none;border:0"
 
 
-def result_html(result: RunResult) -> str:
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        accuracy: share of right classes on the server's test set.
+        loss: mean cross-entropy on the same, in nats.
+        epsilon_max: most that any client's ledger says was spent; None without privacy.
+        delta: at which `epsilon_max` holds.
+        noise_multiplier: largest among the clients' plans; 0 without privacy.
+        rounds: completed rounds.
+        clients: clients in the run.
+        rejected: replies rejected over all rounds.
+        rounds_with_effect: of the rounds, those that changed the model; 0: nothing was learned.
+        seconds: wall time of this call.
+        seconds_per_round: mean over all rounds, training to checkpoint.
+        run_dir: the run folder.
+    """
+
+    accuracy: float
+    loss: float
+    epsilon_max: float | None
+    delta: float
+    noise_multiplier: float
+    rounds: int
+    clients: int
+    rejected: int
+    rounds_with_effect: int
+    seconds: float
+    seconds_per_round: float
+    run_dir: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return _html(self)
+
+
+def _html(result: RunResult) -> str:
     """The table. Units and course come from the journal, and are left out if it is gone."""
     start, rounds = _journal(Path(result.run_dir))
     rows = {
@@ -58,7 +98,7 @@ def result_html(result: RunResult) -> str:
         f'</th><td style="{_LEFT}">{value}</td></tr>'
         for name, value in rows.items()
     )
-    return f'<table style="border-collapse:collapse;border:0"><tbody>{lines}</tbody></table>'
+    return f'<table style="{_TABLE}"><tbody>{lines}</tbody></table>'
 
 
 def _privacy(result: RunResult, start: Event) -> str:
