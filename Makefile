@@ -21,7 +21,7 @@ demo: $(STAMP)
 	@$(BIN)/calyx simulate $(ARGS)
 
 demo-deploy: $(STAMP)
-	@PATH="$(abspath $(BIN)):$$PATH" docs/deploy/demo.sh $(ARGS)
+	@PATH="$(abspath $(BIN)):$$PATH" examples/deploy/demo.sh $(ARGS)
 
 # Deployments by themselves: they have processes enough. One thread each, as the product computes.
 test: $(STAMP)

@@ -9,6 +9,7 @@ evidence alone, so `calyx.audit.verify` can make it again.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
@@ -58,7 +59,7 @@ class Reported:
 
 
 def audit_run(
-    run_dir: Path,
+    run_dir: str | os.PathLike[str],
     *,
     skip: Collection[str] = (),
     only: Collection[str] = (),
@@ -79,8 +80,9 @@ def audit_run(
             the report says why.)
     """
     chosen = _chosen(skip, only)
-    with _held(run_dir):
-        return _audit(AuditedRun(run_dir), chosen, progress)
+    path = Path(run_dir)
+    with _held(path):
+        return _audit(AuditedRun(path), chosen, progress)
 
 
 def _audit(run: AuditedRun, chosen: Collection[str], progress: Progress) -> Reported:
@@ -109,7 +111,7 @@ def _audit(run: AuditedRun, chosen: Collection[str], progress: Progress) -> Repo
     return _write(run, store)
 
 
-def report_run(run_dir: Path) -> Reported:
+def report_run(run_dir: str | os.PathLike[str]) -> Reported:
     """Write the report of a finished run from what is there, without any attack.
 
     Evidence of an earlier audit is used.
@@ -118,17 +120,19 @@ def report_run(run_dir: Path) -> Reported:
         UsageError: the folder holds no finished run, or another process writes in it.
         EvidenceError: the run was changed since its evidence was gathered.
     """
-    with _held(run_dir):
-        run = AuditedRun(run_dir)
+    path = Path(run_dir)
+    with _held(path):
+        run = AuditedRun(path)
         store = EvidenceStore(run.path)
         store.check()
         return _cheaply(run, store)
 
 
-def report_new_run(run_dir: Path) -> Reported:
+def report_new_run(run_dir: str | os.PathLike[str]) -> Reported:
     """Write the report of a run that has just ended; evidence about its past is put aside."""
-    with _held(run_dir):
-        run = AuditedRun(run_dir)
+    path = Path(run_dir)
+    with _held(path):
+        run = AuditedRun(path)
         return _cheaply(run, _new_evidence(run.path))
 
 

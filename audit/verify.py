@@ -18,6 +18,7 @@ that he did not sign is an error (`calyx.audit.evidence.witnesses`).
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,10 @@ class Verified:
 
 
 def verify(
-    path: Path, *, authority_key: bytes | None = None, tsa_ca: Path | None = None
+    path: str | os.PathLike[str],
+    *,
+    authority_key: bytes | None = None,
+    tsa_ca: str | os.PathLike[str] | None = None,
 ) -> Verified:
     """Check a report against its run folder.
 
@@ -75,7 +79,7 @@ def verify(
         EvidenceError: something is not as it was, naming the first such thing.
     """
     started = time.monotonic()
-    json_path, run_dir = _place(path)
+    json_path, run_dir = _place(Path(path))
     stored = _read(json_path, run_dir)
     store = EvidenceStore.existing(run_dir)
     store.check()
@@ -109,7 +113,7 @@ def verify(
         ledgers=len(store.binds["ledgers"]),
         html=html_path.exists(),
         head=store.head,
-        witnesses=examine(run_dir, store, authority_key, tsa_ca),
+        witnesses=examine(run_dir, store, authority_key, None if tsa_ca is None else Path(tsa_ca)),
         seconds=time.monotonic() - started,
     )
 

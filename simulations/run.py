@@ -1,7 +1,7 @@
 """A whole simulation in reading order; the Python API behind ``calyx simulate``.
 
 >>> from calyx import run
->>> result = run("digits-cnn", rounds=20)
+>>> result = run("digits-cnn", rounds=20, settings={"data.partition": "dirichlet"})
 >>> result.accuracy, result.epsilon_max, result.run_dir
 """
 
@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from calyx.server.state.outcome import rounds_with_effect
 from calyx.shared.config import Config
-from calyx.shared.config.load import build, to_run_config
+from calyx.shared.config.load import Scalar, Settings, build, to_run_config
 from calyx.shared.errors import ConfigError, RunError
 from calyx.simulations.claim import check_length, check_vacant, claimed, default_place, owned
-from calyx.simulations.presets import DEFAULT, resolve
+from calyx.simulations.presets import DEFAULT, in_folder, resolve
 from calyx.simulations.run_folder import RunFolder, folder_to_resume
+from calyx.simulations.run_result import RunResult
 
 if TYPE_CHECKING:
     from calyx.shared.data import Dataset
@@ -31,53 +33,16 @@ if TYPE_CHECKING:
 Event = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class RunResult:
-    """How a run ended.
-
-    Attributes:
-        accuracy: share of right classes on the server's test set.
-        loss: mean cross-entropy on the same, in nats.
-        epsilon_max: most that any client's ledger says was spent; None without privacy.
-        delta: at which `epsilon_max` holds.
-        noise_multiplier: largest among the clients' plans; 0 without privacy.
-        rounds: completed rounds.
-        clients: clients in the run.
-        rejected: replies rejected over all rounds.
-        rounds_with_effect: of the rounds, those that changed the model; 0: nothing was learned.
-        seconds: wall time of this call.
-        seconds_per_round: mean over all rounds, training to checkpoint.
-        run_dir: the run folder.
-    """
-
-    accuracy: float
-    loss: float
-    epsilon_max: float | None
-    delta: float
-    noise_multiplier: float
-    rounds: int
-    clients: int
-    rejected: int
-    rounds_with_effect: int
-    seconds: float
-    seconds_per_round: float
-    run_dir: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
-
-
 def run(
-    preset: str | None = None,
+    preset: str | os.PathLike[str] | None = None,
     *,
     rounds: int | None = None,
     clients: int | None = None,
     epsilon: float | None = None,
     seed: int | None = None,
-    settings: Sequence[str] = (),
-    data_dir: Path | None = None,
-    out: Path | None = None,
+    settings: Settings = (),
+    data_dir: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
     engine: Literal["local", "ray"] = "local",
     workers: int | None = None,
     resume: bool = False,
@@ -86,11 +51,15 @@ def run(
 ) -> RunResult:
     """Run a federation on this machine.
 
+    What is said twice: settings win over the preset, the shorthands over `settings`, and
+    `data_dir` over all of them. In paths, ``~`` is the user's home.
+
     Args:
         preset: name of a preset or path of a TOML file; ``digits-cnn`` if left out, or on resume
             whatever the folder holds.
         rounds, clients, epsilon, seed: shorthands for settings of the same meaning.
-        settings: further ``key=value`` settings, which win over the preset.
+        settings: further settings, as ``{"privacy.epsilon": 3}`` or as the texts
+            ``["privacy.epsilon=3"]`` that ``--set`` takes; docs/configuration.md has them all.
         data_dir: folder of an IDX or NPZ data set.
         out: the run folder, by default ``runs/PRESET-TIME``.
         engine: ``local``, or ``ray`` for Flower's Ray runtime.
@@ -103,14 +72,14 @@ def run(
         CalyxError: see `calyx.shared.errors`; `ConfigError` before anything is written.
     """
     started = time.monotonic()
-    shorthands = {
+    shorthands: dict[str, Scalar | None] = {
         "training.rounds": rounds,
         "federation.clients": clients,
         "privacy.epsilon": epsilon,
         "seed": seed,
     }
-    settings = [*settings, *(f"{k}={v}" for k, v in shorthands.items() if v is not None)]
-    config, place = _choose(preset, settings, data_dir, out, resume=resume)
+    chosen = _Chosen(preset, settings, shorthands, data_dir)
+    config, place = _choose(chosen, None if out is None else Path(out).expanduser(), resume=resume)
     if workers is not None and workers < 1:
         raise ConfigError(f"workers = {workers}: at least 1")
     from calyx.shared.models.tryout import torch_device
@@ -142,34 +111,48 @@ def run(
     return result
 
 
-def _choose(
-    preset: str | None,
-    settings: Sequence[str],
-    data_dir: Path | None,
-    out: Path | None,
-    *,
-    resume: bool,
-) -> tuple[Config, RunFolder | None]:
+@dataclass(frozen=True)
+class _Chosen:
+    """What the caller of `run` said about the configuration."""
+
+    preset: str | os.PathLike[str] | None
+    settings: Settings
+    shorthands: Mapping[str, Scalar | None]
+    data_dir: str | os.PathLike[str] | None
+
+    @property
+    def has_settings(self) -> bool:
+        """Whether it says more than where the data are."""
+        given = any(value is not None for value in self.shorthands.values())
+        return self.preset is not None or bool(self.settings) or given
+
+    def config(self, preset: str) -> Config:
+        """All of it, on top of `preset` if it names none."""
+        return resolve(
+            self.preset or preset, self.settings, self.data_dir, shorthands=self.shorthands
+        )
+
+
+def _choose(chosen: _Chosen, out: Path | None, *, resume: bool) -> tuple[Config, RunFolder | None]:
     """The run's configuration and its folder; None for a new one under ``runs``. Makes nothing."""
     if not resume:
-        config = resolve(preset or DEFAULT, settings, data_dir)
+        config = chosen.config(DEFAULT)
         if out is None:
             check_length(default_place(config.name))
             return config, None
         check_vacant(out, resumed=False)
         return config, RunFolder(out)
-    folder = folder_to_resume(out, Path(preset or DEFAULT).stem)
+    folder = folder_to_resume(out, Path(chosen.preset or DEFAULT).stem)
     if not folder.exists:
         # Killed before the folder was complete: nothing had begun, so begin.
-        return resolve(preset or DEFAULT, settings, data_dir), folder
+        return chosen.config(DEFAULT), folder
     stored = folder.stored_config()
-    if preset is not None or settings:
-        config = resolve(preset or stored.name, settings, data_dir)
+    if chosen.has_settings:
+        config = chosen.config(stored.name)
         folder.check_same(config)
-        stored = config.model_copy(update={"name": stored.name}) if data_dir else stored
-    elif data_dir is not None:
-        moved = {"data": {"directory": str(data_dir.expanduser().absolute())}}
-        stored = build(stored.model_dump(), moved)
+        stored = config.model_copy(update={"name": stored.name}) if chosen.data_dir else stored
+    elif chosen.data_dir is not None:
+        stored = build(stored.model_dump(), in_folder(chosen.data_dir))
     return stored, folder
 
 

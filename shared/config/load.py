@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import numbers
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -20,6 +21,16 @@ from calyx.shared.config.schema import FAULTS
 from calyx.shared.errors import ConfigError, Fault
 
 Scalar = str | int | float | bool
+# What a run is given beside its preset: ["privacy.epsilon=3"] or {"privacy.epsilon": 3}.
+Settings = Sequence[str] | Mapping[str, Scalar]
+# NumPy's numbers and members of enums are such values too; TOML writes the plain types only.
+# Booleans come first, because they are integers, and integers are real numbers.
+_PLAIN: tuple[tuple[Any, Callable[[Any], Scalar]], ...] = (
+    (bool, bool),
+    (numbers.Integral, int),
+    (numbers.Real, float),
+    (str, str.__str__),
+)
 # A configuration has sections of values and of lists.
 _DEEPEST = 16
 
@@ -43,23 +54,57 @@ def _inner(value: Any) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
-def from_settings(settings: Iterable[str]) -> dict[str, Any]:
-    """Parse ``key=value`` settings; a value is TOML, and what is not TOML is a string.
+def from_settings(settings: Settings) -> dict[str, Any]:
+    """Read settings with dotted keys, as ``key=value`` texts or as a mapping.
+
+    In a text the value is TOML, and what is not TOML is a string. In a mapping it has its type
+    already: ``"3"`` stays a string.
 
     >>> from_settings(["privacy.epsilon=3", "data.partition=iid"])
     {'privacy': {'epsilon': 3}, 'data': {'partition': 'iid'}}
+    >>> from_settings({"privacy.epsilon": 3, "data.partition": "iid"})
+    {'privacy': {'epsilon': 3}, 'data': {'partition': 'iid'}}
+
+    Raises:
+        ConfigError: naming each text without ``=``, or each key and value of another type.
     """
-    flat: dict[str, Scalar] = {}
-    faults = []
-    for setting in settings:
-        key, separator, value = setting.partition("=")
-        if not separator or not key.strip():
-            faults.append(Fault(setting, "''", "write it as key=value, for example seed=1"))
-            continue
-        flat[key.strip()] = _toml_value(value.strip())
+    if isinstance(settings, str):
+        fault = Fault("settings", _shown(settings), 'give a list, ["key=value"], or a mapping')
+        raise ConfigError("settings cannot be read", [fault])
+    flat, faults = _typed(settings) if isinstance(settings, Mapping) else _parsed(settings)
     if faults:
         raise ConfigError("settings cannot be read", faults)
     return unflatten(flat)
+
+
+def _typed(settings: Mapping[Any, Any]) -> tuple[dict[str, Scalar], list[Fault]]:
+    flat: dict[str, Scalar] = {}
+    faults = []
+    for key, value in settings.items():
+        if not isinstance(key, str) or not key.strip():
+            faults.append(Fault(repr(key), _shown(value), 'a key is text, like "privacy.epsilon"'))
+            continue
+        plain = next((plain for kind, plain in _PLAIN if isinstance(value, kind)), None)
+        if plain is None:
+            hint = f'; write "{key}.KEY": value' if isinstance(value, Mapping) else ""
+            name = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+            allowed = f"must be str, int, float or bool, not {name}{hint}"
+            faults.append(Fault(key, _shown(value), allowed))
+        else:
+            flat[key.strip()] = plain(value)
+    return flat, faults
+
+
+def _parsed(settings: Iterable[Any]) -> tuple[dict[str, Scalar], list[Fault]]:
+    flat: dict[str, Scalar] = {}
+    faults = []
+    for setting in settings:
+        key, separator, value = str(setting).partition("=")
+        if not separator or not key.strip():
+            faults.append(Fault(str(setting), "''", "write it as key=value, for example seed=1"))
+            continue
+        flat[key.strip()] = _toml_value(value.strip())
+    return flat, faults
 
 
 def _toml_value(text: str) -> Any:

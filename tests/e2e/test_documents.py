@@ -18,7 +18,7 @@ from bench.deployment_harness import Deployment, free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e]
 
-DEMO = Path(__file__).parents[2] / "docs" / "deploy" / "demo.sh"
+DEMO = Path(__file__).parents[2] / "examples" / "deploy" / "demo.sh"
 
 
 def test_demo_script_ends_with_what_a_device_has_spent_and_leaves_no_process(

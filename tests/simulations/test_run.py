@@ -158,10 +158,7 @@ def test_killed_run_resumes_to_the_same_model_and_spends_nothing_twice(
     moment: str, private_run: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "killed"
-    script = (
-        "from pathlib import Path\nfrom simulations import run\n"
-        f"run(settings={SMALL!r}, out=Path({str(folder)!r}), workers=1)"
-    )
+    script = f"from calyx import run\nrun(settings={SMALL!r}, out={str(folder)!r}, workers=1)"
     process = subprocess.Popen(
         [sys.executable, "-c", script],
         stdout=subprocess.DEVNULL,

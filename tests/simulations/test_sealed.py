@@ -287,10 +287,7 @@ def test_central_noise_is_there_and_is_accounted(tmp_path: Path) -> None:
 
 def test_killed_sealed_run_resumes_to_the_same_model(sealed_run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "killed"
-    script = (
-        "from pathlib import Path\nfrom simulations import run\n"
-        f"run(settings={SEALED!r}, out=Path({str(folder)!r}), workers=1)"
-    )
+    script = f"from calyx import run\nrun(settings={SEALED!r}, out={str(folder)!r}, workers=1)"
     process = subprocess.Popen(
         [sys.executable, "-c", script],
         stdout=subprocess.DEVNULL,

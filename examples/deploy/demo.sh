@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # From nothing to a finished, sealed and private run of three devices on one machine, then all of
-# it stopped. The same commands on three machines are in README.md of this folder.
+# it stopped. The same commands on three machines are in docs/deploy/README.md.
 #
-#   docs/deploy/demo.sh [FOLDER]      a new temporary folder by default; it is kept, to look at
+#   examples/deploy/demo.sh [FOLDER]      a new temporary folder by default; it is kept, to look at
 #
 # Needs calyx on the PATH. Listens on 127.0.0.1 only; SERVER_PORT, AUTHORITY_PORT and ROUNDS may be set.
 set -euo pipefail
