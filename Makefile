@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 ARGS   ?=
 
-.PHONY: demo demo-deploy test check bench setup clean
+.PHONY: demo demo-deploy test check bench docs setup clean
 
 setup: $(STAMP)
 
@@ -40,6 +40,10 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -m bench.engine
+
+# The tables of the documents that restate the schema, settings, presets and commands.
+docs: $(STAMP)
+	@$(BIN)/python docs/generate.py
 
 clean:
 	@rm -rf $(VENV) build dist *.egg-info
