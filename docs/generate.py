@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -73,6 +74,13 @@ def node_settings() -> Iterator[str]:
     return table(("Setting", "On", "Meaning"), ((f"`{s.name}`", s.on, s.meaning) for s in settings))
 
 
+def import_contracts() -> Iterator[str]:
+    """Names of the contracts that import-linter checks."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    for number, contract in enumerate(project["tool"]["importlinter"]["contracts"], 1):
+        yield f"{number}. {contract['name']}"
+
+
 def presets() -> Iterator[str]:
     """Names of the presets, and what each is for."""
     return table(
@@ -112,6 +120,7 @@ def command_options() -> Iterator[str]:
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "presets": presets,
     "node settings": node_settings,
+    "import contracts": import_contracts,
     "policy keys": policy_keys,
     "commands": commands,
     "command options": command_options,
