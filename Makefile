@@ -36,6 +36,7 @@ check: $(STAMP)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy docs/generate.py
 	@$(BIN)/lint-imports --config pyproject.toml
 
 bench: $(STAMP)
