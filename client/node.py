@@ -2,23 +2,7 @@
 
 Everything here comes from the device's own settings (Flower's ``node_config``), never from the
 server: a server must not be able to choose which ledger is charged or which noise is drawn.
-
-====================  =========================================================================
-``partition-id``      number of this client in a simulation
-``client-name``       stable name of a real device
-``partition-file``    simulation only: NPZ with the record indices of every client
-``simulation-seed``   simulation only: noise is derived from it; real devices use system entropy
-``data-source``       real devices: npz, idx, or python for the owner's own function
-``data-directory``    real devices: the folder with the records, or module:function
-``ledger``            path of the privacy ledger
-``policy``            path of the owner's policy
-``batch-log``         simulation only: file in which the batches are written down
-``canaries``          simulation only: NPZ with the audit's canary records
-``identity``          sealed runs: path of this client's private keys
-``authority-key``     sealed runs: the key authority's public key, as pinned at enrolment, hex
-``server-key``        real devices: the server's public key, as pinned at enrolment, hex
-``sequence``          real devices: file with the number of the last message that was obeyed
-====================  =========================================================================
+`SETTINGS` is the table of them.
 """
 
 from __future__ import annotations
@@ -42,12 +26,40 @@ from calyx.shared.config import Config
 from calyx.shared.config.schema import DataConfig
 from calyx.shared.data import Dataset, load_split
 from calyx.shared.errors import DataError, LedgerError, PolicyViolation
+from calyx.shared.host.node_settings import NodeSetting, NodeSettings, Scalar
 from calyx.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise, seeded_key
 from calyx.shared.privacy.plan import PrivacyPlan
 from calyx.shared.protocol.sealed.messages import SealingOffer
 from calyx.shared.protocol.signatures.signed import is_hex
 
-Scalar = str | int | float | bool
+_DEVICE, _SIMULATED, _BOTH = "device", "simulated client", "device, simulated client"
+
+SETTINGS = (
+    NodeSetting("client-name", _DEVICE, "stable name; a simulated client is known by its number"),
+    NodeSetting("ledger", _BOTH, "path of the privacy ledger; required"),
+    NodeSetting("policy", _BOTH, "path of the owner's policy; required on a device"),
+    NodeSetting("data-source", _DEVICE, "`npz`, `idx`, or `python` for the owner's own function"),
+    NodeSetting(
+        "data-directory", _DEVICE, "folder or archive with the records, or `module:function`"
+    ),
+    NodeSetting("identity", _BOTH, "sealed runs: path of this client's private keys"),
+    NodeSetting(
+        "authority-key", _BOTH, "sealed runs: the key authority's public key, pinned, in hex"
+    ),
+    NodeSetting("server-key", _DEVICE, "the key that the server signs with, pinned, in hex"),
+    NodeSetting("sequence", _DEVICE, "file with the number of the last message that was obeyed"),
+    NodeSetting("partition-id", _SIMULATED, "number of the client"),
+    NodeSetting("partition-file", _SIMULATED, "NPZ with the record indices of every client"),
+    NodeSetting(
+        "simulation-seed",
+        _SIMULATED,
+        "seed that the noise is derived from. On a device, where it protects no one, only "
+        "`calyx client join --simulated-noise` sets it",
+    ),
+    NodeSetting("batch-log", _SIMULATED, "file in which the batches are written down"),
+    NodeSetting("canaries", _SIMULATED, "NPZ with the canary records of an audit"),
+)
+"""Every node setting that a client reads."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,7 @@ class Node:
     Attributes:
         name: stable name of the client.
         partition: its number in a simulation, None on a real device.
-        partition_file: see the module docstring; empty on a real device.
+        partition_file: record indices of every client; empty on a real device.
         simulation_seed: seed of the simulated noise; None on a real device.
         data_source: format of the device's own records; empty in a simulation.
         data_directory: folder with them, or a function; empty in a simulation.
@@ -92,35 +104,38 @@ class Node:
         """Read Flower's ``node_config``.
 
         Raises:
+            ConfigError: a setting that does not exist.
             LedgerError: no ledger is named; without one nothing private may start.
             PolicyViolation: a real device without a policy, or with settings of an audit.
         """
-        simulated = "simulation-seed" in settings
-        if not (ledger := str(settings.get("ledger", ""))):
+        own = NodeSettings(settings, SETTINGS)
+        simulated = own.has("simulation-seed")
+        if not (ledger := own.text("ledger")):
             raise LedgerError("this client has no ledger; name one with the node setting 'ledger'")
-        if not simulated and (audited := {"batch-log", "canaries"} & settings.keys()):
+        audited = [name for name in ("batch-log", "canaries") if own.has(name)]
+        if not simulated and audited:
             raise PolicyViolation(
                 f"a real device takes part in no audit: it must not have {', '.join(audited)}"
             )
-        policy = str(settings.get("policy", ""))
+        policy = own.text("policy")
         if not simulated and not policy:
             raise PolicyViolation("this device has no policy; name one with the setting 'policy'")
-        partition = int(settings["partition-id"]) if "partition-id" in settings else None
+        partition, file = own.number("partition-id"), own.text("partition-file")
         return cls(
-            name=str(settings.get("client-name", partition if partition is not None else "client")),
+            name=own.text("client-name", str(partition) if partition is not None else "client"),
             partition=partition,
-            partition_file=str(settings.get("partition-file", "")) if simulated else "",
-            simulation_seed=int(settings["simulation-seed"]) if simulated else None,
-            data_directory=str(settings.get("data-directory", "")),
+            partition_file=file if simulated else "",
+            simulation_seed=own.number("simulation-seed"),
+            data_directory=own.text("data-directory"),
             ledger_path=ledger,
             policy_path=policy,
-            identity_path=str(settings.get("identity", "")),
-            authority_key=str(settings.get("authority-key", "")),
-            server_key=str(settings.get("server-key", "")),
-            sequence_path=str(settings.get("sequence", "")),
-            data_source=str(settings.get("data-source", "")),
-            batch_log=str(settings.get("batch-log", "")),
-            canaries_file=str(settings.get("canaries", "")),
+            identity_path=own.text("identity"),
+            authority_key=own.text("authority-key"),
+            server_key=own.text("server-key"),
+            sequence_path=own.text("sequence"),
+            data_source=own.text("data-source"),
+            batch_log=own.text("batch-log"),
+            canaries_file=own.text("canaries"),
         )
 
     @property

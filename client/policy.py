@@ -60,14 +60,23 @@ class _Limits(Section):
 class PrivacyLimits(_Limits):
     """``[privacy]``: what may be lost, and how it must be protected."""
 
-    max_epsilon: Annotated[float, Field(gt=0, allow_inf_nan=True)]
-    max_delta: Annotated[float, Field(gt=0, lt=1)]
-    unit: Literal["record", "client", "any"]
-    noise: Annotated[tuple[Literal["local", "distributed", "central"], ...], Strict(False)] = (
-        "local",
-        "distributed",
+    max_epsilon: Annotated[float, Field(gt=0, allow_inf_nan=True)] = Field(
+        description="Budget in all, over every round of every run on these records; the ledger "
+        "refuses what goes beyond. `inf`: no limit."
     )
-    allow_unprotected: bool = False
+    max_delta: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="The largest δ at which the budget may be meant."
+    )
+    unit: Literal["record", "client", "any"] = Field(
+        description="Whom the guarantee must protect: `record`; `client`, its update against "
+        "none; or `any`, and then `max_epsilon` is for each record."
+    )
+    noise: Annotated[tuple[Literal["local", "distributed", "central"], ...], Strict(False)] = Field(
+        ("local", "distributed"), description="Who may add the noise."
+    )
+    allow_unprotected: bool = Field(
+        False, description="Whether training without noise is allowed; needs `max_epsilon = inf`."
+    )
 
     @model_validator(mode="after")
     def _unprotected_has_no_limit(self) -> PrivacyLimits:
@@ -82,24 +91,36 @@ class PrivacyLimits(_Limits):
 class SealingLimits(_Limits):
     """``[secure_aggregation]``: how single updates must be hidden from the server."""
 
-    required: bool = False
-    min_contributors: Annotated[int, Field(ge=FEWEST_CONTRIBUTORS)] = DEFAULT_CONTRIBUTORS
-    accept_untagged: bool = False
+    required: bool = Field(False, description="Whether only sealed updates may leave.")
+    min_contributors: Annotated[int, Field(ge=FEWEST_CONTRIBUTORS)] = Field(
+        DEFAULT_CONTRIBUTORS, description="In sealed runs: the fewest clients in a sum."
+    )
+    accept_untagged: bool = Field(
+        False, description="Whether sums may be such (CKKS) that the authority cannot check them."
+    )
 
 
 class TrainingLimits(_Limits):
     """``[training]``: what may run here, and for how long."""
 
-    models: Annotated[tuple[str, ...], Strict(False)] = ()
-    max_local_steps: Positive | None = None
-    max_rounds: Positive | None = None
+    models: Annotated[tuple[str, ...], Strict(False)] = Field(
+        (),
+        description='Models that may run here. Empty: the built-in ones; `"*"`: any. A '
+        "`module:function` must be named.",
+    )
+    max_local_steps: Positive | None = Field(None, description="Steps in a round, at most.")
+    max_rounds: Positive | None = Field(None, description="Rounds of a run, at most.")
 
 
 class ReleaseLimits(_Limits):
     """``[release]``: what may leave beside the protected update."""
 
-    metrics: bool = False
-    record_counts: bool = False
+    metrics: bool = Field(False, description="Whether exact loss and accuracy may leave.")
+    record_counts: bool = Field(
+        False,
+        description="Whether the number of records may leave. Without it only private runs with "
+        '`privacy.record_counts = "nominal"` pass. The policy that `enroll` writes allows it.',
+    )
 
 
 class Policy(_Limits):

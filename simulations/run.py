@@ -208,7 +208,6 @@ def assemble(
     clients: dict[int, dict[str, str | int | float | bool]] = {
         i: {
             "partition-id": i,
-            "num-partitions": config.federation.clients,
             "partition-file": str(folder.partition_path),
             "simulation-seed": config.seed,
             "ledger": str(folder.ledger_path(i)),
