@@ -25,7 +25,7 @@ def compare(run_dirs: Sequence[Path]) -> Comparison:
         CalyxError: a run or its evidence is damaged.
     """
     if len(run_dirs) < 2:
-        raise UsageError("a comparison needs at least two runs; name their folders")
+        raise UsageError("a comparison needs at least two runs", hint="name their folders")
     reports = []
     for run_dir in run_dirs:
         run = AuditedRun(run_dir)
@@ -44,4 +44,7 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
     try:
         write_atomically(path, comparison_to_html(comparison).encode())
     except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror}") from None
+        raise RunError(
+            f"{path} cannot be written: {error.strerror}",
+            hint="name another file with --out",
+        ) from None

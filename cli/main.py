@@ -1,4 +1,4 @@
-"""The `calyx` command: its sub-commands and how any failure becomes one line.
+"""The `calyx` command: its sub-commands and how any failure becomes an error and a hint.
 
 Exit codes: 0 done, 1 the run failed, 2 wrong usage or configuration, 130 interrupted.
 """
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if verbose:
             traceback.print_exc()
         failure = explain(error)
-        report_error(failure.message)
+        report_error(failure.message, failure.hint, failure.details)
         return failure.exit_code
 
 

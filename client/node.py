@@ -97,14 +97,22 @@ class Node:
         """
         simulated = "simulation-seed" in settings
         if not (ledger := str(settings.get("ledger", ""))):
-            raise LedgerError("this client has no ledger; name one with the node setting 'ledger'")
+            raise LedgerError(
+                "this client has no ledger",
+                hint="name one with the node setting 'ledger'",
+            )
         if not simulated and (audited := {"batch-log", "canaries"} & settings.keys()):
             raise PolicyViolation(
-                f"a real device takes part in no audit: it must not have {', '.join(audited)}"
+                "a real device takes part in no audit, but this one has the settings "
+                f"{', '.join(audited)}",
+                hint="remove them",
             )
         policy = str(settings.get("policy", ""))
         if not simulated and not policy:
-            raise PolicyViolation("this device has no policy; name one with the setting 'policy'")
+            raise PolicyViolation(
+                "this device has no policy",
+                hint="name one with the node setting 'policy'",
+            )
         partition = int(settings["partition-id"]) if "partition-id" in settings else None
         return cls(
             name=str(settings.get("client-name", partition if partition is not None else "client")),
@@ -136,8 +144,8 @@ class Node:
         if not self.data_source:
             # A name that came from the server could be any folder of this device.
             raise DataError(
-                "this device does not say where its records are; its owner names them, with the "
-                "node settings 'data-source' and 'data-directory'"
+                "this device does not say where its records are",
+                hint="name them with the node settings 'data-source' and 'data-directory'",
             )
         return load_own(self.data_source, self.data_directory, config.data.view)
 
@@ -190,8 +198,11 @@ class Node:
         key = bytes.fromhex(self.authority_key) if is_hex(self.authority_key, 64) else b""
         if not self.identity_path or not key:
             raise PolicyViolation(
-                "this client is not enrolled at a key authority and cannot seal; name its keys and "
-                "the authority's with the node settings 'identity' and 'authority-key'"
+                "this client is not enrolled at a key authority and cannot seal",
+                hint=(
+                    "name its keys and the authority's with the node settings 'identity' and "
+                    "'authority-key'"
+                ),
             )
         path = Path(self.identity_path)
         return SealingState(path.parent / "admissions", self.name, path, key)
@@ -259,5 +270,5 @@ def _simulated_records(data_config_json: str, seed: int, path: str, number: int)
         with np.load(path, allow_pickle=False) as archive:
             indices = np.asarray(archive[f"client-{number}"], dtype=np.int64)
     except (OSError, KeyError, ValueError) as error:
-        raise DataError(f"client {number} has no entry in {path}: {error}") from None
+        raise DataError(f"client {number} has no usable entry in {path}: {error}") from None
     return _training_records(data_config_json, seed).subset(indices)

@@ -121,12 +121,19 @@ class Policy(_Limits):
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"the policy {path} cannot be read: {error}") from None
+            raise ConfigError(
+                f"the policy {path} cannot be read: {error}",
+                hint="correct it or restore it from a copy",
+            ) from None
         try:
             return cls.model_validate(from_toml(text, where=f"the policy {path}"))
         except ValidationError as error:
             faults = faults_of(error, Policy, "must be given; only the owner can decide it")
-            raise ConfigError(f"the policy {path} is not valid", faults) from None
+            raise ConfigError(
+                f"the policy {path} is not valid",
+                faults,
+                hint="correct these lines of the file",
+            ) from None
 
     @classmethod
     def simulation(cls, plan: PrivacyPlan) -> Policy:
@@ -146,7 +153,8 @@ class Policy(_Limits):
         except ValidationError:
             raise PolicyViolation(
                 f"the plan promises epsilon {plan.target_epsilon} at delta {plan.delta} with noise "
-                f"{plan.noise}, which is no limit; make a new plan"
+                f"{plan.noise}, which is no limit",
+                hint="make a new plan",
             ) from None
         return cls(
             privacy=limits,
@@ -189,8 +197,8 @@ class Policy(_Limits):
             faults += _metrics(config)
         if faults or lies:
             raise PolicyViolation(
-                "; ".join(["the owner's policy does not allow this run", *faults, *lies])
-                + "; change the run, or ask the owner to change the policy"
+                "; ".join(["the owner's policy does not allow this run", *faults, *lies]),
+                hint="change the run, or ask the owner to change the policy",
             )
 
     def check_offer(self, config: Config) -> None:
@@ -204,8 +212,8 @@ class Policy(_Limits):
             faults.append(_fault_text("secure_aggregation.scheme", "none", "bfv, or no offer"))
         if faults:
             raise PolicyViolation(
-                "; ".join(["the owner's policy does not allow this sealed run", *faults])
-                + "; change the run, or ask the owner to change the policy"
+                "; ".join(["the owner's policy does not allow this sealed run", *faults]),
+                hint="change the run, or ask the owner to change the policy",
             )
 
     def check_evaluation(self, config: Config) -> None:
@@ -219,7 +227,8 @@ class Policy(_Limits):
             faults.append(_fault_text("evaluation", "exact metrics", "none"))
         if faults:
             raise PolicyViolation(
-                "; ".join(["the owner's policy does not allow this evaluation", *faults])
+                "; ".join(["the owner's policy does not allow this evaluation", *faults]),
+                hint="leave evaluation to the server, or ask the owner to change the policy",
             )
 
     def check_record_count(self, config: Config) -> None:
@@ -230,8 +239,8 @@ class Policy(_Limits):
         """
         if faults := [*self._record_count(config)]:
             raise PolicyViolation(
-                "; ".join(["the owner's policy does not allow this run", *faults])
-                + "; set privacy.record_counts = nominal, or ask the owner to change the policy"
+                "; ".join(["the owner's policy does not allow this run", *faults]),
+                hint="set privacy.record_counts = nominal, or ask the owner to change the policy",
             )
 
     def _record_count(self, config: Config) -> Iterator[str]:
@@ -334,4 +343,4 @@ def _contradiction(name: str, claimed: object, configured: object) -> str:
 
 
 def _fault_text(key: str, asked: object, allowed: object) -> str:
-    return f"{key} = {asked} was asked, allowed is {allowed}"
+    return f"{key} = {asked} was requested, the policy allows {allowed}"

@@ -31,7 +31,8 @@ def request_text(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise ConfigError(
-            f"{path} cannot be read: {reason}; name the file request.json of the device"
+            f"{path} cannot be read: {reason}",
+            hint="name the file request.json of the device",
         ) from None
 
 
@@ -53,7 +54,10 @@ def stated_fingerprint(screen: Terminal, given: str | None) -> str:
         stated = screen.ask("fingerprint, as the device's owner reads it out:")
     if not stated:
         raise UsageError(
-            "a request is approved with the fingerprint that the device's owner reads out, on the "
-            "telephone or in person: add --fingerprint XXXX-XXXX-..., all eight groups"
+            "a request is approved only with the fingerprint that the device's owner reads out",
+            hint=(
+                "get it by telephone or in person, and add --fingerprint XXXX-XXXX-..., all eight "
+                "groups"
+            ),
         )
     return stated

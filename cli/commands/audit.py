@@ -179,7 +179,10 @@ def head(
         try:
             out.write_text(request.to_json() + "\n", encoding="utf-8")
         except OSError as error:
-            raise UsageError(f"{out} cannot be written: {error.strerror}") from None
+            raise UsageError(
+                f"{out} cannot be written: {error.strerror}",
+                hint="name another file with --out",
+            ) from None
         digest = request.audit_head or request.run_head
         what = "audit" if request.audit_head else "run"
         screen.show(facts({"run": request.run, f"head of the {what}": digest}))
@@ -214,9 +217,15 @@ def witness(
     require_report_packages("calyx audit")
     with terminal(as_json=as_json, verbose=verbose) as screen:
         if word is None and timestamp is None:
-            raise UsageError("name a file that a witness has signed, or a --timestamp")
+            raise UsageError(
+                "neither a witness's file nor a time stamp was given",
+                hint="name a file that a witness has signed, or a --timestamp",
+            )
         if timestamp is not None and tsa_ca is None:
-            raise UsageError("a time stamp is checked with the authority's certificates: --tsa-ca")
+            raise UsageError(
+                "a time stamp cannot be checked without its authority's certificates",
+                hint="name them with --tsa-ca",
+            )
         from calyx.audit.evidence.witnesses import keep, keep_time_stamp
 
         since = {}
@@ -277,7 +286,7 @@ def _key(path: Path) -> bytes:
     except (OSError, UnicodeDecodeError):
         text = ""
     if not is_hex(text, 64):
-        raise ConfigError(f"{path} holds no key: name the authority.pub of the witness")
+        raise ConfigError(f"{path} holds no key", hint="name the authority.pub of the witness")
     return bytes.fromhex(text)
 
 

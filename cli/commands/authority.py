@@ -255,7 +255,10 @@ def witness(
             try:
                 out.write_text(made.to_json() + "\n", encoding="utf-8")
             except OSError as error:
-                raise UsageError(f"{out} cannot be written: {error.strerror}") from None
+                raise UsageError(
+                    f"{out} cannot be written: {error.strerror}",
+                    hint="name another file with --out",
+                ) from None
         what = f"audit {made.audit} of it that was shown here" if made.audit else "the run alone"
         screen.show(facts({"run": made.run, "signed": what, "since": made.time[:19] + " UTC"}))
         screen.line(f"written to {out}" if out is not None else made.to_json())
@@ -270,9 +273,12 @@ def _passphrase(path: Path | None) -> bytes | None:
     try:
         passphrase = path.read_bytes().strip()
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}",
+            hint="check the path given to --passphrase-file",
+        ) from None
     if not passphrase:
-        raise ConfigError(f"{path} is empty; put the passphrase in it")
+        raise ConfigError(f"the passphrase file {path} is empty", hint="put the passphrase in it")
     return passphrase
 
 

@@ -86,7 +86,7 @@ def _opened(path: Path) -> Ledger:
     run_dir = path.absolute().parent.parent
     if path.absolute().parent.name == "ledgers" and (run_dir / "config.toml").exists():
         if not path.exists():
-            raise LedgerError(f"there is no ledger at {path}; check the path")
+            raise LedgerError(f"there is no ledger at {path}", hint="check the path")
         return Ledger.inspect(path.absolute(), run_dir)
     return Ledger.read_only(path)
 

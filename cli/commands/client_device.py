@@ -225,8 +225,8 @@ def _enroll(
 
     if server is None or ca is None or (data is None) == (partition is None):
         raise UsageError(
-            "give --server, --ca and --data (or --partition for a demonstration); see "
-            "calyx client enroll --help"
+            "--server, --ca and --data (or --partition for a demonstration) are needed",
+            hint="see calyx client enroll --help",
         )
     place = _digits(directory, partition, seed) if data is None else _place(data, python_path)
     return make(
@@ -261,7 +261,10 @@ def _digits(directory: Path, partition: str | None, seed: int) -> DataPlace:
 
     number, _, parts = (partition or "").partition("/")
     if not (number.isdigit() and parts.isdigit() and int(number) < int(parts)):
-        raise UsageError(f"--partition {partition}: write it as K/N with K from 0, as in 0/3")
+        raise UsageError(
+            f"--partition {partition} is not a part of the digits",
+            hint="write it as K/N with K from 0, for example 0/3",
+        )
     return keep_records(directory, share_of_digits(int(number), int(parts), seed))
 
 
@@ -274,7 +277,10 @@ def _key_text(given: str) -> str:
     try:
         return path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} holds no key: {error}") from None
+        raise ConfigError(
+            f"{path} holds no key: {error}",
+            hint="name the file authority.pub or instructions.pub, or give the key itself",
+        ) from None
 
 
 def _show_status(screen: Terminal, found: dict[str, Any]) -> None:

@@ -118,7 +118,7 @@ def _report(screen: Terminal, run_dir: Path) -> Path | None:
 
             done = report_new_run(run_dir)
     except CalyxError as error:
-        screen.warn(f"no report was made: {error}")
+        screen.warn(f"no report was made: {error}", hint=error.hint)
         return None
     headline = done.report.headline
     if headline.status not in ("guaranteed", "no guarantee"):

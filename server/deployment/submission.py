@@ -113,9 +113,9 @@ def check_upload(config: Config, dimension: int) -> None:
     most = int(Limits().object_bytes * _ROOM_FOR_AN_UPDATE)
     if upload > most:
         raise ConfigError(
-            f"a sealed update of {dimension:,} values has {upload:,} bytes, and the server takes "
-            f"in {most:,} at a time; use a smaller model or fewer "
-            "secure_aggregation.bits"
+            f"a sealed update of {dimension:,} values has {upload:,} bytes; the server accepts "
+            f"{most:,} at a time",
+            hint="use a smaller model or a smaller secure_aggregation.bits",
         )
 
 
@@ -137,8 +137,8 @@ def submit(
     """
     if config.secure_aggregation.scheme != "none" and not folder.settings().authority:
         raise ConfigError(
-            "a sealed run needs a key authority; name it with: "
-            f"calyx server authority {folder.directory} HOST:PORT FOLDER"
+            "a sealed run needs a key authority",
+            hint=f"name it with: calyx server authority {folder.directory} HOST:PORT FOLDER",
         )
     path = folder.run_dir(run)
     config_path = path / "config.toml"
@@ -150,13 +150,17 @@ def submit(
             path.mkdir()
         except FileExistsError:
             raise UsageError(
-                f"there is a run {run!r} already; go on with --resume, or choose another --name"
+                f"a run {run!r} already exists",
+                hint="continue it with --resume, or choose another --name",
             ) from None
     with held(path):
         if resume:
             before = read_submission(folder, run)
             if before.is_open:
-                raise UsageError(f"run {run!r} goes on already; see: calyx server status")
+                raise UsageError(
+                    f"run {run!r} is already under way",
+                    hint=f"see: calyx server status {folder.directory}",
+                )
             _check_same(config_path.read_text(encoding="utf-8"), config)
             # It is made anew from the last checkpoint; who follows it must not see the old one.
             (path / "metrics.jsonl").unlink(missing_ok=True)
@@ -176,7 +180,9 @@ def held(run_dir: Path) -> AbstractContextManager[None]:
     Raises:
         UsageError: another process has it.
     """
-    return exclusive(run_dir / ".lock", f"another calyx command writes in {run_dir}; wait for it")
+    return exclusive(
+        run_dir / ".lock", f"another calyx command writes in {run_dir}", "wait until it has ended"
+    )
 
 
 @contextmanager
@@ -231,7 +237,7 @@ def stop_run(folder: ServerFolder, run: str) -> Submission:
     read_submission(folder, run)
     with in_turn(folder, run) as submission:
         if not submission.is_open:
-            raise UsageError(f"run {run!r} has ended already: {submission.state}")
+            raise UsageError(f"run {run!r} has already ended: {submission.state}")
         if submission.state == "submitted":
             stopping = finished(submission, "stopped")
         else:
@@ -271,7 +277,10 @@ def stored_config(folder: ServerFolder, run: str) -> Config:
     try:
         return build(from_toml(path.read_text(encoding="utf-8"), where=str(path)))
     except FileNotFoundError:
-        raise UsageError(f"no run {run!r} was prepared here with calyx server run") from None
+        raise UsageError(
+            f"no run {run!r} was prepared here with calyx server run",
+            hint=f"calyx server status {folder.directory} lists the runs",
+        ) from None
 
 
 def read_submission(folder: ServerFolder, run: str) -> Submission:
@@ -284,11 +293,15 @@ def read_submission(folder: ServerFolder, run: str) -> Submission:
     try:
         found = _read(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(f"there is no run {run!r} in {folder.runs_dir}") from None
+        raise UsageError(
+            f"there is no run {run!r} in {folder.runs_dir}",
+            hint=f"calyx server status {folder.directory} lists the runs",
+        ) from None
     if found.run != run:
         # Devices and the key authority know it by that name, and would charge another one anew.
         raise UsageError(
-            f"the folder {path.parent} is of the run {found.run!r} and was renamed; rename it back"
+            f"the folder {path.parent} belongs to the run {found.run!r} and was renamed",
+            hint=f"rename it to {found.run}",
         )
     return found
 
@@ -351,6 +364,7 @@ def _check_same(stored: str, config: Config) -> None:
             for key in old
             if old[key] != new[key] and key not in ("name", "data.directory")
         ],
+        hint="give the same settings, or start a new run",
     )
 
 

@@ -29,13 +29,13 @@ def from_toml(text: str, *, where: str = "configuration") -> dict[str, Any]:
     try:
         found = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{where} is not valid TOML: {error}") from None
+        raise ConfigError(f"{where} is not valid TOML: {error}", hint="correct the file") from None
     level: list[Any] = [found]
     for _ in range(_DEEPEST):
         level = [inner for outer in level for inner in _inner(outer)]
     if level:
         # Whoever goes through it would run out of stack, long after it was read.
-        raise ConfigError(f"{where} has tables or lists within one another, more than {_DEEPEST}")
+        raise ConfigError(f"{where} nests tables or lists more than {_DEEPEST} deep")
     return found
 
 
@@ -54,11 +54,17 @@ def from_settings(settings: Iterable[str]) -> dict[str, Any]:
     for setting in settings:
         key, separator, value = setting.partition("=")
         if not separator or not key.strip():
-            faults.append(Fault(setting, "''", "write it as key=value, for example seed=1"))
+            faults.append(
+                Fault(setting, "''", "not a setting", "write KEY=VALUE, for example seed=1")
+            )
             continue
         flat[key.strip()] = _toml_value(value.strip())
     if faults:
-        raise ConfigError("settings cannot be read", faults)
+        raise ConfigError(
+            "settings cannot be read",
+            faults,
+            hint="write each setting as KEY=VALUE; docs/configuration.md lists the keys",
+        )
     return unflatten(flat)
 
 
@@ -89,7 +95,11 @@ def unflatten(flat: Mapping[str, Scalar]) -> dict[str, Any]:
         for parent in parents:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
-                raise ConfigError("settings cannot be read", [Fault(key, str(value), "no section")])
+                raise ConfigError(
+                    "settings cannot be read",
+                    [Fault(key, str(value), "not a section")],
+                    hint="docs/configuration.md lists the keys",
+                )
         node[leaf] = value
     return nested
 
@@ -116,7 +126,11 @@ def build(*layers: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(nested)
     except ValidationError as error:
-        raise ConfigError("the configuration is not valid", faults_of(error, Config)) from None
+        raise ConfigError(
+            "the configuration is not valid",
+            faults_of(error, Config),
+            hint="docs/configuration.md lists every key and what is allowed",
+        ) from None
 
 
 def from_run_config(run_config: Mapping[str, Scalar]) -> Config:
@@ -159,13 +173,13 @@ def faults_of(
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
-            faults.append(Fault(key, _shown(item["input"]), f"no such key{_nearest(key, kind)}"))
+            faults.append(Fault(key, _shown(item["input"]), "no such key", _nearest(key, kind)))
         elif item["type"] == "missing":
             faults.append(Fault(key, "''", missing))
         elif item["type"] == FAULTS:
             faults += item["ctx"]["faults"]
         else:
-            faults.append(Fault(key, _shown(item["input"]), _allowed(key, item["msg"])))
+            faults.append(Fault(key, _shown(item["input"]), *_allowed(item["msg"])))
     return faults
 
 
@@ -173,15 +187,19 @@ def _shown(value: object) -> str:
     return json.dumps(value, default=str)
 
 
-def _allowed(key: str, message: str) -> str:
-    text = message.removeprefix("Value error, ")
-    text = text.replace("Input should be ", "must be ").replace("Input", "it")
-    return text[0].lower() + text[1:]
+def _allowed(message: str) -> tuple[str, str]:
+    """What is allowed, and what to do: our own validators put the second after a semicolon."""
+    own = message.removeprefix("Value error, ")
+    if own != message:
+        text, _, hint = own.partition("; ")
+    else:
+        text, hint = message.replace("Input should be ", "must be ").replace("Input", "it"), ""
+    return text[0].lower() + text[1:], hint
 
 
 def _nearest(key: str, kind: type[BaseModel]) -> str:
     close = get_close_matches(key, [*all_keys(kind), *kind.model_fields], n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    return f"did you mean {close[0]}?" if close else ""
 
 
 def all_keys(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:

@@ -43,14 +43,15 @@ def load_preset(name_or_path: str) -> dict[str, Any]:
     path = Path(name_or_path)
     if path.suffix != ".toml" and "/" not in name_or_path:
         close = get_close_matches(name_or_path, preset_names(), n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(preset_names())}"
-        raise ConfigError(f"there is no preset {name_or_path!r}; {hint}")
+        hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(preset_names())}"
+        raise ConfigError(f"there is no preset {name_or_path!r}", hint=hint)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise ConfigError(
-            f"{path} cannot be read: {reason}; give a preset or a TOML file"
+            f"{path} cannot be read: {reason}",
+            hint="give the name of a preset or a TOML file",
         ) from None
     return {"name": path.stem, **from_toml(text, where=str(path))}
 

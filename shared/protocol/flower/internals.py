@@ -183,11 +183,15 @@ def check() -> None:
     """
     found = version("flwr")
     if not SpecifierSet(RANGE).contains(found, prereleases=True):
-        raise RunError(f"Flower {found} is installed, Calyx needs flwr{RANGE}; install that one")
+        raise RunError(
+            f"Flower {found} is installed; Calyx needs flwr{RANGE}",
+            hint=f"install it with: pip install 'flwr{RANGE}'",
+        )
     if changed := list(differences()):
         raise RunError(
-            f"Flower {found} differs from the one Calyx was made for ({'; '.join(changed)}); "
-            "install an older flwr, or a newer Calyx"
+            f"Flower {found} differs from the version that Calyx was made for "
+            f"({'; '.join(changed)})",
+            hint="install an older flwr, or a newer Calyx",
         )
 
 
@@ -294,7 +298,7 @@ def superlink_app() -> SuperLinkApp:
     if not getattr(app.state, "superexec_auth_secret", None):
         wrong.append("anybody could run a ServerApp")
     if wrong:
-        raise RunError(f"Flower's SuperLink is not as it must be: {'; '.join(wrong)}")
+        raise RunError(f"Flower's SuperLink is not set up as required: {'; '.join(wrong)}")
     factory = app.state.linkstate_factory
 
     def node_of(public_key: bytes) -> int | None:
@@ -445,7 +449,7 @@ class ServerGrid(HttpGrid):
         except (httpx.HTTPError, FlowerError):
             raise  # the server's own trouble, and not the device's
         except Exception as error:  # a device may send anything, and Flower reads it in many ways
-            text = str(error) if isinstance(error, CalyxError) else type(error).__name__
+            text = error.full_text if isinstance(error, CalyxError) else type(error).__name__
             # It is read once; without this it would be kept until the run is over.
             self._runtime_client.ConfirmMessageReceived(confirm)
             return _unread(about, about.src_node_id, Refusal.UNFIT, f"unreadable reply: {text}")
@@ -509,7 +513,7 @@ def limit_answers(client: FleetHttpClient, most: Callable[[str], int]) -> None:
     def look(response: httpx.Response) -> None:
         path, length = response.request.url.path, response.headers.get("content-length", "")
         if response.is_redirect:
-            raise AnswerRefused("the server sends its devices elsewhere; they do not go")
+            raise AnswerRefused("the server redirects its devices elsewhere, which is not followed")
         if not length.isdigit() and response.is_error:
             # Some proxy's; the call is made again.
             raise httpx.RemoteProtocolError(f"it answered {response.status_code} and no length")
