@@ -1,4 +1,4 @@
-"""Reading an enrolment request that somebody sent, and the fingerprint that goes with it."""
+"""Reading an enrolment request from a device, and the fingerprint that goes with it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Fingerprint = Annotated[
     str | None,
     typer.Option(
         metavar="XXXX-XXXX-...",
-        help="The fingerprint, as the device's owner read it out.",
+        help="The fingerprint, as the device's owner reads it out.",
         show_default="asked for",
     ),
 ]
@@ -47,7 +47,7 @@ def stated_fingerprint(screen: Terminal, given: str | None) -> str:
         given: on the command line; None to ask.
 
     Raises:
-        UsageError: none was given and nobody is there to ask.
+        UsageError: none was given and there is no terminal to ask at.
     """
     stated = given
     if stated is None:

@@ -60,11 +60,7 @@ def from_settings(settings: Iterable[str]) -> dict[str, Any]:
             continue
         flat[key.strip()] = _toml_value(value.strip())
     if faults:
-        raise ConfigError(
-            "settings cannot be read",
-            faults,
-            hint="write each setting as KEY=VALUE; docs/configuration.md lists the keys",
-        )
+        raise ConfigError("settings cannot be read", faults)
     return unflatten(flat)
 
 
