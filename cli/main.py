@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if verbose:
             traceback.print_exc()
         failure = explain(error)
-        report_error(failure.message, failure.hint, failure.details)
+        report_error(failure.message, failure.hints, failure.details)
         return failure.exit_code
 
 

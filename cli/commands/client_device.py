@@ -91,7 +91,7 @@ def enroll(
         --ca for-devices --data ~/records --authority-key authority.pub
     calyx client enroll ~/device --server fl.example.org:9441 \\
         --ca for-devices --data mine:load --python-path .
-    calyx client enroll ~/demo --server localhost:9441 \\
+    calyx client enroll ~/demo --server 127.0.0.1:9440 \\
         --ca ~/server/for-devices --partition 0/3
     calyx client enroll ~/device --renew
     """

@@ -88,20 +88,19 @@ def terminal(*, as_json: bool = False, verbose: bool = False) -> Iterator[Termin
         yield Terminal(out, err, as_json=as_json)
 
 
-def report_error(message: str, hint: str = "", details: Sequence[str] = ()) -> None:
+def report_error(message: str, hints: Sequence[str] = (), details: Sequence[str] = ()) -> None:
     """What is wrong and what to do about it, on standard error.
 
     Args:
         message: after ``error:``.
-        hint: after ``hint:``, on a line of its own; empty for none.
+        hints: each after ``hint:``, on a line of its own.
         details: lines between the two, indented: one for each of several faults.
     """
     if sys.stderr is None:
         return
     lines = [Text.assemble(("error: ", "bold red"), plain(message))]
     lines += [Text(f"  {plain(detail)}") for detail in details]
-    if hint:
-        lines.append(Text.assemble(("hint: ", "bold"), plain(hint)))
+    lines += [Text.assemble(("hint: ", "bold"), plain(hint)) for hint in hints]
     console = Console(file=sys.stderr, highlight=False)
     for line in lines:
         console.print(line, soft_wrap=True)

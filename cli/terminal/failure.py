@@ -20,13 +20,13 @@ class Failure:
     Attributes:
         message: one line that says what is wrong.
         exit_code: of the command.
-        hint: one line that says what to do; empty where there is nothing to say.
+        hints: what to do, a line each; empty where there is nothing to say.
         details: one line for each fault, where there are several.
     """
 
     message: str
     exit_code: int
-    hint: str = ""
+    hints: tuple[str, ...] = ()
     details: tuple[str, ...] = ()
 
 
@@ -35,15 +35,15 @@ def explain(error: BaseException) -> Failure:
     match error:
         case ConfigError() if len(error.faults) > 1:
             details = tuple(str(fault) for fault in error.faults)
-            return Failure(error.summary, error.exit_code, error.hint, details)
+            return Failure(error.summary, error.exit_code, error.hints, details)
         case ConfigError() if error.faults:
             message = f"{error.summary}: {error.faults[0]}"
-            return Failure(message, error.exit_code, error.hint)
+            return Failure(message, error.exit_code, error.hints)
         case CalyxError():
-            return Failure(str(error), error.exit_code, error.hint)
+            return Failure(str(error), error.exit_code, _one(error.hint))
         case click.UsageError():
             command = error.ctx.command_path if error.ctx is not None else "calyx"
-            return Failure(_usage(error), USAGE, f"see {command} --help")
+            return Failure(_usage(error), USAGE, (f"see {command} --help",))
         case click.ClickException():
             return Failure(error.format_message(), USAGE)
         case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -51,16 +51,18 @@ def explain(error: BaseException) -> Failure:
             return Failure(
                 f"the disk is full{place}",
                 FAILED,
-                "free some space and try again; calyx simulate --resume continues a stopped run",
+                ("free some space and try again; calyx simulate --resume continues a stopped run",),
             )
         case OSError():
             place = f"{error.filename}: " if error.filename else ""
-            return Failure(f"{place}{error.strerror or error}", FAILED, _os_hint(error))
+            return Failure(f"{place}{error.strerror or error}", FAILED, _one(_os_hint(error)))
         case ImportError():
-            return Failure(str(error), FAILED, "calyx doctor shows what is missing or broken")
+            return Failure(str(error), FAILED, ("calyx doctor shows what is missing or broken",))
         case MemoryError():
             return Failure(
-                "not enough memory", FAILED, "use fewer --workers or a smaller training.batch_size"
+                "not enough memory",
+                FAILED,
+                ("use fewer --workers or a smaller training.batch_size",),
             )
         case _:
             first_line = (str(error).strip().splitlines() or [""])[0]
@@ -68,8 +70,12 @@ def explain(error: BaseException) -> Failure:
             return Failure(
                 f"unexpected {type(error).__name__}{detail}",
                 FAILED,
-                "this is a fault in Calyx; the same command with --verbose shows where",
+                ("this is a fault in Calyx; the same command with --verbose shows where",),
             )
+
+
+def _one(hint: str) -> tuple[str, ...]:
+    return (hint,) if hint else ()
 
 
 def _os_hint(error: OSError) -> str:
