@@ -42,8 +42,9 @@ def explain(error: BaseException) -> Failure:
         case CalyxError():
             return Failure(str(error), error.exit_code, _one(error.hint))
         case click.UsageError():
+            message, suggestions = _usage(error)
             command = error.ctx.command_path if error.ctx is not None else "calyx"
-            return Failure(_usage(error), USAGE, (f"see {command} --help",))
+            return Failure(message, USAGE, (*suggestions, f"see {command} --help"))
         case click.ClickException():
             return Failure(error.format_message(), USAGE)
         case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -88,7 +89,10 @@ def _os_hint(error: OSError) -> str:
             return ""
 
 
-def _usage(error: click.UsageError) -> str:
+def _usage(error: click.UsageError) -> tuple[str, list[str]]:
+    """What is wrong, and what was perhaps meant."""
     # Typer and Click both add a suggestion to some messages.
     sentences = dict.fromkeys(re.split(r"(?<=[.?]) ", error.format_message()))
-    return "; ".join(s.rstrip(".")[:1].lower() + s.rstrip(".")[1:] for s in sentences)
+    words = [s.rstrip(".")[:1].lower() + s.rstrip(".")[1:] for s in sentences]
+    message = "; ".join(word for word in words if not word.endswith("?"))
+    return message, [word for word in words if word.endswith("?")]

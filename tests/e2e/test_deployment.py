@@ -106,7 +106,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], tuple[str, str], str]] = {
     "updates that the server can read": (
         ("secure_aggregation.scheme=none", "privacy.noise=local", "training.rounds=1"),
         ("", ""),
-        "secure_aggregation.scheme = none was asked",
+        "secure_aggregation.scheme = none was requested",
     ),
     "more epsilon than is left": (
         SEALED,
@@ -182,7 +182,7 @@ def test_revoked_device_stops_and_cannot_come_back(federation: Deployment, tmp_p
     said = ("--fingerprint", read_request((directory / "request.json").read_text()).fingerprint)
     assert command("server", "approve", server, request, *said).returncode == 0
     again = command("server", "approve", server, request, *said)
-    assert again.returncode == 1 and "was used already" in again.stderr
+    assert again.returncode == 1 and "was already used" in again.stderr
     device = Party(("client", "join", str(directory)), tmp_path / "late.out")
     device.start()
     try:

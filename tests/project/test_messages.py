@@ -121,7 +121,7 @@ def test_the_errors_of_the_product_are_found() -> None:
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [
-        ("the key is damaged; restore it", True),
+        ("the key is damaged\nhint: restore it", True),
         ("no such folder: give another one", True),
         ("the sum is too long; no step was taken", False),
         ("the reply holds NaN", False),

@@ -247,5 +247,7 @@ def test_model_that_cannot_be_trained_privately_ends_the_run_before_any_charge(
         "privacy.noise=local",
         "secure_aggregation.scheme=none",
     ]
-    with pytest.raises(RoundError, match=r"0 of 3 clients .*mixes the records.*nobody was charged"):
+    with pytest.raises(
+        RoundError, match=r"0 of 3 clients .*mixes the records.*no client was charged"
+    ):
         run(settings=settings, out=tmp_path / "run", workers=1)

@@ -276,7 +276,7 @@ def test_a_sealed_rounds_event_is_kept_whole(path: Path) -> None:
     ],
 )
 def test_what_is_no_budget_is_refused(epsilon: float, delta: float, unit: str) -> None:
-    with pytest.raises(PrivacyError, match="is no budget"):
+    with pytest.raises(PrivacyError, match="is not a budget"):
         Budget(epsilon, delta, unit)  # type: ignore[arg-type]
 
 
