@@ -92,7 +92,7 @@ def outcome(
             return Outcome(None, error.full_text, UNFIT)
         except RoundError as error:
             return Outcome(None, error.full_text, TOO_FEW)
-    reason = f"{len(record.ok)} usable replies; {min_replies} are needed"
+    reason = f"{len(record.ok)} usable replies, {min_replies} are needed"
     return Outcome(None, reason, TOO_FEW if record.ok else NO_REPLY)
 
 

@@ -42,13 +42,13 @@ class Dataset:
     def __post_init__(self) -> None:
         if self.features.dtype != np.float32 or self.features.ndim < 2:
             raise DataError(
-                f"features are {_described(self.features)}",
-                hint="make them float32 of shape (records, ...)",
+                f"features must be float32 (records, ...), not {_described(self.features)}",
+                hint="convert and reshape them",
             )
         if self.labels.dtype != np.int64 or self.labels.ndim != 1:
             raise DataError(
-                f"labels are {_described(self.labels)}",
-                hint="make them int64 of shape (records,)",
+                f"labels must be int64 (records,), not {_described(self.labels)}",
+                hint="convert and reshape them",
             )
         if len(self.features) != len(self.labels):
             raise DataError(
@@ -95,8 +95,9 @@ class Dataset:
             return
         if ids.shape != self.labels.shape or not (ids.dtype == np.int64 or ids.dtype.kind == "U"):
             raise DataError(
-                f"client ids are {_described(ids)}",
-                hint=f"make them int64 or text, one for each of the {len(self.labels)} records",
+                f"client ids are {_described(ids)}, but must be int64 or text, one for each of the "
+                f"{len(self.labels)} records",
+                hint="convert them, or give one for each record",
             )
 
     def __len__(self) -> int:

@@ -203,8 +203,9 @@ def _features(table: Any, name: str) -> NDArray[np.float32]:
     array = _column(table, name, "data.hub_features")
     if array.dtype.kind not in "fiub" or array.ndim < 2:
         raise DataError(
-            f"column {name} holds {array.dtype} {array.shape}",
-            hint="use a column of images, or of arrays of numbers that all have the same shape",
+            f"column {name} holds {array.dtype} {array.shape}, but records must be "
+            "images or arrays of numbers that all have the same shape",
+            hint="set data.hub_features to another column",
         )
     with np.errstate(over="ignore"):  # what overflows becomes infinite and is refused later
         features = array.astype(np.float32)
@@ -260,8 +261,9 @@ def _labels(table: Any, name: str) -> NDArray[np.int64]:
     array = _column(table, name, "data.hub_label")
     if array.dtype.kind not in "iub" or array.ndim != 1:
         raise DataError(
-            f"column {name} holds {array.dtype} {array.shape}",
-            hint="make the labels whole numbers, one for each record, with none missing",
+            f"column {name} holds {array.dtype} {array.shape}, but labels must be "
+            "whole numbers, one for each record and none missing",
+            hint="set data.hub_label to another column",
         )
     return array.astype(np.int64)
 

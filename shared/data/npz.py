@@ -79,7 +79,10 @@ def _with_classes(path: Path, train: _Part, test: _Part | None) -> tuple[Dataset
     elif stored.shape == () and stored.dtype.kind in "iu":
         classes = int(stored)
     else:
-        raise DataError(f"{path}: classes is {_described(stored)}", hint="make it one whole number")
+        raise DataError(
+            f"{path}: classes must be one whole number, not {_described(stored)}",
+            hint="save the number of classes there",
+        )
     try:
         return (
             Dataset(train[0], train[1], classes, train[2]),
@@ -137,8 +140,8 @@ def _read_part(
 def _features(path: Path, name: str, array: NDArray[Any]) -> NDArray[np.float32]:
     if array.dtype.kind not in "fiub" or array.ndim < 2:
         raise DataError(
-            f"{path}: {name} is {_described(array)}",
-            hint="make the records numbers of shape (records, ...)",
+            f"{path}: {name} is {_described(array)}, but records must be numbers (records, ...)",
+            hint="convert and reshape them",
         )
     with np.errstate(over="ignore"):  # what overflows becomes infinite and is refused later
         features = array.astype(np.float32)
@@ -152,8 +155,8 @@ def _labels(path: Path, name: str, array: NDArray[Any]) -> NDArray[np.int64]:
         array = array[:, 0]
     if array.dtype.kind not in "iub" or array.ndim != 1:
         raise DataError(
-            f"{path}: {name} is {_described(array)}",
-            hint="make the labels whole numbers of shape (records,)",
+            f"{path}: {name} is {_described(array)}, but labels must be whole numbers (records,)",
+            hint="convert and reshape them",
         )
     return array.astype(np.int64)
 

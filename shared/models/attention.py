@@ -84,7 +84,7 @@ class AttentionEncoder(nn.Module):
             )
         if hidden % heads:
             raise ModelError(
-                f"model.heads = {heads} does not divide model.hidden = {hidden}",
+                f"model.heads = {heads} must divide model.hidden = {hidden}",
                 hint="choose values of which one divides the other",
             )
         self.embedding = nn.Linear(input_shape[1], hidden)

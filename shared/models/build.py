@@ -70,8 +70,8 @@ def _users_model(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Mo
         ) from error
     if not isinstance(model, nn.Module):
         raise ModelError(
-            f"model.name = {name}: it returned a {type(model).__name__}",
-            hint="return a torch.nn.Module",
+            f"model.name = {name}: it must return a torch.nn.Module, not a {type(model).__name__}",
+            hint="return the model itself",
         )
     _try_out(name, model, input_shape, classes)
     return model

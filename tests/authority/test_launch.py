@@ -272,7 +272,7 @@ def test_a_device_cannot_be_enrolled_twice_or_in_anothers_place(
     with pytest.raises(EnrolmentError, match="that of 'device-0'"):
         approve(made.directory, replace(devices[1], name="device-9", node=first.node).request())
     stranger = type(first)("device-9")
-    with pytest.raises(ReleaseRefused, match="one device, one name"):
+    with pytest.raises(ReleaseRefused, match="use one name for each device"):
         approve(made.directory, replace(stranger, sealing=first.sealing).request())
     with pytest.raises(ReleaseRefused, match="enrolled with other keys"):
         approve(made.directory, replace(stranger, name="device-0").request())

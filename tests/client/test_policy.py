@@ -86,7 +86,7 @@ class TestLimits:
             (
                 owners(max_epsilon=math.inf),
                 ("privacy.noise=none",),
-                "privacy.noise = none was asked",
+                "privacy.noise = none was requested",
             ),
             (
                 owners(),
@@ -220,7 +220,7 @@ class TestLimits:
         lines = (f"privacy.noise={noise}", f"secure_aggregation.scheme={scheme}")
         asked = run(*lines, "privacy.unit=client")
         text = refusal(owners(noise=[noise]), *asked)
-        assert re.search(r"epsilon = 1[789]\.\d\d for each record was asked", text)
+        assert re.search(r"epsilon = 1[789]\.\d\d for each record was requested", text)
         owners(noise=[noise], max_epsilon=20.0).check(*asked)
 
     def test_where_any_unit_will_do_the_budget_counts_every_event(self) -> None:

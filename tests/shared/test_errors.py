@@ -43,8 +43,8 @@ def test_a_copy_of_an_error_keeps_message_hint_and_what_else_it_carries(
 
 def test_the_message_is_without_the_hint_and_the_full_text_is_one_line_with_both() -> None:
     error = DataError("x is damaged", hint="restore it")
-    assert (str(error), error.full_text) == ("x is damaged", "x is damaged\nhint: restore it")
-    assert (full_text(error), hint_of(error)) == ("x is damaged\nhint: restore it", "restore it")
+    assert (str(error), error.full_text) == ("x is damaged", "x is damaged; restore it")
+    assert (full_text(error), hint_of(error)) == ("x is damaged; restore it", "restore it")
     assert DataError("x is damaged").full_text == "x is damaged"
 
 

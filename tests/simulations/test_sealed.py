@@ -206,7 +206,10 @@ def test_too_few_release_nothing_and_are_not_asked_again(tmp_path: Path) -> None
         federate(config, tmp_path / "run", {1: refuse, 2: refuse})
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     (only,) = [e for e in map(json.loads, lines) if e["event"] == "round"]
-    assert only["skipped"] and "2 of at least 3 clients" in only["reason"]
+    assert (
+        only["skipped"]
+        and "only 2 clients sealed an update; a sum needs at least 3" in only["reason"]
+    )
     # What was spent before anybody knew stays spent; nothing is spent on a hopeless second round.
     with Ledger.read_only(tmp_path / "run" / "ledgers" / "client-0000.sqlite") as ledger:
         assert len(ledger.entries()) == 1

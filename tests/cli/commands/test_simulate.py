@@ -103,7 +103,7 @@ def test_a_private_run_gives_its_result_as_json_and_its_cost_in_the_ledgers(
     assert "continue it with --resume" in again.hint
     other = calyx("simulate", "--set", "seed=1", "--resume", "--out", "first")
     assert (other.code, other.out) == (2, "")
-    assert "seed = 1: the run was started with 0" in other.error_line
+    assert "\n  seed = 1: the run was started with 0\n" in other.err
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(calyx: Calyx) -> None:

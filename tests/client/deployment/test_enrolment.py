@@ -82,7 +82,7 @@ def test_request_holds_no_private_key(tmp_path: Path, ca: Path) -> None:
     ("changes", "error", "reason"),
     [
         ({"data": DataPlace(source="npz", place="/nowhere")}, DataError, "/nowhere"),
-        ({"data": DataPlace(source="python", place="x")}, DataError, "module:function"),
+        ({"data": DataPlace(source="python", place="x")}, DataError, "MODULE:FUNCTION"),
         ({"ca": Path("/nowhere")}, UsageError, "not a readable CA certificate"),
         ({"data": DataPlace(source="idx", place="/usr")}, DataError, "/usr"),
     ],
@@ -169,7 +169,7 @@ def test_owners_own_function_gives_the_records(tmp_path: Path) -> None:
     assert np.array_equal(records.labels, [0, 1, 2, 1])
     with pytest.raises(DataError, match="something else than features, labels"):
         load_own("python", "my_records:wrong", "image")
-    with pytest.raises(DataError, match="must name a function"):
+    with pytest.raises(DataError, match="hint: name a function"):
         load_own("python", "my_records:missing", "image")
 
 

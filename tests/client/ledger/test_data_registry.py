@@ -126,7 +126,7 @@ def test_deleting_a_ledger_does_not_give_the_budget_back(
         registry.claim(dataset(), place(tmp_path, "second"))
     first.parent.mkdir()
     for _ in range(2):  # missing, and then begun anew at the same place
-        with pytest.raises(LedgerError, match="is gone or was replaced; restore it"):
+        with pytest.raises(LedgerError, match="is gone or was replaced\nhint: restore it"):
             registry.claim(dataset(), first)
         Ledger.open(first, data_fingerprint=dataset().fingerprint).close()
 

@@ -124,9 +124,9 @@ class TestCharging:
         now, then = (spent([EVENT] * n, DELTA, "record").epsilon for n in (1, 2))
         with pytest.raises(BudgetExceeded) as caught:
             charge(ledger, 2, budget=Budget(now, DELTA, "record"))
-        text = str(caught.value)
+        text = caught.value.full_text
         assert "\n" not in text
-        assert f"from epsilon {epsilon_text(now)} to {epsilon_text(then)}" in text
+        assert f"epsilon spent from {epsilon_text(now)} to {epsilon_text(then)}" in text
         assert f"epsilon {now} at delta 1e-05 for each record" in text
         assert "owner" in text
 

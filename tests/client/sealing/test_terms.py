@@ -93,7 +93,7 @@ def test_offer_below_the_owners_minimum_is_refused_whatever_the_configuration_sa
     owner_wants(side, 3)
     with pytest.raises(PolicyViolation, match="2 was requested, the policy allows at least 3"):
         side.admit("first")
-    with pytest.raises(PolicyViolation, match="would release sums of 2 clients.* needs 3"):
+    with pytest.raises(PolicyViolation, match="would release sums of 2 clients.* requires 3"):
         side.admit("second", config=with_minimum(3), minimum=2)
     owner_wants(side, 2)
     refused_uncharged(side, "not admitted", lambda: side.train("second"))

@@ -174,7 +174,7 @@ def test_run_needs_a_server_that_is_up(folder: ServerFolder) -> None:
     config = build(from_settings(["training.rounds=1"]))
     with pytest.raises(UsageError, match="is not up\nhint: start it with"):
         submission.submit(folder, "one", config, {}, resume=False)
-    with pytest.raises(UsageError, match="there is a run 'one' already"):
+    with pytest.raises(UsageError, match="a run 'one' already exists"):
         submission.submit(folder, "one", config, {}, resume=False)
 
 

@@ -135,8 +135,8 @@ def test_a_damaged_parquet_file_is_refused(parquet: Path) -> None:
             "no column pixels.*x, label, who\nhint: set data.hub_features",
         ),
         ({}, {"hub_label": "y"}, "(?s)no column y.*hint: set data.hub_label"),
-        ({}, {"hub_label": "who"}, "(?s)column who holds .*hint: .*whole numbers"),
-        ({}, {"hub_features": "who"}, "(?s)column who holds .*hint: .*arrays of numbers"),
+        ({}, {"hub_label": "who"}, "column who holds .*whole numbers"),
+        ({}, {"hub_features": "who"}, "column who holds .*arrays of numbers"),
         (
             {},
             {"partition": "natural", "natural_id": "no"},
