@@ -102,7 +102,7 @@ def listening_addresses() -> dict[int, list[str]]:
 
 # Settings of the run, a change of the owner's policy, and what both sides must say.
 REFUSED: dict[str, tuple[tuple[str, ...], tuple[str, str], str]] = {
-    "no privacy": (("privacy.noise=none", *SEALED), ("", ""), "privacy.noise = none was asked"),
+    "no privacy": (("privacy.noise=none", *SEALED), ("", ""), "privacy.noise = none was requested"),
     "updates that the server can read": (
         ("secure_aggregation.scheme=none", "privacy.noise=local", "training.rounds=1"),
         ("", ""),
@@ -111,17 +111,17 @@ REFUSED: dict[str, tuple[tuple[str, ...], tuple[str, str], str]] = {
     "more epsilon than is left": (
         SEALED,
         ("max_epsilon = 100.0", "max_epsilon = 0.5"),
-        "allowed is at most 0.5",
+        "the policy allows at most 0.5",
     ),
     "sums of too few clients": (
         SEALED,
         ("min_contributors = 2", "min_contributors = 4"),
-        "allowed is at least 4",
+        "the policy allows at least 4",
     ),
     "another model than agreed": (
         SEALED,
         ("models = []", 'models = ["lstm"]'),
-        "model.name = cnn was asked",
+        "model.name = cnn was requested",
     ),
 }
 
