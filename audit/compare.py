@@ -26,7 +26,7 @@ def compare(run_dirs: Sequence[str | os.PathLike[str]]) -> Comparison:
         CalyxError: a run or its evidence is damaged.
     """
     if len(run_dirs) < 2:
-        raise UsageError("a comparison needs at least two runs; name their folders")
+        raise UsageError("a comparison needs at least two runs", hint="name their folders")
     reports = []
     for run_dir in run_dirs:
         run = AuditedRun(Path(run_dir))
@@ -45,4 +45,7 @@ def write_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> No
     try:
         write_atomically(Path(path), comparison_to_html(comparison).encode())
     except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror}") from None
+        raise RunError(
+            f"{path} cannot be written: {error.strerror}",
+            hint="name another file with --out",
+        ) from None

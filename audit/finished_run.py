@@ -23,7 +23,7 @@ from calyx.server.state.outcome import rounds_with_effect
 from calyx.shared.config import Config
 from calyx.shared.data.npz import arrays_of
 from calyx.shared.encryption import SealingParameters
-from calyx.shared.errors import ConfigError, DataError, EvidenceError, UsageError
+from calyx.shared.errors import ConfigError, DataError, EvidenceError, UsageError, hint_of
 from calyx.shared.host.regular_file import MOST_BYTES, read_regular
 from calyx.shared.privacy.event import PrivacyEvent
 from calyx.shared.privacy.plan import PrivacyPlan, draft_plan
@@ -71,13 +71,17 @@ class AuditedRun(RunFolder):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         if not self.path.is_dir():
-            raise UsageError(f"there is no folder {path}; name the folder of a run")
+            raise UsageError(f"there is no folder {path}", hint="name the folder of a run")
         if not self.exists:
-            raise UsageError(f"{path} is not the folder of a run: it has no config.toml")
+            raise UsageError(
+                f"{path} is not a run folder: it has no config.toml",
+                hint="name the folder that calyx simulate shows at its end",
+            )
         if (self.path / "submission.json").exists() or not self.partition_path.exists():
             raise UsageError(
-                f"{path} is the run of a deployment: its ledgers lie on the devices, so nothing "
-                "can be recomputed here; audit a simulation with the same configuration"
+                f"{path} is the run of a deployment: its ledgers are on the devices, so nothing "
+                "can be recomputed here",
+                hint="audit a simulation with the same configuration",
             )
         self.config: Config = self._config()
         self.environment: Event = self._json("environment.json")
@@ -113,7 +117,10 @@ class AuditedRun(RunFolder):
             clients = range(self.config.federation.clients)
             return tuple(np.atleast_1d(arrays[f"client-{number}"]) for number in clients)
         except (OSError, KeyError, TypeError, DataError) as error:
-            raise EvidenceError(f"{self.partition_path} cannot be read: {error}") from None
+            raise EvidenceError(
+                f"{self.partition_path} cannot be read: {error}",
+                hint=hint_of(error),
+            ) from None
 
     @cached_property
     def plans(self) -> tuple[PrivacyPlan, ...]:
@@ -177,21 +184,27 @@ class AuditedRun(RunFolder):
         try:
             return read_batches(path, self.path)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise EvidenceError(f"batch log {path} cannot be read: {error}") from None
+            raise EvidenceError(
+                f"batch log {path} cannot be read: {error}",
+                hint="restore it from a copy",
+            ) from None
 
     def _config(self) -> Config:
         try:
             return self.stored_config()
         except (OSError, UnicodeDecodeError, ConfigError) as error:
-            raise EvidenceError(f"{self.config_path} cannot be read: {error}") from None
+            raise EvidenceError(
+                f"{self.config_path} cannot be read: {error}",
+                hint=hint_of(error),
+            ) from None
 
     def _check_finished(self, path: Path) -> None:
         done, wanted = len(self.rounds), self.config.training.rounds
         if self.start and self.end and done == wanted:
             return
         raise UsageError(
-            f"the run in {path} is not finished ({done} of {wanted} rounds); go on with: "
-            f"calyx simulate --resume --out {path}"
+            f"the run in {path} is not finished ({done} of {wanted} rounds)",
+            hint=f"continue it with: calyx simulate --resume --out {path}",
         )
 
     def _ledger(self, client: int) -> ClientLedger:
@@ -199,7 +212,8 @@ class AuditedRun(RunFolder):
         if not path.exists():
             raise EvidenceError(
                 f"the ledger of client {client} is missing ({path}); without it what was spent "
-                "cannot be computed, so there is no report"
+                "cannot be computed, so there is no report",
+                hint="restore it from a copy",
             )
         with Ledger.inspect(path, self.path) as ledger:
             ledger.verify()
@@ -212,7 +226,10 @@ class AuditedRun(RunFolder):
         except FileNotFoundError:
             return []
         except (OSError, UnicodeDecodeError) as error:
-            raise EvidenceError(f"{path} cannot be read: {error}") from None
+            raise EvidenceError(
+                f"{path} cannot be read: {error}",
+                hint="restore it from a copy",
+            ) from None
         events = []
         for number, line in enumerate(lines, 1):
             try:
@@ -222,7 +239,10 @@ class AuditedRun(RunFolder):
             except (ValueError, RecursionError) as error:
                 if number == len(lines):
                     break  # torn by a crash; the run is then not finished
-                raise EvidenceError(f"{path} is damaged at line {number}: {error}") from None
+                raise EvidenceError(
+                    f"{path} is damaged at line {number}: {error}",
+                    hint="restore it from a copy",
+                ) from None
             events.append(event)
         return events
 
@@ -231,5 +251,8 @@ class AuditedRun(RunFolder):
         try:
             found: Event = json.loads(read_regular(path, self.path))
         except (OSError, ValueError, RecursionError) as error:
-            raise EvidenceError(f"{path} cannot be read: {error}") from None
+            raise EvidenceError(
+                f"{path} cannot be read: {error}",
+                hint="restore it from a copy",
+            ) from None
         return found

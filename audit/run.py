@@ -163,7 +163,10 @@ def _new_evidence(run_dir: Path) -> EvidenceStore:
 def _chosen(skip: Collection[str], only: Collection[str]) -> list[str]:
     unknown = [name for name in (*skip, *only) if name not in ATTACKS]
     if unknown:
-        raise UsageError(f"there is no attack {unknown[0]!r}; there are {', '.join(ATTACKS)}")
+        raise UsageError(
+            f"there is no attack {unknown[0]!r}",
+            hint=f"choose from {', '.join(ATTACKS)}",
+        )
     return [name for name in ATTACKS if name not in skip and (not only or name in only)]
 
 
@@ -179,7 +182,7 @@ def _step(
         raise
     except CalyxError as error:
         # The others' evidence is worth having; the report says what failed.
-        return Step(name=name, done=False, seconds=None, reason=str(error))
+        return Step(name=name, done=False, seconds=None, reason=error.full_text)
     progress(name, 1.0)
     return Step(name=name, done=True, seconds=round(time.monotonic() - started, 1), reason="")
 
@@ -192,7 +195,10 @@ def _write(run: AuditedRun, store: EvidenceStore) -> Reported:
         write_atomically(html_path, to_html(report).encode())
         write_atomically(json_path, report.to_json().encode())
     except OSError as error:
-        raise RunError(f"the report cannot be written to {directory}: {error.strerror}") from None
+        raise RunError(
+            f"the report cannot be written to {directory}: {error.strerror}",
+            hint="check the folder's permissions and free space",
+        ) from None
     return Reported(report, html_path, json_path)
 
 

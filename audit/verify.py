@@ -23,7 +23,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from calyx.audit.evidence.hash_chain import AUDIT_ANEW
+from calyx.audit.evidence.hash_chain import AUDIT_AGAIN
 from calyx.audit.evidence.store import OF_EVERY_REPORT, EvidenceStore
 from calyx.audit.evidence.witnesses import Witness, examine
 from calyx.audit.findings.measured.canaries import CanarySection
@@ -87,24 +87,28 @@ def verify(
     report = build(run, store)
     if report.to_json().encode() != stored:
         was_broken_off = not store.has(SETUP) and not OF_EVERY_REPORT.issuperset(store.names())
+        if was_broken_off:
+            raise EvidenceError(
+                f"{json_path} is older than its evidence, which is of an audit that was broken off",
+                hint=f"{AUDIT_AGAIN} {run_dir}",
+            )
         raise EvidenceError(
-            f"{json_path} is older than its evidence, which is of an audit that was broken off; "
-            f"{AUDIT_ANEW} {run_dir}"
-            if was_broken_off
-            else f"{json_path} is not what its evidence gives{_first_difference(report, stored)}; "
-            f"make it anew with: calyx report {run_dir}"
+            f"{json_path} is not what its evidence gives{_first_difference(report, stored)}",
+            hint=f"make it again with: calyx report {run_dir}",
         )
     canaries = report.canaries
     if isinstance(canaries, CanarySection) and not canaries.committed_before_round_1:
         raise EvidenceError(
             f"{json_path}: the coins of the canaries were not committed to before round 1, so the "
-            "bounds prove nothing; audit the run anew"
+            "bounds prove nothing",
+            hint=f"audit the run again with: calyx audit run {run_dir}",
         )
     html_path = json_path.with_name(HTML_NAME)
     if html_path.exists() and _read(html_path, run_dir) != to_html(report).encode():
         raise EvidenceError(
             f"{html_path} is not the page that {json_path.name} gives with the versions installed "
-            f"here; make it anew with: calyx report {run_dir}"
+            "here",
+            hint=f"make it again with: calyx report {run_dir}",
         )
     return Verified(
         report=report,
@@ -122,11 +126,14 @@ def _place(path: Path) -> tuple[Path, Path]:
     """The report and the run folder it lies in."""
     json_path = (path / "audit" / JSON_NAME if path.is_dir() else path).absolute()
     if not json_path.is_file():
-        raise UsageError(f"there is no report at {json_path}; make one with: calyx audit run")
+        raise UsageError(
+            f"there is no report at {json_path}",
+            hint="make one with: calyx audit run RUN_DIR",
+        )
     if json_path.name != JSON_NAME or json_path.parent.name != "audit":
         raise UsageError(
-            f"{json_path} is not in a run folder; verify RUN_DIR/audit/{JSON_NAME}, beside its "
-            "evidence"
+            f"{json_path} is not in a run folder",
+            hint=f"verify RUN_DIR/audit/{JSON_NAME}, beside its evidence",
         )
     return json_path, json_path.parent.parent
 
@@ -135,7 +142,7 @@ def _read(path: Path, run_dir: Path) -> bytes:
     try:
         return read_regular(path, run_dir)
     except OSError as error:
-        raise EvidenceError(f"{path} cannot be read: {error}") from None
+        raise EvidenceError(f"{path} cannot be read: {error}", hint="check the path") from None
 
 
 def _first_difference(report: Report, stored: bytes) -> str:

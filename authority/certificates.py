@@ -39,7 +39,10 @@ def make(hosts: Sequence[str], days: int) -> CertificateSet:
         UsageError: no host, or a validity below one day.
     """
     if not hosts:
-        raise UsageError("a certificate needs at least one host name and one day of validity")
+        raise UsageError(
+            "a certificate needs at least one host name and one day of validity",
+            hint="give a name or address with --host",
+        )
     root = make_root("Calyx key authority root", days)
     return CertificateSet(
         root.certificate,

@@ -82,7 +82,8 @@ class Enrolments:
             self._version, self._enrolments = None, {}
         except (OSError, ValueError, TypeError, KeyError, AttributeError, ProtocolError) as error:
             raise LedgerError(
-                f"the list of contributors {self._path} is damaged; restore it from a copy"
+                f"the list of contributors {self._path} is damaged",
+                hint="restore it from a copy",
             ) from error
         return dict(self._enrolments)
 
@@ -135,7 +136,10 @@ class Enrolments:
 
         def change(enrolments: dict[str, Enrolment]) -> None:
             if name not in enrolments:
-                raise ProtocolError(f"nobody is enrolled as {name!r}; look at {self._path}")
+                raise ProtocolError(
+                    f"no device is enrolled as {name!r}",
+                    hint=f"calyx authority status lists the devices; they are kept in {self._path}",
+                )
             enrolments[name] = replace(enrolments[name], is_revoked=True)
 
         self._update(change)
@@ -181,8 +185,11 @@ def _check_new(enrolments: Mapping[str, Enrolment], request: EnrolmentRequest) -
     is_whole = before is not None and before.node_key and not before.is_revoked
     if before is not None and is_whole and before.keys == request.contributor:
         raise EnrolmentError(
-            f"{request.name!r} is enrolled already and nothing was changed; if you did not approve "
-            f"it, revoke it with: calyx authority revoke DIR {request.name}"
+            f"{request.name!r} is already enrolled; nothing was changed",
+            hint=(
+                "if you did not approve it, revoke it with: calyx authority revoke DIR "
+                f"{request.name}"
+            ),
         )
 
 

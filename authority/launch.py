@@ -92,7 +92,10 @@ def init(
     """
     settings = directory / "authority.toml"
     if settings.exists():
-        raise UsageError(f"there is an authority in {directory}; serve it, or choose a new folder")
+        raise UsageError(
+            f"{directory} already holds a key authority",
+            hint=f"serve it with: calyx authority serve {directory}, or choose a new folder",
+        )
     made = certificates.make(hosts, CERTIFICATE_DAYS)
     private_directory(directory)
     for folder, name, own in (
@@ -143,9 +146,11 @@ def serve(
         )
     except OSError as error:
         raise UsageError(
-            f"{error.filename} cannot be read; restore it, or make a new authority with init"
+            f"{error.filename} cannot be read",
+            hint="restore it, or make a new authority with calyx authority init",
         ) from error
-    taken = f"the authority in {directory} is served already"
+    taken = f"the authority in {directory} is already served"
+    see = f"see: calyx authority status {directory}"
     with (
         LocalAuthority(
             directory,
@@ -153,7 +158,7 @@ def serve(
             min_contributors=settings.min_contributors,
             accept_untagged=settings.accept_untagged,
         ) as authority,
-        exclusive(directory / "lock", taken),
+        exclusive(directory / "lock", taken, see),
         logging_to(directory / "logs" / "authority.log", "authority"),
         stop_signal() as stop,
     ):
@@ -273,8 +278,12 @@ def settings_of(directory: Path) -> AuthoritySettings:
     Raises:
         UsageError: there is none, or a value is not allowed.
     """
-    absent = f"there is no authority in {directory}; make one with: calyx authority init DIR"
-    return read_settings(directory / "authority.toml", AuthoritySettings, absent)
+    return read_settings(
+        directory / "authority.toml",
+        AuthoritySettings,
+        f"there is no authority in {directory}",
+        "make one with: calyx authority init DIR",
+    )
 
 
 def _settings_text(port: int, min_contributors: int) -> str:

@@ -59,10 +59,14 @@ MAX_OPENINGS_AN_HOUR = 100
 
 # Said to the server instead of what was found, which may depend on the secret key.
 _FAILURES = {
-    Refusal.PROOF: "what was sent is not the sum of the uploads with these receipts; nothing is "
-    "released, look at the server, and go on with a new round",
-    Refusal.RANGE: "a contributor's values are out of bounds; nothing is released, look at the "
-    "clients, and go on with a new round",
+    Refusal.PROOF: (
+        "what was sent is not the sum of the uploads with these receipts; nothing is released",
+        "check the server, and go on with a new round",
+    ),
+    Refusal.RANGE: (
+        "a contributor's values are out of bounds; nothing is released",
+        "check the clients, and go on with a new round",
+    ),
 }
 
 
@@ -93,8 +97,8 @@ class LocalAuthority:
     ) -> None:
         if min_contributors < FEWEST_CONTRIBUTORS:
             raise ConfigError(
-                f"min_contributors = {min_contributors} would release single updates; "
-                f"{FEWEST_CONTRIBUTORS} is the least"
+                f"min_contributors = {min_contributors} would release single updates",
+                hint=f"use at least {FEWEST_CONTRIBUTORS}",
             )
         private_directory(directory)
         self.enrolments = Enrolments(directory)
@@ -135,7 +139,7 @@ class LocalAuthority:
         for name in contributors:
             check_name("contributor", name)
         if parameters.scheme == "none":
-            raise Refusal.TERMS.error("plain sums need no key authority; use bfv")
+            raise Refusal.TERMS.error("plain sums need no key authority", hint="use bfv")
         terms = Opened(
             run=run,
             parameters_digest=parameters.digest,
@@ -174,7 +178,7 @@ class LocalAuthority:
                     raise EncryptionError("the ciphertexts sent are not those of the request")
                 ciphertexts = keys.read(chunks)
             except EncryptionError as error:
-                refused = _refused(decision, Refusal.MALFORMED, str(error))
+                refused = _refused(decision, Refusal.MALFORMED, error.full_text)
                 self._record_refusal(refused)
                 raise refused.error() from error
             index, head = self._record(decision)
@@ -206,7 +210,7 @@ class LocalAuthority:
             if state is None or state.is_closed:
                 error = Refusal.UNKNOWN_RUN.error(f"no run {run!r} is open here")
                 if state is not None:
-                    error = Refusal.CLOSED_RUN.error(f"run {run!r} is closed, its key destroyed")
+                    error = Refusal.CLOSED_RUN.error(f"run {run!r} is closed and its key destroyed")
                 self._refuse(run, 0, (), error)
             return state.terms.max_contributors
 
@@ -260,8 +264,8 @@ class LocalAuthority:
         return Refusal.ROLLED_BACK.error(
             f"the server has seen a release at entry {known_head[0]} that this authority's log of "
             f"{self._log.head[0] + 1} entries does not have: it was restored from a backup, or is "
-            "another authority's, and could release a round twice; put back its newest log, or "
-            "make a new authority and start a new run there"
+            "another authority's, and could release a round twice",
+            hint="restore its newest log, or make a new authority and start a new run there",
         )
 
     def _record(self, *new: Event) -> tuple[int, str]:
@@ -284,8 +288,8 @@ class LocalAuthority:
         is_full = len(self._openings) == MAX_OPENINGS_AN_HOUR
         if is_full and now - self._openings[0] < 3600:
             error = Refusal.TERMS.error(
-                f"{MAX_OPENINGS_AN_HOUR} runs were opened within an hour; look at the server, or "
-                "wait"
+                f"{MAX_OPENINGS_AN_HOUR} runs were opened within an hour",
+                hint="check the server, or wait",
             )
             self._refuse(terms.run, 0, terms.contributors, error)
         self._openings.append(now)
@@ -320,15 +324,16 @@ class LocalAuthority:
                     decision.contributors_hash,
                     decision.sum_hash,
                     reason.value,
-                    str(error),
+                    error.full_text,
                 )
             )
-            raise reason.error(f"round {request.round}: {_FAILURES[reason]}") from error
+            what, hint = _FAILURES[reason]
+            raise reason.error(f"round {request.round}: {what}", hint=hint) from error
 
     def _refuse(
         self, run: str, round: int, names: tuple[str, ...], error: ReleaseRefused
     ) -> NoReturn:
-        reason, _, detail = str(error).partition(": ")
+        reason, _, detail = error.full_text.partition(": ")
         self._record_refusal(Refused(run, round, len(names), names_hash(names), "", reason, detail))
         raise error
 
@@ -344,8 +349,8 @@ class LocalAuthority:
         keys = self._keys.get(run)
         if keys is None:
             # A folder put back without keys/, as docs/deploy/authority.md asks for.
-            gone = f"the secret key of run {run!r} is gone from this authority; start a new run"
-            self._refuse(run, 0, (), Refusal.CLOSED_RUN.error(gone))
+            gone = f"the secret key of run {run!r} is gone from this authority"
+            self._refuse(run, 0, (), Refusal.CLOSED_RUN.error(gone, hint="start a new run"))
         return keys
 
 

@@ -145,15 +145,22 @@ def enrol(state: State, keys: ContributorKeys) -> Enrolled | None:
     """
     event = Enrolled(keys.name, keys.verify_key.hex(), keys.seal_key.hex())
     if keys.name in state.revoked:
-        raise Refusal.REVOKED.error(f"{keys.name!r} was revoked; enrol under another name")
+        raise Refusal.REVOKED.error(
+            f"{keys.name!r} was revoked",
+            hint="enrol the device under another name",
+        )
     if state.enrolled.get(keys.name) == event:
         return None
     for other in state.enrolled.values():
         if other.name == keys.name:
-            raise Refusal.DUPLICATE.error(f"{keys.name!r} is enrolled with other keys; revoke it")
+            raise Refusal.DUPLICATE.error(
+                f"{keys.name!r} is enrolled with other keys",
+                hint="revoke it, or choose another name",
+            )
         if other.verify_key == event.verify_key or other.seal_key == event.seal_key:
             raise Refusal.DUPLICATE.error(
-                f"the keys of {keys.name!r} are enrolled as {other.name!r}; one device, one name"
+                f"the keys of {keys.name!r} are already enrolled as {other.name!r}",
+                hint="use one name for each device",
             )
     return event
 
@@ -166,32 +173,34 @@ def open_run(state: State, terms: Opened, floor: int, accept_untagged: bool) -> 
     """
     if not is_hex(terms.config_digest, 64):
         raise Refusal.TERMS.error(
-            "the server does not say which configuration the run has; update the server"
+            "the server does not say which configuration the run has",
+            hint="update the server",
         )
     if terms.plan_digest and not is_hex(terms.plan_digest, 64):
-        raise Refusal.TERMS.error("the digest of the plan is none")
+        raise Refusal.TERMS.error("the digest of the plan is malformed")
     known = state.runs.get(terms.run)
     if known is not None:
         if known.is_closed:
-            raise Refusal.CLOSED_RUN.error(f"run {terms.run!r} is closed; start a new one")
+            raise Refusal.CLOSED_RUN.error(f"run {terms.run!r} is closed", hint="start a new run")
         if not known.terms.config_digest:
-            raise Refusal.TERMS.error(_of_an_older_version(terms.run))
+            raise Refusal.TERMS.error(_of_an_older_version(terms.run), hint="start a new run")
         if known.terms != terms:
             raise Refusal.TERMS.error(f"run {terms.run!r} was opened on other terms")
         return None
     if not terms.is_tagged and not accept_untagged:
         raise Refusal.TERMS.error(
-            "sums of this scheme cannot be verified; use bfv, or let the authority accept them"
+            "sums of this scheme cannot be verified",
+            hint="use bfv, or have the authority accept them",
         )
     if terms.min_contributors < floor:
         raise Refusal.TERMS.error(
-            f"min_contributors is {terms.min_contributors}, this authority asks for {floor}"
+            f"min_contributors is {terms.min_contributors}; this authority requires {floor}"
         )
     if len(set(terms.contributors)) != len(terms.contributors):
         raise Refusal.DUPLICATE.error("a contributor is listed twice")
     if len(terms.contributors) < terms.min_contributors:
         raise Refusal.TOO_FEW.error(
-            f"{len(terms.contributors)} contributors, {terms.min_contributors} are the minimum"
+            f"{len(terms.contributors)} contributors; the minimum is {terms.min_contributors}"
         )
     for name in terms.contributors:
         if refusal := _standing(state, name):
@@ -223,10 +232,10 @@ def _fault(state: State, request: ReleaseRequest) -> _Fault:
     if run.failures >= MAX_FAILED_PROOFS:
         return Refusal.SUSPENDED_RUN, (
             f"run {request.run!r} is suspended after {run.failures} sums that were not those of "
-            "their contributors; look at the server and the clients, then start a new run"
+            "their contributors; check the server and the clients, then start a new run"
         )
     if not run.terms.config_digest:
-        return Refusal.TERMS, _of_an_older_version(request.run)
+        return Refusal.TERMS, f"{_of_an_older_version(request.run)}; start a new run"
     if not 1 <= request.round <= MAX_ROUND:
         return Refusal.MALFORMED, f"round {request.round} is out of range"
     if request.round == run.last_round and request.digest == run.last_request:
@@ -314,7 +323,7 @@ def _receipt_fault(
 def _of_an_older_version(run: str) -> str:
     return (
         f"run {run!r} was opened by an older version, whose admissions bind neither plan nor "
-        "configuration; start a new run"
+        "configuration"
     )
 
 

@@ -214,8 +214,8 @@ class AuthorityServer:
             self.port = self._server.add_secure_port(f"{host}:{port}", tls)
         except RuntimeError as error:
             raise CalyxError(
-                f"the key authority cannot listen on {host}:{port}; see what else does, or set "
-                "another port in authority.toml"
+                f"the key authority cannot listen on {host}:{port}",
+                hint="check which process does, or set another port in authority.toml",
             ) from error
 
     def start(self) -> None:
@@ -271,7 +271,7 @@ def _read_parameters(text: str) -> SealingParameters:
     try:
         return SealingParameters.from_json(text)
     except EncryptionError as error:
-        raise ProtocolError(str(error)) from error
+        raise ProtocolError(str(error), hint=error.hint) from error
 
 
 def _answer(error: Exception, context: grpc.ServicerContext) -> NoReturn:
@@ -280,9 +280,9 @@ def _answer(error: Exception, context: grpc.ServicerContext) -> NoReturn:
         _log.error("a call failed", exc_info=error)
         context.abort(grpc.StatusCode.INTERNAL, "internal fault of the key authority, see its log")
     if isinstance(error, ReleaseRefused):
-        reason, detail = Refusal.of(error), str(error).partition(": ")[2]
+        reason, detail = Refusal.of(error), error.full_text.partition(": ")[2]
     else:
-        reason, detail = Refusal.MALFORMED, str(error)
+        reason, detail = Refusal.MALFORMED, error.full_text
     named = culprits_to_bytes(error.culprits if isinstance(error, ReleaseRefused) else ())
     context.set_trailing_metadata(((REFUSAL_KEY, reason.value), (CULPRITS_KEY, named)))
     context.abort(_STATUS.get(reason, grpc.StatusCode.FAILED_PRECONDITION), detail)

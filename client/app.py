@@ -18,7 +18,7 @@ from flwr.clientapp import ClientApp
 from calyx.client.instructions import accept
 from calyx.client.node import Node
 from calyx.shared.config.load import from_run_config
-from calyx.shared.errors import CalyxError
+from calyx.shared.errors import CalyxError, full_text
 from calyx.shared.protocol.identity import code_hash, software_version
 from calyx.shared.protocol.messages import Introduction
 from calyx.shared.protocol.refusals import error_reply
@@ -43,7 +43,7 @@ def _answering(handler: Handler) -> Handler:
             return handler(message, context)
         except Exception as error:  # the process boundary: everything must become a reply
             # As information, which nobody sees who did not ask for a log: a simulation has none.
-            _log.info("not done: %s", error, exc_info=not isinstance(error, CalyxError))
+            _log.info("not done: %s", full_text(error), exc_info=not isinstance(error, CalyxError))
             return error_reply(error, message)
 
     return answer

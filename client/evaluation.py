@@ -22,8 +22,8 @@ def evaluate_round(content: RecordDict, config: Config, node: Node) -> RecordDic
     """
     if config.is_private and not config.privacy.release_metrics:
         raise PolicyViolation(
-            "exact metrics would be an unprotected release; set privacy.release_metrics = true "
-            "or leave evaluation to the server's test set"
+            "exact metrics would be an unprotected release",
+            hint="set privacy.release_metrics = true or leave evaluation to the server's test set",
         )
     node.check_evaluation(config)
     records = node.records(config)

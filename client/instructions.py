@@ -29,15 +29,15 @@ def accept(message: Message, context: Context) -> None:
         return
     if not is_hex(node.server_key, 64) or not node.sequence_path:
         raise PolicyViolation(
-            "this device has pinned no key of its server and obeys nobody; name it with the node "
-            "settings 'server-key' and 'sequence'"
+            "this device has pinned no key of its server and obeys no message",
+            hint="name the key with the node settings 'server-key' and 'sequence'",
         )
     key = bytes.fromhex(node.server_key)
     number = verify(key, message, node.name, context.node_id, context.run_config)
     accepted = SequenceFile(Path(node.sequence_path))
     if number <= accepted.last():
         raise ProtocolError(
-            "a message came again, or after a newer one; it is not obeyed twice (if the server's "
-            "clock was set back, it must be set right)"
+            "a message came again, or after a newer one; it is not obeyed twice",
+            hint="if the server's clock was set back, correct it",
         )
     accepted.advance(number)

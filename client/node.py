@@ -111,15 +111,23 @@ class Node:
         own = NodeSettings(settings, SETTINGS)
         simulated = own.has("simulation-seed")
         if not (ledger := own.text("ledger")):
-            raise LedgerError("this client has no ledger; name one with the node setting 'ledger'")
+            raise LedgerError(
+                "this client has no ledger",
+                hint="name one with the node setting 'ledger'",
+            )
         audited = [name for name in ("batch-log", "canaries") if own.has(name)]
         if not simulated and audited:
             raise PolicyViolation(
-                f"a real device takes part in no audit: it must not have {', '.join(audited)}"
+                "a real device takes part in no audit, but this one has the settings "
+                f"{', '.join(audited)}",
+                hint="remove them",
             )
         policy = own.text("policy")
         if not simulated and not policy:
-            raise PolicyViolation("this device has no policy; name one with the setting 'policy'")
+            raise PolicyViolation(
+                "this device has no policy",
+                hint="name one with the node setting 'policy'",
+            )
         partition, file = own.number("partition-id"), own.text("partition-file")
         return cls(
             name=own.text("client-name", str(partition) if partition is not None else "client"),
@@ -151,8 +159,8 @@ class Node:
         if not self.data_source:
             # A name that came from the server could be any folder of this device.
             raise DataError(
-                "this device does not say where its records are; its owner names them, with the "
-                "node settings 'data-source' and 'data-directory'"
+                "this device does not say where its records are",
+                hint="name them with the node settings 'data-source' and 'data-directory'",
             )
         return load_own(self.data_source, self.data_directory, config.data.view)
 
@@ -205,8 +213,11 @@ class Node:
         key = bytes.fromhex(self.authority_key) if is_hex(self.authority_key, 64) else b""
         if not self.identity_path or not key:
             raise PolicyViolation(
-                "this client is not enrolled at a key authority and cannot seal; name its keys and "
-                "the authority's with the node settings 'identity' and 'authority-key'"
+                "this client is not enrolled at a key authority and cannot seal",
+                hint=(
+                    "name its keys and the authority's with the node settings 'identity' and "
+                    "'authority-key'"
+                ),
             )
         path = Path(self.identity_path)
         return SealingState(path.parent / "admissions", self.name, path, key)
@@ -274,5 +285,5 @@ def _simulated_records(data_config_json: str, seed: int, path: str, number: int)
         with np.load(path, allow_pickle=False) as archive:
             indices = np.asarray(archive[f"client-{number}"], dtype=np.int64)
     except (OSError, KeyError, ValueError) as error:
-        raise DataError(f"client {number} has no entry in {path}: {error}") from None
+        raise DataError(f"client {number} has no usable entry in {path}: {error}") from None
     return _training_records(data_config_json, seed).subset(indices)

@@ -142,12 +142,19 @@ class Policy(_Limits):
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"the policy {path} cannot be read: {error}") from None
+            raise ConfigError(
+                f"the policy {path} cannot be read: {error}",
+                hint="correct it or restore it from a copy",
+            ) from None
         try:
             return cls.model_validate(from_toml(text, where=f"the policy {path}"))
         except ValidationError as error:
             faults = faults_of(error, Policy, "must be given; only the owner can decide it")
-            raise ConfigError(f"the policy {path} is not valid", faults) from None
+            raise ConfigError(
+                f"the policy {path} is not valid",
+                faults,
+                hint="correct these lines of the file",
+            ) from None
 
     @classmethod
     def simulation(cls, plan: PrivacyPlan) -> Policy:
@@ -167,7 +174,8 @@ class Policy(_Limits):
         except ValidationError:
             raise PolicyViolation(
                 f"the plan promises epsilon {plan.target_epsilon} at delta {plan.delta} with noise "
-                f"{plan.noise}, which is no limit; make a new plan"
+                f"{plan.noise}, which is no limit",
+                hint="make a new plan",
             ) from None
         return cls(
             privacy=limits,
@@ -210,8 +218,8 @@ class Policy(_Limits):
             faults += _metrics(config)
         if faults or lies:
             raise PolicyViolation(
-                "; ".join(["the owner's policy does not allow this run", *faults, *lies])
-                + "; change the run, or ask the owner to change the policy"
+                "; ".join(["the owner's policy does not allow this run", *faults, *lies]),
+                hint="change the run, or ask the owner to change the policy",
             )
 
     def check_offer(self, config: Config) -> None:
@@ -225,8 +233,8 @@ class Policy(_Limits):
             faults.append(_fault_text("secure_aggregation.scheme", "none", "bfv, or no offer"))
         if faults:
             raise PolicyViolation(
-                "; ".join(["the owner's policy does not allow this sealed run", *faults])
-                + "; change the run, or ask the owner to change the policy"
+                "; ".join(["the owner's policy does not allow this sealed run", *faults]),
+                hint="change the run, or ask the owner to change the policy",
             )
 
     def check_evaluation(self, config: Config) -> None:
@@ -240,7 +248,8 @@ class Policy(_Limits):
             faults.append(_fault_text("evaluation", "exact metrics", "none"))
         if faults:
             raise PolicyViolation(
-                "; ".join(["the owner's policy does not allow this evaluation", *faults])
+                "; ".join(["the owner's policy does not allow this evaluation", *faults]),
+                hint="leave evaluation to the server, or ask the owner to change the policy",
             )
 
     def check_record_count(self, config: Config) -> None:
@@ -251,8 +260,8 @@ class Policy(_Limits):
         """
         if faults := [*self._record_count(config)]:
             raise PolicyViolation(
-                "; ".join(["the owner's policy does not allow this run", *faults])
-                + "; set privacy.record_counts = nominal, or ask the owner to change the policy"
+                "; ".join(["the owner's policy does not allow this run", *faults]),
+                hint="set privacy.record_counts = nominal, or ask the owner to change the policy",
             )
 
     def _record_count(self, config: Config) -> Iterator[str]:
@@ -355,4 +364,4 @@ def _contradiction(name: str, claimed: object, configured: object) -> str:
 
 
 def _fault_text(key: str, asked: object, allowed: object) -> str:
-    return f"{key} = {asked} was asked, allowed is {allowed}"
+    return f"{key} = {asked} was requested, the policy allows {allowed}"

@@ -57,9 +57,11 @@ def _from_function(place: str) -> Dataset:
         raise
     except Exception as error:  # the owner's own code may fail with anything
         raise DataError(
-            f"data.place = {place}: {type(error).__name__}: {error}; it must name a function "
-            "without arguments in a module that can be imported here (python_path in device.toml "
-            "adds a folder)"
+            f"data.place = {place}: {type(error).__name__}: {error}",
+            hint=(
+                "name a function without arguments in a module that can be imported here "
+                "(python_path in device.toml adds a folder)"
+            ),
         ) from None
     if isinstance(found, Dataset):
         return found
@@ -70,7 +72,9 @@ def _from_function(place: str) -> Dataset:
         )
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"{place} must return features, labels and the number of classes: {error}"
+            f"{place} returned something else than features, labels and the number of classes: "
+            f"{error}",
+            hint="return these three from the function",
         ) from None
 
 

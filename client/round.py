@@ -184,13 +184,16 @@ def sealing_fits(config: Config, plan: PrivacyPlan, size: int) -> SealingParamet
     """The noise must be made for this model of `size` parameters, and the fields for the noise."""
     if plan.mechanism is not None and plan.mechanism.dimension != size:
         raise PolicyViolation(
-            f"the plan's noise is for {plan.mechanism.dimension} values, the model has {size}"
+            f"the plan's noise is for {plan.mechanism.dimension} values; the model has {size}"
         )
     try:
         return sealing_parameters(config, plan, size)
     except EncryptionError as error:
         # Unlike a ciphertext's, this fault is the run's, and will be there in every round.
-        raise ModelError(f"sums of this model cannot be sealed: {error}") from None
+        raise ModelError(
+            f"sums of this model cannot be sealed: {error}",
+            hint=error.hint,
+        ) from None
 
 
 def plan_fits(config: Config, plan: PrivacyPlan, records: Dataset) -> None:
@@ -199,7 +202,10 @@ def plan_fits(config: Config, plan: PrivacyPlan, records: Dataset) -> None:
     And a share of the noise protects nobody in an update that is not part of a sum.
     """
     if plan.noise == "distributed" and config.secure_aggregation.scheme == "none":
-        raise PolicyViolation("distributed noise protects sealed updates only; start a new run")
+        raise PolicyViolation(
+            "distributed noise protects sealed updates only",
+            hint="start a new run with secure_aggregation.scheme = bfv",
+        )
     if not config.tells_record_counts:
         return
     # In sealed runs all clients share the plan of the one with the most records.
@@ -208,5 +214,6 @@ def plan_fits(config: Config, plan: PrivacyPlan, records: Dataset) -> None:
     if not fits and plan.declared_records != len(records):
         raise PolicyViolation(
             f"the plan was made for {plan.declared_records} records but this client declared "
-            f"{len(records)}; start a new run"
+            f"{len(records)}",
+            hint="start a new run",
         )

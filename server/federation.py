@@ -88,7 +88,10 @@ class Federation:
         self._grid, self._config, self._settings = grid, config, settings
         self._is_sealed = config.secure_aggregation.scheme != "none"
         if self._is_sealed and authority is None:
-            raise ConfigError("a sealed run needs a key authority; start one, or set scheme = none")
+            raise ConfigError(
+                "a sealed run needs a key authority",
+                hint="start one, or set secure_aggregation.scheme = none",
+            )
         self._authority = authority
         torch_device(config.training.device)  # it evaluates there
         self._digest = config_digest(config)
@@ -177,7 +180,9 @@ class Federation:
             more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
             raise RoundError(
                 f"{len(contributors)} of {len(list(roster))} clients can take part in all of this "
-                f"run, it needs {self._least} ({'; '.join(reasons[:5])}{more}); nobody was charged"
+                f"run, which needs {self._least} ({'; '.join(reasons[:5])}{more}); no client was "
+                "charged",
+                hint="see the logs of the clients that decline, or lower what the run needs",
             )
         return Checkpoint(
             0,

@@ -145,9 +145,9 @@ class Roster:
         if len(active) < min_replies:
             out = [f"{m.client}: {m.reason}" for m in self if m.standing is not Standing.ACTIVE]
             raise RoundError(
-                f"only {len(active)} of the {min_replies} clients a round needs are left "
-                f"({'; '.join(out[:3]) or 'the others do not answer'}); mend them, or start a run "
-                "that needs fewer"
+                f"only {len(active)} of the {min_replies} clients that a round needs are left "
+                f"({'; '.join(out[:3]) or 'the others do not answer'})",
+                hint="repair the others, or start a run that needs fewer clients",
             )
         drawn = sorted(active, key=lambda client: _lot(self._seed, server_round, client))[:size]
         return sorted(drawn, key=_natural)

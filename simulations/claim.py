@@ -35,8 +35,8 @@ def owned(path: Path) -> AbstractContextManager[None]:
     Raises:
         UsageError: another process has it.
     """
-    taken = f"another calyx command writes in {path}; wait until it has ended"
-    return exclusive(path / LOCK_NAME, taken)
+    taken = f"another calyx command writes in {path}"
+    return exclusive(path / LOCK_NAME, taken, "wait until it has ended")
 
 
 @contextmanager
@@ -55,7 +55,10 @@ def claimed(out: Path | None, name: str) -> Iterator[Path]:
     try:
         path = _made_under_runs(name) if out is None else _made(out)
     except OSError as error:
-        raise RunError(f"{error.filename} cannot be written: {error.strerror}") from None
+        raise RunError(
+            f"{error.filename} cannot be written: {error.strerror}",
+            hint="name another folder with --out",
+        ) from None
     with owned(path):
         check_vacant(path, resumed=True)
         yield path
@@ -77,7 +80,8 @@ def check_vacant(path: Path, *, resumed: bool) -> None:
     allowed = _UNFINISHED if resumed else {LOCK_NAME}
     if not path.is_dir() or any(entry.name not in allowed for entry in path.iterdir()):
         raise ConfigError(
-            f"{path} already exists; go on with --resume, or name another folder with --out"
+            f"{path} already exists",
+            hint="continue it with --resume, or name another folder with --out",
         )
 
 
@@ -93,14 +97,16 @@ def check_length(path: Path) -> None:
     most = _limit(there, "PC_NAME_MAX", _NAME_BYTES)
     if len(os.fsencode(longest)) > most:
         raise ConfigError(
-            f"the name of a folder has at most {most} bytes here, that of {longest[:40]}... has "
-            f"{len(os.fsencode(longest))}; name a shorter one with --out"
+            f"the name of a folder has at most {most} bytes here; that of {longest[:40]}... has "
+            f"{len(os.fsencode(longest))}",
+            hint="name a shorter one with --out",
         )
     most = _limit(there, "PC_PATH_MAX", _PATH_BYTES) - _DEEPEST_BYTES
     if len(os.fsencode(absolute)) > most:
         raise ConfigError(
-            f"the path of a run folder has at most {most} bytes here, this one has "
-            f"{len(os.fsencode(absolute))}; name a shorter one with --out"
+            f"the path of a run folder has at most {most} bytes here; this one has "
+            f"{len(os.fsencode(absolute))}",
+            hint="name a shorter one with --out",
         )
 
 

@@ -81,7 +81,7 @@ def run(
     chosen = _Chosen(preset, settings, shorthands, data_dir)
     config, place = _choose(chosen, None if out is None else Path(out).expanduser(), resume=resume)
     if workers is not None and workers < 1:
-        raise ConfigError(f"workers = {workers}: at least 1")
+        raise ConfigError(f"workers = {workers}", hint="use at least 1")
     from calyx.shared.models.tryout import torch_device
 
     torch_device(config.training.device)
@@ -231,7 +231,10 @@ def _run_engine(engine: str, simulation: Any, workers: int, *, verbose: bool) ->
     try:
         (run_ray if engine == "ray" else run_local)(simulation, workers, verbose=verbose)
     except OSError as error:
-        raise RunError(f"the run stopped: {error.strerror or error}; --resume goes on") from error
+        raise RunError(
+            f"the run stopped: {error.strerror or error}",
+            hint="continue it with --resume",
+        ) from error
 
 
 def _result(config: Config, folder: RunFolder, seconds: float) -> RunResult:

@@ -82,7 +82,10 @@ class RunFolder:
             if not (self.path / IDENTITY).exists():
                 identity_of(self.path).store(self.path)
         except OSError as error:
-            raise RunError(f"{self.path} cannot be written: {error.strerror}") from None
+            raise RunError(
+                f"{self.path} cannot be written: {error.strerror}",
+                hint="check the folder's permissions and free space",
+            ) from None
 
     @property
     def partition_path(self) -> Path:
@@ -112,7 +115,10 @@ class RunFolder:
         try:
             text = read_regular(self.config_path, self.path, _MOST_TEXT_BYTES).decode("utf-8")
         except UnfitFile as error:
-            raise ConfigError(f"{self.config_path} cannot be read: {error}") from None
+            raise ConfigError(
+                f"{self.config_path} cannot be read: {error}",
+                hint="restore it from a copy",
+            ) from None
         return build(from_toml(text, where=str(self.config_path)))
 
     def model(self) -> bytes:
@@ -125,7 +131,10 @@ class RunFolder:
         try:
             return read_regular(path, self.path)
         except OSError as error:
-            raise RunError(f"{path} cannot be read: {error}") from None
+            raise RunError(
+                f"{path} cannot be read: {error}",
+                hint="restore it from a copy",
+            ) from None
 
     def check_same(self, config: Config) -> None:
         """Refuse to resume with other settings.
@@ -142,7 +151,11 @@ class RunFolder:
             for key in before
             if before[key] != now[key] and key not in ("name", "data.directory")
         ]
-        raise ConfigError("a run can only be resumed with the settings it was started with", faults)
+        raise ConfigError(
+            "a run can only be resumed with the settings it was started with",
+            faults,
+            hint="give the same settings, or start a new run without --resume",
+        )
 
     def prepare(self, config: Config, partition: list[np.ndarray[Any, Any]]) -> None:
         """Fill a new folder; the config comes last and marks it complete.
@@ -162,7 +175,10 @@ class RunFolder:
             write_atomically(self.path / "environment.json", environment.encode())
             write_atomically(self.config_path, to_toml(config).encode())
         except OSError as error:
-            raise RunError(f"{self.path} cannot be written: {error.strerror}") from None
+            raise RunError(
+                f"{self.path} cannot be written: {error.strerror}",
+                hint="check the folder's permissions and free space",
+            ) from None
 
 
 def folder_to_resume(out: Path | None, name: str) -> RunFolder:
@@ -179,7 +195,10 @@ def folder_to_resume(out: Path | None, name: str) -> RunFolder:
         return folder
     candidates = [p for p in Path("runs").glob(f"{name}-*") if (p / "config.toml").is_file()]
     if not candidates:
-        raise ConfigError(f"there is no run of {name} under runs; leave out --resume to start one")
+        raise ConfigError(
+            f"there is no run of {name} in the folder runs",
+            hint="leave out --resume to start one",
+        )
     return RunFolder(max(candidates, key=lambda p: p.stat().st_mtime))
 
 

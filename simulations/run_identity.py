@@ -72,7 +72,7 @@ def identity_of(folder: Path) -> RunIdentity:
     except FileNotFoundError:
         return RunIdentity(_name_in_journal(folder) or folder.name, "")
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise RunError(f"{path} cannot be read: {error}; restore it from a copy") from None
+        raise RunError(f"{path} cannot be read: {error}", hint="restore it from a copy") from None
     return identity
 
 

@@ -89,7 +89,10 @@ def _model(folder: RunFolder) -> dict[str, NDArray[Any]]:
     try:
         return dict(sorted(load(folder.model()).items()))
     except (CalyxError, SafetensorError) as error:
-        raise EvidenceError(f"the final model in {folder.path} cannot be read: {error}") from None
+        raise EvidenceError(
+            f"the final model in {folder.path} cannot be read: {error}",
+            hint="restore it from a copy",
+        ) from None
 
 
 def _model_digest(folder: RunFolder) -> str:

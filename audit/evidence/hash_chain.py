@@ -18,7 +18,7 @@ from calyx.shared.errors import EvidenceError
 from calyx.shared.host.regular_file import MOST_HASHED_BYTES, open_regular, read_regular
 
 GENESIS = "genesis"
-AUDIT_ANEW = "audit the run anew with: calyx audit run"
+AUDIT_AGAIN = "audit the run again with: calyx audit run"
 _HASH_AT_ONCE = 1 << 20
 
 
@@ -109,7 +109,10 @@ class Chain:
         try:
             lines = read_regular(self._path, self._below).splitlines(keepends=True)
         except OSError as error:
-            raise EvidenceError(f"{self._path} cannot be read: {error}") from None
+            raise EvidenceError(
+                f"{self._path} cannot be read: {error}",
+                hint=AUDIT_AGAIN,
+            ) from None
         for number, line in enumerate(lines):
             try:
                 link = Link(**json.loads(line))
@@ -121,11 +124,12 @@ class Chain:
                 fits = False
             if not fits:
                 raise EvidenceError(
-                    f"{self._path} was altered or damaged at line {number + 1}; {AUDIT_ANEW}"
+                    f"{self._path} was altered or damaged at line {number + 1}",
+                    hint=AUDIT_AGAIN,
                 )
             links.append(link)
         if not links:
-            raise EvidenceError(f"{self._path} is empty; {AUDIT_ANEW}")
+            raise EvidenceError(f"{self._path} is empty", hint=AUDIT_AGAIN)
         self._links = links
 
     def _append(self, link: Link) -> None:
@@ -136,7 +140,10 @@ class Chain:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise EvidenceError(f"{self._path} cannot be written: {error}") from None
+            raise EvidenceError(
+                f"{self._path} cannot be written: {error}",
+                hint="check the folder's permissions and free space",
+            ) from None
         self._links.append(link)
 
 
@@ -163,7 +170,10 @@ def sha256_of(path: Path, below: Path) -> str:
                 hasher.update(part)
         return hasher.hexdigest()
     except OSError as error:
-        raise EvidenceError(f"{path} cannot be read: {error.strerror}") from None
+        raise EvidenceError(
+            f"{path} cannot be read: {error.strerror}",
+            hint="check who may read it",
+        ) from None
 
 
 def _canonical(content: Any) -> bytes:

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calyx.audit.evidence.hash_chain import AUDIT_ANEW, GENESIS, Chain, Link, sha256, sha256_of
+from calyx.audit.evidence.hash_chain import AUDIT_AGAIN, GENESIS, Chain, Link, sha256, sha256_of
 from calyx.audit.evidence.run_binding import bound, check_unchanged
 from calyx.shared.data.npz import arrays_of
 from calyx.shared.errors import DataError, EvidenceError
@@ -67,7 +67,10 @@ class EvidenceStore:
         try:
             check_no_link(self.directory / CHAIN, self.run_dir)  # what is written stays within, too
         except UnfitFile as error:
-            raise EvidenceError(f"the evidence of {run_dir} is not used: {error}") from None
+            raise EvidenceError(
+                f"the evidence of {run_dir} is not used: {error}",
+                hint="use the folder that the run was written to",
+            ) from None
         self._chain = Chain(self.directory / CHAIN, self.run_dir)
         if not len(self._chain):
             self._begin(list(earlier))
@@ -104,7 +107,10 @@ class EvidenceStore:
         """
         chain = run_dir.absolute() / "audit" / "evidence" / CHAIN
         if not chain.is_file():
-            raise EvidenceError(f"there is no evidence at {chain.parent}; {AUDIT_ANEW} {run_dir}")
+            raise EvidenceError(
+                f"there is no evidence at {chain.parent}",
+                hint=f"{AUDIT_AGAIN} {run_dir}",
+            )
         return cls(run_dir)
 
     @property
@@ -151,7 +157,10 @@ class EvidenceStore:
         try:
             text = json.dumps(value, sort_keys=True, indent=1, allow_nan=False)
         except (TypeError, ValueError) as error:
-            raise EvidenceError(f"evidence {name!r} is not JSON: {error}") from None
+            raise EvidenceError(
+                f"evidence {name!r} is not JSON: {error}",
+                hint=AUDIT_AGAIN,
+            ) from None
         self._put(name, f"{name}.json", text.encode())
 
     def put_arrays(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -175,14 +184,20 @@ class EvidenceStore:
         try:
             return json.loads(self._content(name, ".json"))
         except (ValueError, RecursionError) as error:
-            raise EvidenceError(f"the evidence {name!r} cannot be read: {error}") from None
+            raise EvidenceError(
+                f"the evidence {name!r} cannot be read: {error}",
+                hint=AUDIT_AGAIN,
+            ) from None
 
     def get_arrays(self, name: str) -> Arrays:
         """Read back what `put_arrays` kept; errors as `get_json`."""
         try:
             return arrays_of(self._content(name, ".npz"), MOST_BYTES)
         except DataError as error:
-            raise EvidenceError(f"evidence {name!r} of {self.run_dir}: {error}") from None
+            raise EvidenceError(
+                f"evidence {name!r} of {self.run_dir}: {error}",
+                hint=error.hint,
+            ) from None
 
     def check(self) -> None:
         """See that nothing was altered: chain, evidence, and the files and ledgers of the run.
@@ -194,7 +209,7 @@ class EvidenceStore:
         listed = {link.file for link in self._chain} | {CHAIN}
         for path in sorted(self.directory.iterdir()):
             if path.name not in listed:
-                raise EvidenceError(f"{path} is not in the chain of evidence; {AUDIT_ANEW}")
+                raise EvidenceError(f"{path} is not in the chain of evidence", hint=AUDIT_AGAIN)
         for link in self._chain:
             self._content(link.name, Path(link.file).suffix)
         self.check_run()
@@ -212,27 +227,37 @@ class EvidenceStore:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise EvidenceError(f"{self.directory} cannot be made: {error.strerror}") from None
+            raise EvidenceError(
+                f"{self.directory} cannot be made: {error.strerror}",
+                hint="check the folder's permissions and free space",
+            ) from None
         self._chain.begin(binds)
 
     def _put(self, name: str, file: str, content: bytes) -> None:
         if not _NAME.fullmatch(name) or name == GENESIS:
             raise EvidenceError(
-                f"{name!r} is no name for evidence: lower-case letters, digits and hyphens"
+                f"{name!r} is not a name for evidence: only lower-case letters, digits and hyphens "
+                "are"
             )
         if self.has(name):
-            raise EvidenceError(f"there is evidence {name!r} already, and none is ever replaced")
+            raise EvidenceError(f"evidence {name!r} exists already and is never replaced")
         try:
             write_atomically(self.directory / file, content)
         except OSError as error:
-            raise EvidenceError(f"{self.directory / file} cannot be written: {error}") from None
+            raise EvidenceError(
+                f"{self.directory / file} cannot be written: {error}",
+                hint="check the folder's permissions and free space",
+            ) from None
         self._chain.add(name, file, sha256(content))
 
     def _link(self, name: str) -> Link:
         for link in self._chain:
             if link.name == name:
                 return link
-        raise EvidenceError(f"there is no evidence {name!r} in {self.directory}; {AUDIT_ANEW}")
+        raise EvidenceError(
+            f"there is no evidence {name!r} in {self.directory}",
+            hint=AUDIT_AGAIN,
+        )
 
     def _content(self, name: str, suffix: str) -> bytes:
         link = self._link(name)
@@ -242,7 +267,10 @@ class EvidenceStore:
         try:
             content = read_regular(path, self.run_dir)
         except OSError as error:
-            raise EvidenceError(f"{path} cannot be read ({error.strerror}); {AUDIT_ANEW}") from None
+            raise EvidenceError(
+                f"{path} cannot be read ({error.strerror})",
+                hint=AUDIT_AGAIN,
+            ) from None
         if sha256(content) != link.sha256:
-            raise EvidenceError(f"{path} was altered since it was gathered; {AUDIT_ANEW}")
+            raise EvidenceError(f"{path} was altered since it was gathered", hint=AUDIT_AGAIN)
         return content

@@ -107,8 +107,8 @@ def _found(name: str, find: Find, run: AuditedRun, store: EvidenceStore) -> Sect
         return find(run, store)
     except KeyError as error:
         raise EvidenceError(
-            f"the evidence of {name} lacks {error}: it was gathered by another version of Calyx; "
-            f"audit the run anew with: calyx audit run {run.path}"
+            f"the evidence of {name} lacks {error}: it was gathered by another version of Calyx",
+            hint=f"audit the run again with: calyx audit run {run.path}",
         ) from None
 
 

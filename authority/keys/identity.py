@@ -30,8 +30,11 @@ def read_identity(
         return Ed25519PrivateKey.from_private_bytes(read_secret(path, passphrase))
     if has_runs:
         raise LedgerError(
-            f"{path} is gone, and contributors trust no other; restore it from a copy, or "
-            "start over in a new folder and enrol everybody again"
+            f"{path} is gone, and contributors trust no other key",
+            hint=(
+                "restore it from a copy, or start over in a new folder and enrol all contributors "
+                "again"
+            ),
         )
     identity = Ed25519PrivateKey.generate()
     write_secret(path, identity.private_bytes_raw(), passphrase)

@@ -56,7 +56,7 @@ class KeyPair:
             EncryptionError: parameters of a scheme without keys, or that SEAL refuses.
         """
         if parameters.scheme == "none":
-            raise EncryptionError("plain sums have no key; use bfv")
+            raise EncryptionError("plain sums have no key", hint="use bfv")
         is_bfv = parameters.scheme == "bfv"
         try:
             context = ts.context(
@@ -88,10 +88,14 @@ class KeyPair:
             context = ts.Context.load(private, n_threads=1)
         except (RuntimeError, ValueError) as error:
             raise EncryptionError(
-                f"the secret key file {path} holds no key that can be read; restore it"
+                f"the secret key file {path} does not hold a readable key",
+                hint="restore it from a copy",
             ) from error
         if not context.is_private():
-            raise EncryptionError(f"the secret key file {path} holds no secret key; restore it")
+            raise EncryptionError(
+                f"the secret key file {path} holds no secret key",
+                hint="restore it from a copy",
+            )
         return cls(parameters, context, public_context, tag_secret)
 
     def save(self, path: Path, passphrase: bytes | None) -> None:
@@ -131,7 +135,7 @@ class KeyPair:
         """
         if len(chunks) != self.parameters.chunks:
             raise EncryptionError(
-                f"a sum has {self.parameters.chunks} ciphertexts, {len(chunks)} were sent"
+                f"a sum has {self.parameters.chunks} ciphertexts; {len(chunks)} were sent"
             )
         return [read_chunk(self._context, chunk, self.parameters) for chunk in chunks]
 
@@ -170,7 +174,7 @@ class KeyPair:
         wrong = np.flatnonzero((table[:, -1] - due) % modulus)
         if wrong.size:
             raise EncryptionError(
-                f"the tags of {wrong.size} of {len(table)} ciphertexts do not fit, the first is "
+                f"the tags of {wrong.size} of {len(table)} ciphertexts do not match; the first is "
                 f"number {int(wrong[0])}"
             )
 
@@ -181,10 +185,16 @@ class KeyPair:
         return f"KeyPair({self.parameters.scheme}, secret not shown)"
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise EncryptionError("a secret key is neither pickled nor copied; save it to a file")
+        raise EncryptionError(
+            "a secret key is neither pickled nor copied",
+            hint="save it to a file",
+        )
 
     def __getstate__(self) -> NoReturn:
-        raise EncryptionError("a secret key is neither pickled nor copied; save it to a file")
+        raise EncryptionError(
+            "a secret key is neither pickled nor copied",
+            hint="save it to a file",
+        )
 
 
 def _split(payload: bytes) -> list[bytes]:

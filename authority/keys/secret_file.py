@@ -38,7 +38,10 @@ def write_secret(path: Path, payload: bytes, passphrase: bytes | None) -> None:
         OSError: it cannot be written.
     """
     if passphrase == b"":
-        raise EncryptionError("the passphrase is empty; give one, or none at all")
+        raise EncryptionError(
+            "the passphrase is empty",
+            hint="give one, or leave out --passphrase-file",
+        )
     salt, nonce = os.urandom(16), os.urandom(12)
     mode = _PLAIN if passphrase is None else _SEALED
     header = _MAGIC + bytes([mode]) + salt + nonce
@@ -60,20 +63,30 @@ def read_secret(path: Path, passphrase: bytes | None) -> bytes:
     content = _read_private(path)
     header, body = content[:_HEADER], content[_HEADER:]
     if len(header) < _HEADER or not header.startswith(_MAGIC):
-        raise EncryptionError(f"{path} is not a secret key file of this version")
+        raise EncryptionError(
+            f"{path} is not a secret key file of this version",
+            hint="restore it from a copy, or use the version that wrote it",
+        )
     mode, salt, nonce = header[len(_MAGIC)], header[-28:-12], header[-12:]
     if mode == _PLAIN:
         payload, digest = body[:-32], body[-32:]
         if hashlib.sha256(header + payload).digest() != digest:
-            raise EncryptionError(f"the secret key file {path} is damaged; restore it from a copy")
+            raise EncryptionError(
+                f"the secret key file {path} is damaged",
+                hint="restore it from a copy",
+            )
         return payload
     if passphrase is None:
-        raise EncryptionError(f"the secret key file {path} needs its passphrase; give it")
+        raise EncryptionError(
+            f"the secret key file {path} needs its passphrase",
+            hint="give it with --passphrase-file",
+        )
     try:
         return ChaCha20Poly1305(_stretch(passphrase, salt)).decrypt(nonce, body, header)
     except InvalidTag as error:
         raise EncryptionError(
-            f"the passphrase does not open the secret key file {path}, or the file is damaged"
+            f"the passphrase does not open the secret key file {path}, or the file is damaged",
+            hint="check the passphrase, or restore the file from a copy",
         ) from error
 
 
@@ -82,16 +95,20 @@ def _read_private(path: Path) -> bytes:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         raise EncryptionError(
-            f"the secret key file {path} cannot be opened: {error.strerror}"
+            f"the secret key file {path} cannot be opened: {error.strerror}",
+            hint="check the path and who may read it",
         ) from error
     with os.fdopen(file, "rb") as stream:
         status = os.fstat(stream.fileno())
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-            raise EncryptionError(f"the secret key file {path} is not a file of this user")
+            raise EncryptionError(
+                f"the secret key file {path} does not belong to this user",
+                hint="run as the user who made it",
+            )
         if status.st_mode & 0o077:
             raise EncryptionError(
-                f"the secret key file {path} is open to others; run: chmod 600 {path}, and make "
-                "new keys if somebody may have read it"
+                f"the secret key file {path} can be read by other users",
+                hint=f"run: chmod 600 {path}, and make new keys if another user may have read it",
             )
         return stream.read()
 

@@ -117,7 +117,8 @@ class AuthorityLog:
         except OSError as error:
             os.close(self._file)
             raise LedgerError(
-                f"the log {path} is in use by another authority process; stop that one first"
+                f"the log {path} is in use by another authority process",
+                hint="stop that one first",
             ) from error
         try:
             report = verify(path)
@@ -161,7 +162,8 @@ class AuthorityLog:
         """
         if self._is_broken:
             raise LedgerError(
-                f"the log {self.path} failed before or is closed; start the authority again"
+                f"the log {self.path} failed before or is closed",
+                hint="start the authority again",
             )
         index, head, lines, hashes = self._index, self._head, b"", []
         for event in events:
@@ -184,8 +186,8 @@ class AuthorityLog:
         except OSError as error:
             self._is_broken = True
             raise LedgerError(
-                f"the log {self.path} cannot be written ({error.strerror}); nothing was released, "
-                "make room and start the authority again"
+                f"the log {self.path} cannot be written ({error.strerror}); nothing was released",
+                hint="free space and start the authority again",
             ) from error
         self._index, self._head = index, head
         self._hashes += hashes
@@ -230,17 +232,23 @@ def verify(path: Path) -> LogReport:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise LedgerError(f"the log {path} cannot be read: {error.strerror}") from error
+        raise LedgerError(
+            f"the log {path} cannot be read: {error.strerror}",
+            hint="check the path and who may read it",
+        ) from error
     whole, newline, torn = raw.rpartition(b"\n")
     entries = tuple(_entries(path, whole.split(b"\n") if newline else []))
     count, head = _read_head(path)
     if count > len(entries):
         raise LedgerError(
-            f"the log {path} has {len(entries)} entries but had {count}: its end was cut off; "
-            "put back the file, and compare with the log positions the server recorded"
+            f"the log {path} has {len(entries)} entries but had {count}: its end was cut off",
+            hint="restore the file, and compare it with the log positions that the server recorded",
         )
     if count and entries[count - 1].hash != head:
-        raise LedgerError(f"the log {path} is not the one that its .head file belongs to")
+        raise LedgerError(
+            f"the log {path} is not the one that its .head file belongs to",
+            hint="restore both from the same copy",
+        )
     return LogReport(entries, torn)
 
 
@@ -256,8 +264,8 @@ def _entries(path: Path, lines: Sequence[bytes]) -> Iterator[Entry]:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             reason = " ".join(str(error).split())[:80]
             raise LedgerError(
-                f"entry {index} of the log {path} was altered: {reason}; keep the file as "
-                "evidence and restore it from a copy"
+                f"entry {index} of the log {path} was altered: {reason}",
+                hint="keep the file as evidence and restore it from a copy",
             ) from error
         previous = entry.hash
         yield entry
@@ -303,5 +311,6 @@ def _read_head(path: Path) -> tuple[int, str]:
         return 0, GENESIS
     except (OSError, ValueError) as error:
         raise LedgerError(
-            f"{_head_path(path)} cannot be read; put it back from a copy of the log's folder"
+            f"{_head_path(path)} cannot be read",
+            hint="restore it from a copy of the log's folder",
         ) from error

@@ -72,12 +72,14 @@ def _next(before: Sequence[Entry], request: HeadRequest) -> Witnessed:
     for entry, event in zip(before, events, strict=True):
         if event.run_head != request.run_head:
             raise RunError(
-                f"run {request.run!r} was witnessed at {entry.time[:19]} with other files, and has "
+                f"run {request.run!r} was witnessed at {entry.time[:19]} with other files and has "
                 "been changed since; its head is not signed"
             )
     audits = sum(1 for event in events if event.audit_head)
     if audits >= MOST_AUDITS:
-        raise RunError(f"run {request.run!r} was audited {audits} times; no more are counted")
+        raise RunError(
+            f"run {request.run!r} was audited {audits} times; no further audit is counted"
+        )
     number = audits + 1 if request.audit_head else 0
     return Witnessed(request.run, request.run_head, request.audit_head, number)
 

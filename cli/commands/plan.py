@@ -28,11 +28,13 @@ def plan(
 ) -> None:
     """Show what a run will cost in privacy and traffic, without training anything.
 
-    Takes a preset's name or a TOML file. The data are loaded and divided as the run would; for
-    each client's record count the noise is found that keeps the promised epsilon over all
-    rounds. Two accountants are asked: privacy loss distributions (PLD) and Rényi DP (RDP). Both
-    are upper bounds, the smaller one counts. For the integer noise of sealed sums only RDP has a
-    bound; PLD then shows a dash.
+    Give the name of a preset (calyx presets lists them) or a TOML file of your own. The data are
+    loaded and divided as in the run. For each record count among the clients, the plan finds the
+    noise that keeps the promised epsilon over all rounds.
+
+    Two accountants are used: privacy loss distributions (PLD) and Rényi DP (RDP). Both are upper
+    bounds, and the smaller one counts. For the integer noise of sealed sums only RDP has a bound;
+    PLD then shows a dash.
 
     [bold]Examples[/bold]
     calyx plan

@@ -42,10 +42,15 @@ def choose(
         config = resolve(preset or DEFAULT, settings, data_dir)
         return config, name or f"{config.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     if name is None:
-        raise ConfigError("--resume needs the --name of the run; calyx server status lists them")
+        raise ConfigError(
+            "--resume needs the --name of the run",
+            hint=f"calyx server status {directory} lists the runs",
+        )
     if data_dir is not None:
         raise ConfigError(
-            "a run goes on with the test records it was started with; leave out --data-dir"
+            "--data-dir cannot be given with --resume: a run keeps the test records it was started "
+            "with",
+            hint="leave out --data-dir",
         )
     stored = stored_config(ServerFolder(directory), name)
     if preset is None and not settings:
@@ -95,16 +100,19 @@ def follow(directory: Path, name: str, display: RunDisplay) -> dict[str, Any]:
         while (submission := read_submission(folder, name)).is_open:
             if folder.running_pid() is None:
                 raise RunError(
-                    f"the server went down; start it with calyx server up {directory}, it goes on "
-                    "with the run"
+                    f"the server in {directory} went down",
+                    hint=f"start it with: calyx server up {directory}; the run then continues",
                 )
             time.sleep(_PAUSE_S)
     if submission.state == "failed":
-        raise RunError(f"run {name} failed: {submission.error}")
+        raise RunError(
+            f"run {name} failed: {submission.error}",
+            hint=f"the folder {folder.run_dir(name)} holds its journal",
+        )
     if submission.state == "stopped":
         raise RunError(
-            f"run {name} was stopped; go on with: calyx server run {directory} --name {name} "
-            "--resume"
+            f"run {name} was stopped",
+            hint=f"continue it with: calyx server run {directory} --name {name} --resume",
         )
     return _result(folder.run_dir(name), name, time.monotonic() - began)
 

@@ -114,7 +114,10 @@ def enroll(
         certificate = ca.read_bytes()
         pinned = fingerprint(certificate)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{ca} is no CA certificate that can be read: {error}") from None
+        raise UsageError(
+            f"{ca} is not a readable CA certificate: {error}",
+            hint="give ca.pem, or the folder for-devices that the server's operator sent",
+        ) from None
     settings = DeviceSettings(
         name=name,
         server=server,
@@ -163,13 +166,19 @@ def stored_records(data: DataPlace) -> Dataset:
     """
     if data.source == "python":
         if ":" not in data.place:
-            raise DataError(f"{data.place}: write your own function as module:function")
+            raise DataError(
+                f"{data.place} is not the name of a function",
+                hint="write --data MODULE:FUNCTION",
+            )
         make_importable(data.python_path)
     elif not Path(data.place).exists():
-        raise DataError(f"{data.place}: no such file or folder; name the records with --data")
+        raise DataError(
+            f"{data.place}: no such file or folder",
+            hint="name the records with --data",
+        )
     records = load_own(data.source, data.place, "sequence")
     if not len(records):
-        raise DataError(f"{data.place} holds no records; name others with --data")
+        raise DataError(f"{data.place} holds no records", hint="name others with --data")
     return records
 
 
@@ -193,8 +202,11 @@ def _new_device(directory: Path) -> Device:
     device = Device(directory)
     if device.settings_path.exists():
         raise UsageError(
-            f"there is a device in {directory}; start it with calyx client join, make a new "
-            "request with --renew, or choose a new folder"
+            f"{directory} already holds a device",
+            hint=(
+                "start it with calyx client join, make a new request with --renew, or choose a new "
+                "folder"
+            ),
         )
     return device
 
@@ -216,7 +228,10 @@ def _key_beside(ca: Path) -> str:
         text = ""
     if not is_hex(text, 64):
         raise UsageError(
-            f"there is no key of the server in {path}; get the whole folder for-devices from its "
-            "operator, or name the key with --server-key"
+            f"there is no key of the server in {path}",
+            hint=(
+                "get the whole folder for-devices from the server's operator, or give the key with "
+                "--server-key"
+            ),
         )
     return text

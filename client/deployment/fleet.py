@@ -224,24 +224,26 @@ class Fleet:
         except Rejected as error:
             if error.status == _UNAUTHORIZED:
                 raise EnrolmentError(
-                    f"{self._address} does not accept this device's signature ({error}); compare "
-                    "the clocks of both machines"
+                    f"{self._address} does not accept this device's signature ({error})",
+                    hint="compare the clocks of both machines",
                 ) from error
             raise EnrolmentError(
                 f"{self._address} does not know this device: it was not approved yet or was "
-                "revoked; its operator approves it with: calyx server approve DIR REQUEST"
+                "revoked",
+                hint="the server's operator approves it with: calyx server approve DIR REQUEST",
             ) from error
 
     def _call(self, method: Any, request: Any) -> Any:
         try:
             return self._retrying.call(method, request)
         except AnswerRefused as error:
-            raise MessageLost(str(error)) from error
+            raise MessageLost(str(error), hint=error.hint) from error
         except Rejected as error:
             if error.status == _UNAUTHORIZED:
                 raise EnrolmentError(
-                    f"{self._address} does not accept this device any more; its operator has "
-                    "revoked it, or the clocks of the two machines differ"
+                    f"{self._address} does not accept this device any more: its operator has "
+                    "revoked it, or the clocks of the two machines differ",
+                    hint="compare the clocks, and ask the server's operator",
                 ) from error
             if error.status == _FORBIDDEN:
                 raise RunOver from error
@@ -276,6 +278,6 @@ def _losing(what: str) -> Iterator[None]:
     except (RunOver, EnrolmentError, Stopped):
         raise
     except CalyxError as error:
-        raise MessageLost(f"{what}: {error}") from error
+        raise MessageLost(f"{what}: {error}", hint=error.hint) from error
     except Exception as error:
         raise MessageLost(f"{what}: {type(error).__name__}") from error

@@ -105,8 +105,12 @@ class Device:
             UsageError: there is no device in this folder.
             ConfigError: the file cannot be used; all faults are listed.
         """
-        absent = f"there is no device in {self.directory}; make one with: calyx client enroll DIR"
-        return read_settings(self.settings_path, DeviceSettings, absent)
+        return read_settings(
+            self.settings_path,
+            DeviceSettings,
+            f"there is no device in {self.directory}",
+            "make one with: calyx client enroll DIR",
+        )
 
     def node_settings(self, simulated_noise: int | None = None) -> NodeSettings:
         """The settings that `calyx.client.node.Node` reads.
@@ -140,14 +144,18 @@ class Device:
         path = self.node_key_path
         try:
             if path.stat().st_mode & 0o077:
-                raise EnrolmentError(f"{path} can be read by others; run: chmod 600 {path}")
+                raise EnrolmentError(f"{path} can be read by others", hint=f"run: chmod 600 {path}")
             key = load_ssh_private_key(path.read_bytes(), None)
         except (OSError, ValueError) as error:
             raise EnrolmentError(
-                f"the key {path} cannot be used ({error}); enrol this device again in a new folder"
+                f"the key {path} cannot be used ({error})",
+                hint="enrol this device again in a new folder",
             ) from None
         if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise EnrolmentError(f"{path} is not a key of a device; enrol it again in a new folder")
+            raise EnrolmentError(
+                f"{path} is not a key of a device",
+                hint="enrol it again in a new folder",
+            )
         return key
 
     def exclusive(self) -> AbstractContextManager[None]:
@@ -156,8 +164,11 @@ class Device:
         Raises:
             UsageError: another process has it.
         """
-        taken = f"this device runs already; see: calyx client status {self.directory}"
-        return exclusive(self.lock_path, taken)
+        return exclusive(
+            self.lock_path,
+            f"the device in {self.directory} is already running",
+            f"see: calyx client status {self.directory}",
+        )
 
     def running_pid(self) -> int | None:
         """Process that runs this device now, None if none does."""

@@ -89,7 +89,9 @@ def join(
             pass
         except BaseException as error:
             if not isinstance(error, SystemExit):
-                _log.error("stopped: %s", error if isinstance(error, CalyxError) else repr(error))
+                _log.error(
+                    "stopped: %s", error.full_text if isinstance(error, CalyxError) else repr(error)
+                )
             raise
         finally:
             status.put(state="stopped")
@@ -192,13 +194,15 @@ def _check_ready(device: Device, *, accept_overlap: bool) -> None:
             ledger.entries()
     elif _read_status(device).get("trained"):  # not "messages": a refusal needs no ledger
         raise LedgerError(
-            f"the ledger {device.ledger_path} is gone, so nobody knows what was spent on these "
-            "records; restore it from a copy, or enrol a new device with new records"
+            f"the ledger {device.ledger_path} is gone, so it is unknown what was spent on these "
+            "records",
+            hint="restore it from a copy, or enrol a new device with new records",
         )
     if not device.sequence_path.exists():
         raise UsageError(
-            f"{device.sequence_path} is gone, so nobody knows which messages of the server were "
-            "obeyed already; restore it from a copy, or enrol the device anew in another folder"
+            f"{device.sequence_path} is gone, so it is unknown which messages of the server were "
+            "obeyed already",
+            hint="restore it from a copy, or enrol the device again in another folder",
         )
     records = stored_records(device.settings().data)
     DataRegistry.of_user().claim(records, device.ledger_path, accept_overlap=accept_overlap)

@@ -96,7 +96,7 @@ class SuperNode:
                 _log.info("a run has ended before this device answered")
             except (MessageLost, Rejected) as error:
                 # The round goes on without this device; the next one may be better.
-                self._on_trouble(str(error))
+                self._on_trouble(error.full_text)
                 lost += 1
                 pause = min(2.0**lost, _LONGEST_PAUSE_S)
             self._stop.wait(pause)

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from calyx.client.ledger.ledger import Ledger
 from calyx.shared.data import Dataset
-from calyx.shared.errors import EncryptionError, LedgerError
+from calyx.shared.errors import EncryptionError, LedgerError, full_text
 from calyx.shared.host.private_files import private_directory
 
 FILE_NAME = "data-registry.sqlite"
@@ -99,8 +99,8 @@ class DataRegistry:
             home = Path()
         if not home.is_absolute():
             raise LedgerError(
-                "there is no place for the registry of this user's records; set XDG_STATE_HOME to "
-                "a folder that stays, with its whole path"
+                "there is no place for the registry of this user's records",
+                hint="set XDG_STATE_HOME to a folder that stays, with its whole path",
             )
         return cls(home / "calyx")
 
@@ -152,7 +152,10 @@ class DataRegistry:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             os.close(os.open(self.path, flags, 0o600))
             if self.path.stat().st_mode & 0o077:
-                raise LedgerError(f"{self.path} can be read by others; run: chmod 600 {self.path}")
+                raise LedgerError(
+                    f"{self.path} can be read by other users",
+                    hint=f"run: chmod 600 {self.path}",
+                )
             with closing(
                 sqlite3.connect(self.path, isolation_level=None, timeout=_BUSY_S)
             ) as database:
@@ -161,7 +164,8 @@ class DataRegistry:
         except (OSError, sqlite3.Error, EncryptionError) as error:
             raise LedgerError(
                 f"{self.path}, the registry of this user's records, cannot be used "
-                f"({' '.join(str(error).split())}); mend it, or set XDG_STATE_HOME"
+                f"({full_text(error)})",
+                hint="repair it, or set XDG_STATE_HOME to another folder",
             ) from None
 
 
@@ -196,8 +200,8 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
     version = database.execute("PRAGMA user_version").fetchone()[0]
     if (application, version) != (_APPLICATION_ID, _VERSION):
         raise LedgerError(
-            f"{path} is no registry of records that this version knows; use the version that wrote "
-            "it"
+            f"{path} is not a registry of records that this version can read",
+            hint="use the version that wrote it",
         )
 
 
@@ -221,9 +225,9 @@ def _follow_move(
         if accept:
             return known
         raise LedgerError(
-            f"the ledger {ledger} is a copy of {elsewhere.ledger}, which is still there: what is "
-            f"spent on one would be missing on the other; use {elsewhere.ledger.parent}, or delete "
-            "it if this is to take its place"
+            f"the ledger {ledger} is a copy of {elsewhere.ledger}, which still exists: what is "
+            "spent on one would be missing on the other",
+            hint=f"use {elsewhere.ledger.parent}, or delete it if this folder is to take its place",
         )
     database.execute(
         "DELETE FROM holdings WHERE ledger IN (?, ?)", (str(ledger), str(elsewhere.ledger))
@@ -234,13 +238,14 @@ def _follow_move(
 def _check_same(known: _Holding, ledger_id: str, tag: str) -> None:
     if known.ledger_id != ledger_id:
         raise LedgerError(
-            f"the ledger {known.ledger} is not the one that was charged for these records, which "
-            f"is gone or was replaced; restore it from a copy, or {_ACCEPT}"
+            f"the ledger {known.ledger} is not the one that was charged for these records; that "
+            "one is gone or was replaced",
+            hint=f"restore it from a copy, or {_ACCEPT}",
         )
     if known.fingerprint != tag:
         raise LedgerError(
-            f"the ledger {known.ledger} is of other records than this device holds now; put them "
-            "back, or enrol a new device for these"
+            f"the ledger {known.ledger} belongs to other records than this device now holds",
+            hint="put those records back, or enrol a new device for the new ones",
         )
 
 
@@ -261,9 +266,9 @@ def _check_overlap(database: sqlite3.Connection, ledger: Path, hashes: NDArray[n
         is_gone = other.ledger_id and not other.ledger.exists()
         way_out = "restore it" if is_gone else f"use the device in {other.ledger.parent}"
         raise LedgerError(
-            f"{common:,} of these {len(hashes):,} records are on the account of another ledger, "
-            f"{other.ledger}{', which is gone' if is_gone else ''}, and records have one budget: "
-            f"{way_out}, or, {_ACCEPT}"
+            f"{common:,} of these {len(hashes):,} records are already charged to another ledger, "
+            f"{other.ledger}{', which is gone' if is_gone else ''}; records have one budget",
+            hint=f"{way_out}, or {_ACCEPT}",
         )
 
 

@@ -65,7 +65,7 @@ class Budget:
     def __post_init__(self) -> None:
         if not (self.epsilon > 0 and 0 < self.delta < 1 and self.unit in ("record", "client")):
             raise PrivacyError(
-                f"{self} is no budget; epsilon must be above 0, delta between 0 and 1, unit "
+                f"{self} is not a budget: epsilon must be above 0, delta between 0 and 1, unit "
                 "record or client"
             )
 
@@ -99,15 +99,17 @@ class Ledger:
             LedgerError: it is of other data, unreadable, altered, in use, or of another schema.
         """
         if not data_fingerprint:
-            raise LedgerError(f"ledger {path} needs the fingerprint of its data; none was given")
+            raise LedgerError(
+                f"ledger {path} needs the fingerprint of its data, and none was given"
+            )
         create_if_missing(path, data_fingerprint)
         ledger = cls(LedgerStore(path, busy_timeout_s=busy_timeout_s, writable=True), writable=True)
         try:
             if ledger.data_fingerprint != data_fingerprint:
                 raise LedgerError(
-                    f"ledger {path} is of the data {ledger.data_fingerprint[:12]}..., but this "
-                    f"device holds the data {data_fingerprint[:12]}...; name the ledger of these "
-                    "records"
+                    f"ledger {path} belongs to the data {ledger.data_fingerprint[:12]}..., but "
+                    f"this device holds the data {data_fingerprint[:12]}...",
+                    hint="name the ledger of these records",
                 )
             ledger.entries()
         except BaseException:
@@ -194,7 +196,7 @@ class Ledger:
             LedgerError: it cannot be recorded; nothing was.
         """
         if not self._writable:
-            raise LedgerError(f"ledger {self._store.path} was opened for reading only")
+            raise LedgerError(f"ledger {self._store.path} was opened read-only")
         _check_names(run, round, instruction)
         with self._store.writing():
             self._catch_up()
@@ -297,9 +299,9 @@ class Ledger:
         now = spent(before, budget.delta, budget.unit).epsilon
         then = spent([*before, event], budget.delta, budget.unit).epsilon
         raise BudgetExceeded(
-            f"{what} would bring what is spent from epsilon {epsilon_text(now)} to "
-            f"{epsilon_text(then)}, and the budget is {budget}; end the run here, or let the owner "
-            "of the data raise the budget"
+            f"{what} would raise the epsilon spent from {epsilon_text(now)} to "
+            f"{epsilon_text(then)}; the budget is {budget}",
+            hint="end the run here, or let the owner of the data raise the budget",
         )
 
 

@@ -102,7 +102,8 @@ def create_if_missing(path: Path, data_fingerprint: str) -> None:
         if draft is not None:
             draft.unlink(missing_ok=True)
         raise LedgerError(
-            f"the ledger {path} cannot be created ({error}); check the folder and free space"
+            f"the ledger {path} cannot be created ({error})",
+            hint="check that the folder exists and has free space",
         ) from None
 
 

@@ -150,11 +150,15 @@ class LedgerStore:
         application = self._database.execute("PRAGMA application_id").fetchone()[0]
         version = self._database.execute("PRAGMA user_version").fetchone()[0]
         if application != APPLICATION_ID:
-            raise LedgerError(f"{self.path} is a database but no privacy ledger; check the path")
+            raise LedgerError(
+                f"{self.path} is a database but not a privacy ledger",
+                hint="check the path",
+            )
         if version != SCHEMA_VERSION:
             raise LedgerError(
-                f"ledger {self.path} has schema version {version}, this program knows "
-                f"{SCHEMA_VERSION}; use the program version that wrote it"
+                f"ledger {self.path} has schema version {version}; this program reads "
+                f"{SCHEMA_VERSION}",
+                hint="use the program version that wrote it",
             )
         if not schema_of(self._database) <= expected_schema():
             raise self._altered("its tables: they are not those of a ledger")
@@ -169,8 +173,8 @@ class LedgerStore:
 
     def _altered(self, what: str) -> LedgerError:
         return LedgerError(
-            f"ledger {self.path} was altered or damaged at {what}; restore it from a backup, "
-            "nothing may train on its account until then"
+            f"ledger {self.path} was altered or damaged at {what}",
+            hint="restore it from a backup; nothing may train on its account until then",
         )
 
     @contextmanager
@@ -179,25 +183,29 @@ class LedgerStore:
             yield
         # Damaged text shows as a UnicodeError, where it is part of SQLite's own message too.
         except (sqlite3.Error, UnicodeError) as error:
-            raise LedgerError(" ".join(self._explained(error).split())) from None
+            raise self._explained(error) from None
 
-    def _explained(self, error: sqlite3.Error | UnicodeError) -> str:
+    def _explained(self, error: sqlite3.Error | UnicodeError) -> LedgerError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code, see sqlite.org
         if code in _IN_USE:
-            return (
+            return LedgerError(
                 f"ledger {self.path} is in use by another process and stayed so for "
-                f"{self._busy_timeout_s:g} s; end that process or try again"
+                f"{self._busy_timeout_s:g} s",
+                hint="end that process or try again",
             )
+        reason = " ".join(str(error).split())
         if code in _NO_SPACE:
-            return (
-                f"ledger {self.path} could not be read or written ({error}); nothing was "
-                "recorded; free space on the disk and check it"
+            return LedgerError(
+                f"ledger {self.path} could not be read or written ({reason}); nothing was recorded",
+                hint="free space on the disk and check it",
             )
         if code in _READ_ONLY:
-            return f"ledger {self.path} cannot be written ({error}); check its permissions"
-        return (
-            f"ledger {self.path} cannot be read ({error}); check the path or restore it from a "
-            "backup"
+            return LedgerError(
+                f"ledger {self.path} cannot be written ({reason})", hint="check its permissions"
+            )
+        return LedgerError(
+            f"ledger {self.path} cannot be read ({reason})",
+            hint="check the path or restore it from a backup",
         )
 
 
@@ -210,16 +218,17 @@ def read_foreign(path: Path, below: Path) -> bytes:
     for suffix in ("-journal", "-wal"):
         if os.path.lexists(f"{path}{suffix}"):
             raise LedgerError(
-                f"ledger {path} was left half written (there is {path.name}{suffix}); finish its "
-                "run with calyx simulate --resume, or have its owner do so"
+                f"ledger {path} was left half written (there is {path.name}{suffix})",
+                hint="finish its run with calyx simulate --resume, or ask its owner to",
             )
     try:
         content = read_regular(path, below)
     except OSError as error:
-        raise LedgerError(f"ledger {path} cannot be read: {error}; check the path") from None
+        raise LedgerError(f"ledger {path} cannot be read: {error}", hint="check the path") from None
     if not content:
         raise LedgerError(
-            f"ledger {path} is empty, which no ledger ever is; restore it from a backup"
+            f"ledger {path} is empty, which a ledger never is",
+            hint="restore it from a backup",
         )
     return content
 
@@ -228,12 +237,16 @@ def _check_file(path: Path) -> None:
     try:
         is_file, size = path.is_file(), path.stat().st_size
     except FileNotFoundError:
-        raise LedgerError(f"there is no ledger at {path}; check the path") from None
+        raise LedgerError(f"there is no ledger at {path}", hint="check the path") from None
     except OSError as error:
-        raise LedgerError(f"ledger {path} cannot be read ({error}); check the path") from None
+        raise LedgerError(
+            f"ledger {path} cannot be read ({error})",
+            hint="check the path",
+        ) from None
     if not is_file:
-        raise LedgerError(f"{path} is no file and so no ledger; check the path")
+        raise LedgerError(f"{path} is not a file, so it is not a ledger", hint="check the path")
     if not size:
         raise LedgerError(
-            f"ledger {path} is empty, which no ledger ever is; restore it from a backup"
+            f"ledger {path} is empty, which a ledger never is",
+            hint="restore it from a backup",
         )

@@ -47,7 +47,10 @@ class ContributorIdentity:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise LedgerError(f"{path} cannot be made: {error.strerror}") from None
+            raise LedgerError(
+                f"{path} cannot be made: {error.strerror}",
+                hint="check the folder and its permissions",
+            ) from None
         return identity
 
     @classmethod
@@ -62,12 +65,19 @@ class ContributorIdentity:
             content = path.read_bytes()
         except OSError as error:
             raise PolicyViolation(
-                f"this client's keys {path} cannot be read ({error.strerror}); enrol it again"
+                f"this client's keys {path} cannot be read ({error.strerror})",
+                hint="enrol it again",
             ) from None
         if mode:
-            raise PolicyViolation(f"{path} can be read by others; make it private with chmod 600")
+            raise PolicyViolation(
+                f"{path} can be read by other users",
+                hint=f"run: chmod 600 {path}",
+            )
         if len(content) != 2 * _KEY_BYTES:
-            raise PolicyViolation(f"{path} holds no contributor keys; enrol this client again")
+            raise PolicyViolation(
+                f"{path} holds no contributor keys",
+                hint="enrol this client again",
+            )
         return cls(
             Ed25519PrivateKey.from_private_bytes(content[:_KEY_BYTES]),
             X25519PrivateKey.from_private_bytes(content[_KEY_BYTES:]),

@@ -17,7 +17,7 @@ from pathlib import Path
 from flwr.app import RecordDict
 
 from calyx.shared.encryption import SealedVector
-from calyx.shared.errors import ProtocolError
+from calyx.shared.errors import ProtocolError, full_text
 from calyx.shared.host.private_files import replace_file, sync_directory
 from calyx.shared.protocol.sealed import ciphertext_file
 from calyx.shared.protocol.sealed.messages import read_sealed_reply, sealed_reply
@@ -92,7 +92,7 @@ class KeptReply:
         except FileNotFoundError:
             return None
         except (ProtocolError, KeyError, TypeError) as error:
-            _log.warning("the last reply was kept and cannot be used: %s", error)
+            _log.warning("the last reply was kept and cannot be used: %s", full_text(error))
             return None
         sealed = SealedVector(chunks, made_for.parameters, made_for.context)
         if made_for != reply_key or receipt.upload_hash != sealed.digest:

@@ -93,7 +93,8 @@ class SealingState:
             self._opened(admission, context)
         except ProtocolError as error:
             raise PolicyViolation(
-                f"what was kept of run {terms.run!r} is of no use: {error}"
+                f"what was kept of run {terms.run!r} cannot be used: {error}",
+                hint=error.hint,
             ) from None
 
     def seal(self, values: NDArray[np.int64], server_round: int, terms: SealingTerms) -> RecordDict:

@@ -85,9 +85,9 @@ class SealingTerms:
         ):
             if told is not None and signed != told:
                 raise PolicyViolation(
-                    f"what this device was told of the {what} is not what the key authority signed "
-                    f"for all contributors of run {self.run!r}; do not take part, and ask the "
-                    "operator"
+                    f"the {what} that this device was told is not what the key authority signed "
+                    f"for all contributors of run {self.run!r}",
+                    hint="do not take part, and ask the operator of the key authority",
                 )
         if admission.is_tagged != (self.parameters.scheme == "bfv"):
             raise PolicyViolation(
@@ -96,5 +96,6 @@ class SealingTerms:
         if admission.min_contributors < self.least:
             raise PolicyViolation(
                 f"the key authority would release sums of {admission.min_contributors} clients in "
-                f"run {self.run!r}; the run, its noise or this device's owner needs {self.least}"
+                f"run {self.run!r}; the run, its noise or this device's owner requires "
+                f"{self.least}"
             )

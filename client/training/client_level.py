@@ -48,7 +48,7 @@ def protect_update(
     if plan.unit != "client" or plan.noise != "local" or not plan.noise_multiplier > 0:
         raise PrivacyError(
             "protecting an update needs a plan with unit client, local noise and a noise "
-            f"multiplier above 0, this one has {plan.unit}, {plan.noise}, {plan.noise_multiplier}"
+            f"multiplier above 0; this one has {plan.unit}, {plan.noise}, {plan.noise_multiplier}"
         )
     _refuse_mismatch(before, after)
     floating = [name for name, tensor in before.items() if tensor.is_floating_point()]
@@ -83,7 +83,10 @@ def _wide(tensor: torch.Tensor) -> torch.Tensor:
 def _refuse_mismatch(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> None:
     if before.keys() != after.keys():
         names = sorted(before.keys() ^ after.keys())
-        raise PrivacyError(f"the update cannot be protected: {names[0]} is only on one side of it")
+        raise PrivacyError(
+            f"the update cannot be protected: {names[0]} is in the model before or after training, "
+            "not in both"
+        )
     for name, tensor in before.items():
         if tensor.shape != after[name].shape or tensor.dtype != after[name].dtype:
             raise PrivacyError(

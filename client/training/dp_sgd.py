@@ -118,7 +118,7 @@ def train_privately(
     """
     if plan.unit != "record" or plan.noise != "local" or not plan.noise_multiplier > 0:
         raise PrivacyError(
-            f"DP-SGD needs a plan with unit record, local noise and a noise multiplier above 0, "
+            "DP-SGD needs a plan with unit record, local noise and a noise multiplier above 0; "
             f"this one has {plan.unit}, {plan.noise}, {plan.noise_multiplier}"
         )
     check_private(model)

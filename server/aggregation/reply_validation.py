@@ -58,12 +58,14 @@ def examine(
     metrics = read_metrics(reply.content)
     stated = metrics.pop(WEIGHT_KEY, None)
     if stated != declared_records:
-        raise ProtocolError(f"the reply states {stated} records, {declared_records} were declared")
+        raise ProtocolError(
+            f"the reply states {stated} records; the client declared {declared_records}"
+        )
     if unknown := sorted(set(metrics) - {"train-loss"}):
-        raise ProtocolError(f"metric {unknown[0]!r} was not asked for")
+        raise ProtocolError(f"metric {unknown[0]!r} was not requested")
     norm = update_norm(weights, reference)
     if not norm <= max_update_norm:
-        raise ProtocolError(f"the update's norm {norm:.4g} is above the limit {max_update_norm:g}")
+        raise ProtocolError(f"the update's norm is {norm:.4g}; the limit is {max_update_norm:g}")
     return Update(client, weights, declared_records, metrics)
 
 

@@ -89,7 +89,7 @@ class SealedStep:
         released = self.run.authority.release(pending.request, pending.total.chunks)
         self.run.witness.saw(released)
         if released.values.shape != (self.run.parameters.length,):
-            raise EncryptionError("the released sum has not the length of the model")
+            raise EncryptionError("the released sum does not have the length of the model")
         bound = SumBound.of(
             self.run.config, plan, self.run.parameters, pending.total.contributors, pending.weight
         )
@@ -169,7 +169,7 @@ class SealedCollection:
         if key is None or not receipt.verify(key):
             raise ProtocolError("the receipt is not signed with the key this client enrolled with")
         if any(receipt.nonce == other.nonce for other in self._receipts):
-            raise ProtocolError("the receipt has the nonce of another client's")
+            raise ProtocolError("the receipt has the nonce of another client's receipt")
         if any(receipt.upload_hash == other.upload_hash for other in self._receipts):
             raise ProtocolError("the upload is the same as another client's")
 
@@ -177,7 +177,9 @@ class SealedCollection:
         """See `Collection`."""
         total, least = self._sum.finish(), self._run.least
         if total.contributors < least:
-            raise RoundError(f"{total.contributors} of at least {least} clients sealed an update")
+            raise RoundError(
+                f"only {total.contributors} clients sealed an update; a sum needs at least {least}"
+            )
         digest, receipts = config_digest(self._run.config), tuple(self._receipts)
         pending = PendingRelease(digest, self._run.run, self._record, receipts, total, self._weight)
         self._keep(pending)

@@ -112,7 +112,10 @@ class Strategy:
         if not state:
             return
         if not isinstance(self._strategy, FedOpt):
-            raise CheckpointError("the checkpoint holds optimiser state this strategy has not")
+            raise CheckpointError(
+                "the checkpoint holds optimiser state that this strategy does not use",
+                hint="resume with the same settings",
+            )
         self._strategy.m_t = _with_prefix(state, "m.")
         self._strategy.v_t = _with_prefix(state, "v.")
 

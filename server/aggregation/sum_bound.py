@@ -120,14 +120,14 @@ class SumBound:
         low, high = int(values.min()), int(values.max())
         if low < -self.largest or high > self.largest:
             raise UnfitSum(
-                f"the released sum holds {low if -low > high else high}, honest clients add up to "
-                f"{self.largest} at most; the step is left out"
+                f"the released sum holds {low if -low > high else high}; updates of honest clients "
+                f"add up to at most {self.largest}; no step was taken"
             )
         length = float(np.linalg.norm(values.astype(np.float64)))
         if not length <= self.length:
             raise UnfitSum(
-                f"the released sum is {length:.4g} grid steps long, one of honest clients at most "
-                f"{self.length:.4g}; the step is left out"
+                f"the released sum is {length:.4g} grid steps long; a sum of honest clients is at "
+                f"most {self.length:.4g} long; no step was taken"
             )
 
 

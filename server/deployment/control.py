@@ -46,8 +46,8 @@ class Control:
     def __init__(self, folder: ServerFolder) -> None:
         if folder.running_pid() is None:
             raise UsageError(
-                f"the server in {folder.directory} is not up; start it with: "
-                f"calyx server up {folder.directory}"
+                f"the server in {folder.directory} is not up",
+                hint=f"start it with: calyx server up {folder.directory}",
             )
         address = folder.local_address
         keep_local_calls_direct(host_of(address))

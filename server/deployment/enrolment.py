@@ -64,7 +64,8 @@ def approved_nodes(folder: ServerFolder) -> dict[str, ApprovedNode]:
         return {}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise LedgerError(
-            f"the list of devices {folder.nodes_path} is damaged; restore it from a copy"
+            f"the list of devices {folder.nodes_path} is damaged",
+            hint="restore it from a copy",
         ) from error
 
 
@@ -96,7 +97,10 @@ def approve(
     """
     folder.settings()
     if max_records is not None and max_records < 1:
-        raise UsageError(f"max_records is {max_records}; a device has at least one record")
+        raise UsageError(
+            f"max_records is {max_records}",
+            hint="a device declares at least one record; give 1 or more",
+        )
     request = read_request(request_text)
     request.check_age()
     request.check_fingerprint(fingerprint)
@@ -121,7 +125,7 @@ def revoke(folder: ServerFolder, name: str) -> ApprovedNode:
         nodes = approved_nodes(folder)
         if name not in nodes:
             known = ", ".join(sorted(nodes)) or "none"
-            raise UsageError(f"no device {name!r} was approved; approved are: {known}")
+            raise UsageError(f"no device {name!r} was approved", hint=f"name one that was: {known}")
         node = nodes[name]
         if not node.is_revoked:
             node = replace(node, revoked_at=_now())
@@ -163,20 +167,20 @@ def _approved(nodes: dict[str, ApprovedNode], request: EnrolmentRequest) -> Appr
         )
     if before.is_revoked:
         raise EnrolmentError(
-            f"{request.name!r} was revoked at {before.revoked_at}; enrol the device under a new "
-            "name, in a new folder"
+            f"{request.name!r} was revoked at {before.revoked_at}",
+            hint="enrol the device under a new name, in a new folder",
         )
     if before.node_key != request.node_key:
         raise EnrolmentError(
-            f"{request.name!r} is the name of another device; choose a new name, or revoke the "
-            "other one if it is gone"
+            f"{request.name!r} is the name of another device",
+            hint="choose a new name, or revoke the other one if it is gone",
         )
     return replace(before, nonces=(*before.nonces, request.nonce))
 
 
 def _changing(folder: ServerFolder) -> AbstractContextManager[None]:
     return exclusive(
-        folder.directory / "nodes.lock", "another command changes the list of devices; try again"
+        folder.directory / "nodes.lock", "another command changes the list of devices", "try again"
     )
 
 

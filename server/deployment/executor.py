@@ -146,7 +146,7 @@ class Executor:
                 self._again(submission)
                 return
             except CalyxError as failure:
-                error = str(failure)
+                error = failure.full_text
             except Exception as failure:  # a run must not end the executor
                 traceback.print_exc()
                 text = " ".join(str(failure).split())

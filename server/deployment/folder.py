@@ -93,8 +93,12 @@ class ServerFolder:
             UsageError: there is no server in this folder.
             ConfigError: the file cannot be used.
         """
-        absent = f"there is no server in {self.directory}; make one with: calyx server init DIR"
-        return read_settings(self.settings_path, ServerSettings, absent)
+        return read_settings(
+            self.settings_path,
+            ServerSettings,
+            f"there is no server in {self.directory}",
+            "make one with: calyx server init DIR",
+        )
 
     @property
     def local_address(self) -> str:
@@ -112,13 +116,17 @@ class ServerFolder:
         try:
             check_name("run", run)
         except ProtocolError as error:
-            raise UsageError(str(error)) from None
+            raise UsageError(str(error), hint=error.hint) from None
         if "/" in run or run.startswith("."):
-            raise UsageError(f"{run!r} cannot be the name of a run: no slash, no dot at its start")
+            raise UsageError(
+                f"{run!r} cannot be the name of a run",
+                hint="choose a name without a slash that does not start with a dot",
+            )
         if (size_bytes := len(os.fsencode(run))) > _NAME_BYTES:
             raise UsageError(
-                f"the name of a run has at most {_NAME_BYTES} bytes, {run[:40]}... has "
-                f"{size_bytes}; choose a shorter --name"
+                f"the name of a run has at most {_NAME_BYTES} bytes; {run[:40]}... has "
+                f"{size_bytes}",
+                hint="choose a shorter --name",
             )
         return self.runs_dir / run
 
@@ -132,8 +140,8 @@ class ServerFolder:
             return self.control_secret_path.read_text(encoding="ascii")
         except OSError:
             raise UsageError(
-                f"the server in {self.directory} is not up; start it with: "
-                f"calyx server up {self.directory}"
+                f"the server in {self.directory} is not up",
+                hint=f"start it with: calyx server up {self.directory}",
             ) from None
 
     def exclusive(self) -> AbstractContextManager[None]:
@@ -142,8 +150,11 @@ class ServerFolder:
         Raises:
             UsageError: another process has it.
         """
-        taken = f"this server is up already; see: calyx server status {self.directory}"
-        return exclusive(self.lock_path, taken)
+        return exclusive(
+            self.lock_path,
+            f"the server in {self.directory} is already up",
+            f"see: calyx server status {self.directory}",
+        )
 
     def running_pid(self) -> int | None:
         """Process of ``calyx server up``, None if the server is down."""

@@ -65,9 +65,9 @@ def check_upload(config: Config, dimension: int) -> None:
     most = int(Limits().object_bytes * _ROOM_FOR_AN_UPDATE)
     if upload > most:
         raise ConfigError(
-            f"a sealed update of {dimension:,} values has {upload:,} bytes, and the server takes "
-            f"in {most:,} at a time; use a smaller model or fewer "
-            "secure_aggregation.bits"
+            f"a sealed update of {dimension:,} values has {upload:,} bytes; the server accepts "
+            f"{most:,} at a time",
+            hint="use a smaller model or a smaller secure_aggregation.bits",
         )
 
 
@@ -89,8 +89,8 @@ def submit(
     """
     if config.secure_aggregation.scheme != "none" and not folder.settings().authority:
         raise ConfigError(
-            "a sealed run needs a key authority; name it with: "
-            f"calyx server authority {folder.directory} HOST:PORT FOLDER"
+            "a sealed run needs a key authority",
+            hint=f"name it with: calyx server authority {folder.directory} HOST:PORT FOLDER",
         )
     path = folder.run_dir(run)
     config_path = path / "config.toml"
@@ -102,13 +102,17 @@ def submit(
             path.mkdir()
         except FileExistsError:
             raise UsageError(
-                f"there is a run {run!r} already; go on with --resume, or choose another --name"
+                f"a run {run!r} already exists",
+                hint="continue it with --resume, or choose another --name",
             ) from None
     with held(path):
         if resume:
             before = read_submission(folder, run)
             if before.is_open:
-                raise UsageError(f"run {run!r} goes on already; see: calyx server status")
+                raise UsageError(
+                    f"run {run!r} is already under way",
+                    hint=f"see: calyx server status {folder.directory}",
+                )
             _check_same(config_path.read_text(encoding="utf-8"), config)
             # It is made anew from the last checkpoint; who follows it must not see the old one.
             (path / "metrics.jsonl").unlink(missing_ok=True)
@@ -153,7 +157,7 @@ def stop_run(folder: ServerFolder, run: str) -> Submission:
     read_submission(folder, run)
     with in_turn(folder, run) as submission:
         if not submission.is_open:
-            raise UsageError(f"run {run!r} has ended already: {submission.state}")
+            raise UsageError(f"run {run!r} has already ended: {submission.state}")
         if submission.state == "submitted":
             stopping = finished(submission, "stopped")
         else:

@@ -150,8 +150,8 @@ def _start(
         if stop.is_set():
             return
         raise RunError(
-            f"the SuperLink does not start: {supervisor.fault_of('superlink')}; see "
-            f"{folder.log_dir / 'superlink.log'}"
+            f"the SuperLink does not start: {supervisor.fault_of('superlink')}",
+            hint=f"see {folder.log_dir / 'superlink.log'}",
         )
     reconcile(folder)
     supervisor.start(child("serverapp", "calyx.server.deployment.executor"))
@@ -159,8 +159,8 @@ def _start(
     while not pid_path.exists() and not stop.wait(0.05):
         if not supervisor.is_alive("serverapp") or time.monotonic() > deadline:
             raise RunError(
-                f"the ServerApp does not start: {supervisor.fault_of('serverapp')}; see "
-                f"{folder.log_dir / 'serverapp.log'}"
+                f"the ServerApp does not start: {supervisor.fault_of('serverapp')}",
+                hint=f"see {folder.log_dir / 'serverapp.log'}",
             )
 
 
@@ -181,6 +181,6 @@ def _check_certificate(folder: ServerFolder) -> None:
     until = expiry(folder.certificate_path.read_bytes())
     if until <= datetime.now(UTC):
         raise EnrolmentError(
-            f"the server's certificate has expired at {until:%Y-%m-%d %H:%M} UTC; make a new one "
-            f"with: calyx server renew {folder.directory}"
+            f"the server's certificate expired at {until:%Y-%m-%d %H:%M} UTC",
+            hint=f"make a new one with: calyx server renew {folder.directory}",
         )

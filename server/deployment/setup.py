@@ -64,7 +64,10 @@ def init(
     """
     folder = ServerFolder(directory)
     if folder.settings_path.exists():
-        raise UsageError(f"there is a server in {directory}; start it with calyx server up")
+        raise UsageError(
+            f"{directory} already holds a server",
+            hint=f"start it with: calyx server up {directory}",
+        )
     for private in (
         folder.directory,
         folder.ca_dir,
@@ -134,7 +137,8 @@ def use_authority(directory: Path, address: str, files: Path) -> None:
         contents = {name: (files / name).read_bytes() for name in _AUTHORITY_FILES}
     except OSError as error:
         raise UsageError(
-            f"{error.filename} cannot be read; name the folder for-server of the key authority"
+            f"{error.filename} cannot be read",
+            hint="give the folder for-server of the key authority",
         ) from None
     updated = ServerSettings(**{**settings.model_dump(), "authority": address})
     private_directory(folder.authority_dir)

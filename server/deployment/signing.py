@@ -59,6 +59,6 @@ def instruction_key(folder: ServerFolder) -> Ed25519PrivateKey:
         return Ed25519PrivateKey.from_private_bytes(path.read_bytes())
     except (OSError, ValueError):
         raise UsageError(
-            f"the key {path} that devices have pinned cannot be read; restore it from a copy, or "
-            "make a new server and enrol the devices there"
+            f"the key {path}, which devices have pinned, cannot be read",
+            hint="restore it from a copy, or make a new server and enrol the devices there",
         ) from None

@@ -79,7 +79,9 @@ def held(run_dir: Path) -> AbstractContextManager[None]:
     Raises:
         UsageError: another process has it.
     """
-    return exclusive(run_dir / ".lock", f"another calyx command writes in {run_dir}; wait for it")
+    return exclusive(
+        run_dir / ".lock", f"another calyx command writes in {run_dir}", "wait until it has ended"
+    )
 
 
 @contextmanager
@@ -120,7 +122,10 @@ def stored_config(folder: ServerFolder, run: str) -> Config:
     try:
         return build(from_toml(path.read_text(encoding="utf-8"), where=str(path)))
     except FileNotFoundError:
-        raise UsageError(f"no run {run!r} was prepared here with calyx server run") from None
+        raise UsageError(
+            f"no run {run!r} was prepared here with calyx server run",
+            hint=f"calyx server status {folder.directory} lists the runs",
+        ) from None
 
 
 def read_submission(folder: ServerFolder, run: str) -> Submission:
@@ -133,11 +138,15 @@ def read_submission(folder: ServerFolder, run: str) -> Submission:
     try:
         found = _read(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(f"there is no run {run!r} in {folder.runs_dir}") from None
+        raise UsageError(
+            f"there is no run {run!r} in {folder.runs_dir}",
+            hint=f"calyx server status {folder.directory} lists the runs",
+        ) from None
     if found.run != run:
         # Devices and the key authority know it by that name, and would charge another one anew.
         raise UsageError(
-            f"the folder {path.parent} is of the run {found.run!r} and was renamed; rename it back"
+            f"the folder {path.parent} belongs to the run {found.run!r} and was renamed",
+            hint=f"rename it to {found.run}",
         )
     return found
 

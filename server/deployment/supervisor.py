@@ -85,8 +85,9 @@ class Supervisor:
             child.deaths = [t for t in child.deaths if now - t < _WITHIN_S] + [now]
             if len(child.deaths) >= _DEATHS:
                 raise RunError(
-                    f"{child.name} has ended {_DEATHS} times with code {code} "
-                    f"({self.fault_of(child.name)}); see {self._log_dir / child.name}.log"
+                    f"{child.name} ended {_DEATHS} times with code {code} "
+                    f"({self.fault_of(child.name)})",
+                    hint=f"see {self._log_dir / child.name}.log",
                 )
             self._launch(child)
             again.append(child.name)

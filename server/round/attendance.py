@@ -72,8 +72,9 @@ class Attendance:
         if len(usable) < federation.min_replies:
             problems = [*self._problems, *(m.reason for m in self.members.values() if m.reason)]
             raise RoundError(
-                f"{len(usable)} of {federation.clients} clients can be used, a round needs "
-                f"{federation.min_replies}: {'; '.join(problems[:3]) or 'no answer'}"
+                f"{len(usable)} of {federation.clients} clients can be used; a round needs "
+                f"{federation.min_replies}: {'; '.join(problems[:3]) or 'no answer'}",
+                hint="see the logs of the clients that were declined",
             )
         return list(self.members.values())
 
@@ -95,9 +96,9 @@ class Attendance:
             if waited > timeout_s:
                 away = [client for client in clients if client not in there]
                 raise RoundError(
-                    f"{len(there)} of the {least} clients a round needs are there, and no more "
-                    f"came within {timeout_s:g} s: {', '.join(away[:5])} away; start them, then "
-                    "resume this run"
+                    f"{len(there)} of the {least} clients that a round needs are connected, and no "
+                    f"more joined within {timeout_s:g} s: {', '.join(away[:5])} away",
+                    hint="start them, then resume this run",
                 )
             time.sleep(_POLL_S)
 
@@ -136,7 +137,7 @@ class Attendance:
                 if self._approved is not None:
                     _check_name(member.client, self._approved.get(node))
             except ProtocolError as error:
-                self._problems.append(str(error))
+                self._problems.append(error.full_text)
                 continue
             before = self.node_ids.get(member.client, node)
             if before != node and before in online:
@@ -151,8 +152,11 @@ def _wait_for_nodes(grid: Grid, wanted: int, timeout_s: float) -> list[int]:
     while len(nodes := sorted(grid.get_node_ids())) < wanted:
         if time.monotonic() > deadline:
             raise RoundError(
-                f"{len(nodes)} of {wanted} clients came within {timeout_s:g} s; start the missing "
-                "ones, lower federation.clients or raise federation.join_timeout_s"
+                f"{len(nodes)} of {wanted} clients joined within {timeout_s:g} s",
+                hint=(
+                    "start the missing ones, lower federation.clients or raise "
+                    "federation.join_timeout_s"
+                ),
             )
         time.sleep(_POLL_S)
     return nodes
@@ -161,8 +165,8 @@ def _wait_for_nodes(grid: Grid, wanted: int, timeout_s: float) -> list[int]:
 def _check_name(claimed: str, approved: str | None) -> None:
     if claimed != approved:
         raise ProtocolError(
-            f"a device that was approved as {approved!r} calls itself {claimed!r}; see to it, or "
-            "revoke it"
+            f"a device that was approved as {approved!r} calls itself {claimed!r}",
+            hint="ask the owner of the device why, or revoke it",
         )
 
 

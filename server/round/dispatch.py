@@ -83,6 +83,6 @@ def _receive(
     try:
         collection.add(client, roster[client], reply)
     except (ProtocolError, EncryptionError) as error:
-        record.rejected.append(ClientOutcome(client, str(error)))
+        record.rejected.append(ClientOutcome(client, error.full_text))
         return
     record.ok.append(client)

@@ -53,14 +53,16 @@ class Plans:
             bits = self._config.secure_aggregation.bits
             raise ConfigError(
                 "the noise does not fit the fields of the sealed sum",
-                [Fault("secure_aggregation.bits", str(bits), self._advice(records))],
+                [Fault("secure_aggregation.bits", str(bits), *self._advice(records))],
             ) from error
 
-    def _advice(self, records: int) -> str:
+    def _advice(self, records: int) -> tuple[str, str]:
+        """What is allowed there, and what to do."""
         bits = self.better_bits(records)
         if bits is None:
-            return "no width will do; ask fewer clients a round or raise privacy.epsilon"
-        return f"at least {bits} for {self._dimension:,} values and these clients"
+            return "no width is enough", "use fewer clients per round or raise privacy.epsilon"
+        least = f"at least {bits} for {self._dimension:,} values and these clients"
+        return least, f"set secure_aggregation.bits = {bits}"
 
     def better_bits(self, records: int) -> int | None:
         """The least width above the configured one at which rounding costs little noise."""

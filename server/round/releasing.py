@@ -76,26 +76,30 @@ def outcome(
                 raise  # its sum is kept: a round asked again could be released a second time
             named = [client for client in record.ok if client in error.culprits]
             if not named and Refusal.of(error) not in _FOR_GOOD:
-                return RoundOutcome(None, str(error), REFUSED)
+                return RoundOutcome(None, error.full_text, REFUSED)
             if not named or len(record.ok) - len(named) < least:
                 raise ReleaseRefused(
-                    f"{error}; mend it at the key authority, or revoke that client here too, and "
-                    "then resume the run: the round is still open, and paid for",
+                    str(error),
                     error.culprits,
+                    hint=(
+                        "repair it at the key authority, or revoke that client here too, and then "
+                        "resume the run; the round is still open, and paid for"
+                    ),
                 ) from error
             _leave_out(record, named, error)
             combine = again()
         except UnfitSum as error:
-            return RoundOutcome(None, str(error), UNFIT)
+            return RoundOutcome(None, error.full_text, UNFIT)
         except RoundError as error:
-            return RoundOutcome(None, str(error), TOO_FEW)
+            return RoundOutcome(None, error.full_text, TOO_FEW)
     reason = f"{len(record.ok)} usable replies, {min_replies} are needed"
     return RoundOutcome(None, reason, TOO_FEW if record.ok else NO_REPLY)
 
 
 def _leave_out(record: RoundRecord, culprits: Sequence[str], error: ReleaseRefused) -> None:
     outcomes = [
-        ClientOutcome(client, f"refused by the key authority: {error}") for client in culprits
+        ClientOutcome(client, f"refused by the key authority: {error.full_text}")
+        for client in culprits
     ]
     if Refusal.of(error) in _LEFT_OUT:
         record.reopen(declined=outcomes, rejected=[])

@@ -94,11 +94,13 @@ def load_latest(directory: Path, config_digest: str) -> Checkpoint | None:
         )
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise CheckpointError(
-            f"{path} cannot be read ({error}); delete it to use the one before"
+            f"the checkpoint {path} cannot be read ({error})",
+            hint="delete it to use the one before",
         ) from None
     if checkpoint.config_digest != config_digest:
         raise CheckpointError(
-            f"{path} belongs to a run with another configuration; resume with the same settings"
+            f"{path} belongs to a run with another configuration",
+            hint="resume with the same settings",
         )
     return checkpoint
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from calyx.server.roster import RoundRecord
 from calyx.shared.encryption import SealedSum
-from calyx.shared.errors import CheckpointError, ProtocolError
+from calyx.shared.errors import CheckpointError, ProtocolError, full_text
 from calyx.shared.host.atomic_write import write_atomically
 from calyx.shared.protocol.authority.interface import ReleaseRequest
 from calyx.shared.protocol.sealed import ciphertext_file
@@ -101,9 +101,9 @@ def load_pending(
     except FileNotFoundError:
         return None
     except (ProtocolError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(_unusable(path, str(error))) from None
+        raise _unusable(path, full_text(error)) from None
     if not is_whole or pending.config_digest != config_digest:
-        raise CheckpointError(_unusable(path, "it is altered or of another run"))
+        raise _unusable(path, "it was altered or belongs to another run")
     # An older one was used: the server was killed after the checkpoint.
     is_due = pending.record.round == server_round and total.context == context
     return pending if is_due else None
@@ -114,5 +114,7 @@ def discard_pending(run_dir: Path) -> None:
     (run_dir / FILE_NAME).unlink(missing_ok=True)
 
 
-def _unusable(path: Path, reason: str) -> str:
-    return f"{path} cannot be used ({reason}); delete it to repeat the round with all clients"
+def _unusable(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} cannot be used ({reason})", hint="delete it to repeat the round with all clients"
+    )

@@ -45,8 +45,8 @@ class Witness:
         head = (released.log_index, released.log_hash)
         if self.head is not None and head[0] <= self.head[0]:
             raise Refusal.ROLLED_BACK.error(
-                f"the key authority's release stands at entry {head[0]} of its log, an earlier one "
-                f"stood at {self.head[0]}: it was restored from a backup"
+                f"the key authority's release stands at entry {head[0]} of its log; an earlier one "
+                f"stood at {self.head[0]}: the log was restored from a backup"
             )
         if self._path is not None:
             content = json.dumps({"index": head[0], "hash": head[1]})
@@ -64,7 +64,10 @@ def _read(path: Path) -> Head | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{path} cannot be used ({error}); restore it, or ask the key authority's operator "
-            "whether its log was put back from a backup, and delete it only if it was not"
+            f"{path} cannot be used ({error})",
+            hint=(
+                "restore it, or ask the key authority's operator whether its log was restored from "
+                "a backup, and delete it only if it was not"
+            ),
         ) from None
     return index, entry_hash

@@ -40,13 +40,13 @@ def from_toml(text: str, *, where: str = "configuration") -> dict[str, Any]:
     try:
         found = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{where} is not valid TOML: {error}") from None
+        raise ConfigError(f"{where} is not valid TOML: {error}", hint="correct the file") from None
     level: list[Any] = [found]
     for _ in range(_DEEPEST):
         level = [inner for outer in level for inner in _inner(outer)]
     if level:
         # Whoever goes through it would run out of stack, long after it was read.
-        raise ConfigError(f"{where} has tables or lists within one another, more than {_DEEPEST}")
+        raise ConfigError(f"{where} nests tables or lists more than {_DEEPEST} deep")
     return found
 
 
@@ -69,7 +69,8 @@ def from_settings(settings: Settings) -> dict[str, Any]:
         ConfigError: naming each text without ``=``, or each key and value of another type.
     """
     if isinstance(settings, str):
-        fault = Fault("settings", _shown(settings), 'give a list, ["key=value"], or a mapping')
+        give = 'give a list, ["key=value"], or a mapping'
+        fault = Fault("settings", _shown(settings), "a text of its own", give)
         raise ConfigError("settings cannot be read", [fault])
     flat, faults = _typed(settings) if isinstance(settings, Mapping) else _parsed(settings)
     if faults:
@@ -82,14 +83,15 @@ def _typed(settings: Mapping[Any, Any]) -> tuple[dict[str, Scalar], list[Fault]]
     faults = []
     for key, value in settings.items():
         if not isinstance(key, str) or not key.strip():
-            faults.append(Fault(repr(key), _shown(value), 'a key is text, like "privacy.epsilon"'))
+            fault = Fault(repr(key), _shown(value), "not a key", 'write text, "privacy.epsilon"')
+            faults.append(fault)
             continue
         plain = next((plain for kind, plain in _PLAIN if isinstance(value, kind)), None)
         if plain is None:
-            hint = f'; write "{key}.KEY": value' if isinstance(value, Mapping) else ""
+            hint = f'write "{key}.KEY": value' if isinstance(value, Mapping) else ""
             name = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
-            allowed = f"must be str, int, float or bool, not {name}{hint}"
-            faults.append(Fault(key, _shown(value), allowed))
+            allowed = f"must be str, int, float or bool, not {name}"
+            faults.append(Fault(key, _shown(value), allowed, hint))
         else:
             flat[key.strip()] = plain(value)
     return flat, faults
@@ -101,7 +103,8 @@ def _parsed(settings: Iterable[Any]) -> tuple[dict[str, Scalar], list[Fault]]:
     for setting in settings:
         key, separator, value = str(setting).partition("=")
         if not separator or not key.strip():
-            faults.append(Fault(str(setting), "''", "write it as key=value, for example seed=1"))
+            hint = "write KEY=VALUE, for example seed=1"
+            faults.append(Fault(str(setting), "''", "not a setting", hint))
             continue
         flat[key.strip()] = _toml_value(value.strip())
     return flat, faults
@@ -134,7 +137,11 @@ def unflatten(flat: Mapping[str, Scalar]) -> dict[str, Any]:
         for parent in parents:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
-                raise ConfigError("settings cannot be read", [Fault(key, str(value), "no section")])
+                raise ConfigError(
+                    "settings cannot be read",
+                    [Fault(key, str(value), "not a section")],
+                    hint="docs/configuration.md lists the keys",
+                )
         node[leaf] = value
     return nested
 
@@ -161,7 +168,11 @@ def build(*layers: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(nested)
     except ValidationError as error:
-        raise ConfigError("the configuration is not valid", faults_of(error, Config)) from None
+        raise ConfigError(
+            "the configuration is not valid",
+            faults_of(error, Config),
+            hint="docs/configuration.md lists every key and what is allowed",
+        ) from None
 
 
 def from_run_config(run_config: Mapping[str, Scalar]) -> Config:
@@ -204,13 +215,13 @@ def faults_of(
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
-            faults.append(Fault(key, _shown(item["input"]), f"no such key{_nearest(key, kind)}"))
+            faults.append(Fault(key, _shown(item["input"]), "no such key", _nearest(key, kind)))
         elif item["type"] == "missing":
             faults.append(Fault(key, "''", missing))
         elif item["type"] == FAULTS:
             faults += item["ctx"]["faults"]
         else:
-            faults.append(Fault(key, _shown(item["input"]), _allowed(key, item["msg"])))
+            faults.append(Fault(key, _shown(item["input"]), *_allowed(item["msg"])))
     return faults
 
 
@@ -218,15 +229,19 @@ def _shown(value: object) -> str:
     return json.dumps(value, default=str)
 
 
-def _allowed(key: str, message: str) -> str:
-    text = message.removeprefix("Value error, ")
-    text = text.replace("Input should be ", "must be ").replace("Input", "it")
-    return text[0].lower() + text[1:]
+def _allowed(message: str) -> tuple[str, str]:
+    """What is allowed, and what to do: our own validators put the second after a semicolon."""
+    own = message.removeprefix("Value error, ")
+    if own != message:
+        text, _, hint = own.partition("; ")
+    else:
+        text, hint = message.replace("Input should be ", "must be ").replace("Input", "it"), ""
+    return text[0].lower() + text[1:], hint
 
 
 def _nearest(key: str, kind: type[BaseModel]) -> str:
     close = get_close_matches(key, [*all_keys(kind), *kind.model_fields], n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    return f"did you mean {close[0]}?" if close else ""
 
 
 def all_keys(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:

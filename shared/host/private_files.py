@@ -27,7 +27,10 @@ def create_private(path: Path, content: bytes) -> None:
         # A link, unlike a rename, never replaces a key that is already there.
         os.link(temporary, path)
     except FileExistsError as error:
-        raise EncryptionError(f"{path} exists; a secret key file is never replaced") from error
+        raise EncryptionError(
+            f"{path} exists, and a secret key file is never replaced",
+            hint="choose another folder",
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
     sync_directory(path.parent)
@@ -61,4 +64,7 @@ def private_directory(path: Path) -> None:
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.stat().st_mode & 0o077:
-        raise EncryptionError(f"the folder {path} is open to others; run: chmod 700 {path}")
+        raise EncryptionError(
+            f"the folder {path} can be read by other users",
+            hint=f"run: chmod 700 {path}",
+        )

@@ -71,7 +71,9 @@ def _check(no_proxy: str) -> None:
     except (httpx.InvalidURL, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(
-            f"the proxy settings of the environment cannot be used ({reason}); correct NO_PROXY = "
-            f"{no_proxy!r} (names and addresses, without brackets or ports), or the addresses in "
-            "HTTPS_PROXY, HTTP_PROXY and ALL_PROXY"
+            f"the proxy settings of the environment cannot be used ({reason})",
+            hint=(
+                f"correct NO_PROXY = {no_proxy!r} (names and addresses, without brackets or "
+                "ports), or the addresses in HTTPS_PROXY, HTTP_PROXY and ALL_PROXY"
+            ),
         ) from None

@@ -34,7 +34,7 @@ class SequenceFile:
         except (OSError, UnicodeDecodeError):
             text = ""
         if not text.isdigit() or len(text) > _MOST_DIGITS:
-            raise ProtocolError(f"{self._path} is damaged; restore it from a copy")
+            raise ProtocolError(f"{self._path} is damaged", hint="restore it from a copy")
         return int(text)
 
     def advance(self, number: int) -> None:

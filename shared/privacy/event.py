@@ -53,7 +53,9 @@ class PrivacyEvent:
     def __post_init__(self) -> None:
         if not (_is_sane(self) and _noise_is_sane(self)):
             shown = repr(self)[:300]
-            raise PrivacyError(f"this is no valid privacy event and cannot be accounted: {shown}")
+            raise PrivacyError(
+                f"this is not a valid privacy event and cannot be accounted for: {shown}"
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready form; inverse of `from_dict`."""

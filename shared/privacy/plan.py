@@ -40,7 +40,7 @@ from scipy.optimize import brentq
 
 from calyx.shared.config import Config
 from calyx.shared.config.schema import LARGEST_CLIP_NORM, SMALLEST_CLIP_NORM
-from calyx.shared.errors import ConfigError, Fault, PrivacyError
+from calyx.shared.errors import ConfigError, Fault, PrivacyError, full_text
 from calyx.shared.privacy.accounting import Spent, Whom, spent
 from calyx.shared.privacy.event import PrivacyEvent, Unit
 from calyx.shared.privacy.skellam_mechanism import (
@@ -160,8 +160,8 @@ class PrivacyPlan:
                 raise ValueError("a value is out of range")
             _ = plan.round_event
         except (ValueError, PrivacyError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise PrivacyError(f"the privacy plan received is not usable: {reason}") from None
+            reason = full_text(error)[:200]
+            raise PrivacyError(f"the privacy plan received cannot be used: {reason}") from None
         return plan
 
     @property
@@ -306,7 +306,14 @@ def _calibrated(draft: PrivacyPlan) -> PrivacyPlan:
         if high > math.log(1e6):
             raise ConfigError(
                 "no amount of noise reaches this budget",
-                [Fault("privacy.epsilon", str(draft.target_epsilon), "raise it or lower rounds")],
+                [
+                    Fault(
+                        "privacy.epsilon",
+                        str(draft.target_epsilon),
+                        "too little for these rounds",
+                        "raise it or lower training.rounds",
+                    )
+                ],
             )
     while low == high or excess(low) <= 0:
         low, high = low - step, low

@@ -109,12 +109,13 @@ class SkellamMechanism:
             or not all(type(n) is int and n >= 1 for n in counts)
             or self.shares > self.contributors
         ):
-            raise PrivacyError(f"this is no valid Skellam mechanism: {self}")
+            raise PrivacyError(f"this is not a valid Skellam mechanism: {self}")
         if self.share_variance > LARGEST_VARIANCE:
             # Found when the plan is read, and not when the round has been charged.
             raise PrivacyError(
-                f"a share of the noise has variance {self.share_variance:g}, of which at most "
-                f"{LARGEST_VARIANCE:g} can be drawn; use a coarser grid"
+                f"a share of the noise has variance {self.share_variance:g}; at most "
+                f"{LARGEST_VARIANCE:g} can be drawn",
+                hint="use a coarser grid",
             )
 
     @property
@@ -258,8 +259,9 @@ def fit_mechanism(
 
     if not signal_norm > 0 or not fits(1.0):
         raise PrivacyError(
-            f"noise multiplier {noise_multiplier:g} over {shares} shares does not fit fields up "
-            f"to {value_bound}; raise secure_aggregation.bits or min_contributors"
+            f"noise multiplier {noise_multiplier:g} over {shares} shares does not fit fields up to "
+            f"{value_bound}",
+            hint="raise secure_aggregation.bits or min_contributors",
         )
     low, high = 1.0, 2.0
     while fits(high):

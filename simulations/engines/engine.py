@@ -96,7 +96,10 @@ def run_ray(simulation: Simulation, workers: int, *, verbose: bool = False) -> N
         ConfigError: Ray is not installed.
     """
     if find_spec("ray") is None:
-        raise ConfigError("engine ray needs Ray; install it with: pip install 'calyx-fl[ray]'")
+        raise ConfigError(
+            "engine ray needs Ray, which is not installed",
+            hint="install it with: pip install 'calyx-fl[ray]'",
+        )
     from calyx.simulations.engines.ray_engine import run_on_ray
 
     run_on_ray(simulation, workers, verbose=verbose)

@@ -51,7 +51,8 @@ def load_preset(preset: str | os.PathLike[str]) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise ConfigError(
-            f"{path} cannot be read: {reason}; give a preset or a TOML file"
+            f"{path} cannot be read: {reason}",
+            hint="give the name of a preset or a TOML file",
         ) from None
     return {"name": path.stem, **from_toml(text, where=str(path))}
 
@@ -59,8 +60,8 @@ def load_preset(preset: str | os.PathLike[str]) -> dict[str, Any]:
 def _named(name: str) -> dict[str, Any]:
     if name not in preset_names():
         close = get_close_matches(name, preset_names(), n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(preset_names())}"
-        raise ConfigError(f"there is no preset {name!r}; {hint}")
+        hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(preset_names())}"
+        raise ConfigError(f"there is no preset {name!r}", hint=hint)
     text = (files(__name__) / f"{name}.toml").read_text(encoding="utf-8")
     return {"name": name, **from_toml(text, where=f"preset {name}")}
 

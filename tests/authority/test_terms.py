@@ -102,9 +102,11 @@ def test_run_of_an_older_version_is_refused_by_its_reason_and_a_new_one_works(
     authority.close()
     as_older_version(folder / "releases.jsonl")
     with LocalAuthority(folder) as upgraded:
-        with pytest.raises(ReleaseRefused, match=r"^terms: .*older version.*start a new run"):
+        with pytest.raises(
+            ReleaseRefused, match=r"^terms: .*older version.*\nhint: start a new run"
+        ):
             open_run(upgraded, upgraded.verify_key)
-        with pytest.raises(ReleaseRefused, match=r"^terms: .*older version.*start a new run"):
+        with pytest.raises(ReleaseRefused, match=r"^terms: .*older version.*; start a new run"):
             upgraded.release(asked, chunks)
         upgraded.close_run("run-1")
         new = open_run(upgraded, upgraded.verify_key, "run-2")
@@ -174,7 +176,9 @@ def test_authority_put_back_without_the_keys_of_runs_releases_nothing_of_them(
     authority.close()
     shutil.rmtree(folder / "keys")
     with LocalAuthority(folder) as restored:
-        with pytest.raises(ReleaseRefused, match=r"^closed-run: .* is gone .* start a new run"):
+        with pytest.raises(
+            ReleaseRefused, match=r"^closed-run: .* is gone .*\nhint: start a new run"
+        ):
             restored.release(asked, chunks)
         with pytest.raises(ReleaseRefused, match=r"^closed-run"):
             open_run(restored, restored.verify_key)
@@ -214,5 +218,5 @@ def test_minimum_below_two_is_no_authority(folder: Path) -> None:
 def test_authority_without_a_stated_minimum_opens_no_run_of_two(
     authority: LocalAuthority, open_run: OpenRun
 ) -> None:
-    with pytest.raises(ReleaseRefused, match="min_contributors is 2, this authority asks for 3"):
+    with pytest.raises(ReleaseRefused, match="min_contributors is 2; this authority requires 3"):
         open_run(authority, authority.verify_key, min_contributors=2)

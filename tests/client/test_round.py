@@ -211,7 +211,7 @@ def test_a_server_cannot_name_the_records(device: Node) -> None:
     """Whatever data set the run names, a device has its own, and without any it says so."""
     foreign = config_of("data.source=hub", "data.hub_name=/etc", "data.max_records=3")
     assert device.records(foreign).fingerprint == device.records(config_of()).fingerprint
-    with pytest.raises(DataError, match="its owner names them"):
+    with pytest.raises(DataError, match="name them with the node settings"):
         Node.from_settings({"ledger": "l", "policy": "p"}).records(foreign)
 
 

@@ -43,7 +43,7 @@ def test_stop_in_a_round_and_resume_and_stop_and_resume(network: Network) -> Non
         answered = charged(network, run)
         command = calyx("server", "stop", str(folder.directory), "--run", run)
         done = subprocess.run(command, capture_output=True, text=True, timeout=STOP_S)
-        assert done.returncode == 0 and "was stopped; go on with" in done.stdout + done.stderr
+        assert done.returncode == 0 and "was stopped; continue it with" in done.stdout + done.stderr
     ended = wait_for_end(folder, run, STOP_S)
     assert (ended.state, ended.attempts, ended.error) == ("stopped", 1, "")
     nothing_happens(network, run)

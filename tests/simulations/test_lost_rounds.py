@@ -223,7 +223,7 @@ def test_run_that_too_few_can_afford_ends_before_anybody_is_charged(
     for number in (0, 2):
         spend(tmp_path, number, 1)
     monkeypatch.setattr(RunFolder, "prepare", lambda *_: None)
-    with pytest.raises(RoundError, match=r"2 of 4 clients .* needs 3 \(0: 6 more .*nobody was"):
+    with pytest.raises(RoundError, match=r"2 of 4 clients .* needs 3 \(0: 6 more .*no client was"):
         federate(CONFIG, tmp_path)
     assert charges(tmp_path) == [1, 0, 1, 0]
     assert [n["client"] for n in journal(tmp_path, "declined")[0]["clients"]] == ["0", "2"]
@@ -247,5 +247,7 @@ def test_model_that_cannot_be_trained_privately_ends_the_run_before_any_charge(
         "privacy.noise=local",
         "secure_aggregation.scheme=none",
     ]
-    with pytest.raises(RoundError, match=r"0 of 3 clients .*mixes the records.*nobody was charged"):
+    with pytest.raises(
+        RoundError, match=r"0 of 3 clients .*mixes the records.*no client was charged"
+    ):
         run(settings=settings, out=tmp_path / "run", workers=1)

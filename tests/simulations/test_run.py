@@ -124,7 +124,7 @@ def test_every_event_reaches_the_watcher_in_order(tmp_path: Path) -> None:
 
 def test_an_existing_folder_is_never_overwritten(private_run: Path) -> None:
     before = model_bytes(private_run)
-    with pytest.raises(ConfigError, match="already exists.*--resume"):
+    with pytest.raises(ConfigError, match="(?s)already exists.*--resume"):
         run(settings=SMALL, out=private_run)
     assert model_bytes(private_run) == before
 

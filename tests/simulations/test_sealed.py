@@ -202,11 +202,14 @@ def test_those_who_arrived_are_released_if_they_are_enough(tmp_path: Path) -> No
 
 def test_too_few_release_nothing_and_are_not_asked_again(tmp_path: Path) -> None:
     config = resolve("digits-cnn", SEALED)
-    with pytest.raises(RoundError, match="only 2 of the 3 clients a round needs are left"):
+    with pytest.raises(RoundError, match="only 2 of the 3 clients that a round needs are left"):
         federate(config, tmp_path / "run", {1: refuse, 2: refuse})
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     (only,) = [e for e in map(json.loads, lines) if e["event"] == "round"]
-    assert only["skipped"] and "2 of at least 3 clients" in only["reason"]
+    assert (
+        only["skipped"]
+        and "only 2 clients sealed an update; a sum needs at least 3" in only["reason"]
+    )
     # What was spent before anybody knew stays spent; nothing is spent on a hopeless second round.
     with Ledger.read_only(tmp_path / "run" / "ledgers" / "client-0000.sqlite") as ledger:
         assert len(ledger.entries()) == 1

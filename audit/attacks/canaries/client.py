@@ -209,7 +209,8 @@ def refuse_unfit(config: Config) -> None:
     if privacy.unit != "client" or privacy.noise not in ("distributed", "central"):
         raise UsageError(
             "canary clients need unit = client with distributed or central noise; this run has "
-            f"unit {privacy.unit} and noise {privacy.noise}"
+            f"unit {privacy.unit} and noise {privacy.noise}",
+            hint="leave the attack out with --skip canaries",
         )
 
 

@@ -133,18 +133,20 @@ def refuse_unfit(config: Config) -> None:
     privacy, training = config.privacy, config.training
     if privacy.unit != "record" or privacy.noise not in ("local", "distributed"):
         raise UsageError(
-            f"record canaries need unit = record with local or distributed noise; this run has "
-            f"unit {privacy.unit} and noise {privacy.noise}"
+            "record canaries need unit = record with local or distributed noise; this run has unit "
+            f"{privacy.unit} and noise {privacy.noise}",
+            hint="leave the attack out with --skip canaries",
         )
     if privacy.noise == "local" and config.secure_aggregation.scheme != "none":
         raise UsageError(
-            "sealed updates with local noise show an observer only sums; audit the same run with "
-            "secure_aggregation.scheme = none"
+            "sealed updates with local noise show an observer only sums",
+            hint="audit the same run with secure_aggregation.scheme = none",
         )
     if privacy.noise == "local" and training.optimizer != "sgd":
         raise UsageError(
-            f"an update made by {training.optimizer} is no sum of gradients, so canaries cannot be "
-            "measured in it; audit the same run with training.optimizer = sgd"
+            f"an update made by {training.optimizer} is not a sum of gradients, so canaries cannot "
+            "be measured in it",
+            hint="audit the same run with training.optimizer = sgd",
         )
 
 

@@ -61,9 +61,15 @@ def run(
     config = folder.stored_config()
     parts = [np.asarray(part, dtype=np.int64) for part in partition_of(config)]
     if shadows < 4 or shadows % 2:
-        raise UsageError(f"{shadows} shadows: membership inference needs an even number from 4 on")
+        raise UsageError(
+            "membership inference needs an even number of shadow models of at least 4, not "
+            f"{shadows}"
+        )
     if min(map(len, parts)) < 4:
-        raise UsageError("a client has fewer than 4 records, too few to leave half of them out")
+        raise UsageError(
+            "a client has fewer than 4 records, too few to leave half of them out",
+            hint="leave the attack out with --skip membership",
+        )
     split = load_split(config.data, config.seed)
     inside = complementary_halves(shadows, parts, len(split.train), secrets.randbits(63))
     train, test, accuracies = [], [], []

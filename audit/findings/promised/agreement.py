@@ -173,7 +173,7 @@ def _derived(run: AuditedRun) -> Comparison:
     try:
         wanted = [plan.round_event for plan in run.planned_anew]
     except CalyxError as error:
-        other = f"no plan can be made: {error}"
+        other = f"no plan can be made: {error.full_text}"
     strange = ""
     for ledger, event in zip(run.ledgers, wanted, strict=False):
         others = {own for own in run.own_events(ledger) if own != event}

@@ -170,7 +170,7 @@ class Gate:
         try:
             signature = CallSignature.read(path, headers)
         except ProtocolError as error:
-            raise _Refused(401, str(error)) from None
+            raise _Refused(401, error.full_text) from None
         age_s = signature.age_s
         if not -_AHEAD_S < age_s < _OLDEST_S:
             raise _Refused(401, "the call was signed too long ago, or is from the future")

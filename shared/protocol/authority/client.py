@@ -120,7 +120,7 @@ class RemoteAuthority:
                 else:
                     pieces += part.values
             if header is None or len(pieces) != 8 * header.count:
-                raise ProtocolError(f"the key authority at {self._target} answered in part only")
+                raise ProtocolError(f"the key authority at {self._target} answered only in part")
             values = np.frombuffer(bytes(pieces), dtype="<i8").astype(np.int64)
             return Released(values, header.log_index, header.log_hash)
 
@@ -175,8 +175,9 @@ class RemoteAuthority:
         code = error.code()
         if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
             return RunError(
-                f"the key authority at {self._target} did not answer within {self._timeout_s:g} s: "
-                f"see that it runs and that the certificates are its own ({detail})"
+                f"the key authority at {self._target} did not answer within {self._timeout_s:g} s "
+                f"({detail})",
+                hint="check that it runs and that the certificates are its own",
             )
         return RunError(f"the key authority at {self._target} failed: {code.name}: {detail}")
 

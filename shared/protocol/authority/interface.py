@@ -59,9 +59,9 @@ class Refusal(StrEnum):
     RANGE = "range"
     ROLLED_BACK = "rolled-back"
 
-    def error(self, detail: str, culprits: Sequence[str] = ()) -> ReleaseRefused:
+    def error(self, detail: str, culprits: Sequence[str] = (), *, hint: str = "") -> ReleaseRefused:
         """The refusal as an error; without `culprits` the sum would not be refused for this."""
-        return ReleaseRefused(f"{self.value}: {detail}", culprits)
+        return ReleaseRefused(f"{self.value}: {detail}", culprits, hint=hint)
 
     @classmethod
     def of(cls, error: ReleaseRefused) -> Refusal:

@@ -26,7 +26,7 @@ def limit_answers(client: FleetHttpClient, most: Callable[[str], int]) -> None:
     def look(response: httpx.Response) -> None:
         path, length = response.request.url.path, response.headers.get("content-length", "")
         if response.is_redirect:
-            raise AnswerRefused("the server sends its devices elsewhere; they do not go")
+            raise AnswerRefused("the server redirects its devices elsewhere, which is not followed")
         if not length.isdigit() and response.is_error:
             # Some proxy's; the call is made again.
             raise httpx.RemoteProtocolError(f"it answered {response.status_code} and no length")

@@ -118,11 +118,15 @@ def check_flower() -> None:
     """
     found = version("flwr")
     if not SpecifierSet(RANGE).contains(found, prereleases=True):
-        raise RunError(f"Flower {found} is installed, Calyx needs flwr{RANGE}; install that one")
+        raise RunError(
+            f"Flower {found} is installed; Calyx needs flwr{RANGE}",
+            hint=f"install it with: pip install 'flwr{RANGE}'",
+        )
     if changed := list(differences()):
         raise RunError(
-            f"Flower {found} differs from the one Calyx was made for ({'; '.join(changed)}); "
-            "install an older flwr, or a newer Calyx"
+            f"Flower {found} differs from the version that Calyx was made for "
+            f"({'; '.join(changed)})",
+            hint="install an older flwr, or a newer Calyx",
         )
 
 

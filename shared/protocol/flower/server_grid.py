@@ -101,7 +101,7 @@ class ServerGrid(HttpGrid):
         except (httpx.HTTPError, FlowerError):
             raise  # the server's own trouble, and not the device's
         except Exception as error:  # a device may send anything, and Flower reads it in many ways
-            text = str(error) if isinstance(error, CalyxError) else type(error).__name__
+            text = error.full_text if isinstance(error, CalyxError) else type(error).__name__
             # It is read once; without this it would be kept until the run is over.
             self._runtime_client.ConfirmMessageReceived(confirm)
             return _unread(about, about.src_node_id, Refusal.UNFIT, f"unreadable reply: {text}")

@@ -74,7 +74,7 @@ def superlink_app() -> SuperLinkApp:
     if not getattr(app.state, "superexec_auth_secret", None):
         wrong.append("anybody could run a ServerApp")
     if wrong:
-        raise RunError(f"Flower's SuperLink is not as it must be: {'; '.join(wrong)}")
+        raise RunError(f"Flower's SuperLink is not set up as required: {'; '.join(wrong)}")
     factory = app.state.linkstate_factory
 
     def node_of(public_key: bytes) -> int | None:

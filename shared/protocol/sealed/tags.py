@@ -80,7 +80,10 @@ def weigh(weights_key: bytes, slots: NDArray[np.int64], modulus: int) -> NDArray
     """
     bits = modulus.bit_length()
     if bits > MAX_TAG_MODULUS_BITS:
-        raise ProtocolError(f"plain modulus {modulus} is too large for tags; use 50 bits at most")
+        raise ProtocolError(
+            f"plain modulus {modulus} is too large for tags",
+            hint="use at most 50 bits",
+        )
     t = np.uint64(modulus)
     data = (slots[:, :-1] % modulus).astype(np.uint64)
     weights = np.frombuffer(keystream(weights_key, 8 * data.shape[1]), dtype="<u8") % t

@@ -69,7 +69,7 @@ class CallSignature:
                 base64.b64decode(signature, validate=True),
             )
         except ValueError as error:
-            raise ProtocolError(f"the call is not signed as it must be: {error}") from None
+            raise ProtocolError(f"the call is not signed as required: {error}") from None
 
     @property
     def age_s(self) -> float:

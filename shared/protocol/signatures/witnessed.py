@@ -54,7 +54,7 @@ class HeadRequest:
         request = record_from_json(cls, text)
         check_name("run", request.run)
         if not is_hex(request.run_head, 64) or not _is_head(request.audit_head):
-            raise ProtocolError("a HeadRequest could not be read: a head is no SHA-256")
+            raise ProtocolError("a HeadRequest could not be read: a head is not a SHA-256 hash")
         return request
 
 

@@ -89,10 +89,10 @@ def test_an_audit_that_is_repeated_until_it_pleases_shows(folder: Path, authorit
     assert verify(folder).report.audit.number == 1
     word = signed(authority, folder)
     assert word.audit == 2
-    with pytest.raises(EvidenceError, match="knows of 1: evidence of 1 was taken away"):
+    with pytest.raises(EvidenceError, match="knows of 1; evidence of 1 was removed"):
         keep(folder, word.to_json())
     (folder / "audit" / WITNESSES).write_text(word.to_json() + "\n")
-    with pytest.raises(EvidenceError, match="evidence of 1 was taken away"):
+    with pytest.raises(EvidenceError, match="evidence of 1 was removed"):
         verify(folder, authority_key=key_of(authority))
     (folder / "audit" / WITNESSES).write_bytes(before)
     with pytest.raises(EvidenceError, match="is not in this folder"):
@@ -177,7 +177,9 @@ def test_the_commands_lead_from_head_to_verified_word(
     head, word = str(tmp_path / "head.json"), str(tmp_path / "witness.json")
     report, key = str(folder / "audit" / "report.json"), str(authority / "authority.pub")
     assert main(["audit", "verify", report]) == 0
-    assert "nobody whose key you named keeps this head" in " ".join(capfd.readouterr().out.split())
+    assert "no witness whose key you named keeps this head" in " ".join(
+        capfd.readouterr().out.split()
+    )
     assert main(["audit", "verify", report, "--authority-key", key]) == 1
     assert main(["audit", "head", str(folder), "--out", head]) == 0
     assert main(["authority", "witness", str(authority), head, "--out", word]) == 0

@@ -183,7 +183,7 @@ def test_a_ledger_made_to_fit_other_data_is_refused_by_those_data(path: Path) ->
     tamper(path, "UPDATE identity SET data_fingerprint = 'other'")
     with pytest.raises(LedgerError, match="entry 1"):
         Ledger.open(path, data_fingerprint="other")
-    with pytest.raises(LedgerError, match="is of the data other"):
+    with pytest.raises(LedgerError, match="belongs to the data other"):
         Ledger.open(path, data_fingerprint=FINGERPRINT)
 
 
@@ -261,7 +261,7 @@ class TestFilesThatAreNoLedger:
         self.refused(path, "cannot be read")
 
     def test_a_folder(self, tmp_path: Path) -> None:
-        self.refused(tmp_path, "is no file")
+        self.refused(tmp_path, "is not a file")
 
     def test_a_dangling_link(self, tmp_path: Path) -> None:
         link = tmp_path / "link"
@@ -273,11 +273,11 @@ class TestFilesThatAreNoLedger:
         database = sqlite3.connect(path, isolation_level=None)
         database.execute("CREATE TABLE entries (sequence INTEGER)")
         database.close()
-        self.refused(path, "no privacy ledger")
+        self.refused(path, "not a privacy ledger")
 
     def test_a_schema_of_the_future(self, path: Path) -> None:
         tamper(path, "PRAGMA user_version = 2")
-        self.refused(path, "schema version 2, this program knows 1")
+        self.refused(path, "schema version 2; this program reads 1")
 
     def test_a_ledger_without_identity(self, path: Path) -> None:
         tamper(path, "DELETE FROM identity")

@@ -48,7 +48,7 @@ try:
             )
             print(number, entry.hash, flush=True)
 except CalyxError as error:
-    print(type(error).__name__, error, flush=True)
+    print(type(error).__name__, error.full_text, flush=True)
 """
 
 

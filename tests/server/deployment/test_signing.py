@@ -69,5 +69,5 @@ def test_lost_key_is_not_replaced(folder: ServerFolder) -> None:
 @pytest.mark.parametrize("text", ["", "-1", "12x", "9" * 5000, "5\n"])
 def test_a_number_that_cannot_be_read_is_not_begun_anew(tmp_path: Path, text: str) -> None:
     (tmp_path / "last").write_text(text)
-    with pytest.raises(ProtocolError, match="is damaged; restore it"):
+    with pytest.raises(ProtocolError, match="is damaged\nhint: restore it"):
         SequenceFile(tmp_path / "last").last()

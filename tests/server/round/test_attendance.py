@@ -116,7 +116,7 @@ def test_silent_client_counts_again_when_it_says_who_it_is(clients: Clients) -> 
 def test_too_few_are_waited_for_and_then_named(clients: Clients) -> None:
     attendance = gathered(clients)
     del clients.names[3], clients.names[4]
-    with pytest.raises(RoundError, match=r"1 of the 2 clients a round needs.*b, c away"):
+    with pytest.raises(RoundError, match=r"1 of the 2 clients that a round needs.*b, c away"):
         attendance.wait_for(ALL, 2)
 
 

@@ -151,7 +151,7 @@ def test_what_is_not_finite_is_refused(bad):
 
 @pytest.mark.parametrize(("step", "clamp"), [(0.0, 1), (math.nan, 1), (math.inf, 1), (1.0, 0)])
 def test_an_impossible_grid_is_refused(step, clamp):
-    with pytest.raises(EncryptionError, match="no usable grid"):
+    with pytest.raises(EncryptionError, match="not make a usable grid"):
         IntegerGrid(step, clamp)
 
 

@@ -247,5 +247,5 @@ GOOD = SkellamMechanism("dithered", 10, 1.0, 1.0, 100.0, 2, 3, 5, 20)
     ids=str,
 )
 def test_impossible_mechanisms_are_refused(changes):
-    with pytest.raises(PrivacyError, match="no valid Skellam mechanism"):
+    with pytest.raises(PrivacyError, match="not a valid Skellam mechanism"):
         SkellamMechanism(**{**asdict(GOOD), **changes})

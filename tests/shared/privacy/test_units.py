@@ -213,5 +213,5 @@ class TestOlderLedgers:
 
     def test_no_sum_claims_to_be_made_for_replaced_data(self) -> None:
         event = plan("distributed").round_event
-        with pytest.raises(PrivacyError, match="no valid privacy event"):
+        with pytest.raises(PrivacyError, match="not a valid privacy event"):
             replace(event, replacement_factor=1)

@@ -41,7 +41,7 @@ def test_a_lost_field_of_a_message_is_refused_by_name(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("other", ["1.40.0", "1.43.0", "2.0.0"])
 def test_another_version_is_refused(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compatibility, "version", lambda name: other)
-    with pytest.raises(RunError, match=rf"Flower {re.escape(other)} is installed, Calyx needs"):
+    with pytest.raises(RunError, match=rf"Flower {re.escape(other)} is installed; Calyx needs"):
         compatibility.check_flower()
 
 
