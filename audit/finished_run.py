@@ -119,7 +119,7 @@ class AuditedRun(RunFolder):
         except (OSError, KeyError, TypeError, DataError) as error:
             raise EvidenceError(
                 f"{self.partition_path} cannot be read: {error}",
-                hint=hint_of(error),
+                hint="restore it from a copy",
             ) from None
 
     @cached_property

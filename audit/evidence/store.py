@@ -196,7 +196,7 @@ class EvidenceStore:
         except DataError as error:
             raise EvidenceError(
                 f"evidence {name!r} of {self.run_dir}: {error}",
-                hint=error.hint,
+                hint=f"{AUDIT_AGAIN} {self.run_dir}",
             ) from None
 
     def check(self) -> None:

@@ -157,7 +157,7 @@ def test_a_forger_with_a_key_of_his_own_names_that_key(folder: Path, authority: 
 def test_a_word_on_another_run_is_refused(folder: Path, authority: Path) -> None:
     request = replace(heads_of(folder).request, run=RUN)
     word = witness(authority, request.to_json(), passphrase=None)
-    with pytest.raises(EvidenceError, match=f"is on run '{RUN}'"):
+    with pytest.raises(EvidenceError, match=f"is about run '{RUN}'"):
         keep(folder, word.to_json())
 
 
@@ -269,7 +269,7 @@ def test_a_time_stamp_on_the_head_is_checked(folder: Path, stamped: Path) -> Non
     ca, head = stamped / "tsa.pem", EvidenceStore.existing(folder).head
     with pytest.raises(EvidenceError, match="there is no time stamp"):
         verify(folder, tsa_ca=ca)
-    with pytest.raises(EvidenceError, match="is no time stamp on head"):
+    with pytest.raises(EvidenceError, match="is not a time stamp on head"):
         keep_time_stamp(folder, stamp(stamped, "0" * 64), ca)
     since = keep_time_stamp(folder, stamp(stamped, head), ca)
     (one,) = verify(folder, tsa_ca=ca).witnesses
@@ -278,5 +278,5 @@ def test_a_time_stamp_on_the_head_is_checked(folder: Path, stamped: Path) -> Non
     with pytest.raises(UsageError, match="cannot be read"):
         keep_time_stamp(folder, stamped / "none.tsr", ca)
     audited(folder)  # another head
-    with pytest.raises(EvidenceError, match="is no time stamp on head"):
+    with pytest.raises(EvidenceError, match="is not a time stamp on head"):
         verify(folder, tsa_ca=ca)

@@ -88,10 +88,10 @@ def test_each_record_that_is_missing_or_unfinished_is_named(run_dir: Path) -> No
     with pytest.raises(EvidenceError, match="ledger of client 1 is missing"):
         AuditedRun(run_dir)
     rewrite_journal(run_dir, journal_of(run_dir)[:-8])
-    with pytest.raises(UsageError, match="not finished.*--resume"):
+    with pytest.raises(UsageError, match="not finished.*\nhint: .*--resume"):
         AuditedRun(run_dir)
     (run_dir / "config.toml").unlink()
-    with pytest.raises(UsageError, match="not the folder of a run"):
+    with pytest.raises(UsageError, match="not a run folder"):
         AuditedRun(run_dir)
     with pytest.raises(UsageError, match="no folder"):
         AuditedRun(run_dir / "nowhere")
