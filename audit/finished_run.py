@@ -122,8 +122,7 @@ class AuditedRun(RunFolder):
         How much noise there was is what the ledgers say.
         """
         counts = self.record_counts
-        is_shared = self.is_sealed and self.config.privacy.noise != "local"
-        each = [max(counts)] * len(counts) if is_shared else counts
+        each = [max(counts)] * len(counts) if self.config.has_common_plan else counts
         return tuple(draft_plan(self.config, records) for records in each)
 
     @cached_property
@@ -140,7 +139,7 @@ class AuditedRun(RunFolder):
     @property
     def is_sealed(self) -> bool:
         """Whether single updates were encrypted."""
-        return self.config.secure_aggregation.scheme != "none"
+        return self.config.is_sealed
 
     @cached_property
     def mechanism(self) -> SkellamMechanism | None:

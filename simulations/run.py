@@ -233,7 +233,7 @@ def assemble(
         }
         for i in range(config.federation.clients)
     }
-    if config.secure_aggregation.scheme == "none":
+    if not config.is_sealed:
         return Simulation(to_run_config(config), server, clients), number
     from calyx.simulations.authority import simulated_authority
 

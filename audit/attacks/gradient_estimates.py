@@ -60,7 +60,7 @@ def sights_of(played: Played, public: Crossing) -> list[Sight]:
     first = _weights(played, weights_of(played.model))
     sights = []
     released = played.capture.find("released sum", 1)
-    if played.config.secure_aggregation.scheme == "none":
+    if not played.config.is_sealed:
         sights.append(_plain_update(played, cohort[0], first))
     else:
         sights.append(_ciphertext(played, cohort[0]))
@@ -148,12 +148,12 @@ def _colluding(played: Played, cohort: list[int], client: int, first: Vector) ->
     sees = "two global models, less its own part"
     if federation.strategy in _STRATEGIES_THAT_ADAPT:
         vector, sees = step, "two global models"
-    elif plan.unit == "record" and plan.noise == "distributed":
+    elif plan.is_gradient_sum:
         total = step / federation.server_learning_rate * plan.sampling_rate
         total *= len(cohort) * plan.declared_records
         total -= restored_sum(contribution(played, client), played.config, plan, 1)
         vector = total / _records(played, others)
-    elif played.config.secure_aggregation.scheme == "none":
+    elif not played.config.is_sealed:
         own = first - _weights(played, played.reply(client))
         share = len(played.records[client]) / _records(played, cohort)
         vector = (step - share * own) / (1 - share) / _scale(played)
@@ -170,7 +170,7 @@ def _colluding(played: Played, cohort: list[int], client: int, first: Vector) ->
 def _sum_as_gradient(played: Played, total: Vector) -> Vector:
     """A released sum as a sum of gradients: of updates it is one up to sign and scale."""
     plan = played.plan
-    if plan.unit == "record" and plan.noise == "distributed":
+    if plan.is_gradient_sum:
         return total
     return -total * plan.declared_records / _scale(played)
 

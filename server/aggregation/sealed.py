@@ -121,7 +121,7 @@ class SealedStep:
         )
         bound.check(released.values)
         vector = self._restored(released.values, server_round)
-        if plan.unit == "record" and plan.noise == "distributed":
+        if plan.is_gradient_sum:
             return Combined(self._gradient_step(vector, pending, current), {})
         divisor = pending.weight if not plan.is_private else float(pending.total.contributors)
         mean = moved(current, self.run.names, vector / divisor)

@@ -267,8 +267,7 @@ class Executor:
             state=RecordDict(),
             run_config=run_config,
         )
-        sealed = config.secure_aggregation.scheme != "none"
-        authority = self._authority() if sealed else None
+        authority = self._authority() if config.is_sealed else None
         try:
             serve(grid, context, authority)
             _check_outcome(self._folder.run_dir(task.run))

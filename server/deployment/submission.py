@@ -100,12 +100,11 @@ def check_upload(config: Config, dimension: int) -> None:
     Raises:
         ConfigError: a sealed update is larger than what the server takes in of a device.
     """
-    sealing = config.secure_aggregation
-    if sealing.scheme == "none":
+    if not config.is_sealed:
         return
     # The noise changes the bound of a value, never the number of fields in a slot.
     upload = derive_parameters(
-        scheme=sealing.scheme,
+        scheme=config.secure_aggregation.scheme,
         contributors=config.cohort_size,
         value_bound=sum_shape(config, dimension).value_bound,
         length=dimension,
@@ -135,7 +134,7 @@ def submit(
         UsageError: the server is down, or the run exists (or does not, with `resume`).
         ConfigError: resumed with other settings, or a sealed run without a key authority.
     """
-    if config.secure_aggregation.scheme != "none" and not folder.settings().authority:
+    if config.is_sealed and not folder.settings().authority:
         raise ConfigError(
             "a sealed run needs a key authority; name it with: "
             f"calyx server authority {folder.directory} HOST:PORT FOLDER"

@@ -131,12 +131,12 @@ def refuse_unfit(config: Config) -> None:
         UsageError: with the reason.
     """
     privacy, training = config.privacy, config.training
-    if privacy.unit != "record" or privacy.noise not in ("local", "distributed"):
+    if not (privacy.unit == "record" and privacy.is_noised_by_clients):
         raise UsageError(
             f"record canaries need unit = record with local or distributed noise; this run has "
             f"unit {privacy.unit} and noise {privacy.noise}"
         )
-    if privacy.noise == "local" and config.secure_aggregation.scheme != "none":
+    if privacy.noise == "local" and config.is_sealed:
         raise UsageError(
             "sealed updates with local noise show an observer only sums; audit the same run with "
             "secure_aggregation.scheme = none"
