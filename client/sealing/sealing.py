@@ -21,19 +21,14 @@ from calyx.client.sealing.kept_reply import KeptReply, Occasion
 from calyx.client.sealing.terms import SealingTerms
 from calyx.shared.config import Config
 from calyx.shared.encryption import PublicSealer, SealingParameters, pack
-from calyx.shared.encryption.quantise import Grid, dithered_rounding
+from calyx.shared.encryption.quantise import dithered_rounding
 from calyx.shared.errors import PolicyViolation, ProtocolError
 from calyx.shared.privacy.noise import NoiseSource
 from calyx.shared.privacy.plan import PrivacyPlan
-from calyx.shared.privacy.rotation import Rotation
 from calyx.shared.protocol.sealed.admission import Admission
-from calyx.shared.protocol.sealed.messages import (
-    SealingOffer,
-    rotation_seed,
-    sealed_reply,
-    sealing_parameters,
-)
+from calyx.shared.protocol.sealed.messages import SealingOffer, sealed_reply
 from calyx.shared.protocol.sealed.receipts import Receipt, fresh_nonce
+from calyx.shared.protocol.sealed.sum_coding import SumCoding
 from calyx.shared.protocol.sealed.tags import TagKeys
 from calyx.shared.protocol.signatures.signed import canonical
 
@@ -189,17 +184,11 @@ def integers_to_seal(
     Returns:
         int64 (dimension,) within the value bound, and the parameters to seal it with.
     """
-    parameters = sealing_parameters(config, plan, len(vector))
-    rotated = Rotation(len(vector), rotation_seed(config, server_round)).forward(vector)
-    if plan.mechanism is None:
-        grid = Grid(
-            config.secure_aggregation.clamp / parameters.value_bound, parameters.value_bound
-        )
-        return dithered_rounding(grid.scaled(rotated), noise.generator), parameters
-    mechanism = plan.mechanism
-    grid = Grid(mechanism.step, mechanism.clamp)
-    rounded = dithered_rounding(grid.scaled(rotated), noise.generator)
-    return rounded + mechanism.noise(noise.generator), parameters
+    coding = SumCoding.of(config, plan, len(vector), server_round)
+    rounded = dithered_rounding(coding.scaled(vector), noise.generator)
+    if plan.mechanism is not None:
+        rounded = rounded + plan.mechanism.noise(noise.generator)
+    return rounded, coding.parameters
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from calyx.shared.config import Config
 from calyx.shared.config.load import build
-from calyx.shared.config.schema import PrivacyConfig, SecureAggregationConfig, Sections
+from calyx.shared.config.schema import PrivacyConfig, Sections, SecureAggregationConfig
 from calyx.shared.privacy.plan import draft_plan
 
 UNITS, NOISES = ("record", "client"), ("none", "local", "distributed", "central")
