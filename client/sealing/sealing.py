@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from calyx.shared.config import Config
 from calyx.shared.encryption import PublicSealer, SealingParameters, pack
 from calyx.shared.encryption.quantise import dithered_rounding
 from calyx.shared.errors import PolicyViolation, ProtocolError
+from calyx.shared.host.private_files import replace_file
 from calyx.shared.privacy.noise import NoiseSource
 from calyx.shared.privacy.plan import PrivacyPlan
 from calyx.shared.protocol.sealed.admission import Admission
@@ -71,8 +71,8 @@ class SealingState:
         PublicSealer(offer.parameters, offer.public_context)  # refuses a context with a secret key
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         fields = {"parameters": offer.parameters.to_json(), "admission": admission.to_json()}
-        _write(self._path(offer.run, "context"), offer.public_context)
-        _write(self._path(offer.run, "json"), json.dumps(fields).encode())
+        replace_file(self._path(offer.run, "context"), offer.public_context)
+        replace_file(self._path(offer.run, "json"), json.dumps(fields).encode())
         self._forget_old()
 
     def check(self, terms: SealingTerms) -> None:
@@ -189,9 +189,3 @@ def integers_to_seal(
     if plan.mechanism is not None:
         rounded = rounded + plan.mechanism.noise(noise.generator)
     return rounded, coding.parameters
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    temporary.write_bytes(content)
-    temporary.replace(path)
