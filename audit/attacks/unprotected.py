@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from calyx.audit.evidence.store import EvidenceStore
-from calyx.audit.replay.replay import Watching, rounds_of, twin
+from calyx.audit.replay.replay import Watching, twin
 from calyx.shared.config import Config
 from calyx.shared.config.load import build
 from calyx.simulations.run_folder import RunFolder
@@ -27,7 +27,7 @@ def run(folder: RunFolder, store: EvidenceStore, progress: Callable[[str, float]
     total = config.training.rounds
     watching = Watching(on_round=lambda number: progress("without privacy", number / total))
     with twin(plain, watching) as repeated:
-        rounds = rounds_of(repeated)
+        rounds = repeated.told().rounds
     store.put_json(
         NAME,
         {

@@ -26,6 +26,7 @@ import tomli_w
 from calyx.server.deployment.control import Control
 from calyx.server.deployment.folder import ServerFolder
 from calyx.server.deployment.superlink.gate import Limits
+from calyx.server.state.journal import FILE_NAME as JOURNAL
 from calyx.shared.config import Config
 from calyx.shared.config.load import build, digest, flatten, from_toml, to_run_config, to_toml
 from calyx.shared.encryption import derive_parameters
@@ -158,7 +159,7 @@ def submit(
                 raise UsageError(f"run {run!r} goes on already; see: calyx server status")
             _check_same(config_path.read_text(encoding="utf-8"), config)
             # It is made anew from the last checkpoint; who follows it must not see the old one.
-            (path / "metrics.jsonl").unlink(missing_ok=True)
+            (path / JOURNAL).unlink(missing_ok=True)
         else:
             before = Submission(run, "submitted", 0, 0)
             write_atomically(

@@ -25,7 +25,7 @@ from torch import nn
 
 from calyx.audit.attacks.noise.remainders import Remainders
 from calyx.audit.evidence.store import EvidenceStore
-from calyx.audit.replay.replay import Watching, rounds_of, twin
+from calyx.audit.replay.replay import Watching, twin
 from calyx.client.instrumentation.canaries import directions
 from calyx.server.state.checkpoint import load_latest
 from calyx.shared.config import Config
@@ -109,7 +109,7 @@ def run(
             "dimension": size,
             "repeats": repeats,
             "clients": clients,
-            "rounds": len(rounds_of(folder)),
+            "rounds": len(folder.told().rounds),
         },
     )
     store.put_arrays(NAME, {"cosines": np.concatenate(cosines)})

@@ -33,7 +33,7 @@ from calyx.audit.attacks.canaries.observers import (
     momentum_gains,
 )
 from calyx.audit.evidence.store import EvidenceStore
-from calyx.audit.replay.replay import Watching, rounds_of, twin
+from calyx.audit.replay.replay import Watching, twin
 from calyx.client.node import Node
 from calyx.shared.config import Config
 from calyx.shared.data import load_split
@@ -104,13 +104,13 @@ def run(
             on_round=lambda number: progress("canaries", number / total),
         )
         with twin(config, watching, workers=workers) as repeated:
-            last = rounds_of(repeated)[-1]
+            last = repeated.told().rounds[-1]
     plans = {client: one.plan for client, one in watcher.instructions.items()}
     store.put_json(
         f"{NAME}-run",
         {
             "accuracy_with_canaries": last["accuracy"],
-            "accuracy_without": rounds_of(folder)[-1]["accuracy"],
+            "accuracy_without": folder.told().rounds[-1]["accuracy"],
             "rounds": len(watcher.public.values),
             "dimension": watcher.dimension,
             "noise_multiplier": min(plan.noise_multiplier for plan in plans.values()),
