@@ -9,7 +9,6 @@ import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,20 +17,25 @@ from calyx.client.instrumentation.batch_log import LoggedBatches, read_batches
 from calyx.client.ledger.ledger import Entry, Ledger
 from calyx.server.roster import Member
 from calyx.server.round.plans import Plans
-from calyx.server.state.journal import FILE_NAME as JOURNAL
+from calyx.server.state.journal import Event, RunEvents
 from calyx.server.state.outcome import rounds_with_effect
 from calyx.shared.config import Config
 from calyx.shared.data.npz import arrays_of
 from calyx.shared.encryption import SealingParameters
-from calyx.shared.errors import ConfigError, DataError, EvidenceError, UsageError, hint_of
+from calyx.shared.errors import (
+    ConfigError,
+    DataError,
+    EvidenceError,
+    RunError,
+    UsageError,
+    hint_of,
+)
 from calyx.shared.host.regular_file import MOST_BYTES, read_regular
 from calyx.shared.privacy.event import PrivacyEvent
 from calyx.shared.privacy.plan import PrivacyPlan, draft_plan
 from calyx.shared.privacy.skellam_mechanism import SkellamMechanism
 from calyx.shared.protocol.sealed.messages import sealing_parameters
 from calyx.simulations.run_folder import RunFolder
-
-Event = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -85,10 +89,8 @@ class AuditedRun(RunFolder):
             )
         self.config: Config = self._config()
         self.environment: Event = self._json("environment.json")
-        journal = self._journal()
-        self.start: Event = next((e for e in journal if e.get("event") == "start"), {})
-        self.rounds: list[Event] = [e for e in journal if e.get("event") == "round"]
-        self.end: Event = next((e for e in journal if e.get("event") == "end"), {})
+        told = self.told()
+        self.start, self.rounds, self.end = told.start, told.rounds, told.end
         self._check_finished(path)
         self.ledgers: tuple[ClientLedger, ...] = tuple(
             self._ledger(number) for number in range(self.config.federation.clients)
@@ -129,8 +131,7 @@ class AuditedRun(RunFolder):
         How much noise there was is what the ledgers say.
         """
         counts = self.record_counts
-        is_shared = self.is_sealed and self.config.privacy.noise != "local"
-        each = [max(counts)] * len(counts) if is_shared else counts
+        each = [max(counts)] * len(counts) if self.config.has_common_plan else counts
         return tuple(draft_plan(self.config, records) for records in each)
 
     @cached_property
@@ -147,7 +148,7 @@ class AuditedRun(RunFolder):
     @property
     def is_sealed(self) -> bool:
         """Whether single updates were encrypted."""
-        return self.config.secure_aggregation.scheme != "none"
+        return self.config.is_sealed
 
     @cached_property
     def mechanism(self) -> SkellamMechanism | None:
@@ -219,32 +220,16 @@ class AuditedRun(RunFolder):
             ledger.verify()
             return ClientLedger(client, ledger.data_fingerprint, ledger.head_hash, ledger.entries())
 
-    def _journal(self) -> list[Event]:
-        path = self.path / JOURNAL
+    def told(self) -> RunEvents:
+        """What the run has told.
+
+        Raises:
+            EvidenceError: its journal cannot be read.
+        """
         try:
-            lines = read_regular(path, self.path).decode("utf-8").splitlines()
-        except FileNotFoundError:
-            return []
-        except (OSError, UnicodeDecodeError) as error:
-            raise EvidenceError(
-                f"{path} cannot be read: {error}",
-                hint="restore it from a copy",
-            ) from None
-        events = []
-        for number, line in enumerate(lines, 1):
-            try:
-                event = json.loads(line)
-                if not isinstance(event, dict):
-                    raise ValueError("no object")
-            except (ValueError, RecursionError) as error:
-                if number == len(lines):
-                    break  # torn by a crash; the run is then not finished
-                raise EvidenceError(
-                    f"{path} is damaged at line {number}: {error}",
-                    hint="restore it from a copy",
-                ) from None
-            events.append(event)
-        return events
+            return super().told()
+        except RunError as error:
+            raise EvidenceError(str(error), hint=error.hint) from None
 
     def _json(self, name: str) -> Event:
         path = self.path / name

@@ -229,7 +229,7 @@ class Policy(_Limits):
             PolicyViolation: naming every limit that is not kept.
         """
         faults = [*self._sealing(config), *self._model(config)]
-        if config.secure_aggregation.scheme == "none":
+        if not config.is_sealed:
             faults.append(_fault_text("secure_aggregation.scheme", "none", "bfv, or no offer"))
         if faults:
             raise PolicyViolation(
@@ -299,7 +299,7 @@ class Policy(_Limits):
 
     def _sealing(self, config: Config) -> Iterator[str]:
         limits, asked = self.secure_aggregation, config.secure_aggregation
-        if asked.scheme == "none":
+        if not config.is_sealed:
             if limits.required:
                 allowed = "bfv or ckks" if limits.accept_untagged else "bfv"
                 yield _fault_text("secure_aggregation.scheme", "none", allowed)

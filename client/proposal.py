@@ -35,7 +35,7 @@ def consider(content: RecordDict, config: Config, node: Node) -> None:
     policy.check(config, plan)
     plan_fits(config, plan, records)
     size = rehearse(config, records)
-    if config.secure_aggregation.scheme != "none":
+    if config.is_sealed:
         sealing_fits(config, plan, size)
         node.sealing()
     with node.ledger(records) as ledger:

@@ -54,14 +54,13 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
 
     model = build_model(config.model, records.input_shape, records.classes, config.seed)
     received = read_record(read_arrays(content), like=weights_of(model), largest=LARGEST_WEIGHT)
-    by_record = plan.is_private and plan.unit == "record"
     # Buffers are the model's own: whether records can be kept apart was tried with these, and a
     # sender could choose others that hide for the trial what they do in training.
     own = {name: w for name, w in weights_of(model).items() if name not in _parameter_names(model)}
-    load_weights(model, {**received, **own} if by_record else received)
+    load_weights(model, {**received, **own} if plan.is_record_level else received)
     digest = instruction.digest(config, received)
     terms = before = None
-    if config.secure_aggregation.scheme != "none":
+    if config.is_sealed:
         terms = _sealing_terms(config, instruction, node, dimension(model))
         sealing = node.sealing()
         sealing.check(terms)
@@ -84,7 +83,7 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
     if before is not None:
         return before
 
-    if terms is not None and plan.unit == "record" and plan.noise == "distributed":
+    if terms is not None and plan.is_gradient_sum:
         from calyx.client.training.dp_sgd import clipped_gradient_sum
 
         vector, _ = clipped_gradient_sum(model, records, plan, noise, audit)
@@ -96,7 +95,7 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
     may_tell = not plan.is_private or config.privacy.release_metrics
     metrics = {"train-loss": loss} if may_tell else {}
     trained = weights_of(model)
-    if by_record:
+    if plan.is_record_level:
         # What has no noise does not leave, whatever the model's code has written there.
         noised = _parameter_names(model, trainable=True)
         trained = {name: w if name in noised else received[name] for name, w in trained.items()}
@@ -201,16 +200,14 @@ def plan_fits(config: Config, plan: PrivacyPlan, records: Dataset) -> None:
 
     And a share of the noise protects nobody in an update that is not part of a sum.
     """
-    if plan.noise == "distributed" and config.secure_aggregation.scheme == "none":
+    if plan.noise == "distributed" and not config.is_sealed:
         raise PolicyViolation(
             "distributed noise protects sealed updates only",
             hint="start a new run with secure_aggregation.scheme = bfv",
         )
     if not config.tells_record_counts:
         return
-    # In sealed runs all clients share the plan of the one with the most records.
-    shared_plan = config.secure_aggregation.scheme != "none" and plan.noise != "local"
-    fits = len(records) <= plan.declared_records if shared_plan else False
+    fits = len(records) <= plan.declared_records if config.has_common_plan else False
     if not fits and plan.declared_records != len(records):
         raise PolicyViolation(
             f"the plan was made for {plan.declared_records} records but this client declared "

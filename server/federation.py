@@ -86,7 +86,7 @@ class Federation:
         authority: Authority | None = None,
     ) -> None:
         self._grid, self._config, self._settings = grid, config, settings
-        self._is_sealed = config.secure_aggregation.scheme != "none"
+        self._is_sealed = config.is_sealed
         if self._is_sealed and authority is None:
             raise ConfigError(
                 "a sealed run needs a key authority",

@@ -14,14 +14,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from calyx.shared.errors import ConfigError, RunError
+from calyx.shared.host.atomic_write import is_draft
 from calyx.shared.host.process_lock import exclusive
 
 # Hidden: evidence binds no hidden files.
 LOCK_NAME = ".lock"
 # What is made before `config.toml`: a run that was killed by then had not begun.
 _FIRST_FILES = ("run.json", "partition.npz", "environment.json")
-_HALF_WRITTEN = (f".{name}.part" for name in (*_FIRST_FILES, "config.toml"))
-_UNFINISHED = frozenset({LOCK_NAME, "ledgers", "batches", *_FIRST_FILES, *_HALF_WRITTEN})
+_UNFINISHED = frozenset({LOCK_NAME, "ledgers", "batches", *_FIRST_FILES})
 _RUNS = Path("runs")
 # Room for the longest path within a run folder: evidence, and TensorBoard with a host's name.
 _DEEPEST_BYTES = 200
@@ -77,12 +77,19 @@ def check_vacant(path: Path, *, resumed: bool) -> None:
     check_length(path)
     if not path.exists():
         return
-    allowed = _UNFINISHED if resumed else {LOCK_NAME}
-    if not path.is_dir() or any(entry.name not in allowed for entry in path.iterdir()):
+    if not path.is_dir() or any(not _is_left(e.name, resumed) for e in path.iterdir()):
         raise ConfigError(
             f"{path} already exists",
             hint="continue it with --resume, or name another folder with --out",
         )
+
+
+def _is_left(name: str, resumed: bool) -> bool:
+    """Whether a file of this name is no hindrance; see `check_vacant`."""
+    if not resumed:
+        return name == LOCK_NAME
+    drafts = (is_draft(name, of) for of in (*_FIRST_FILES, "config.toml"))
+    return name in _UNFINISHED or any(drafts)
 
 
 def check_length(path: Path) -> None:

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -17,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from calyx.server.state.outcome import rounds_with_effect
+from calyx.server.state.journal import FILE_NAME as JOURNAL
+from calyx.server.state.journal import Event, append
+from calyx.server.state.outcome import RunFigures
 from calyx.shared.config import Config
 from calyx.shared.config.load import Scalar, Settings, build, to_run_config
 from calyx.shared.errors import ConfigError, RunError
@@ -29,8 +30,6 @@ from calyx.simulations.run_result import RunResult
 if TYPE_CHECKING:
     from calyx.shared.data import Dataset
     from calyx.simulations.engines.simulation import Simulation
-
-Event = dict[str, Any]
 
 
 def run(
@@ -91,7 +90,7 @@ def run(
         folder = _begun(config, place, owner)
 
         # 2. What each party is told, and 3. the rounds; whoever watches reads the journal.
-        journal = folder.path / "metrics.jsonl"
+        journal = folder.path / JOURNAL
         journal.unlink(missing_ok=True)
         with ExitStack() as stack:
             simulation, workers = assemble(config, folder, engine, workers, stack)
@@ -104,8 +103,7 @@ def run(
         # 4. What came of it; what was spent is read from the ledgers.
         result = _result(config, folder, time.monotonic() - started)
         end = {"event": "end", **result.as_dict()}
-        with journal.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(end) + "\n")
+        append(folder.path, end)
     if on_event is not None:
         on_event(end)
     return result
@@ -215,7 +213,7 @@ def assemble(
         }
         for i in range(config.federation.clients)
     }
-    if config.secure_aggregation.scheme == "none":
+    if not config.is_sealed:
         return Simulation(to_run_config(config), server, clients), number
     from calyx.simulations.authority import simulated_authority
 
@@ -238,23 +236,19 @@ def _run_engine(engine: str, simulation: Any, workers: int, *, verbose: bool) ->
 
 
 def _result(config: Config, folder: RunFolder, seconds: float) -> RunResult:
-    lines = (folder.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    events = [json.loads(line) for line in lines]
-    start = next(e for e in events if e["event"] == "start")
-    rounds = [e for e in events if e["event"] == "round"]
-    last = rounds[-1]
+    figures = RunFigures.of(folder.told())
     return RunResult(
-        accuracy=last["accuracy"],
-        loss=last["loss"],
+        accuracy=figures.accuracy,
+        loss=figures.loss,
         epsilon_max=_epsilon_from_ledgers(config, folder),
-        delta=config.privacy.delta,
-        noise_multiplier=start["noise_multiplier"],
-        rounds=len(rounds),
-        clients=start["clients"],
-        rejected=sum(len(e["rejected"]) for e in rounds),
-        rounds_with_effect=rounds_with_effect(rounds),
+        delta=figures.delta,
+        noise_multiplier=figures.noise_multiplier,
+        rounds=figures.rounds,
+        clients=figures.clients,
+        rejected=figures.rejected,
+        rounds_with_effect=figures.rounds_with_effect,
         seconds=round(seconds, 3),
-        seconds_per_round=round(sum(e["seconds"] for e in rounds) / len(rounds), 4),
+        seconds_per_round=figures.seconds_per_round,
         run_dir=str(folder.path),
     )
 

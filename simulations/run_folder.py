@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from calyx.server.state.journal import RunEvents
 from calyx.shared.config import Config
 from calyx.shared.config.load import build, digest, flatten, from_toml, to_toml
 from calyx.shared.errors import ConfigError, Fault, RunError
@@ -135,6 +136,14 @@ class RunFolder:
                 f"{path} cannot be read: {error}",
                 hint="restore it from a copy",
             ) from None
+
+    def told(self) -> RunEvents:
+        """What the run has told so far.
+
+        Raises:
+            RunError: its journal cannot be read.
+        """
+        return RunEvents.read(self.path)
 
     def check_same(self, config: Config) -> None:
         """Refuse to resume with other settings.

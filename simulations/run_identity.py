@@ -12,7 +12,7 @@ import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from calyx.server.state.journal import FILE_NAME as JOURNAL
+from calyx.server.state.journal import RunEvents
 from calyx.shared.errors import RunError
 from calyx.shared.host.atomic_write import write_atomically
 from calyx.shared.protocol.signatures.signed import is_hex
@@ -78,8 +78,6 @@ def identity_of(folder: Path) -> RunIdentity:
 
 def _name_in_journal(folder: Path) -> str:
     try:
-        lines = (folder / JOURNAL).read_text(encoding="utf-8").splitlines()
-        starts = (e for e in map(json.loads, lines) if e["event"] == "start")
-        return Path(str(next(starts)["run_dir"])).name
-    except (OSError, ValueError, KeyError, TypeError, StopIteration, RecursionError):
+        return Path(str(RunEvents.read(folder).start.get("run_dir", ""))).name
+    except RunError:
         return ""

@@ -6,7 +6,6 @@ nothing is loaded from elsewhere. Every text is escaped.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,9 +13,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from calyx.server.state.journal import Event, RunEvents
+from calyx.shared.errors import RunError
 from calyx.shared.privacy.epsilon_text import delta_text, epsilon_text, whom_text
-
-Event = dict[str, Any]
 
 _WHO_ADDS_NOISE = {
     "local": "each client, to what it sends",
@@ -114,12 +113,10 @@ def _privacy(result: RunResult, start: Event) -> str:
 def _journal(run_dir: Path) -> tuple[Event, list[Event]]:
     """The start and the rounds of a run; nothing of a folder that was moved or is damaged."""
     try:
-        text = (run_dir / "metrics.jsonl").read_text(encoding="utf-8")
-        events = [json.loads(line) for line in text.splitlines()]
-        start = next(event for event in events if event["event"] == "start")
-        return start, [event for event in events if event["event"] == "round"]
-    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+        told = RunEvents.read(run_dir)
+    except RunError:
         return {}, []
+    return told.start, told.rounds
 
 
 def _accuracies(rounds: Sequence[Event]) -> list[float]:

@@ -60,7 +60,7 @@ def gradient_estimates(captured: CapturedRound, public: CapturedMessage) -> list
     first = _weights(captured, weights_of(captured.model))
     estimates = []
     released = captured.capture.find("released sum", 1)
-    if captured.config.secure_aggregation.scheme == "none":
+    if not captured.config.is_sealed:
         estimates.append(_plain_update(captured, cohort[0], first))
     else:
         estimates.append(_ciphertext(captured, cohort[0]))
@@ -150,12 +150,12 @@ def _colluding(
     sees = "two global models, less its own part"
     if federation.strategy in _STRATEGIES_THAT_ADAPT:
         vector, sees = step, "two global models"
-    elif plan.unit == "record" and plan.noise == "distributed":
+    elif plan.is_gradient_sum:
         total = step / federation.server_learning_rate * plan.sampling_rate
         total *= len(cohort) * plan.declared_records
         total -= restored_sum(contribution(captured, client), captured.config, plan, 1)
         vector = total / _records(captured, others)
-    elif captured.config.secure_aggregation.scheme == "none":
+    elif not captured.config.is_sealed:
         own = first - _weights(captured, captured.reply(client))
         share = len(captured.records[client]) / _records(captured, cohort)
         vector = (step - share * own) / (1 - share) / _scale(captured)
@@ -174,7 +174,7 @@ def _colluding(
 def _sum_as_gradient(captured: CapturedRound, total: Vector) -> Vector:
     """A released sum as a sum of gradients: of updates it is one up to sign and scale."""
     plan = captured.plan
-    if plan.unit == "record" and plan.noise == "distributed":
+    if plan.is_gradient_sum:
         return total
     return -total * plan.declared_records / _scale(captured)
 

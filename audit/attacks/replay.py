@@ -26,7 +26,7 @@ from safetensors.numpy import load
 
 from calyx.audit.evidence.store import EvidenceStore
 from calyx.audit.finished_run import AuditedRun
-from calyx.audit.replay.replay import Observers, replayed_run, rounds_of
+from calyx.audit.replay.replay import Observers, replayed_run
 from calyx.client.ledger.ledger import Entry, Ledger
 from calyx.shared.errors import CalyxError, EvidenceError
 from calyx.simulations.run import partition_of
@@ -54,7 +54,7 @@ def run(
     with replayed_run(config, observers, partition=partition, workers=workers) as repeated:
         again = {
             "model": _model_digest(repeated),
-            "rounds": _rounds_digest(rounds_of(repeated)),
+            "rounds": _rounds_digest(repeated.told().rounds),
             "partition": _partition_digest(partition),
             "ledgers": [
                 _charges(_repeated_entries(repeated, number))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from calyx.audit.evidence.store import EvidenceStore
-from calyx.audit.replay.replay import Observers, replayed_run, rounds_of
+from calyx.audit.replay.replay import Observers, replayed_run
 from calyx.shared.config import Config
 from calyx.shared.config.load import build
 from calyx.simulations.run_folder import RunFolder
@@ -27,7 +27,7 @@ def run(folder: RunFolder, store: EvidenceStore, progress: Callable[[str, float]
     total = config.training.rounds
     observers = Observers(on_round=lambda number: progress("without privacy", number / total))
     with replayed_run(plain, observers) as repeated:
-        rounds = rounds_of(repeated)
+        rounds = repeated.told().rounds
     store.put_json(
         NAME,
         {

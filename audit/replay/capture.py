@@ -29,14 +29,12 @@ from flwr.app import Message
 from numpy.typing import NDArray
 
 from calyx.shared.config import Config
-from calyx.shared.encryption.quantise import IntegerGrid
 from calyx.shared.privacy.plan import PrivacyPlan
-from calyx.shared.privacy.rotation import Rotation
 from calyx.shared.protocol.authority import authority_pb2 as pb
 from calyx.shared.protocol.authority.client import release_parts
 from calyx.shared.protocol.authority.interface import Released, ReleaseRequest
 from calyx.shared.protocol.messages import TrainInstruction
-from calyx.shared.protocol.sealed.messages import rotation_seed, sealing_parameters
+from calyx.shared.protocol.sealed.sum_coding import SumCoding
 from calyx.simulations.engines.grid import FIRST_CLIENT_NODE_ID
 from calyx.simulations.engines.pool import decode, encode
 
@@ -168,13 +166,7 @@ def restored_sum(
     values: NDArray[np.int64], config: Config, plan: PrivacyPlan, server_round: int
 ) -> NDArray[np.float64]:
     """A released sum in the units of gradients or weights: anybody can undo grid and rotation."""
-    if plan.mechanism is not None:
-        grid = IntegerGrid(plan.mechanism.step, plan.mechanism.clamp)
-    else:
-        bound = sealing_parameters(config, plan, len(values)).value_bound
-        grid = IntegerGrid(config.secure_aggregation.clamp / bound, bound)
-    rotation = Rotation(len(values), rotation_seed(config, server_round))
-    return rotation.inverse(grid.restored(values))
+    return SumCoding.of(config, plan, len(values), server_round).restored(values)
 
 
 def table(messages: Sequence[CapturedMessage]) -> list[dict[str, Any]]:

@@ -8,18 +8,17 @@ an observer sees is taken where that observer stands: at the server's boundary
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from calyx.server.state.journal import FILE_NAME as JOURNAL
+from calyx.server.state.journal import Event
 from calyx.shared.config import Config
 from calyx.shared.encryption import SealingParameters
-from calyx.shared.host.regular_file import read_regular
 from calyx.shared.protocol.authority.interface import (
     Authority,
     Head,
@@ -115,23 +114,16 @@ def replayed_run(
         folder.prepare(config, list(partition or partition_of(config)))
         simulation, number = assemble(config, folder, "local", workers, stack)
         simulation = _observed(simulation, observers)
-        journal = folder.path / "metrics.jsonl"
         if observers.on_round is not None:
             told = observers.on_round
 
-            def on_event(event: dict[str, Any]) -> None:
+            def on_event(event: Event) -> None:
                 if event["event"] == "round":
                     told(int(event["round"]))
 
-            stack.enter_context(JournalFollower(journal, on_event))
+            stack.enter_context(JournalFollower(folder.path / JOURNAL, on_event))
         run_local(simulation, number)
         yield folder
-
-
-def rounds_of(folder: RunFolder) -> list[dict[str, Any]]:
-    """The round events of a run's journal."""
-    lines = read_regular(folder.path / "metrics.jsonl", folder.path).decode("utf-8").splitlines()
-    return [event for event in map(json.loads, lines) if event["event"] == "round"]
 
 
 def _observed(simulation: Simulation, observers: Observers) -> Simulation:

@@ -213,12 +213,7 @@ class AuthorityLog:
 
     def _recover(self, torn: bytes) -> None:
         aside = self.path.with_name(f"{self.path.name}.torn-{self._index}")
-        file = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        try:
-            os.write(file, torn)
-            os.fsync(file)
-        finally:
-            os.close(file)
+        replace_file(aside, torn)
         os.ftruncate(self._file, os.fstat(self._file).st_size - len(torn))
         self.append([Recovered(len(torn), hashlib.sha256(torn).hexdigest())])
 

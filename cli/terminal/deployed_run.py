@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,11 +92,12 @@ def follow(directory: Path, name: str, display: RunDisplay) -> dict[str, Any]:
     """
     from calyx.server.deployment.folder import ServerFolder
     from calyx.server.deployment.submission import read_submission
+    from calyx.server.state.journal import FILE_NAME as JOURNAL
     from calyx.simulations.follower import JournalFollower
 
     folder = ServerFolder(directory)
     began = time.monotonic()
-    with JournalFollower(folder.run_dir(name) / "metrics.jsonl", display.on_event):
+    with JournalFollower(folder.run_dir(name) / JOURNAL, display.on_event):
         while (submission := read_submission(folder, name)).is_open:
             if folder.running_pid() is None:
                 raise RunError(
@@ -118,27 +119,13 @@ def follow(directory: Path, name: str, display: RunDisplay) -> dict[str, Any]:
 
 
 def _result(run_dir: Path, name: str, seconds: float) -> dict[str, Any]:
-    from calyx.server.state.outcome import rounds_with_effect
+    from calyx.server.state.journal import RunEvents
+    from calyx.server.state.outcome import RunFigures
 
-    lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    events = [json.loads(line) for line in lines]
-    start = next(e for e in events if e["event"] == "start")
-    rounds = [e for e in events if e["event"] == "round"]
-    last = rounds[-1]
     return {
         "run": name,
         "state": "completed",
-        "accuracy": last["accuracy"],
-        "loss": last["loss"],
-        "epsilon_max": last["epsilon_max"],
-        "delta": start["delta"],
-        "noise_multiplier": start["noise_multiplier"],
-        "rounds": len(rounds),
-        "clients": start["clients"],
-        "rejected": sum(len(e["rejected"]) for e in rounds),
-        "rounds_with_effect": rounds_with_effect(rounds),
-        "declined": sum(len(e["declined"]) for e in rounds),
+        **asdict(RunFigures.of(RunEvents.read(run_dir))),
         "seconds": round(seconds, 3),
-        "seconds_per_round": round(sum(e["seconds"] for e in rounds) / len(rounds), 4),
         "run_dir": str(run_dir),
     }

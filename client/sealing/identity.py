@@ -6,7 +6,6 @@ public halves are its enrolment request.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from calyx.shared.errors import LedgerError, PolicyViolation
+from calyx.shared.host.atomic_write import create_atomically
 from calyx.shared.protocol.sealed.contributor_keys import ContributorKeys
 
 _KEY_BYTES = 32
@@ -41,11 +41,7 @@ class ContributorIdentity:
         identity = cls(Ed25519PrivateKey.generate(), X25519PrivateKey.generate())
         content = identity.signing.private_bytes_raw() + identity.sealing.private_bytes_raw()
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            create_atomically(path, content, 0o600)
         except OSError as error:
             raise LedgerError(
                 f"{path} cannot be made: {error.strerror}",

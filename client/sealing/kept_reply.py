@@ -18,7 +18,7 @@ from flwr.app import RecordDict
 
 from calyx.shared.encryption import SealedVector
 from calyx.shared.errors import ProtocolError, full_text
-from calyx.shared.host.private_files import replace_file, sync_directory
+from calyx.shared.host.private_files import replace_file
 from calyx.shared.protocol.sealed import ciphertext_file
 from calyx.shared.protocol.sealed.messages import read_sealed_reply, sealed_reply
 from calyx.shared.protocol.sealed.receipts import Receipt
@@ -69,7 +69,6 @@ class KeptReply:
         }
         try:
             replace_file(self._path, ciphertext_file.to_bytes(sealed.chunks, fields))
-            sync_directory(self._path.parent)
         except OSError as error:
             _log.warning("the last reply cannot be kept: %s", error)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,19 +20,15 @@ from calyx.client.sealing.kept_reply import KeptReply, ReplyKey
 from calyx.client.sealing.terms import SealingTerms
 from calyx.shared.config import Config
 from calyx.shared.encryption import PublicSealer, SealingParameters, pack
-from calyx.shared.encryption.quantise import IntegerGrid, dithered_rounding
+from calyx.shared.encryption.quantise import dithered_rounding
 from calyx.shared.errors import PolicyViolation, ProtocolError
+from calyx.shared.host.private_files import replace_file
 from calyx.shared.privacy.noise import NoiseSource
 from calyx.shared.privacy.plan import PrivacyPlan
-from calyx.shared.privacy.rotation import Rotation
 from calyx.shared.protocol.sealed.admission import Admission
-from calyx.shared.protocol.sealed.messages import (
-    SealingOffer,
-    rotation_seed,
-    sealed_reply,
-    sealing_parameters,
-)
+from calyx.shared.protocol.sealed.messages import SealingOffer, sealed_reply
 from calyx.shared.protocol.sealed.receipts import Receipt, fresh_nonce
+from calyx.shared.protocol.sealed.sum_coding import SumCoding
 from calyx.shared.protocol.sealed.tags import TagKeys
 from calyx.shared.protocol.signatures.signed import canonical
 
@@ -76,8 +71,8 @@ class SealingState:
         PublicSealer(offer.parameters, offer.public_context)  # refuses a context with a secret key
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         fields = {"parameters": offer.parameters.to_json(), "admission": admission.to_json()}
-        _write(self._path(offer.run, "context"), offer.public_context)
-        _write(self._path(offer.run, "json"), json.dumps(fields).encode())
+        replace_file(self._path(offer.run, "context"), offer.public_context)
+        replace_file(self._path(offer.run, "json"), json.dumps(fields).encode())
         self._forget_old()
 
     def check(self, terms: SealingTerms) -> None:
@@ -190,20 +185,8 @@ def integers_to_seal(
     Returns:
         int64 (dimension,) within the value bound, and the parameters to seal it with.
     """
-    parameters = sealing_parameters(config, plan, len(vector))
-    rotated = Rotation(len(vector), rotation_seed(config, server_round)).forward(vector)
-    if plan.mechanism is None:
-        grid = IntegerGrid(
-            config.secure_aggregation.clamp / parameters.value_bound, parameters.value_bound
-        )
-        return dithered_rounding(grid.scaled(rotated), noise.generator), parameters
-    mechanism = plan.mechanism
-    grid = IntegerGrid(mechanism.step, mechanism.clamp)
-    rounded = dithered_rounding(grid.scaled(rotated), noise.generator)
-    return rounded + mechanism.noise(noise.generator), parameters
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    coding = SumCoding.of(config, plan, len(vector), server_round)
+    rounded = dithered_rounding(coding.scaled(vector), noise.generator)
+    if plan.mechanism is not None:
+        rounded = rounded + plan.mechanism.noise(noise.generator)
+    return rounded, coding.parameters

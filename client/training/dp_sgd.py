@@ -164,7 +164,7 @@ def clipped_gradient_sum(
     Returns:
         float64 (trainable parameters,) in the model's order, and the batch size, which is secret.
     """
-    if plan.unit != "record" or plan.noise != "distributed":
+    if not plan.is_gradient_sum:
         raise PrivacyError("only distributed noise takes a sum of gradients without its own noise")
     check_private(model)
     if type(model) not in BUILT_IN:

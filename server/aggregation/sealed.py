@@ -24,14 +24,13 @@ from calyx.server.state.witness import Witness
 from calyx.shared.config import Config
 from calyx.shared.config.load import digest as config_digest
 from calyx.shared.encryption import Aggregator, SealedVector, SealingParameters, context_hash
-from calyx.shared.encryption.quantise import IntegerGrid
 from calyx.shared.errors import EncryptionError, ProtocolError, RoundError
 from calyx.shared.privacy.plan import PrivacyPlan
-from calyx.shared.privacy.rotation import Rotation
-from calyx.shared.protocol.arrays import NDArray, Weights
+from calyx.shared.protocol.arrays import Weights
 from calyx.shared.protocol.authority.interface import Authority, Opening
-from calyx.shared.protocol.sealed.messages import read_sealed_reply, rotation_seed
+from calyx.shared.protocol.sealed.messages import read_sealed_reply
 from calyx.shared.protocol.sealed.receipts import Receipt
+from calyx.shared.protocol.sealed.sum_coding import SumCoding
 
 Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
 
@@ -94,24 +93,15 @@ class SealedStep:
             self.run.config, plan, self.run.parameters, pending.total.contributors, pending.weight
         )
         bound.check(released.values)
-        vector = self._restored(released.values, server_round)
-        if plan.unit == "record" and plan.noise == "distributed":
+        coding = SumCoding.of(self.run.config, plan, self.run.parameters.length, server_round)
+        vector = coding.restored(released.values)
+        if plan.is_gradient_sum:
             return Combined(self._gradient_step(vector, pending, current), {})
         divisor = pending.weight if not plan.is_private else float(pending.total.contributors)
         mean = moved(current, self.run.names, vector / divisor)
         update = [Update("sum", mean, 1, {})]
         weights, _ = self._strategy.aggregate(server_round, current, update)
         return Combined(weights, {})
-
-    def _restored(self, values: NDArray, server_round: int) -> Vector:
-        plan, length = self.run.plan, self.run.parameters.length
-        if plan.mechanism is None:
-            bound = self.run.parameters.value_bound
-            grid = IntegerGrid(self.run.config.secure_aggregation.clamp / bound, bound)
-        else:
-            grid = IntegerGrid(plan.mechanism.step, plan.mechanism.clamp)
-        seed = rotation_seed(self.run.config, server_round)
-        return Rotation(length, seed).inverse(grid.restored(values))
 
     def _gradient_step(self, total: Vector, pending: PendingRelease, current: Weights) -> Weights:
         """One step over the union; the divisor is public: the records expected in the sum.

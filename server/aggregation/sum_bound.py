@@ -58,6 +58,7 @@ from calyx.shared.errors import UnfitSum
 from calyx.shared.privacy.plan import PrivacyPlan
 from calyx.shared.privacy.skellam import tail_bound
 from calyx.shared.protocol.arrays import NDArray
+from calyx.shared.protocol.sealed.sum_coding import sum_grid
 
 FALSE_ALARMS = 1e-9
 # Squares and sums of doubles are exact to far better than this.
@@ -95,17 +96,17 @@ class SumBound:
             weight: their declared records, in units of the plan's.
         """
         d, mechanism = parameters.length, plan.mechanism
+        grid = sum_grid(config, plan, parameters)
         if mechanism is None:
-            step = config.secure_aggregation.clamp / parameters.value_bound
             votes = contributors if plan.is_private else weight
-            signal = votes * config.federation.max_update_norm / step
-            variance, clamp = 0.0, parameters.value_bound
+            signal = votes * config.federation.max_update_norm / grid.step
+            variance = 0.0
         else:
             each = float(contributors) if plan.unit == "client" else weight * plan.declared_records
             counted = plan.unit == "client" or config.privacy.record_counts == "public"
             signal = each * mechanism.scaled_norm if counted else math.inf
-            variance, clamp = mechanism.share_variance, mechanism.clamp
-        signal = min(signal, contributors * clamp * math.sqrt(d))
+            variance = mechanism.share_variance
+        signal = min(signal, contributors * grid.clamp * math.sqrt(d))
         p = FALSE_ALARMS / (3 * plan.rounds)
         length = longest(signal, contributors * (variance + 0.25), d, p)
         return cls(contributors * parameters.value_bound, length * (1 + _ROUNDING))

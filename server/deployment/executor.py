@@ -41,7 +41,7 @@ from calyx.server.deployment.submission import (
     submissions,
 )
 from calyx.server.deployment.supervisor import end_with_parent
-from calyx.server.state.journal import FILE_NAME
+from calyx.server.state.journal import RunEvents
 from calyx.server.state.outcome import check_effect
 from calyx.shared.config.load import to_run_config
 from calyx.shared.errors import CalyxError, UsageError
@@ -215,11 +215,10 @@ class Executor:
             state=RecordDict(),
             run_config=run_config,
         )
-        sealed = config.secure_aggregation.scheme != "none"
-        authority = self._authority() if sealed else None
+        authority = self._authority() if config.is_sealed else None
         try:
             serve(grid, context, authority)
-            _check_outcome(self._folder.run_dir(task.run))
+            check_effect(RunEvents.read(self._folder.run_dir(task.run)).rounds)
             if authority is not None:
                 authority.close_run(task.run)
         finally:
@@ -246,12 +245,6 @@ class Executor:
         if submission is None or not submission.is_carried_out_by(task.run_id, task.ticket):
             return None
         return submission
-
-
-def _check_outcome(run_dir: Path) -> None:
-    """See `calyx.server.state.outcome.check_effect`."""
-    lines = (run_dir / FILE_NAME).read_text(encoding="utf-8").splitlines()
-    check_effect([event for event in map(json.loads, lines) if event["event"] == "round"])
 
 
 def main() -> None:

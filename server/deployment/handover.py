@@ -29,6 +29,7 @@ from calyx.server.deployment.submission import (
     waiting,
 )
 from calyx.server.deployment.superlink.gate import Limits
+from calyx.server.state.journal import FILE_NAME as JOURNAL
 from calyx.shared.config import Config
 from calyx.shared.config.load import build, digest, flatten, from_toml, to_run_config, to_toml
 from calyx.shared.encryption import derive_parameters
@@ -53,7 +54,7 @@ def check_upload(config: Config, dimension: int) -> None:
         ConfigError: a sealed update is larger than what the server takes in of a device.
     """
     sealing = config.secure_aggregation
-    if sealing.scheme == "none":
+    if not config.is_sealed:
         return
     # The noise changes the bound of a value, never the number of fields in a slot.
     upload = derive_parameters(
@@ -87,7 +88,7 @@ def submit(
         UsageError: the server is down, or the run exists (or does not, with `resume`).
         ConfigError: resumed with other settings, or a sealed run without a key authority.
     """
-    if config.secure_aggregation.scheme != "none" and not folder.settings().authority:
+    if config.is_sealed and not folder.settings().authority:
         raise ConfigError(
             "a sealed run needs a key authority",
             hint=f"name it with: calyx server authority {folder.directory} HOST:PORT FOLDER",
@@ -115,7 +116,7 @@ def submit(
                 )
             _check_same(config_path.read_text(encoding="utf-8"), config)
             # It is made anew from the last checkpoint; who follows it must not see the old one.
-            (path / "metrics.jsonl").unlink(missing_ok=True)
+            (path / JOURNAL).unlink(missing_ok=True)
         else:
             before = Submission(run, "submitted", 0, 0)
             write_atomically(

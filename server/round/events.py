@@ -59,7 +59,7 @@ def declined_event(server_round: int, members: Sequence[Member]) -> Event:
 
 def _for_one_record(plans: Sequence[PrivacyPlan]) -> float | None:
     """What all rounds of a client-level run cost one record; None where epsilon is for records."""
-    by_client = {plan for plan in plans if plan.is_private and plan.unit == "client"}
+    by_client = {plan for plan in plans if plan.is_client_level}
     costs = [plan.spent(plan.rounds, "record").epsilon for plan in by_client]
     return max(costs, default=None)
 

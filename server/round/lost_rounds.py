@@ -33,9 +33,9 @@ fault of that kind.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from calyx.server.state.journal import Event
 from calyx.server.state.outcome import said
 
 REFUSED, UNFIT, NO_REPLY, TOO_FEW = "refused", "unfit", "no-reply", "too-few"
@@ -58,7 +58,7 @@ _ADVICE = {
 }
 
 
-def reason_to_stop(history: Sequence[Mapping[str, Any]]) -> str | None:
+def reason_to_stop(history: Sequence[Event]) -> str | None:
     """Why a run should not go on after the last of its rounds; None if it may.
 
     Args:
@@ -82,8 +82,8 @@ def reason_to_stop(history: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def _few_replies(
-    history: Sequence[Mapping[str, Any]],
-) -> tuple[str, int, list[Mapping[str, Any]]]:
+    history: Sequence[Event],
+) -> tuple[str, int, list[Event]]:
     """The last rounds with too few replies; of these without any, fewer are borne.
 
     Or all of them, where they are a large part of the run.

@@ -30,11 +30,10 @@ class Plans:
 
     def __init__(self, config: Config, members: Iterable[Member], dimension: int) -> None:
         self._config = config
-        sealed = config.secure_aggregation.scheme != "none"
-        self.is_shared = sealed and config.privacy.noise != "local"
+        self.is_shared = config.has_common_plan
         self._largest = max(member.declared_records for member in members)
         self._dimension = dimension
-        self._shape = sum_shape(config, dimension) if sealed else None
+        self._shape = sum_shape(config, dimension) if config.is_sealed else None
         self._plans: dict[int, PrivacyPlan] = {}
 
     def of(self, member: Member) -> PrivacyPlan:

@@ -99,7 +99,7 @@ def _federation(config: Sections) -> list[Fault]:
 
 def _privacy(config: Sections) -> list[Fault]:
     privacy, faults = config.privacy, []
-    sealed = config.secure_aggregation.scheme != "none"
+    sealed = config.is_sealed
     if privacy.record_counts == "nominal" and not privacy.nominal_records:
         faults.append(
             Fault(

@@ -12,6 +12,8 @@ from typing import Annotated, Literal, LiteralString
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from calyx.shared.config.protection import Protection
+
 # Type of the validation error that carries the faults between sections.
 FAULTS: LiteralString = "calyx_faults"
 
@@ -223,7 +225,7 @@ class FederationConfig(Section):
     )
 
 
-class PrivacyConfig(Section):
+class PrivacyConfig(Protection, Section):
     """What is promised, to whom, by which noise; SECURITY.md says against whom."""
 
     unit: Literal["record", "client"] = Field(
@@ -333,7 +335,20 @@ class Sections(Section):
     @property
     def is_private(self) -> bool:
         """Whether the run gives any differential privacy."""
-        return self.privacy.noise != "none"
+        return self.privacy.is_private
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether single updates are encrypted, so that the server sees only sums."""
+        return self.secure_aggregation.scheme != "none"
+
+    @property
+    def has_common_plan(self) -> bool:
+        """Whether all clients follow one plan, that of the client with the most records.
+
+        A sealed sum needs one grid and one noise. With local noise each client protects itself.
+        """
+        return self.is_sealed and self.privacy.noise != "local"
 
     @property
     def tells_record_counts(self) -> bool:

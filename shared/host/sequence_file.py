@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from calyx.shared.errors import ProtocolError
-from calyx.shared.host.private_files import replace_file, sync_directory
+from calyx.shared.host.private_files import replace_file
 
 # Numbers are of 64 bits.
 _MOST_DIGITS = 20
@@ -40,4 +40,3 @@ class SequenceFile:
     def advance(self, number: int) -> None:
         """Keep a number that is larger than the last; it is on the disk when this returns."""
         replace_file(self._path, str(number).encode())
-        sync_directory(self._path.parent)

@@ -50,7 +50,7 @@ def try_model(config: Config, input_shape: tuple[int, ...], classes: int) -> nn.
     """
     torch_device(config.training.device)
     model = build_model(config.model, input_shape, classes, config.seed)
-    if config.is_private and config.privacy.unit == "record":
+    if config.privacy.is_record_level:
         check_private(model)
         try_private(model, input_shape)
     _try_step(model, config.training, input_shape)

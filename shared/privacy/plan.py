@@ -39,6 +39,7 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 from scipy.optimize import brentq
 
 from calyx.shared.config import Config
+from calyx.shared.config.protection import Protection
 from calyx.shared.config.schema import LARGEST_CLIP_NORM, SMALLEST_CLIP_NORM
 from calyx.shared.errors import ConfigError, Fault, PrivacyError, full_text
 from calyx.shared.privacy.accounting import Spent, Whom, spent
@@ -57,7 +58,7 @@ _LARGEST_COUNT = 10**9
 
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
-class PrivacyPlan:
+class PrivacyPlan(Protection):
     """What one client does to be private, for the whole run.
 
     Attributes:
@@ -96,15 +97,9 @@ class PrivacyPlan:
     mechanism: SkellamMechanism | None = None
 
     @property
-    def is_private(self) -> bool:
-        """Whether the plan gives any differential privacy."""
-        return self.noise != "none"
-
-    @property
     def replacement_factor(self) -> int | None:
         """See `PrivacyEvent`: two clipped updates are up to 2C apart, whatever was replaced."""
-        has_one = self.is_private and self.unit == "client"
-        return round(2 / self.sensitivity_factor) if has_one else None
+        return round(2 / self.sensitivity_factor) if self.is_client_level else None
 
     @property
     def round_event(self) -> PrivacyEvent:
@@ -270,7 +265,7 @@ def draft_plan(config: Config, declared_records: int) -> PrivacyPlan:
 
 
 def _steps(config: Config, records: int, batch: int) -> int:
-    if (config.privacy.unit, config.privacy.noise) == ("record", "distributed"):
+    if config.privacy.is_gradient_sum:
         return 1  # only a sum of gradients at one and the same model is a step over the union
     epochs = config.training.local_epochs
     return config.training.local_steps or max(1, round(epochs * records / batch))

@@ -85,7 +85,7 @@ class Device:
 
     def made_for(self, records: int) -> PrivacyPlan:
         shape = None
-        if self.config.secure_aggregation.scheme != "none":
+        if self.config.is_sealed:
             size = dimension(build_model(self.config.model, (1, 8, 8), 10, 0))
             shape = sum_shape(self.config, size)
         return make_plan(self.config, records, shape)

@@ -25,21 +25,19 @@ from torch import nn
 
 from calyx.audit.attacks.noise.remainders import Remainders
 from calyx.audit.evidence.store import EvidenceStore
-from calyx.audit.replay.replay import Observers, replayed_run, rounds_of
+from calyx.audit.replay.replay import Observers, replayed_run
 from calyx.client.instrumentation.canaries import directions
 from calyx.server.state.checkpoint import load_latest
 from calyx.shared.config import Config
 from calyx.shared.config.load import digest
 from calyx.shared.data import load_split
-from calyx.shared.encryption.quantise import IntegerGrid
 from calyx.shared.errors import RunError, UsageError
 from calyx.shared.models import build_model
 from calyx.shared.models.vector import dimension, to_vector, trainable_names
-from calyx.shared.privacy.rotation import Rotation
 from calyx.shared.protocol.arrays import Weights, read_record, weights_of
 from calyx.shared.protocol.authority.interface import Released, ReleaseRequest
 from calyx.shared.protocol.messages import TrainInstruction, read_arrays
-from calyx.shared.protocol.sealed.messages import rotation_seed
+from calyx.shared.protocol.sealed.sum_coding import SumCoding
 from calyx.simulations.engines.grid import FIRST_CLIENT_NODE_ID
 from calyx.simulations.run_folder import RunFolder
 
@@ -111,7 +109,7 @@ def run(
             "dimension": size,
             "repeats": repeats,
             "clients": clients,
-            "rounds": len(rounds_of(folder)),
+            "rounds": len(folder.told().rounds),
         },
     )
     store.put_arrays(NAME, {"cosines": np.concatenate(cosines)})
@@ -177,12 +175,11 @@ class ReleaseWatcher:
             raise RunError("a sum was released whose plan has no noise of clients")
         clients = {int(receipt.contributor) for receipt in request.receipts}
         canaries = plan.clip_norm * self._canaries(clients)
-        rotation = Rotation(len(canaries), rotation_seed(self._config, request.round))
-        values = IntegerGrid(mechanism.step, mechanism.clamp).restored(
-            np.asarray(released.values, dtype=np.int64)
-        )
+        coding = SumCoding.of(self._config, plan, len(canaries), request.round)
+        rotation, step = coding.rotation, coding.grid.step
+        values = coding.grid.restored(np.asarray(released.values, dtype=np.int64))
         variance = mechanism.share_variance * len(clients)
-        remainder = (values - rotation.forward(canaries)) / (np.sqrt(variance) * mechanism.step)
+        remainder = (values - rotation.forward(canaries)) / (np.sqrt(variance) * step)
         self.remainders.add(
             -1,
             request.round,

@@ -34,17 +34,15 @@ from calyx.client.sealing.sealing import integers_to_seal
 from calyx.client.training.dp_sgd import clipped_gradient_sum
 from calyx.shared.config import Config
 from calyx.shared.data import Dataset, load_split
-from calyx.shared.encryption.quantise import IntegerGrid
 from calyx.shared.errors import RunError
 from calyx.shared.models import build_model
 from calyx.shared.models.vector import dimension, to_vector, trainable_names
 from calyx.shared.privacy.noise import SeededNoise, seeded_key
 from calyx.shared.privacy.plan import PrivacyPlan
-from calyx.shared.privacy.rotation import Rotation
 from calyx.shared.protocol.arrays import Weights, load_weights, read_record, weights_of
 from calyx.shared.protocol.authority.interface import Released, ReleaseRequest
 from calyx.shared.protocol.messages import TrainInstruction, read_arrays
-from calyx.shared.protocol.sealed.messages import rotation_seed
+from calyx.shared.protocol.sealed.sum_coding import SumCoding
 from calyx.simulations.engines.grid import FIRST_CLIENT_NODE_ID
 
 Floats = NDArray[np.float64]
@@ -219,21 +217,20 @@ class SumWatcher(Watcher):
         mechanism, placed = plan.mechanism, self._placed
         if mechanism is None:
             raise RunError("a sum was released whose plan has no noise of clients")
-        grid = IntegerGrid(mechanism.step, mechanism.clamp)
-        rotation = Rotation(self.dimension, rotation_seed(self._config, request.round))
+        coding = SumCoding.of(self._config, plan, self.dimension, request.round)
+        rotation = coding.rotation
         whose = np.isin(placed.owner, list(clients))
         values = np.asarray(released.values, dtype=np.int64)
 
         def noise_of(contributors: int) -> float:
             return plan.noise_multiplier * float(np.sqrt(contributors / mechanism.shares))
 
-        vector = rotation.inverse(grid.restored(values))
-        seen = placed.projected(vector, plan.clip_norm)
+        seen = placed.projected(coding.restored(values), plan.clip_norm)
         self.public.add(request.round, whose, seen, noise_of(len(clients)))
 
         insiders = clients & self._colluding.keys()
         honest = clients - insiders
-        left = grid.restored(values - sum(self._sent_by(client) for client in insiders))
+        left = coding.grid.restored(values - sum(self._sent_by(client) for client in insiders))
         records = self._known.expected_sum(honest, self._weights, plan)
         seen = placed.projected(rotation.inverse(left) - records, plan.clip_norm)
         self.informed.add(request.round, whose, seen, noise_of(len(honest)))

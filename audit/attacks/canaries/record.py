@@ -33,7 +33,7 @@ from calyx.audit.attacks.canaries.observers import (
     momentum_gains,
 )
 from calyx.audit.evidence.store import EvidenceStore
-from calyx.audit.replay.replay import Observers, replayed_run, rounds_of
+from calyx.audit.replay.replay import Observers, replayed_run
 from calyx.client.node import Node
 from calyx.shared.config import Config
 from calyx.shared.data import load_split
@@ -104,13 +104,13 @@ def run(
             on_round=lambda number: progress("canaries", number / total),
         )
         with replayed_run(config, observers, workers=workers) as repeated:
-            last = rounds_of(repeated)[-1]
+            last = repeated.told().rounds[-1]
     plans = {client: one.plan for client, one in watcher.instructions.items()}
     store.put_json(
         f"{NAME}-run",
         {
             "accuracy_with_canaries": last["accuracy"],
-            "accuracy_without": rounds_of(folder)[-1]["accuracy"],
+            "accuracy_without": folder.told().rounds[-1]["accuracy"],
             "rounds": len(watcher.public.values),
             "dimension": watcher.dimension,
             "noise_multiplier": min(plan.noise_multiplier for plan in plans.values()),
@@ -131,13 +131,13 @@ def refuse_unfit(config: Config) -> None:
         UsageError: with the reason.
     """
     privacy, training = config.privacy, config.training
-    if privacy.unit != "record" or privacy.noise not in ("local", "distributed"):
+    if not (privacy.unit == "record" and privacy.is_noised_by_clients):
         raise UsageError(
             "record canaries need unit = record with local or distributed noise; this run has unit "
             f"{privacy.unit} and noise {privacy.noise}",
             hint="leave the attack out with --skip canaries",
         )
-    if privacy.noise == "local" and config.secure_aggregation.scheme != "none":
+    if privacy.noise == "local" and config.is_sealed:
         raise UsageError(
             "sealed updates with local noise show an observer only sums",
             hint="audit the same run with secure_aggregation.scheme = none",

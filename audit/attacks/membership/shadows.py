@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load
 
 from calyx.audit.evidence.store import EvidenceStore
-from calyx.audit.replay.replay import Observers, replayed_run, rounds_of
+from calyx.audit.replay.replay import Observers, replayed_run
 from calyx.shared.config import Config
 from calyx.shared.data import Dataset, load_split
 from calyx.shared.errors import UsageError
@@ -86,7 +86,7 @@ def run(
         with replayed_run(config, observers, workers=workers, partition=halves) as shadow:
             train.append(confidences(config, shadow, split.train))
             test.append(confidences(config, shadow, split.test))
-            accuracies.append(rounds_of(shadow)[-1]["accuracy"])
+            accuracies.append(shadow.told().rounds[-1]["accuracy"])
     held = np.sort(np.concatenate(parts))
     store.put_arrays(
         NAME,

@@ -45,7 +45,7 @@ def run(
     """
     audited = AuditedRun(folder.path)
     privacy = audited.config.privacy
-    if privacy.noise not in ("local", "distributed"):
+    if not privacy.is_noised_by_clients:
         raise UsageError(f"no client adds noise in a run with privacy.noise = {privacy.noise}")
     found: Remainders
     if privacy.noise == "distributed":

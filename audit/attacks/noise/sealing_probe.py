@@ -20,9 +20,8 @@ from calyx.client.node import Node
 from calyx.client.sealing.sealing import integers_to_seal
 from calyx.shared.errors import UsageError
 from calyx.shared.privacy.plan import PrivacyPlan
-from calyx.shared.privacy.rotation import Rotation
 from calyx.shared.privacy.skellam_mechanism import SkellamMechanism
-from calyx.shared.protocol.sealed.messages import rotation_seed
+from calyx.shared.protocol.sealed.sum_coding import SumCoding
 
 Floats = NDArray[np.float64]
 
@@ -101,7 +100,6 @@ def _sealed(
     targets: Floats, audited: AuditedRun, plan: PrivacyPlan, node: Node, digest: str
 ) -> NDArray[np.int64]:
     """What a client would seal for a vector that is `targets` once it is rotated and scaled."""
-    _, mechanism = _plan(audited)
-    rotation = Rotation(len(targets), rotation_seed(audited.config, 1))
-    vector = rotation.inverse(targets * mechanism.step)
+    coding = SumCoding.of(audited.config, plan, len(targets), 1)
+    vector = coding.rotation.inverse(targets * coding.grid.step)
     return integers_to_seal(vector, audited.config, plan, 1, node.noise(digest))[0]

@@ -194,7 +194,7 @@ def _derived(run: AuditedRun) -> Comparison:
 def _factor_for_a_record(run: AuditedRun) -> int | None:
     """From the configuration alone: the plan's own word for it may be what is wrong."""
     privacy = run.config.privacy
-    if privacy.unit == "record" or not run.config.is_private:
+    if not privacy.is_client_level:
         return None
     return 1 if privacy.noise == "local" else 2
 

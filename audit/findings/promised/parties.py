@@ -107,8 +107,8 @@ def _server(run: AuditedRun, found: GuaranteeSection) -> Party:
     trusted = "delivering messages, and a correct model"
     metrics = ", and exact metrics of clients" if found.outside else ""
     if run.is_sealed:
-        exact = "exact " if noise in ("none", "central") else "noised "
-        bounded = noise in ("local", "distributed") and not found.outside
+        exact = "noised " if run.config.privacy.is_noised_by_clients else "exact "
+        bounded = run.config.privacy.is_noised_by_clients and not found.outside
         return Party(
             name="server",
             sees=f"ciphertexts of each update, and the {exact}sums that are released to it"
@@ -131,7 +131,7 @@ def _server(run: AuditedRun, found: GuaranteeSection) -> Party:
 
 
 def _authority(run: AuditedRun, found: GuaranteeSection) -> Party:
-    bounded = run.config.privacy.noise in ("local", "distributed")
+    bounded = run.config.privacy.is_noised_by_clients
     least = run.config.secure_aggregation.min_contributors
     return Party(
         name="key authority",
@@ -177,7 +177,7 @@ def _client(run: AuditedRun, found: GuaranteeSection) -> Party:
 
 
 def _network(run: AuditedRun, found: GuaranteeSection) -> Party:
-    bounded = run.config.privacy.noise in ("local", "distributed")
+    bounded = run.config.privacy.is_noised_by_clients
     return Party(
         name="whoever watches the network",
         sees="nothing in this simulation, which has no network; in a deployment who talks to whom, "

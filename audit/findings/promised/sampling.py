@@ -90,7 +90,7 @@ def find(run: AuditedRun, _: EvidenceStore) -> SamplingSection:
     """Test the batch logs of all clients; see the module's text."""
     events = [event for ledger in run.ledgers for event in ledger.events]
     rates = tuple(sorted({e.sampling_rate for e in events if e.sampling == "poisson"}))
-    needs_log = run.config.privacy.unit == "record" and run.config.is_private
+    needs_log = run.config.privacy.is_record_level
     kept = [run.batches(client) for client in range(len(run.ledgers))]
     logs = [None if log is None else log.used for log in kept]
     measured = [log for log in logs if log is not None]

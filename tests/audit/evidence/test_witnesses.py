@@ -117,7 +117,7 @@ def test_run_and_audit_that_were_made_anew_are_not_those_that_were_witnessed(
 ) -> None:
     keep(run_dir, signed(authority, run_dir).to_json())  # the run alone, before any audit
     journal = run_dir / "metrics.jsonl"
-    journal.write_bytes(journal.read_bytes() + b"\n")
+    journal.write_bytes(journal.read_bytes() + b"{")  # a line that was cut short
     audited(run_dir)
     with pytest.raises(EvidenceError, match="are not those that were witnessed at"):
         verify(run_dir)
