@@ -19,7 +19,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -45,6 +44,7 @@ from calyx.authority.secret_file import read_secret, write_secret
 from calyx.shared.config.schema import DEFAULT_CONTRIBUTORS, FEWEST_CONTRIBUTORS
 from calyx.shared.encryption import SealedSum, SealingParameters, context_hash, unpack_sum
 from calyx.shared.errors import ConfigError, EncryptionError, LedgerError, ReleaseRefused
+from calyx.shared.host.closable import Closable
 from calyx.shared.host.private_files import private_directory, replace_file
 from calyx.shared.protocol.authority.client import Head, Opening, Refusal, Released, ReleaseRequest
 from calyx.shared.protocol.sealed.admission import Admission
@@ -62,7 +62,7 @@ _FAILURES = {
 }
 
 
-class LocalAuthority:
+class LocalAuthority(Closable):
     """The key authority on one folder: a `calyx.shared.protocol.authority.client.Authority`.
 
     Args:
@@ -247,17 +247,6 @@ class LocalAuthority:
         with self._lock:
             self._log.close()
             self._keys.clear()
-
-    def __enter__(self) -> LocalAuthority:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _opening(self, terms: Opened, keys: KeyPair) -> Opening:
         context = keys.public_context()

@@ -12,7 +12,6 @@ away. What several rounds give away together is for epsilon and the canaries to 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from calyx.audit.attacks.inversion.fedsgd import Observed, invert_piecewise, inv
 from calyx.audit.attacks.inversion.quality import match
 from calyx.audit.attacks.inversion.reference_federation import Played
 from calyx.audit.evidence.store import EvidenceStore
+from calyx.audit.progress import Progress, Tick
 from calyx.audit.replay.capture import PUBLIC, SERVER, Capture, CaptureComplete, Crossing, table
 from calyx.audit.replay.replay import Watching, twin
 from calyx.shared.config import Config
@@ -37,7 +37,6 @@ from calyx.shared.protocol.messages import TrainInstruction, read_arrays
 from calyx.simulations.run import partition_of
 from calyx.simulations.run_folder import RunFolder
 
-Progress = Callable[[str, float], None]
 Vector = NDArray[np.float64]
 
 NAME, CAPTURED, PICTURES = "views", "views-captured", "views-pictures"
@@ -122,7 +121,7 @@ def replay(config: Config) -> tuple[Played, Dataset]:
 
 
 def _attack(
-    sight: Sight, played: Played, test: Dataset, mean: NDArray[Any], tick: Callable[[float], None]
+    sight: Sight, played: Played, test: Dataset, mean: NDArray[Any], tick: Tick
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """All attacks on one sight: what is said of them, and their pictures."""
     model, shape = played.model, test.input_shape

@@ -23,7 +23,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from types import TracebackType
 from typing import Protocol, TypeVar
 
 import grpc
@@ -33,6 +32,7 @@ from numpy.typing import NDArray
 
 from calyx.shared.encryption import SealedSum, SealingParameters
 from calyx.shared.errors import CalyxError, ProtocolError, ReleaseRefused, RunError
+from calyx.shared.host.closable import Closable
 from calyx.shared.host.proxies import host_of, is_loopback
 from calyx.shared.protocol.authority import authority_pb2 as pb
 from calyx.shared.protocol.authority import authority_pb2_grpc
@@ -197,7 +197,7 @@ class Authority(Protocol):
         ...
 
 
-class RemoteAuthority:
+class RemoteAuthority(Closable):
     """The authority behind gRPC.
 
     Args:
@@ -302,17 +302,6 @@ class RemoteAuthority:
     def close(self) -> None:
         """Close the connection."""
         self._channel.close()
-
-    def __enter__(self) -> RemoteAuthority:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _until_answered(self, call: Callable[[float], _R]) -> _R:
         """Repeat a call that lost its connection until the deadline; see the module's text."""
