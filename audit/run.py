@@ -24,6 +24,7 @@ from calyx.audit.attacks.membership import shadows
 from calyx.audit.attacks.noise import noise
 from calyx.audit.evidence.store import OF_EVERY_REPORT, EvidenceStore
 from calyx.audit.finished_run import AuditedRun
+from calyx.audit.progress import Progress
 from calyx.audit.report.build import SETUP, build
 from calyx.audit.report.html import to_html
 from calyx.audit.report.schema import Report, Step
@@ -33,7 +34,6 @@ from calyx.shared.protocol.identity import software_version
 from calyx.simulations.claim import owned
 from calyx.simulations.run_folder import RunFolder
 
-Progress = Callable[[str, float], None]
 Attack = Callable[[RunFolder, EvidenceStore, Progress], None]
 
 JSON_NAME, HTML_NAME = "report.json", "report.html"

@@ -18,7 +18,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -45,6 +44,7 @@ from calyx.authority.release import State, apply, culprits, decide, open_run
 from calyx.shared.config.schema import DEFAULT_CONTRIBUTORS, FEWEST_CONTRIBUTORS
 from calyx.shared.encryption import SealedSum, SealingParameters, context_hash, unpack_sum
 from calyx.shared.errors import ConfigError, EncryptionError, ReleaseRefused
+from calyx.shared.host.closable import Closable
 from calyx.shared.host.private_files import private_directory
 from calyx.shared.protocol.authority.interface import (
     Head,
@@ -70,7 +70,7 @@ _FAILURES = {
 }
 
 
-class LocalAuthority:
+class LocalAuthority(Closable):
     """The key authority on one folder: a `calyx.shared.protocol.authority.interface.Authority`.
 
     Args:
@@ -248,17 +248,6 @@ class LocalAuthority:
         with self._lock:
             self._log.close()
             self._keys.forget()
-
-    def __enter__(self) -> LocalAuthority:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _rolled_back(self, known_head: Head) -> ReleaseRefused:
         return Refusal.ROLLED_BACK.error(

@@ -12,7 +12,6 @@ away. What several rounds give away together is for epsilon and the canaries to 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from calyx.audit.attacks.inversion.fedsgd import Observed, invert_piecewise, inv
 from calyx.audit.attacks.inversion.quality import match
 from calyx.audit.attacks.inversion.reference_federation import CapturedRound
 from calyx.audit.evidence.store import EvidenceStore
+from calyx.audit.progress import Progress, Tick
 from calyx.audit.replay.capture import (
     PUBLIC,
     SERVER,
@@ -44,7 +44,6 @@ from calyx.shared.protocol.messages import TrainInstruction, read_arrays
 from calyx.simulations.run import partition_of
 from calyx.simulations.run_folder import RunFolder
 
-Progress = Callable[[str, float], None]
 Vector = NDArray[np.float64]
 
 NAME, CAPTURED, PICTURES = "views", "views-captured", "views-pictures"
@@ -133,7 +132,7 @@ def _attack(
     captured: CapturedRound,
     test: Dataset,
     mean: NDArray[Any],
-    tick: Callable[[float], None],
+    tick: Tick,
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """All attacks on one estimate: what is said of them, and their pictures."""
     model, shape = captured.model, test.input_shape

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from safetensors.numpy import load
 
 from calyx.audit.evidence.store import EvidenceStore
 from calyx.audit.finished_run import AuditedRun
+from calyx.audit.progress import Progress
 from calyx.audit.replay.replay import Observers, replayed_run
 from calyx.client.ledger.ledger import Entry, Ledger
 from calyx.shared.errors import CalyxError, EvidenceError
@@ -42,7 +43,7 @@ _ROUND = ("round", "asked", "ok", "declined", "rejected", "skipped", "accuracy",
 def run(
     folder: RunFolder,
     store: EvidenceStore,
-    progress: Callable[[str, float], None],
+    progress: Progress,
     *,
     workers: int | None = None,
 ) -> None:

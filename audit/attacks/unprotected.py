@@ -7,9 +7,8 @@ usual, so the difference is what somebody gives up who chooses privacy, and not 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from calyx.audit.evidence.store import EvidenceStore
+from calyx.audit.progress import Progress
 from calyx.audit.replay.replay import Observers, replayed_run
 from calyx.shared.config import Config
 from calyx.shared.config.load import build
@@ -18,7 +17,7 @@ from calyx.simulations.run_folder import RunFolder
 NAME = "unprotected-twin"
 
 
-def run(folder: RunFolder, store: EvidenceStore, progress: Callable[[str, float], None]) -> None:
+def run(folder: RunFolder, store: EvidenceStore, progress: Progress) -> None:
     """Train without privacy and put the accuracy of each round into evidence."""
     config = folder.stored_config()
     if not config.is_private:

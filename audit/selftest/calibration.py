@@ -24,11 +24,11 @@ from calyx.audit.bounds import clopper_pearson, fdp, gaussian, steinke
 from calyx.audit.bounds.gdp import mu_of
 from calyx.audit.bounds.guesses import LEVEL, Coins, Guesses, Scores, ceiling, guess_counts
 from calyx.audit.bounds.scores import likelihood_scores
+from calyx.audit.progress import Progress, untold
 from calyx.audit.subsampled import HYPOTHESES, curve_of, subsampled
 from calyx.shared.privacy.epsilon_text import epsilon_text
 
 Bound = Callable[[Scores, Coins, float], float]
-Progress = Callable[[str, float], None]
 
 BOUNDS: dict[str, Bound] = {
     "steinke": steinke.lower_bound,
@@ -140,7 +140,7 @@ def sampled_canaries(canaries: int, seed: int) -> tuple[Scores, Coins]:
 
 
 def run(
-    *, null_runs: int = 1000, coverage_runs: int = 200, progress: Progress = lambda *_: None
+    *, null_runs: int = 1000, coverage_runs: int = 200, progress: Progress = untold
 ) -> SelfTest:
     """Test the bounds; the same seeds each time, so the same figures.
 

@@ -16,6 +16,7 @@ from calyx.audit.findings.measured.client_canaries import ClientCanarySection
 from calyx.audit.findings.promised import agreement, sampling
 from calyx.audit.findings.promised.least_epsilon import is_below, least_of
 from calyx.audit.finished_run import AuditedRun
+from calyx.audit.progress import untold
 from calyx.shared.errors import ModelError, RoundError
 from calyx.shared.models import build_model
 from calyx.shared.models.per_record.private import check_private
@@ -60,9 +61,9 @@ def _attacked(folder: Path) -> EvidenceStore:
     """Evidence of all attacks that measure the mechanism."""
     store, privacy = EvidenceStore.anew(folder), RunFolder(folder).stored_config().privacy
     if (privacy.unit, privacy.noise) != ("client", "local"):
-        record_canaries.run(RunFolder(folder), store, lambda *_: None, canaries=CANARIES, workers=1)
+        record_canaries.run(RunFolder(folder), store, untold, canaries=CANARIES, workers=1)
     if privacy.noise != "central":
-        noise.run(RunFolder(folder), store, lambda *_: None, workers=1)
+        noise.run(RunFolder(folder), store, untold, workers=1)
     return store
 
 

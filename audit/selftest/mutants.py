@@ -18,12 +18,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from calyx.audit.progress import Progress, untold
 from calyx.audit.selftest.examination import examine
 from calyx.audit.selftest.planted_faults import MUTANTS
 from calyx.audit.selftest.planting import ALONE, CLIENTS, SAMPLED, SEALED, planted
 from calyx.simulations.engines.engine import default_workers
-
-Progress = Callable[[str, float], None]
 
 CLEAN_RUNS = 20
 
@@ -70,7 +69,7 @@ def run(
     names: tuple[str, ...] | None = None,
     clean_runs: int = CLEAN_RUNS,
     workers: int | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = untold,
 ) -> MutantReport:
     """Plant every fault once, and audit clean runs beside them.
 

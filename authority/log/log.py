@@ -25,7 +25,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from calyx.authority.log.events import (
@@ -44,6 +43,7 @@ from calyx.authority.log.events import (
     names_hash,
 )
 from calyx.shared.errors import LedgerError
+from calyx.shared.host.closable import Closable
 from calyx.shared.host.private_files import replace_file
 
 GENESIS = "0" * 64
@@ -96,7 +96,7 @@ class LogReport:
         return self.entries[-1].hash if self.entries else GENESIS
 
 
-class AuthorityLog:
+class AuthorityLog(Closable):
     """The log, open for appending by one process.
 
     Args:
@@ -199,17 +199,6 @@ class AuthorityLog:
             os.close(self._file)
         # The number may soon be another file's.
         self._file, self._is_broken = -1, True
-
-    def __enter__(self) -> AuthorityLog:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _recover(self, torn: bytes) -> None:
         aside = self.path.with_name(f"{self.path.name}.torn-{self._index}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from statistics import median
-from types import TracebackType
 from typing import Protocol
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
@@ -49,12 +48,7 @@ class RunDisplay:
         self._lines.begin()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._lines.end()
 
     def on_event(self, event: Event) -> None:

@@ -255,7 +255,7 @@ class _Stop:
         self._previous = {s: signal.signal(s, self._on) for s in (signal.SIGTERM, signal.SIGINT)}
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 

@@ -28,13 +28,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from calyx.client.ledger.entry import Entry
 from calyx.client.ledger.schema import create_if_missing
 from calyx.client.ledger.store import LedgerStore, read_foreign
 from calyx.shared.errors import BudgetExceeded, LedgerError, PrivacyError
+from calyx.shared.host.closable import Closable
 from calyx.shared.privacy.accounting import Spent, Whom, spent, within
 from calyx.shared.privacy.epsilon_text import delta_text, epsilon_text, promise_text
 from calyx.shared.privacy.event import PrivacyEvent, Unit
@@ -74,7 +73,7 @@ class Budget:
         return f"epsilon {limit} at delta {delta} for each {self.unit}"
 
 
-class Ledger:
+class Ledger(Closable):
     """An open ledger; use `open` or `read_only`, and close it."""
 
     def __init__(self, store: LedgerStore, *, writable: bool) -> None:
@@ -273,17 +272,6 @@ class Ledger:
     def close(self) -> None:
         """Let go of the file."""
         self._store.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _head(self) -> str:
         return self._entries[-1].hash if self._entries else self._store.identity.genesis

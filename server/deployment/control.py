@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from calyx.server.deployment.folder import ServerFolder
 from calyx.shared.errors import UsageError
+from calyx.shared.host.closable import Closable
 from calyx.shared.host.proxies import host_of, keep_local_calls_direct
 from calyx.shared.protocol.flower import internals as flower
 from calyx.shared.protocol.flower.bundle import bundle_hash
@@ -36,7 +36,7 @@ class FlowerNode:
     status: str
 
 
-class Control:
+class Control(Closable):
     """Calls to the server of a folder.
 
     Raises:
@@ -101,14 +101,3 @@ class Control:
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
-
-    def __enter__(self) -> Control:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from torch import nn
 
 from calyx.audit.attacks.noise.remainders import Remainders
 from calyx.audit.evidence.store import EvidenceStore
+from calyx.audit.progress import Progress
 from calyx.audit.replay.replay import Observers, replayed_run
 from calyx.client.instrumentation.canaries import directions
 from calyx.server.state.checkpoint import load_latest
@@ -40,8 +41,6 @@ from calyx.shared.protocol.messages import TrainInstruction, read_arrays
 from calyx.shared.protocol.sealed.sum_coding import SumCoding
 from calyx.simulations.engines.grid import FIRST_CLIENT_NODE_ID
 from calyx.simulations.run_folder import RunFolder
-
-Progress = Callable[[str, float], None]
 
 NAME, REMAINDERS = "client-canaries", "client-canaries-remainders"
 DEFAULT_CANARIES = 30

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ from calyx.audit.attacks.canaries.observers import (
     momentum_gains,
 )
 from calyx.audit.evidence.store import EvidenceStore
+from calyx.audit.progress import Progress
 from calyx.audit.replay.replay import Observers, replayed_run
 from calyx.client.node import Node
 from calyx.shared.config import Config
@@ -43,8 +44,6 @@ from calyx.shared.models.vector import dimension
 from calyx.shared.privacy.plan import PrivacyPlan
 from calyx.simulations.run import partition_of
 from calyx.simulations.run_folder import RunFolder
-
-Progress = Callable[[str, float], None]
 
 COMMITMENT, NAME, REMAINDERS = "canaries-commitment", "canaries", "canaries-remainders"
 DEFAULT_CANARIES = 1000

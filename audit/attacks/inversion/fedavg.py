@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from calyx.audit.attacks.inversion.search import Tick, by_lbfgs
+from calyx.audit.attacks.inversion.search import by_lbfgs
+from calyx.audit.progress import Tick
 
 
 def invert_training(

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from calyx.audit.attacks.inversion.search import Distance, Tick, by_adam, by_lbfgs
+from calyx.audit.attacks.inversion.search import Distance, by_adam, by_lbfgs
+from calyx.audit.progress import Tick
 
 
 @dataclass(frozen=True)

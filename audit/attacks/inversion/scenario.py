@@ -34,7 +34,7 @@ from calyx.audit.attacks.inversion.reference_federation import (
     local_noise,
     sealed,
 )
-from calyx.audit.attacks.inversion.search import Tick
+from calyx.audit.progress import Tick
 from calyx.audit.replay.capture import client_name, restored_sum
 from calyx.client.sealing.sealing import integers_to_seal
 from calyx.shared.models.vector import to_vector

@@ -10,7 +10,7 @@ clients: the fewest that a key authority ever releases a sum of.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -31,9 +31,8 @@ from calyx.audit.attacks.inversion.scenario import (
     from_update,
 )
 from calyx.audit.evidence.store import EvidenceStore
+from calyx.audit.progress import Progress
 from calyx.simulations.run_folder import RunFolder
-
-Progress = Callable[[str, float], None]
 
 NAME, PICTURES = "inversion", "inversion-pictures"
 NOISE_MULTIPLIER = 1.0

@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 import torch
 
-Tick = Callable[[float], None]
+from calyx.audit.progress import Tick
+
 # From candidate records to their distance, a scalar, from what was observed.
 Distance = Callable[[torch.Tensor], torch.Tensor]
 

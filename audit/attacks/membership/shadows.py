@@ -13,7 +13,6 @@ label of every training and test record. Scores and rates are made from that
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load
 
 from calyx.audit.evidence.store import EvidenceStore
+from calyx.audit.progress import Progress
 from calyx.audit.replay.replay import Observers, replayed_run
 from calyx.shared.config import Config
 from calyx.shared.data import Dataset, load_split
@@ -30,8 +30,6 @@ from calyx.shared.models import build_model
 from calyx.shared.protocol.arrays import load_weights
 from calyx.simulations.run import partition_of
 from calyx.simulations.run_folder import RunFolder
-
-Progress = Callable[[str, float], None]
 
 NAME = "membership"
 DEFAULT_SHADOWS = 8

@@ -7,14 +7,13 @@ client did, clips by its own arithmetic, and subtracts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from flwr.app import Message
 from numpy.typing import NDArray
 
 from calyx.audit.attacks.noise.remainders import Remainders
 from calyx.audit.finished_run import AuditedRun
+from calyx.audit.progress import Progress
 from calyx.audit.replay.replay import Observers, replayed_run
 from calyx.client.node import Node
 from calyx.client.training.local import train_locally
@@ -30,9 +29,7 @@ from calyx.simulations.engines.grid import FIRST_CLIENT_NODE_ID
 _MOST_UPDATES = 60
 
 
-def replayed(
-    audited: AuditedRun, progress: Callable[[str, float], None], workers: int | None
-) -> Remainders:
+def replayed(audited: AuditedRun, progress: Progress, workers: int | None) -> Remainders:
     """The noise in clients' updates, over its planned deviation."""
     total = audited.config.training.rounds
     watcher = UpdateReplay(audited)

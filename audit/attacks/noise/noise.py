@@ -16,12 +16,11 @@ That the run was made by this code is what `calyx.audit.attacks.replay` shows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from calyx.audit.attacks.noise import client_updates, gradient_probe, sealing_probe
 from calyx.audit.attacks.noise.remainders import Remainders
 from calyx.audit.evidence.store import EvidenceStore
 from calyx.audit.finished_run import AuditedRun
+from calyx.audit.progress import Progress
 from calyx.client.node import Node
 from calyx.shared.errors import UsageError
 from calyx.simulations.run_folder import RunFolder
@@ -34,7 +33,7 @@ _CLIENTS, CALLS = 2, 4
 def run(
     folder: RunFolder,
     store: EvidenceStore,
-    progress: Callable[[str, float], None],
+    progress: Progress,
     *,
     workers: int | None = None,
 ) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
 from typing import TypeVar
 
 import grpc
@@ -18,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from calyx.shared.encryption import SealingParameters
 from calyx.shared.errors import CalyxError, ProtocolError, RunError
+from calyx.shared.host.closable import Closable
 from calyx.shared.host.proxies import host_of, is_loopback
 from calyx.shared.protocol.authority import authority_pb2 as pb
 from calyx.shared.protocol.authority import authority_pb2_grpc
@@ -39,7 +39,7 @@ RECONNECT_MS = 2000
 _R = TypeVar("_R")
 
 
-class RemoteAuthority:
+class RemoteAuthority(Closable):
     """The authority behind gRPC.
 
     Args:
@@ -144,17 +144,6 @@ class RemoteAuthority:
     def close(self) -> None:
         """Close the connection."""
         self._channel.close()
-
-    def __enter__(self) -> RemoteAuthority:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _until_answered(self, call: Callable[[float], _R]) -> _R:
         """Repeat a call that lost its connection until the deadline; see the module's text."""
