@@ -1,8 +1,4 @@
-"""A chain of hashes in a file: lines are added at its end, and none changes unseen.
-
-The chain has no secret. It finds damage and later changes; whoever may write the file can make a
-new one. Note its head elsewhere to prove what it held.
-"""
+"""The chain of an audit's evidence: lines at the end of a file (`calyx.shared.hash_chain`)."""
 
 from __future__ import annotations
 
@@ -15,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from calyx.shared.errors import EvidenceError
+from calyx.shared.hash_chain import ChainFormat, canonical_json
 from calyx.shared.host.regular_file import MOST_HASHED_BYTES, open_regular, read_regular
 
 GENESIS = "genesis"
 AUDIT_AGAIN = "audit the run again with: calyx audit run"
 _HASH_AT_ONCE = 1 << 20
+_CHAIN = ChainFormat(number="index", previous="previous")
 
 
 @dataclass(frozen=True)
@@ -47,14 +45,12 @@ class Link:
     @property
     def sealed(self) -> Link:
         """The same line with the hash that its content demands."""
-        content = asdict(self)
-        del content["hash"]
-        return replace(self, hash=sha256(_canonical(content)))
+        return replace(self, hash=_CHAIN.hash_of(asdict(self)))
 
     @property
     def line(self) -> bytes:
         """As it stands in the file. JSON could be spelt in other ways; only this one is read."""
-        return _canonical(asdict(self)) + b"\n"
+        return canonical_json(asdict(self)) + b"\n"
 
 
 class Chain:
@@ -93,7 +89,7 @@ class Chain:
 
     def begin(self, binds: dict[str, Any]) -> None:
         """Write the genesis."""
-        self._append(Link(0, GENESIS, "", sha256(_canonical(binds)), binds, ""))
+        self._append(Link(0, GENESIS, "", sha256(canonical_json(binds)), binds, ""))
 
     def add(self, name: str, file: str, content_sha256: str) -> None:
         """Write a line for a piece."""
@@ -116,8 +112,8 @@ class Chain:
         for number, line in enumerate(lines):
             try:
                 link = Link(**json.loads(line))
-                fits = link.sealed == link and link.index == number and link.line == line
-                fits &= link.previous == (links[-1].hash if links else "")
+                previous = links[-1].hash if links else ""
+                fits = not _CHAIN.fault_of(asdict(link), number, previous) and link.line == line
                 fits &= (link.name == GENESIS) == (number == 0)
                 fits &= link.file == Path(link.file).name
             except (TypeError, ValueError, RecursionError):
@@ -154,7 +150,7 @@ def sha256(content: bytes) -> str:
 
 def canonical_sha256(content: Any) -> str:
     """Of a JSON-ready value, hex; equal values give equal hashes."""
-    return sha256(_canonical(content))
+    return sha256(canonical_json(content))
 
 
 def sha256_of(path: Path, below: Path) -> str:
@@ -174,7 +170,3 @@ def sha256_of(path: Path, below: Path) -> str:
             f"{path} cannot be read: {error.strerror}",
             hint="check who may read it",
         ) from None
-
-
-def _canonical(content: Any) -> bytes:
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()

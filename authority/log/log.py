@@ -43,10 +43,12 @@ from calyx.authority.log.events import (
     names_hash,
 )
 from calyx.shared.errors import LedgerError
+from calyx.shared.hash_chain import ChainFormat, canonical_json
 from calyx.shared.host.closable import Closable
 from calyx.shared.host.private_files import replace_file
 
 GENESIS = "0" * 64
+CHAIN = ChainFormat(number="index", previous="previous", domain=b"calyx/log/v1\n")
 
 
 _KINDS: dict[str, type[Any]] = {
@@ -174,9 +176,9 @@ class AuthorityLog(Closable):
                 **asdict(event),
                 "previous": head,
             }
-            head, index = _hash(body), index + 1
+            head, index = CHAIN.hash_of(body), index + 1
             hashes.append(bytes.fromhex(head))
-            lines += _line({**body, "hash": head})
+            lines += canonical_json({**body, "hash": head}) + b"\n"
         try:
             view = memoryview(lines)
             while view:
@@ -241,10 +243,9 @@ def _entries(path: Path, lines: Sequence[bytes]) -> Iterator[Entry]:
     for index, line in enumerate(lines):
         try:
             body = json.loads(line)
-            stated = body.pop("hash")
-            if (body["index"], body["previous"]) != (index, previous) or stated != _hash(body):
-                raise ValueError("it does not follow from the one before it")
-            entry = Entry(index, body["time"], _event(body), previous, stated)
+            if fault := CHAIN.fault_of(body, index, previous):
+                raise ValueError(fault)
+            entry = Entry(index, body["time"], _event(body), previous, body["hash"])
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             reason = " ".join(str(error).split())[:80]
             raise LedgerError(
@@ -256,7 +257,7 @@ def _entries(path: Path, lines: Sequence[bytes]) -> Iterator[Entry]:
 
 
 def _event(body: Mapping[str, Any]) -> Event:
-    fixed = ("index", "time", "event", "previous")
+    fixed = ("index", "time", "event", "previous", "hash")
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in body.items() if k not in fixed}
     kind, names = _KINDS[body["event"]], values.get("contributors")
     if kind is not Opened and isinstance(names, tuple):
@@ -264,18 +265,6 @@ def _event(body: Mapping[str, Any]) -> Event:
         values |= {"contributors": len(names), "contributors_hash": names_hash(names)}
     event: Event = kind(**values)
     return event
-
-
-def _hash(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(b"calyx/log/v1\n" + _canonical(body)).hexdigest()
-
-
-def _line(body: Mapping[str, Any]) -> bytes:
-    return _canonical(body) + b"\n"
-
-
-def _canonical(body: Mapping[str, Any]) -> bytes:
-    return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _head_path(path: Path) -> Path:

@@ -90,13 +90,13 @@ def test_dropped_swapped_and_repeated_entries_are_found(written: Path, order: li
 
 
 def test_an_entry_rewritten_with_its_hash_breaks_the_chain_after_it(written: Path) -> None:
-    from calyx.authority.log.log import _hash
+    from calyx.authority.log.log import CHAIN
 
     lines = written.read_bytes().splitlines()
     body = json.loads(lines[1])
     del body["hash"]
     body["round"] = 2
-    lines[1] = json.dumps({**body, "hash": _hash(body)}).encode()
+    lines[1] = json.dumps({**body, "hash": CHAIN.hash_of(body)}).encode()
     written.write_bytes(b"\n".join(lines) + b"\n")
     with pytest.raises(LedgerError, match="entry 2"):
         verify(written)
@@ -188,7 +188,7 @@ def test_a_full_disk_stops_the_log_until_it_is_opened_again(
 
 def test_a_log_with_names_in_its_decisions_is_read_as_counts_and_hashes(path: Path) -> None:
     """As they were written before; the run's terms have the names now as then."""
-    from calyx.authority.log.log import _hash
+    from calyx.authority.log.log import CHAIN
 
     opened = asdict(Opened("run", "a" * 64, 2, 3, ("a", "b", "c"), True))
     granted = {"run": "run", "round": 1, "contributors": ["b", "a"], "sum_hash": "5" * 64}
@@ -200,7 +200,7 @@ def test_a_log_with_names_in_its_decisions_is_read_as_counts_and_hashes(path: Pa
     lines, previous = [], GENESIS
     for index, fields in enumerate(bodies):
         body = {**fields, "index": index, "time": "then", "previous": previous}
-        previous = _hash(body)
+        previous = CHAIN.hash_of(body)
         lines.append(json.dumps({**body, "hash": previous}) + "\n")
     path.write_text("".join(lines))
     names = names_hash(["a", "b"])
