@@ -66,7 +66,8 @@ def check_device_name(name: str) -> None:
     check_name("device", name)
     if fault := _fault(name):
         raise ProtocolError(
-            f"{name!r} cannot be the name of a device: {fault}", hint="choose another name"
+            f"{name!r} cannot be the name of a device: {fault}",
+            hint="choose another name, of plain letters",
         )
 
 
@@ -78,7 +79,7 @@ def find_alike(name: str, others: Iterable[str]) -> str | None:
 
 def _fault(name: str) -> str:
     if unicodedata.normalize("NFKC", name) != name:
-        return "it has characters that Unicode also writes as plain letters"
+        return "it has characters that Unicode also writes in another way"
     scripts = set()
     for character in name:
         if character in _SEPARATORS or character in "0123456789":
