@@ -9,11 +9,8 @@ a revocation.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import reduce
@@ -24,6 +21,7 @@ from calyx.authority.log.events import Event, Revoked
 from calyx.authority.release import State, apply, enrol
 from calyx.shared.errors import EnrolmentError, LedgerError, ProtocolError, ReleaseRefused
 from calyx.shared.host.private_files import replace_file
+from calyx.shared.host.process_lock import exclusive_waiting
 from calyx.shared.protocol.enrolment import EnrolmentRequest, check_unused, fingerprint
 from calyx.shared.protocol.sealed.contributor_keys import ContributorKeys
 
@@ -152,7 +150,7 @@ class Enrolments:
         return list(_changes(state, self.by_name()))
 
     def _update(self, change: Callable[[dict[str, Enrolment]], None]) -> None:
-        with _exclusive(self._path.with_name("contributors.lock")):
+        with exclusive_waiting(self._path.with_name("contributors.lock")):
             enrolments = self.by_name()
             change(enrolments)
             raw = {
@@ -211,13 +209,3 @@ def _changes(state: State, enrolments: Mapping[str, Enrolment]) -> Iterator[Even
             yield Revoked(name)
     for name in state.enrolled.keys() - enrolments.keys() - state.revoked:
         yield Revoked(name)
-
-
-@contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(file)

@@ -33,7 +33,7 @@ from calyx.shared.errors import UsageError
 from calyx.shared.host.certificates import Credentials, expiry
 from calyx.shared.host.log_file import logging_to
 from calyx.shared.host.private_files import create_private, private_directory, replace_file
-from calyx.shared.host.process_lock import exclusive, holder, stop_holder
+from calyx.shared.host.served_folder import ServedFolder
 from calyx.shared.host.settings_file import read_settings
 from calyx.shared.host.stop_signal import stop_signal
 from calyx.shared.protocol.enrolment import EnrolmentRequest, read_request
@@ -149,8 +149,6 @@ def serve(
             f"{error.filename} cannot be read",
             hint="restore it, or make a new authority with calyx authority init",
         ) from error
-    taken = f"the authority in {directory} is already served"
-    see = f"see: calyx authority status {directory}"
     with (
         LocalAuthority(
             directory,
@@ -158,7 +156,7 @@ def serve(
             min_contributors=settings.min_contributors,
             accept_untagged=settings.accept_untagged,
         ) as authority,
-        exclusive(directory / "lock", taken, see),
+        _served(directory).exclusive(),
         logging_to(directory / "logs" / "authority.log", "authority"),
         stop_signal() as stop,
     ):
@@ -229,7 +227,7 @@ def status_of(directory: Path) -> dict[str, Any]:
         LedgerError: its log is altered.
     """
     settings = settings_of(directory)
-    pid = holder(directory / "lock")
+    pid = _served(directory).running_pid()
     report = verify_log(directory)
     certificate = (directory / "tls" / "authority.pem").read_bytes()
     return {
@@ -260,7 +258,7 @@ def stop_running(directory: Path, timeout_s: float = 20.0) -> bool:
         RunError: it does not stop.
     """
     settings_of(directory)
-    return stop_holder(directory / "lock", directory / "logs", timeout_s)
+    return _served(directory).stop_running(timeout_s)
 
 
 def verify_log(directory: Path) -> LogReport:
@@ -283,6 +281,15 @@ def settings_of(directory: Path) -> AuthoritySettings:
         AuthoritySettings,
         f"there is no authority in {directory}",
         "make one with: calyx authority init DIR",
+    )
+
+
+def _served(directory: Path) -> ServedFolder:
+    return ServedFolder(
+        directory,
+        taken=f"the authority in {directory} is already served",
+        hint=f"see: calyx authority status {directory}",
+        log=directory / "logs",
     )
 
 

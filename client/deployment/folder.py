@@ -21,7 +21,6 @@ Everything a round needs comes from here and nothing of it from a server.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from pydantic import BaseModel, ConfigDict, Field
 
 from calyx.shared.errors import EnrolmentError
-from calyx.shared.host.process_lock import exclusive, holder
+from calyx.shared.host.served_folder import ServedFolder
 from calyx.shared.host.settings_file import read_settings
 
 DataSource = Literal["idx", "npz", "python"]
@@ -77,7 +76,7 @@ class DeviceSettings(BaseModel):
     data: DataPlace
 
 
-class Device:
+class Device(ServedFolder):
     """A device's folder.
 
     Args:
@@ -85,7 +84,14 @@ class Device:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory.absolute()
+        directory = directory.absolute()
+        self.log_path = directory / "logs" / "client.log"
+        super().__init__(
+            directory,
+            taken=f"the device in {directory} is already running",
+            hint=f"see: calyx client status {directory}",
+            log=self.log_path,
+        )
         self.settings_path = self.directory / "device.toml"
         self.policy_path = self.directory / "policy.toml"
         self.ca_path = self.directory / "ca.pem"
@@ -93,10 +99,8 @@ class Device:
         self.identity_path = self.directory / "contributor.key"
         self.request_path = self.directory / "request.json"
         self.ledger_path = self.directory / "ledger.sqlite"
-        self.log_path = self.directory / "logs" / "client.log"
         self.sequence_path = self.directory / "instructions.last"
         self.status_path = self.directory / "status.json"
-        self.lock_path = self.directory / "lock"
 
     def settings(self) -> DeviceSettings:
         """What `device.toml` says.
@@ -157,19 +161,3 @@ class Device:
                 hint="enrol it again in a new folder",
             )
         return key
-
-    def exclusive(self) -> AbstractContextManager[None]:
-        """Hold the folder for the one process that runs this device.
-
-        Raises:
-            UsageError: another process has it.
-        """
-        return exclusive(
-            self.lock_path,
-            f"the device in {self.directory} is already running",
-            f"see: calyx client status {self.directory}",
-        )
-
-    def running_pid(self) -> int | None:
-        """Process that runs this device now, None if none does."""
-        return holder(self.lock_path)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import resource
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from calyx.client.deployment.enrolment import stored_records
@@ -25,9 +22,9 @@ from calyx.client.ledger.ledger import Ledger
 from calyx.client.policy import Policy
 from calyx.shared.errors import CalyxError, LedgerError, UsageError
 from calyx.shared.host.log_file import logging_to
-from calyx.shared.host.private_files import replace_file
-from calyx.shared.host.process_lock import stop_holder
 from calyx.shared.host.proxies import host_of, is_loopback, keep_local_calls_direct, proxy_for
+from calyx.shared.host.served_folder import read_status, write_status
+from calyx.shared.host.stop_signal import stop_signal
 from calyx.shared.protocol.flower.http_retry import Stopped
 
 _log = logging.getLogger("calyx.client")
@@ -76,7 +73,8 @@ def join(
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every request
     host = host_of(settings.server)
     keep_local_calls_direct(*([host] if is_loopback(host) else []))
-    with device.exclusive(), logging_to(device.log_path), _Stop() as stop:
+    interruption = _Interruption()
+    with device.exclusive(), logging_to(device.log_path), stop_signal(interruption) as stop:
         status = _Status(device, settings.server, simulated_noise)
         tell = _teller(status, on_event)
         if simulated_noise is not None:
@@ -84,7 +82,7 @@ def join(
         os.chdir(directory)  # a neutral place: nothing of a user's folder is imported by mistake
         _log.info("device %s starts, records: %s", settings.name, place)
         try:
-            _serve(device, simulated_noise, status, tell, stop)
+            _serve(device, simulated_noise, status, tell, stop, interruption)
         except Stopped:
             pass
         except BaseException as error:
@@ -103,7 +101,8 @@ def _serve(
     simulated_noise: int | None,
     status: _Status,
     tell: Callable[[str, str], None],
-    stop: _Stop,
+    stop: threading.Event,
+    interruption: _Interruption,
 ) -> None:
     import torch
 
@@ -134,7 +133,7 @@ def _serve(
         device.ca_path.read_bytes(),
         device.node_key(),
         settings.max_message_bytes,
-        stop.event,
+        stop,
         on_trouble,
     )
     try:
@@ -145,8 +144,8 @@ def _serve(
         way = f", through the proxy {proxy}" if proxy else ""
         tell("connected", f"connected to {settings.server} as {settings.name}{way}")
         node_settings = device.node_settings(simulated_noise)
-        with stop.interrupting():
-            SuperNode(fleet, app, node_settings, node_id, stop.event, on_answer, on_trouble).serve()
+        with interruption.armed():
+            SuperNode(fleet, app, node_settings, node_id, stop, on_answer, on_trouble).serve()
     finally:
         fleet.close()
 
@@ -160,7 +159,7 @@ def status_of(directory: Path) -> dict[str, Any]:
     device = Device(directory)
     settings = device.settings()
     pid = device.running_pid()
-    stored = _read_status(device)
+    stored = read_status(device.status_path)
     stored["state"] = stored.get("state", "never ran") if pid else "stopped"
     return {
         "running": pid is not None,
@@ -182,7 +181,7 @@ def stop_running(directory: Path, timeout_s: float = 20.0) -> bool:
     """
     device = Device(directory)
     device.settings()
-    return stop_holder(device.lock_path, device.log_path, timeout_s)
+    return device.stop_running(timeout_s)
 
 
 def _check_ready(device: Device, *, accept_overlap: bool) -> None:
@@ -192,7 +191,9 @@ def _check_ready(device: Device, *, accept_overlap: bool) -> None:
     if device.ledger_path.exists():
         with Ledger.read_only(device.ledger_path) as ledger:
             ledger.entries()
-    elif _read_status(device).get("trained"):  # not "messages": a refusal needs no ledger
+    elif read_status(device.status_path).get(
+        "trained"
+    ):  # not "messages": a refusal needs no ledger
         raise LedgerError(
             f"the ledger {device.ledger_path} is gone, so it is unknown what was spent on these "
             "records",
@@ -213,7 +214,7 @@ class _Status:
 
     def __init__(self, device: Device, server: str, simulated_noise: int | None) -> None:
         self._path = device.status_path
-        before = _read_status(device)
+        before = read_status(device.status_path)
         self.last_node_id: int | None = before.get("node_id")
         self._fields: dict[str, Any] = {
             "pid": os.getpid(),
@@ -241,37 +242,27 @@ class _Status:
 
     def put(self, **fields: Any) -> None:  # fields of the file, not arguments passed on
         self._fields |= fields
-        replace_file(self._path, json.dumps(self._fields).encode())
+        write_status(self._path, self._fields)
 
 
-class _Stop:
-    """SIGTERM and SIGINT: end the loop, or a training in the middle."""
+class _Interruption:
+    """Whether a signal ends not only the loop, but also what is being computed, as `Stopped`."""
 
     def __init__(self) -> None:
-        self.event = threading.Event()
-        self._interrupts = False
-
-    def __enter__(self) -> _Stop:
-        self._previous = {s: signal.signal(s, self._on) for s in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        self._is_armed = False
 
     @contextmanager
-    def interrupting(self) -> Iterator[None]:
-        """Within the block a signal also ends what is being computed, as `Stopped`."""
-        self._interrupts = True
+    def armed(self) -> Iterator[None]:
+        """Within the block the next signal interrupts."""
+        self._is_armed = True
         try:
             yield
         finally:
-            self._interrupts = False
+            self._is_armed = False
 
-    def _on(self, number: int, frame: FrameType | None) -> None:
-        self.event.set()
-        if self._interrupts:
-            self._interrupts = False
+    def __call__(self) -> None:
+        if self._is_armed:
+            self._is_armed = False
             raise Stopped
 
 
@@ -281,14 +272,6 @@ def _teller(status: _Status, on_event: Callable[[DeviceEvent], None]) -> Callabl
         on_event(DeviceEvent(kind, text))
 
     return tell
-
-
-def _read_status(device: Device) -> dict[str, Any]:
-    try:
-        found = json.loads(device.status_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _now() -> str:

@@ -22,13 +22,12 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from calyx.shared.errors import ProtocolError, UsageError
-from calyx.shared.host.process_lock import exclusive, holder
+from calyx.shared.host.served_folder import ServedFolder
 from calyx.shared.host.settings_file import read_settings
 from calyx.shared.protocol.signatures.signed import check_name
 
@@ -60,11 +59,17 @@ class ServerSettings(BaseModel):
     max_reply_bytes: int = Field(256 * 2**20, ge=1_000_000)
 
 
-class ServerFolder:
-    """Paths and settings of one server."""
+class ServerFolder(ServedFolder):
+    """Paths and settings of one server; ``calyx server up`` serves it."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory.absolute()
+        directory = directory.absolute()
+        super().__init__(
+            directory,
+            taken=f"the server in {directory} is already up",
+            hint=f"see: calyx server status {directory}",
+            log=directory / "logs",
+        )
         self.settings_path = self.directory / "server.toml"
         self.ca_dir = self.directory / "ca"
         self.ca_path = self.ca_dir / "ca.pem"
@@ -84,7 +89,7 @@ class ServerFolder:
         self.state_dir = self.directory / "state"
         self.instruction_sequence_path = self.state_dir / "instructions.last"
         self.control_secret_path = self.state_dir / "control.secret"
-        self.lock_path = self.directory / "lock"
+        self.processes_path = self.state_dir / "processes.json"
 
     def settings(self) -> ServerSettings:
         """What `server.toml` says.
@@ -143,19 +148,3 @@ class ServerFolder:
                 f"the server in {self.directory} is not up",
                 hint=f"start it with: calyx server up {self.directory}",
             ) from None
-
-    def exclusive(self) -> AbstractContextManager[None]:
-        """Hold the folder for ``calyx server up``.
-
-        Raises:
-            UsageError: another process has it.
-        """
-        return exclusive(
-            self.lock_path,
-            f"the server in {self.directory} is already up",
-            f"see: calyx server status {self.directory}",
-        )
-
-    def running_pid(self) -> int | None:
-        """Process of ``calyx server up``, None if the server is down."""
-        return holder(self.lock_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import threading
 import time
@@ -21,8 +20,8 @@ from calyx.server.deployment.supervisor import Child, Supervisor, environment, p
 from calyx.shared.errors import EnrolmentError, RunError
 from calyx.shared.host.certificates import expiry, fingerprint
 from calyx.shared.host.private_files import replace_file
-from calyx.shared.host.process_lock import stop_holder
 from calyx.shared.host.proxies import host_of, keep_local_calls_direct
+from calyx.shared.host.served_folder import read_status, write_status
 from calyx.shared.host.stop_signal import stop_signal
 from calyx.shared.protocol.flower.compatibility import check_flower
 
@@ -74,7 +73,7 @@ def stop_running(directory: Path, timeout_s: float = 30.0) -> bool:
     """
     folder = ServerFolder(directory)
     folder.settings()
-    return stop_holder(folder.lock_path, folder.log_dir, timeout_s)
+    return folder.stop_running(timeout_s)
 
 
 def status_of(directory: Path) -> dict[str, Any]:
@@ -165,16 +164,11 @@ def _start(
 
 
 def _tell_pids(folder: ServerFolder, supervisor: Supervisor) -> None:
-    text = json.dumps(supervisor.pids())
-    replace_file(folder.state_dir / "processes.json", text.encode())
+    write_status(folder.processes_path, supervisor.pids())
 
 
 def _processes(folder: ServerFolder) -> dict[str, int]:
-    try:
-        found = json.loads((folder.state_dir / "processes.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return {str(name): int(pid) for name, pid in found.items()}
+    return {name: int(pid) for name, pid in read_status(folder.processes_path).items()}
 
 
 def _check_certificate(folder: ServerFolder) -> None:

@@ -29,6 +29,30 @@ def exclusive(path: Path, taken: str, hint: str) -> Iterator[None]:
     Raises:
         UsageError: another process holds it, with `taken` and `hint`; or it is no regular file.
     """
+    with _opened(path) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(taken, hint=hint) from None
+        os.truncate(file, 0)
+        os.write(file, str(os.getpid()).encode())
+        yield
+
+
+@contextmanager
+def exclusive_waiting(path: Path) -> Iterator[None]:
+    """Like `exclusive`, but wait for the process that holds the lock file; for short changes.
+
+    Raises:
+        UsageError: it is no regular file.
+    """
+    with _opened(path) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
     try:
         file = os.open(path, _OPEN | os.O_CREAT, 0o600)
     except OSError as error:
@@ -38,13 +62,7 @@ def exclusive(path: Path, taken: str, hint: str) -> Iterator[None]:
     try:
         if not stat.S_ISREG(os.fstat(file).st_mode):
             raise _no_lock(path)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(taken, hint=hint) from None
-        os.truncate(file, 0)
-        os.write(file, str(os.getpid()).encode())
-        yield
+        yield file
     finally:
         os.close(file)
 
