@@ -1,6 +1,6 @@
-"""A chain of hashes in a file: lines are added at its end, and none changes unseen.
+"""A chain of hashes in a file: lines are added at its end, and none changes undetected.
 
-The chain has no secret. It finds damage and later changes; whoever may write the file can make a
+The chain has no secret. It finds damage and later changes; anyone who may write the file can make a
 new one. Note its head elsewhere to prove what it held.
 """
 
@@ -46,14 +46,14 @@ class Link:
 
     @property
     def sealed(self) -> Link:
-        """The same line with the hash that its content demands."""
+        """The same line with the hash that follows from its content."""
         content = asdict(self)
         del content["hash"]
         return replace(self, hash=sha256(_canonical(content)))
 
     @property
     def line(self) -> bytes:
-        """As it stands in the file. JSON could be spelt in other ways; only this one is read."""
+        """As it stands in the file. JSON could be written in other ways; only this one is read."""
         return _canonical(asdict(self)) + b"\n"
 
 
@@ -62,7 +62,7 @@ class Chain:
 
     Args:
         path: to read, or where `begin` makes one.
-        below: the run folder, of which nothing leads out.
+        below: the run folder; no path may lead out of it.
 
     Raises:
         EvidenceError: the file is damaged.
@@ -100,7 +100,7 @@ class Chain:
         self._append(Link(len(self), name, file, content_sha256, {}, self.head))
 
     def read(self) -> None:
-        """Read the file anew.
+        """Read the file again.
 
         Raises:
             EvidenceError: it is not there, was altered, or is empty.

@@ -174,7 +174,7 @@ class ReleaseWatcher:
         plan = None if self._instruction is None else self._instruction.plan
         mechanism = None if plan is None else plan.mechanism
         if plan is None or mechanism is None:
-            raise RunError("a sum was released whose plan has no noise of clients")
+            raise RunError("a sum was released whose plan has no client noise")
         clients = {int(receipt.contributor) for receipt in request.receipts}
         canaries = plan.clip_norm * self._canaries(clients)
         rotation = Rotation(len(canaries), rotation_seed(self._config, request.round))

@@ -136,7 +136,7 @@ class _Known:
         return plan.sampling_rate * self._trainers_sum(self._train.subset(held), weights, plan)
 
     def check(self, number: int, weights: Weights, plan: PrivacyPlan) -> None:
-        """Check in a few rounds that the trainer clips as it says; else the subtraction hides it."""
+        """In a few rounds, check that the trainer clips as it says; subtraction would hide it."""
         wanted = {round(x) for x in np.linspace(1, self._rounds, _CHECKED_ROUNDS)}
         if number not in wanted:
             return
@@ -218,7 +218,7 @@ class SumWatcher(Watcher):
         plan = self.instructions[min(clients)].plan
         mechanism, placed = plan.mechanism, self._placed
         if mechanism is None:
-            raise RunError("a sum was released whose plan has no noise of clients")
+            raise RunError("a sum was released whose plan has no client noise")
         grid = IntegerGrid(mechanism.step, mechanism.clamp)
         rotation = Rotation(self.dimension, rotation_seed(self._config, request.round))
         whose = np.isin(placed.owner, list(clients))
