@@ -71,8 +71,8 @@ def in_words(found: GuaranteeSection) -> PlainWordsSection:
         f"{delta_text(found.delta_times_units)} are expected).",
         judgement=_judgement(found.epsilon)
         if found.delta_is_small
-        else "No guarantee to rely on, whatever ε is: δ is not below 1/n, so that giving away one "
-        f"{found.unit} whole could pass.",
+        else "No guarantee to rely on, whatever ε is: δ is not below 1/n, so giving away a "
+        f"whole {found.unit} could pass.",
     )
 
 
