@@ -1,6 +1,6 @@
 """Several runs on one page: accuracy against epsilon.
 
-Each run's figures are computed anew from its folder, as for its own report.
+Each run's figures are computed again from its folder, as for its own report.
 """
 
 from __future__ import annotations

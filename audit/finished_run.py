@@ -46,7 +46,7 @@ class ClientLedger:
         client: number of the client.
         data_fingerprint: SHA-256 over its records, hex.
         head: hash of the last entry, hex.
-        entries: all charges, of other runs on the same data too, oldest first.
+        entries: all charges, including those of other runs on the same data, oldest first.
     """
 
     client: int
@@ -67,7 +67,7 @@ class AuditedRun(RunFolder):
         path: the run folder.
 
     Raises:
-        UsageError: it is no run, is of a deployment, or is not finished.
+        UsageError: it is not a run, is a deployment's run, or is not finished.
         EvidenceError: a file of it is missing or damaged.
         LedgerError: a ledger was altered.
     """
@@ -126,9 +126,9 @@ class AuditedRun(RunFolder):
 
     @cached_property
     def plans(self) -> tuple[PrivacyPlan, ...]:
-        """What the configuration asks of each client: its plan but for the noise, which is 0.
+        """What the configuration requires of each client: its plan, except that the noise is 0.
 
-        How much noise there was is what the ledgers say.
+        The ledgers say how much noise there was.
         """
         counts = self.record_counts
         each = [max(counts)] * len(counts) if self.config.has_common_plan else counts
@@ -157,7 +157,7 @@ class AuditedRun(RunFolder):
         return next((event.skellam for event in events if event.skellam is not None), None)
 
     def own_events(self, ledger: ClientLedger) -> list[PrivacyEvent]:
-        """What this run charged to a ledger that may hold other runs too."""
+        """What this run charged to a ledger that may also hold other runs."""
         return [entry.event for entry in ledger.entries if entry.run == self.name]
 
     @property

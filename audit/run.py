@@ -1,4 +1,4 @@
-"""A run audited: attacks, then evidence, then findings, then ``report.json`` and ``report.html``.
+"""Audit a run: attacks, then evidence, then findings, then ``report.json`` and ``report.html``.
 
 >>> done = audit_run(run_dir, skip=["membership"], progress=lambda what, share: None)
 >>> done.report.guarantee.epsilon, done.html_path
@@ -71,11 +71,11 @@ def audit_run(
         run_dir: folder of a finished simulation.
         skip: attacks to leave out.
         only: attacks to run; all if empty.
-        progress: told what is done and what share of it.
+        progress: receives what is being done and the share of it that is done.
 
     Raises:
         UsageError: an attack of that name does not exist, the folder holds no finished run, or
-            another process writes in it.
+            another process is writing to it.
         CalyxError: the run or its evidence is damaged. (An attack that fails is left out, and
             the report says why.)
     """
@@ -86,8 +86,8 @@ def audit_run(
 
 
 def _audit(run: AuditedRun, chosen: Collection[str], progress: Progress) -> Reported:
-    # Nothing that lies there is taken over, not even what every report makes: whoever handed the
-    # folder over may have written it, and with it by which code the auditor works.
+    # Nothing in the folder is reused, not even what every report makes: whichever party supplied
+    # the folder may have written it, including which code the auditor works with.
     store = EvidenceStore.anew(run.path)
     started = time.monotonic()
     steps = [_step("evaluation", evaluation.run, run, store, progress)]
@@ -105,7 +105,7 @@ def _audit(run: AuditedRun, chosen: Collection[str], progress: Progress) -> Repo
             "steps": [step.model_dump(mode="json") for step in steps],
         },
     )
-    # Whatever changed the run meanwhile would make the evidence one of something else.
+    # If the run changed meanwhile, the evidence would be about something else.
     store.check_run()
     progress("report", 0.0)
     return _write(run, store)
@@ -117,7 +117,7 @@ def report_run(run_dir: str | os.PathLike[str]) -> Reported:
     Evidence of an earlier audit is used.
 
     Raises:
-        UsageError: the folder holds no finished run, or another process writes in it.
+        UsageError: the folder holds no finished run, or another process is writing to it.
         EvidenceError: the run was changed since its evidence was gathered.
     """
     path = Path(run_dir)
@@ -137,7 +137,7 @@ def report_new_run(run_dir: str | os.PathLike[str]) -> Reported:
 
 
 def _held(run_dir: Path) -> AbstractContextManager[None]:
-    """Keep runs and other audits out of a run's folder; what is no run is left to `AuditedRun`."""
+    """Keep runs and other audits out of a run's folder; `AuditedRun` rejects what is not a run."""
     return owned(run_dir) if RunFolder(run_dir).exists else nullcontext()
 
 
@@ -149,7 +149,7 @@ def _cheaply(run: AuditedRun, store: EvidenceStore) -> Reported:
 
 
 def _new_evidence(run_dir: Path) -> EvidenceStore:
-    """Evidence that holds no audit: what a report left if it still fits the run, or a new chain."""
+    """Evidence without an audit: what a report left, if it still fits the run, or a new chain."""
     if (run_dir / "audit" / "evidence").exists():
         try:
             store = EvidenceStore.existing(run_dir)
@@ -205,7 +205,7 @@ def _write(run: AuditedRun, store: EvidenceStore) -> Reported:
 def lower_bounds_by_method(report: Report) -> dict[str, float]:
     """The bounds of the observer who knows most, by method; an estimate is no bound.
 
-    Which observer that is was fixed with the attack, so nothing is picked by its result.
+    The observer was fixed with the attack, so nothing is selected by its result.
     """
     found = report.lower_bounds
     return {bound.method: bound.epsilon for bound in found if bound.kind != "estimate"}

@@ -5,15 +5,15 @@ What is checked:
 1. the chain of evidence, the hash of every piece, and the hash of every file of the run and the
    heads of its ledgers, which the chain's first line binds;
 2. each ledger's own chain;
-3. that what had to be committed to before round 1 was;
-4. ``report.json``, byte by byte: it is made anew from run folder and evidence;
-5. ``report.html`` beside it, byte by byte, made anew from the report.
+3. that everything that had to be committed to before round 1 was;
+4. ``report.json``, byte by byte: it is made again from run folder and evidence;
+5. ``report.html`` beside it, byte by byte, made again from the report;
+6. every word of a witness beside the report, and that the folder has all audits that the word
+   counts.
 
-6. every word of a witness beside the report, and that the folder has all audits which it counts.
-
-It finds whatever was changed after the audit. It cannot find an audit that was invented as a
-whole: whoever can write the run folder can make another run. Name the key of a witness, and a head
-that he did not sign is an error (`calyx.audit.evidence.witnesses`).
+It finds everything that was changed after the audit. It cannot find an audit that was invented as a
+whole: anyone who can write to the run folder can make another run. Name the key of a witness, and a
+head that the witness did not sign is an error (`calyx.audit.evidence.witnesses`).
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class Verified:
     """What was found to be in order.
 
     Attributes:
-        report: the report, as computed anew.
+        report: the report, as computed again.
         pieces: pieces of evidence.
         files: files of the run that the evidence binds.
         ledgers: ledgers whose chains were followed.
         html: whether the page was compared too.
         head: hash of the last line of the chain.
-        witnesses: who else keeps it.
-        seconds: it took.
+        witnesses: who else keeps the head.
+        seconds: duration of the check.
     """
 
     report: Report

@@ -37,11 +37,11 @@ class GradientEstimate:
 
     Attributes:
         name: key in the evidence.
-        party: whose.
-        sees: what it is made of, in words.
-        vector: the estimate, flat; of unknown scale where it is made of ciphertexts.
+        party: the party that can make it.
+        sees: what it is made from, in words.
+        vector: the estimate, flat; of unknown scale where it is made from ciphertexts.
         messages: the captured bytes that it was made from.
-        clients: whose records are behind it.
+        clients: the clients whose records are behind it.
     """
 
     name: str
@@ -134,7 +134,7 @@ def _ciphertext(captured: CapturedRound, client: int) -> GradientEstimate:
 
 
 def _colluder(captured: CapturedRound, cohort: list[int]) -> int | None:
-    """A client that took part in the round and was shown its result."""
+    """A client that took part in the round and received its result."""
     shown = {client_number(c.receiver) for c in captured.capture.find("train", 2, sender=SERVER)}
     both = sorted(shown & set(cohort)) if len(cohort) > 1 else []
     return both[-1] if both else None
@@ -172,7 +172,7 @@ def _colluding(
 
 
 def _sum_as_gradient(captured: CapturedRound, total: Vector) -> Vector:
-    """A released sum as a sum of gradients: of updates it is one up to sign and scale."""
+    """A released sum as a sum of gradients: a sum of updates is one up to sign and scale."""
     plan = captured.plan
     if plan.is_gradient_sum:
         return total
@@ -180,7 +180,7 @@ def _sum_as_gradient(captured: CapturedRound, total: Vector) -> Vector:
 
 
 def _scale(captured: CapturedRound) -> float:
-    """By which local training multiplies a gradient, if it changes little on the way."""
+    """The factor by which local training scales a gradient that changes little on the way."""
     return captured.config.training.learning_rate * captured.plan.steps_per_round
 
 

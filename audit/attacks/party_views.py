@@ -1,13 +1,13 @@
-"""What each party of this run really got, and every attack on it.
+"""What each party of this run really received, and every attack on it.
 
 The run is repeated for one round with its own configuration (`calyx.audit.replay.replay`), so
 noise, sealing and numbers of clients and records are those of the run, and the bytes that cross
-each boundary are kept (`calyx.audit.replay.capture`). From them each observer makes the best
-estimate of a gradient that he can (`calyx.audit.attacks.gradient_estimates`), and then all attacks
-of `calyx.audit.attacks.inversion` are tried on it.
+each boundary are kept (`calyx.audit.replay.capture`). From them each observer makes its best
+estimate of a gradient (`calyx.audit.attacks.gradient_estimates`), and all attacks of
+`calyx.audit.attacks.inversion` are tried on it.
 
-Only the first round is captured: weights are then untrained, which is when gradients give most
-away. What several rounds give away together is for epsilon and the canaries to say.
+Only the first round is captured: weights are then untrained, which is when gradients reveal most.
+What several rounds reveal together is for epsilon and the canaries to say.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def run(folder: RunFolder, store: EvidenceStore, progress: Progress) -> None:
 
 
 def replay(config: Config) -> tuple[CapturedRound, Dataset]:
-    """The first round of a run once more, captured; and the server's test records."""
+    """The first round of a run, repeated and captured; and the server's test records."""
     capture, split = Capture(rounds=1), load_split(config.data, config.seed)
     observers = Observers(tap=capture, on_release=capture.on_release)
     # Worker processes take longer to start than a round over few records takes.
@@ -134,7 +134,7 @@ def _attack(
     mean: NDArray[Any],
     tick: Tick,
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """All attacks on one estimate: what is said of them, and their pictures."""
+    """All attacks on one estimate: the facts of each, and their pictures."""
     model, shape = captured.model, test.input_shape
     low, high = _range(test)
     behind = [captured.records[client] for client in estimate.clients]
@@ -181,7 +181,7 @@ def _attack(
 
 
 def _range(test: Dataset) -> tuple[float, float]:
-    """Between which values records lie, as far as test records tell."""
+    """The values between which records lie, as far as test records show."""
     low, high = float(test.features.min()), float(test.features.max())
     return low, high if high > low else low + 1.0
 

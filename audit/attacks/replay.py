@@ -1,14 +1,14 @@
-"""The run once more, exactly as it was: is what lies in the folder what this configuration gives?
+"""The run repeated exactly: does the folder hold what this configuration gives?
 
-Evidence binds a report to files, and files can be put together. A model of another run, ledgers
-written anew with more noise in them, code that adds none: each makes a folder that agrees with
-itself. So the run is repeated by the code of whoever audits it, from the configuration alone, and
-everything that a run leaves behind is put beside what the repetition left.
+Evidence binds a report to files, and files can be forged. A model of another run, ledgers rewritten
+with more noise in them, code that adds none: each makes a folder that agrees with itself. So the
+auditor's own code repeats the run, from the configuration alone, and everything that a run leaves
+behind is compared with what the repetition left.
 
 The noise of a simulation follows from the seed and from the bytes of the weights before each
-round, so on the machine and the versions of the run everything is the same to the last bit. One bit
-rounded otherwise by another machine draws other noise from there on: then nothing can be compared,
-and the finding says so instead of allowing a tolerance that a forgery would fit into
+round, so on the machine and the versions of the run everything is the same to the last bit. If
+another machine rounds one bit differently, all noise from there on differs: then nothing can be
+compared, and the finding says so instead of allowing a tolerance that a forgery would fit into
 (docs/adr/0024).
 """
 
@@ -124,7 +124,7 @@ def _partition_digest(partition: Sequence[NDArray[np.int64]]) -> str:
 
 
 def _charges(entries: Iterable[Entry]) -> str:
-    """Hash of all that a run charged to one client: rounds, instructions, events."""
+    """Hash of everything that a run charged to one client: rounds, instructions, events."""
     return _digest([[e.round, e.instruction, e.event.as_dict()] for e in entries])
 
 

@@ -1,8 +1,8 @@
 """The same run without differential privacy: what the noise cost in accuracy.
 
 Data, partition, model, rounds and seed are the same; only ``privacy.noise`` is ``none``. Where
-the private run takes one step a round over all records, the unprotected one trains locally as
-usual, so the difference is what somebody gives up who chooses privacy, and not the noise alone.
+the private run takes one step per round over all records, the unprotected one trains locally as
+usual, so the difference is the whole cost of choosing privacy, and not that of the noise alone.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class Chain:
 
     Args:
         path: to read, or where `begin` makes one.
-        below: the run folder, of which nothing leads out.
+        below: the run folder; no path may lead out of it.
 
     Raises:
         EvidenceError: the file is damaged.
@@ -96,7 +96,7 @@ class Chain:
         self._append(Link(len(self), name, file, content_sha256, {}, self.head))
 
     def read(self) -> None:
-        """Read the file anew.
+        """Read the file again.
 
         Raises:
             EvidenceError: it is not there, was altered, or is empty.

@@ -43,7 +43,7 @@ def bound(run_dir: Path) -> dict[str, Any]:
 
 
 def check_unchanged(run_dir: Path, then: dict[str, Any]) -> None:
-    """See that a run is still the one that was bound.
+    """Check that a run is still the one that was bound.
 
     Raises:
         EvidenceError: naming the first file that is not as it was.

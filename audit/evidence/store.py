@@ -14,10 +14,10 @@
 Each line of the chain carries the hash of its file and of the line before it. The first line, the
 genesis, binds the run itself: the heads of the clients' privacy ledgers, the digest of the
 configuration, and the hash of every file of the run. A piece is written once and never replaced, so
-that what was committed to before the coins were known stays what it was.
+a commitment made before the coins were known stays what it was.
 
-The chain has no secret. It finds damage and later changes; whoever may write the whole folder can
-make a new chain over other evidence. Note the head elsewhere (it is printed in the report) to
+The chain has no secret. It finds damage and later changes; anyone who may write the whole folder
+can make a new chain over other evidence. Note the head elsewhere (it is printed in the report) to
 prove which evidence there was.
 """
 
@@ -43,7 +43,7 @@ from calyx.shared.protocol.identity import code_hash
 from calyx.simulations.run_folder import CODE_OF_A_RUN
 
 CHAIN = "chain.jsonl"
-# Made for every report; evidence that holds no more than these is of no audit.
+# Made for every report; evidence that holds no more than these belongs to no audit.
 OF_EVERY_REPORT = frozenset({"evaluation"})
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
 
@@ -55,7 +55,7 @@ class EvidenceStore:
 
     Args:
         run_dir: the run folder.
-        earlier: for a new chain: heads of the chains before it, see `anew`.
+        earlier: for a new chain, the heads of the chains before it, see `anew`.
 
     Raises:
         EvidenceError: the chain is damaged, or the run cannot be bound.
@@ -145,11 +145,11 @@ class EvidenceStore:
         return name in self.names()
 
     def index(self, name: str) -> int:
-        """Place of a piece in the chain: of two pieces the one with the lower index came first."""
+        """Place of a piece in the chain: the piece with the lower index came first."""
         return self._link(name).index
 
     def put_json(self, name: str, value: Any) -> None:
-        """Keep a JSON-ready value; infinite numbers are refused, say None for them.
+        """Keep a JSON-ready value; infinite numbers are refused, use None instead.
 
         Raises:
             EvidenceError: the name is not lower-case letters, digits and hyphens, or taken.
@@ -200,7 +200,7 @@ class EvidenceStore:
             ) from None
 
     def check(self) -> None:
-        """See that nothing was altered: chain, evidence, and the files and ledgers of the run.
+        """Check that nothing was altered: chain, evidence, and the files and ledgers of the run.
 
         Raises:
             EvidenceError: naming the first thing that is not as it was.
@@ -215,7 +215,7 @@ class EvidenceStore:
         self.check_run()
 
     def check_run(self) -> None:
-        """See that the run is still the one that the genesis binds.
+        """Check that the run is still the one that the genesis binds.
 
         Raises:
             EvidenceError: naming the first file that is not as it was.

@@ -1,14 +1,14 @@
-"""Heads that others keep: what is brought to a witness, what came back, and what it shows.
+"""Heads that others keep: what a witness receives, what it returns, and what that shows.
 
 ::
 
     calyx audit head RUN_DIR           ── head.json ──▶   calyx authority witness DIR head.json
-    calyx audit witness RUN_DIR FILE   ◀─ signed word ──  (somebody who is not the auditee)
+    calyx audit witness RUN_DIR FILE   ◀─ signed word ──  (someone other than the auditee)
     RUN_DIR/audit/witnesses.jsonl      what came back, one line each
     RUN_DIR/audit/head.tsr             an RFC 3161 time stamp on the head, where there is one
 
-None of it is part of the report, which has to be there first. `calyx.audit.verify` reads it beside
-it.
+None of it is part of the report, which has to exist first. `calyx.audit.verify` reads it beside the
+report.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Heads:
     Attributes:
         run: the run's name in its ledgers.
         run_head: over all files of the run, hex.
-        audits: heads of its audits, oldest first; the last one is that of the evidence that the
-            report is made from, if that is an audit's.
+        audits: heads of its audits, oldest first; the last one is the head of the evidence that
+            the report is made from, if that is an audit's.
         is_audited: whether it is.
     """
 
@@ -58,13 +58,13 @@ class Heads:
 
 @dataclass(frozen=True)
 class Witness:
-    """Somebody else's word on the head of this report.
+    """What a witness signed about the head of this report.
 
     Attributes:
-        by: whose word, in words.
-        what: what it is on.
-        since: the time it says.
-        is_known: whether it was checked with a key or certificate that the reader has named.
+        by: the witness, in words.
+        what: what was signed.
+        since: the time stated.
+        is_known: whether it was checked with a key or certificate that the reader named.
     """
 
     by: str
@@ -74,7 +74,7 @@ class Witness:
 
 
 def heads_of(run_dir: Path) -> Heads:
-    """The heads of a run and its audits, after a look at all of its files.
+    """The heads of a run and its audits, after checking all its files.
 
     Raises:
         UsageError: this is no run.
@@ -106,11 +106,11 @@ def run_head(store: EvidenceStore) -> str:
 
 
 def keep(run_dir: Path, text: str) -> WitnessedHead:
-    """Put a witness's word beside the report, if it is on this run and its audits.
+    """Put a witness's word beside the report, if it is about this run and its audits.
 
     Raises:
         ProtocolError: it is no such word.
-        EvidenceError: it is not genuine, or on something else.
+        EvidenceError: it is not genuine, or about something else.
     """
     found = WitnessedHead.from_json(text)
     heads = heads_of(run_dir)
@@ -126,7 +126,7 @@ def keep_time_stamp(run_dir: Path, stamp: Path, tsa_ca: Path) -> str:
 
     Raises:
         UsageError: the file cannot be read.
-        EvidenceError: it is not on this head, or not by an authority of these certificates.
+        EvidenceError: it is not about this head, or not from an authority of these certificates.
     """
     try:
         content = stamp.read_bytes()
@@ -156,13 +156,14 @@ def _write(run_dir: Path, name: str, content: bytes) -> None:
 def examine(
     run_dir: Path, store: EvidenceStore, authority_key: bytes | None, tsa_ca: Path | None
 ) -> tuple[Witness, ...]:
-    """Everybody's word on the head of a report.
+    """All signed words on the head of a report.
 
     Args:
         run_dir: the run, whose evidence was checked.
         store: the evidence.
         authority_key: a key that the reader trusts; its word must be there.
-        tsa_ca: certificates of a time-stamping authority that he trusts; its stamp must be there.
+        tsa_ca: certificates of a time-stamping authority that the reader trusts; its stamp must be
+            there.
 
     Raises:
         EvidenceError: a word is not genuine or contradicts the folder, or is missing.
@@ -256,7 +257,7 @@ def _stamped_head(heads: Heads) -> str:
 
 
 def _stamped_at(content: bytes, where: str, head: str, tsa_ca: Path) -> str:
-    """When a head was stamped; OpenSSL looks at signature, chain and purpose.
+    """When a head was stamped; OpenSSL checks signature, chain and purpose.
 
     The time is read from the token, which is signed as a whole. The response around it is not: its
     status can hold any text.

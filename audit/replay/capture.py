@@ -1,11 +1,11 @@
-"""What each party really got in a run: the bytes that crossed its boundary.
+"""What each party really received in a run: the bytes that crossed its boundary.
 
 `Capture` stands between the real parties of a repeated run (`calyx.audit.replay.replay`) and keeps
 every message in the form in which it travels: Flower's messages in Flower's wire format, calls of
 the key authority in that of its gRPC service. A party's view is what it sent or received:
 
 =========  ======================================================================================
-server     all messages of all clients; what it asks of the key authority, and the answers
+server     all messages of all clients; its requests to the key authority, and the answers
 client     its own messages only; clients are named by number
 authority  requests with the sum's ciphertexts, and its answers
 network    all of the above: what a wire tap gets *where TLS is broken*; otherwise only who talks
@@ -13,8 +13,8 @@ network    all of the above: what a wire tap gets *where TLS is broken*; otherwi
 public     the final model, and what can be known before a run: code, configuration, first weights
 =========  ======================================================================================
 
-Taken for granted: parties keep to the protocol while they are being watched, and what a party
-computes from its view it can keep. Who works together sees the union of their views.
+Assumptions: parties keep to the protocol while they are being watched, and a party can keep what
+it computes from its view. Parties that work together see the union of their views.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _CLIENT = "client "
 
 
 def client_name(number: int) -> str:
-    """How a client is called in views."""
+    """A client's name in views."""
     return f"{_CLIENT}{number}"
 
 
@@ -57,7 +57,7 @@ class CapturedMessage:
     """One message or call as it crossed from one party to another.
 
     Attributes:
-        round: counted from 1; 0 before the first.
+        round: counted from 1; 0 before round 1.
         kind: for example ``train`` or ``release``.
         sender, receiver: parties.
         parts: the bytes, in as many pieces as they travel.
@@ -89,7 +89,7 @@ class CapturedMessage:
 
 
 class CaptureComplete(Exception):
-    """Everything that was to be captured was: no error, it ends a repeated run early."""
+    """Everything required was captured: not an error, it ends a repeated run early."""
 
 
 class Capture:
@@ -135,7 +135,7 @@ class Capture:
     def find(
         self, kind: str, server_round: int, *, sender: str = "", receiver: str = ""
     ) -> list[CapturedMessage]:
-        """Messages of a kind in one round, in order; empty names mean anybody."""
+        """Messages of a kind in one round, in order; an empty name matches any party."""
         return [
             c
             for c in self.messages
@@ -165,7 +165,7 @@ def requested_chunks(message: CapturedMessage) -> list[bytes]:
 def restored_sum(
     values: NDArray[np.int64], config: Config, plan: PrivacyPlan, server_round: int
 ) -> NDArray[np.float64]:
-    """A released sum in the units of gradients or weights: anybody can undo grid and rotation."""
+    """A released sum in the units of gradients or weights: anyone can undo grid and rotation."""
     return SumCoding.of(config, plan, len(values), server_round).restored(values)
 
 

@@ -1,8 +1,8 @@
-"""The run once more, with the same configuration and code, while somebody looks on.
+"""The run again, with the same configuration and code, under observation.
 
-An audit cannot ask a finished run for what crossed its wires. So it repeats the run in a temporary
+An audit cannot ask a finished run what crossed its wires. So it repeats the run in a temporary
 folder: the same data, partition, plan, server, clients and key authority, on the local engine. What
-an observer sees is taken where that observer stands: at the server's boundary
+an observer sees is captured where that observer stands: at the server's boundary
 (`calyx.simulations.engines.grid.Tap`) and at the key authority's answers.
 """
 
@@ -38,7 +38,7 @@ OnRelease = Callable[[ReleaseRequest, Sequence[bytes], Released], None]
 
 
 class ObservedAuthority:
-    """The real key authority; what it is asked and what it answers is shown to an observer."""
+    """The real key authority; an observer sees its requests and its answers."""
 
     def __init__(self, authority: Authority, on_release: OnRelease) -> None:
         self._authority, self._on_release = authority, on_release
@@ -75,13 +75,13 @@ class ObservedAuthority:
 
 @dataclass(frozen=True)
 class Observers:
-    """What to look at, and what the clients get besides.
+    """What to observe, and what the clients get in addition.
 
     Attributes:
         tap: sees the messages at the server's boundary.
         on_release: sees releases of sealed sums.
         client_settings: further node settings of every client, such as its canaries.
-        on_round: told the number of each round that is done.
+        on_round: receives the number of each finished round.
     """
 
     tap: Tap | None = None
@@ -98,13 +98,13 @@ def replayed_run(
     workers: int | None = None,
     partition: Sequence[NDArray[np.int64]] | None = None,
 ) -> Iterator[RunFolder]:
-    """Repeat a run and give its folder, which vanishes afterwards.
+    """Repeat a run and give its folder, which is deleted afterwards.
 
     Args:
-        config: of the run; the number of rounds may be cut for a look at the messages alone.
+        config: the run's; with fewer rounds if only the messages matter.
         observers: see `Observers`.
         workers: client processes.
-        partition: record indices of every client, where they are not the run's own.
+        partition: record indices of every client, if not the run's own.
 
     Raises:
         CalyxError: the run failed.

@@ -38,12 +38,12 @@ from calyx.shared.errors import EvidenceError
 Find = Callable[[AuditedRun, EvidenceStore], Section | None]
 
 SETUP = "audit-setup"
-# Who has signed the head cannot be in here: it is signed when the report is finished.
+# Who signed the head cannot be in here: it is signed after the report is finished.
 _STANDING = (
-    "Heads and numbers are what this folder says of itself. Whoever may write it can take earlier "
-    "audits away, or make run and audit anew as a whole; audits of a copy are not counted. Whether "
-    "somebody who is not the auditee has signed the head, since when, and as which audit of this "
-    "run it was brought to him, is told by calyx audit verify --authority-key."
+    "Heads and numbers are what this folder says of itself. Anyone who may write to it can remove "
+    "earlier audits, or replace run and audit as a whole; audits of a copy are not counted. To see "
+    "whether someone other than the auditee has signed the head, since when, and as which audit "
+    "of this run it was presented to them, use calyx audit verify --authority-key."
 )
 
 # Sections that need an attack: field of the report, and what makes it from the evidence.

@@ -70,7 +70,7 @@ def _canary_roc(report: Report) -> Plot | None:
         return None
     curves = [Roc(f"{o.observer} observer", o.auc, o.roc) for o in report.canaries.observers]
     shaded = "95 % Clopper-Pearson intervals of each point"
-    red = "above it no attacker can be, if the guarantee holds"
+    red = "no attacker can be above it if the guarantee holds"
     return roc(curves, report.guarantee.curve, shaded, red)
 
 

@@ -1,4 +1,4 @@
-"""The report as data: ``report.json``, of which ``report.html`` is a view.
+"""The report as data: ``report.json``; ``report.html`` is a view of it.
 
 `SCHEMA` changes when a reader of the file could stumble: a field that is renamed, removed or means
 something else. Fields may be added under the same version. `docs/report-schema.md` explains it.
@@ -87,7 +87,7 @@ class Headline(Section):
     ]
     simulated: bool = Field(
         description="the run was a simulation: it says what a real one would give, and protects "
-        "nobody"
+        "no one"
     )
     title: str
     guaranteed: str

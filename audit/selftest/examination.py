@@ -1,4 +1,4 @@
-"""A small run, audited with everything there is: what the whole auditor says against it."""
+"""A small run, audited in every way: what the whole auditor says against it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CANARIES = 200
 
 
 def examine(settings: tuple[str, ...], seed: int) -> tuple[str, ...]:
-    """Carry out one run, audit it with everything there is, and name what is flagged."""
+    """Carry out one run, audit it in every way, and name what is flagged."""
     with tempfile.TemporaryDirectory(prefix="calyx-mutant-") as name:
         folder = Path(name) / "run"
         try:
@@ -99,7 +99,7 @@ def _clients_flags(found: ClientCanarySection) -> list[str]:
 
 
 def _model_fault(audited: AuditedRun) -> str | None:
-    """Looked at again by the auditor: the trainer's own check may be what is broken."""
+    """Checked again by the auditor: the trainer's own check may be what is broken."""
     config = audited.config
     try:
         check_private(build_model(config.model, (1, 8, 8), 10, config.seed))

@@ -44,7 +44,7 @@ class MutantReport:
 
     @property
     def caught(self) -> int:
-        """Mutants that were found out."""
+        """Mutants that were detected."""
         return sum(bool(verdict.flags) for verdict in self.mutants)
 
     @property
@@ -75,9 +75,9 @@ def run(
 
     Args:
         names: the mutants to plant; None for all.
-        clean_runs: runs without a fault, of another seed each.
-        workers: processes that do so; None for one a core, 1 for this one.
-        progress: told what is being done, and how much of it is done.
+        clean_runs: runs without a fault, each with its own seed.
+        workers: processes to use; None for one per core, 1 for this one.
+        progress: receives what is being done and the share of it that is done.
     """
     chosen = [mutant.name for mutant in MUTANTS if names is None or mutant.name in names]
     with _mapping(workers or default_workers(len(chosen) + clean_runs)) as each:
@@ -94,7 +94,7 @@ def run(
 
 @contextmanager
 def _mapping(workers: int) -> Iterator[Callable[..., Iterator[Verdict]]]:
-    """`map`, in this process or in others, each of which plants one fault at a time."""
+    """`map`, in this process or in others that each plant one fault at a time."""
     if workers == 1:
         yield map
         return

@@ -4,10 +4,10 @@ For ``unit = client`` a canary is a whole client, which sends a direction of its
 in place of what it would learn (Andrew et al. 2023). The run is repeated with all clients as
 canaries, through their own clipping, noise and sealing or the server's, until there are enough of
 them. The evidence is the cosine of each direction with the movement of the global model from first
-to last round, which is what everybody gets.
+to last round, which every party gets.
 
-Since nothing is learned, all that a round releases besides noise is known: the canaries of those
-who answered. In the first repetition they are subtracted, and what remains is kept
+Since nothing is learned, all that a round releases besides noise is known: the canaries of the
+clients that answered. In the first repetition they are subtracted, and what remains is kept
 (`calyx.audit.attacks.noise.remainders`). Later repetitions draw the same noise, from the same seed.
 """
 
@@ -59,9 +59,9 @@ def run(
     Args:
         folder: the run.
         store: its evidence.
-        progress: told how far it is.
-        canaries: how many there should be at least.
-        workers: client processes; None for one a core.
+        progress: receives what is being done and the share of it that is done.
+        canaries: the least number of them.
+        workers: client processes; None for one per core.
 
     Raises:
         UsageError: the guarantee is not one for clients in a sum.
@@ -115,12 +115,12 @@ def run(
 
 
 class ReleaseWatcher:
-    """Sees each round's released sum, or at the server what it moved the model by.
+    """Sees each round's released sum or, at the server, how far it moved the model.
 
     Args:
-        config: of the run.
-        model: of its form.
-        seed: of the directions.
+        config: the run's configuration.
+        model: a model with the run's architecture.
+        seed: from which the directions are drawn.
         places: row of the rotation that each client sends, int64 (clients,).
     """
 
@@ -152,7 +152,7 @@ class ReleaseWatcher:
             self._answered.add(message.metadata.src_node_id - FIRST_CLIENT_NODE_ID)
 
     def finish(self, weights: Weights) -> None:
-        """The model after the round before: with central noise its movement is what is released.
+        """The model after the previous round: with central noise its movement is released.
 
         Only plain averaging says how far a released sum moves the model.
         """
@@ -171,7 +171,7 @@ class ReleaseWatcher:
         plan = None if self._instruction is None else self._instruction.plan
         mechanism = None if plan is None else plan.mechanism
         if plan is None or mechanism is None:
-            raise RunError("a sum was released whose plan has no noise of clients")
+            raise RunError("a sum was released whose plan has no client noise")
         clients = {int(receipt.contributor) for receipt in request.receipts}
         canaries = plan.clip_norm * self._canaries(clients)
         coding = SumCoding.of(self._config, plan, len(canaries), request.round)
@@ -196,7 +196,7 @@ class ReleaseWatcher:
 
 
 def refuse_unfit(config: Config) -> None:
-    """Say why this run has no clients that are protected within a sum, if so.
+    """Refuse a run whose clients are not protected within a sum.
 
     Raises:
         UsageError: with the reason.

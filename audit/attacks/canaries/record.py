@@ -65,9 +65,9 @@ def run(
     Args:
         folder: the run.
         store: its evidence.
-        progress: told how far it is.
-        canaries: m, how many; fewer for a very small model.
-        workers: client processes; None for one a core.
+        progress: receives what is being done and the share of it that is done.
+        canaries: m, their number; fewer for a very small model.
+        workers: client processes; None for one per core.
 
     Raises:
         UsageError: the run has no record-level noise of clients, so there is nothing to audit.
@@ -124,7 +124,7 @@ def run(
 
 
 def refuse_unfit(config: Config) -> None:
-    """Canaries are records with noise of the clients; say why if this run has none.
+    """Canaries are records protected by client noise; refuse a run without any.
 
     Raises:
         UsageError: with the reason.
@@ -155,7 +155,7 @@ def commitment(coins: NDArray[np.bool_], nonce: bytes) -> str:
 
 
 def _placed(config: Config, wanted: int, holders: int) -> Placed:
-    """Coins and directions, drawn anew for every audit."""
+    """Coins and directions; each audit draws new ones."""
     split = load_split(config.data, config.seed)
     shape, classes = split.test.input_shape, split.test.classes
     size = dimension(build_model(config.model, shape, classes, config.seed))
@@ -198,7 +198,7 @@ def _arrays(
         "coins": placed.coins,
         "nonce": np.frombuffer(nonce, dtype=np.uint8),
         "rates": np.array([plan.sampling_rate for plan in holders]),
-        # What a canary that is in adds to a round, in the mean over sampling.
+        # What a canary that is in adds to a round, on average over sampling.
         "signals": np.array(
             [
                 plan.sampling_rate * gain.sum() / np.sqrt(np.mean(gain**2))

@@ -14,6 +14,6 @@
     scenario      one observer, one kind of protection, one attack
     scenarios     all of them at 28x28, from no protection to all of it
 
-A picture counts as recovered if it is closer to a record than the mean image is: whoever knows
-nothing of the update can always guess that one.
+A picture counts as recovered if it is closer to a record than the mean image is: an attacker who
+knows nothing of the update can always guess the mean image.
 """

@@ -1,4 +1,4 @@
-"""What an observer makes of the bytes that he got: updates, sums, ciphertexts as numbers."""
+"""What an observer makes of the bytes received: updates, sums, ciphertexts as numbers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def as_gradient(vector: Vector, captured: CapturedRound) -> tuple[torch.Tensor, 
 
 
 def contribution(captured: CapturedRound, client: int) -> NDArray[np.int64]:
-    """The integers that a client sealed, made once more as it made them, its noise included.
+    """The integers that a client sealed, computed again as it computed them, noise included.
 
     Only a client can do this, for its own records and noise; plans of record-level distributed
     noise only.
@@ -46,7 +46,7 @@ def contribution(captured: CapturedRound, client: int) -> NDArray[np.int64]:
 
 
 def update_in_clear(captured: CapturedRound) -> Vector:
-    """What client 0 of an unsealed federation sent, less what it was sent."""
+    """What client 0 of an unsealed federation sent, less what it received."""
     before = to_vector(weights_of(captured.model), captured.names)
     return to_vector(captured.reply(0), captured.names) - before
 
@@ -62,7 +62,7 @@ def mean_gradient(captured: CapturedRound) -> Vector:
 
 
 def sealed_upload(captured: CapturedRound) -> tuple[PublicKeyHolder, list[bytes]]:
-    """The public key as it was sent to client 0, and what client 0 sent back."""
+    """The public key as sent to client 0, and what client 0 sent back."""
     (offered,) = captured.capture.find("query.sealing", 0, receiver=client_name(0))
     offer = SealingOffer.from_content(offered.message.content)
     (reply,) = captured.capture.find("train", 1, sender=client_name(0))

@@ -1,8 +1,8 @@
 """The federations of the reference scenarios: the real parties, a record or a few each, one round.
 
 Every scenario attacks bytes that the real server, clients and key authority exchanged. Only data
-and settings are made for it: 28x28 pictures, one record a client, untrained weights. That is the
-attacker's best case: what he cannot do here he cannot do in a run with more records a client.
+and settings are made for it: 28x28 pictures, one record per client, untrained weights. That is the
+attacker's best case: what fails here also fails in a run with more records per client.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Reference:
 
     Attributes:
         source: where they come from, in words.
-        train: uint8 (10, 28, 28), of as many classes as there are.
+        train: uint8 (10, 28, 28), covering as many classes as possible.
         labels: int64 (10,).
-        test: uint8 (n, 28, 28), what an attacker has of his own; its mean is the baseline.
+        test: uint8 (n, 28, 28), the attacker's own pictures; their mean is the baseline.
         test_labels: int64 (n,).
         classes: number of classes.
     """
@@ -72,11 +72,11 @@ class CapturedRound:
     """One round of one federation.
 
     Attributes:
-        config: of the federation.
+        config: the federation's configuration.
         capture: what crossed the boundaries.
-        records: of each client, in its own order.
-        model: with the first weights, as every party knows them.
-        plan: what the instructions to the clients said.
+        records: each client's, in its own order.
+        model: with the initial weights, which every party knows.
+        plan: the plan in the instructions to the clients.
         final: weights after the round.
     """
 
@@ -201,7 +201,7 @@ def _base(clients: int, records_each: int, directory: str) -> dict[str, Scalar]:
 
 
 def _one_of_each_class(train: Dataset) -> NDArray[np.int64]:
-    """Indices of ten records: of as many classes as there are, then the first of the rest."""
+    """Indices of ten records: one of each class first, then the first of the rest."""
     _, first = np.unique(train.labels, return_index=True)
     rest = np.setdiff1d(np.arange(min(len(train), 100)), first)
     return np.concatenate([np.sort(first), rest])[:MOST_CLIENTS].astype(np.int64)

@@ -1,4 +1,4 @@
-"""One scenario: an observer, what he got, and the attack that suits it."""
+"""One scenario: an observer, what it received, and the attack that suits it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _MODELS = {
 
 @dataclass(frozen=True)
 class Attacked:
-    """What one scenario gave.
+    """The result of one scenario.
 
     Attributes:
         captured: the federation.
@@ -75,12 +75,12 @@ class Scenario:
 
     Attributes:
         name: key in the evidence.
-        view: whose bytes.
+        view: the observer whose bytes are attacked.
         network: smooth, fully_connected or cnn.
         attack: in words.
         run: carries it out.
         clients: in the federation.
-        noise: about the noise multiplier; 0 for none.
+        noise: approximately the noise multiplier; 0 for none.
         sealed: whether updates were encrypted.
     """
 
@@ -142,7 +142,7 @@ def from_update(federations: Federations, scenario: Scenario, tick: Tick) -> Att
 
 
 def from_first_layer(federations: Federations, scenario: Scenario, tick: Tick) -> Attacked:
-    """The update of a network whose first layer gives its inputs away."""
+    """The update of a network whose first layer reveals its inputs."""
     captured = federations.of(scenario)
     gradient = dict(
         zip(captured.names, as_gradient(-update_in_clear(captured), captured), strict=True)
@@ -180,7 +180,7 @@ def from_released_sum(federations: Federations, scenario: Scenario, tick: Tick) 
         seen = [*_seen(captured, "train"), *seen]
     key = (scenario.clients, scenario.noise)
     if key in federations.released:
-        # The very same integers: another search would find the same.
+        # Exactly the same integers: another search would find the same.
         return Attacked(captured, federations.released[key], seen, {})
     found = _inverted(
         captured, scenario, as_gradient(mean_gradient(captured), captured), tick, seen

@@ -1,11 +1,11 @@
 """The reference scenarios: one picture, from no protection to all of it, at 28x28.
 
-Each scenario runs a federation (`reference_federation`), takes what its observer got out of the
+Each scenario runs a federation (`reference_federation`), takes what its observer received from the
 captured bytes, and runs the attack that suits the network. Two things favour the attacker
-throughout: he is told the labels, and each client holds one record only. Where clients are
-several, all their records are searched at once and paired with the truth so that he comes off best
-(`quality.match`). What is only about who looks, and not how many contribute, is shown for two
-clients: the fewest that a key authority ever releases a sum of.
+throughout: the labels are known, and each client holds one record only. Where there are several
+clients, all their records are searched at once and paired with the truth in the attacker's favour
+(`quality.match`). Scenarios about who observes, and not how many contribute, have two clients: the
+smallest number whose sum a key authority ever releases.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def run(folder: RunFolder, store: EvidenceStore, progress: Progress) -> None:
 def run_scenarios(
     data: Reference, scenarios: Sequence[Scenario], progress: Progress
 ) -> tuple[list[dict[str, Any]], dict[str, NDArray[Any]]]:
-    """Carry out these scenarios: what is said of each, and all pictures."""
+    """Carry out these scenarios: the facts of each, and all pictures."""
     federations = Federations(data)
     arrays: dict[str, NDArray[Any]] = {"baseline": data.mean_image}
     rows = []

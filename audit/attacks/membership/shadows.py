@@ -49,9 +49,9 @@ def run(
     Args:
         folder: the run.
         store: its evidence.
-        progress: told how far it is.
-        shadows: how many federations; an even number, at least 4.
-        workers: client processes; None for one a core.
+        progress: receives what is being done and the share of it that is done.
+        shadows: number of federations, even and at least 4.
+        workers: client processes; None for one per core.
 
     Raises:
         UsageError: too few records or shadows.
@@ -101,7 +101,7 @@ def run(
 def complementary_halves(
     shadows: int, parts: list[NDArray[np.int64]], records: int, seed: int
 ) -> NDArray[np.bool_]:
-    """Who is in which shadow: bool (shadows, records); half of each client's records at a time."""
+    """Which record is in which shadow: bool (shadows, records); half of each client's records."""
     generator = np.random.default_rng(seed)
     inside = np.zeros((shadows, records), dtype=np.bool_)
     for pair in range(shadows // 2):

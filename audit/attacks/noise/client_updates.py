@@ -1,7 +1,7 @@
-"""Whole updates with noise of their own: the run once more, less what each client had learned.
+"""Whole updates with their own noise: the run repeated, less what each client had learned.
 
-Where clients protect their updates themselves (``unit = client``, local noise), what the server
-gets is a clipped update and noise. In a simulation the auditor has data and seeds, trains as the
+Where clients protect their updates themselves (``unit = client``, local noise), the server
+receives a clipped update and noise. In a simulation the auditor has data and seeds, trains as the
 client did, clips by its own arithmetic, and subtracts.
 """
 
@@ -25,7 +25,7 @@ from calyx.shared.protocol.arrays import Weights, load_weights, read_record, wei
 from calyx.shared.protocol.messages import TrainInstruction, read_arrays
 from calyx.simulations.engines.grid import FIRST_CLIENT_NODE_ID
 
-# Each costs a client's training once more.
+# Each costs another training of a client.
 _MOST_UPDATES = 60
 
 
@@ -73,7 +73,7 @@ class UpdateReplay:
         if message.metadata.message_type != "train" or message.has_error():
             return
         instruction = self._instructions.get(client)
-        # In each round others, if not all can be looked at.
+        # Different ones in each round, if not all can be examined.
         turn = (client - (instruction.round if instruction else 0)) % self._config.cohort_size
         if instruction is None or turn >= self._clients or not message.content.array_records:
             return

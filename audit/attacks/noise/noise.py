@@ -1,15 +1,15 @@
-"""The noise by itself: the code that adds it, on inputs that the auditor chose, or replayed.
+"""The noise on its own: the code that adds it, on inputs that the auditor chose, or replayed.
 
 Canaries show what is released. Much hides in that: rounding of one client in a sum of many, one
-layer among steps that cannot be told apart. So the functions that the clients call in the run are
-called by the auditor, with the plan and the randomness of the run's own clients:
+layer among steps that cannot be told apart. So the auditor calls the functions that the clients
+call in the run, with the plan and the randomness of the run's own clients:
 
 * *distributed noise*: `calyx.client.sealing.sealing` on a vector whose coordinates are chosen, see
   `calyx.audit.attacks.noise.sealing_probe`;
 * *record-level local noise*: one step of `calyx.client.training.dp_sgd` on a few records, see
   `calyx.audit.attacks.noise.gradient_probe`;
-* *client-level local noise*: the whole run once more, in which the auditor trains as the clients
-  did, to subtract it from what they send, see `calyx.audit.attacks.noise.client_updates`.
+* *client-level local noise*: the whole run again, in which the auditor trains as the clients did
+  and subtracts the result from what they send, see `calyx.audit.attacks.noise.client_updates`.
 
 That the run was made by this code is what `calyx.audit.attacks.replay` shows.
 """
@@ -26,7 +26,7 @@ from calyx.shared.errors import UsageError
 from calyx.simulations.run_folder import RunFolder
 
 NAME, SEALING = "noise", "noise-sealing"
-# Clients whose code is called, and how often each.
+# Clients whose code is called, and how often for each.
 _CLIENTS, CALLS = 2, 4
 
 

@@ -1,7 +1,7 @@
 """What a client makes of a vector before it is sealed: rounding, clamp and one share of noise.
 
-In a sum the shares of all clients are one, and rounding is far below the noise. Here the vector is
-the auditor's: coordinate by coordinate, after the rotation, a chosen number of grid steps. The plan
+In a sum the shares of all clients merge, and rounding is far below the noise. Here the auditor
+chooses the vector: each coordinate, after the rotation, is a chosen number of grid steps. The plan
 is the run's own, once as it is, and once with so little noise that rounding can be seen.
 """
 
@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 
 # Variance of a share in the probe of rounding, in grid steps: as much as rounding itself adds.
 LITTLE = 0.5
-# Parts of a grid step by which the coordinates are off it.
+# Fractions of a grid step by which the coordinates are off the grid.
 FRACTIONS = (0.125, 0.25, 0.5, 0.75, 0.875)
 _LARGEST_WHOLE, _KEPT, _BEYOND = 20, 8192, 64
 

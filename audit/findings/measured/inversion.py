@@ -35,7 +35,7 @@ _TITLES = {
 
 
 class Captured(Section):
-    """Bytes that an observer got."""
+    """Bytes that an observer received."""
 
     kind: str
     sender: str
@@ -69,7 +69,9 @@ class InversionSection(AttackSection):
     """The reference scenarios."""
 
     source: str = Field(description="where the pictures come from")
-    baseline: Picture = Field(description="the mean image, the guess of who knows nothing")
+    baseline: Picture = Field(
+        description="the mean image, the guess of an attacker who knows nothing"
+    )
     rungs: tuple[Scenario, ...]
 
 
@@ -97,7 +99,7 @@ def find(run: AuditedRun, store: EvidenceStore) -> InversionSection | None:
             "number of rounds differ. What this run's parties got is shown under views.",
             "Other attacks may do better. What noise gives away at most is bounded by epsilon, "
             "which does not depend on an attack.",
-            f"The pictures shown are {facts['source']}: whoever gets the report sees them.",
+            f"The pictures shown are {facts['source']}: everyone who gets the report sees them.",
             "A ciphertext that could not be inverted is no proof that it cannot be: that rests "
             "on the encryption's security level. It is shown beside the sum that is released.",
         ),
@@ -155,7 +157,7 @@ def _says(recovered: int, count: int, facts: dict[str, Any]) -> str:
     else:
         words = "Nothing was recovered: the mean image is at least as good a guess."
     if "largest_correlation" in facts:
-        # Of so many independent numbers; three standard deviations, some guesses.
+        # For that many independent numbers: three standard deviations, as there are some guesses.
         chance = 3 / math.sqrt(facts["numbers"])
         words += (
             f" {facts['candidates']} guesses, the right one among them, were encrypted with the "

@@ -1,4 +1,4 @@
-"""Who got what in this run, by captured bytes, and what attacks made of it.
+"""What each party received in this run, by captured bytes, and what attacks made of it.
 
 Figures are computed from the evidence of `calyx.audit.attacks.party_views`. A view without captured
 bytes is not shown: the bytes that an attack used must be in the evidence, with the hash that was
@@ -28,7 +28,7 @@ _ASSUMED = {
     AUTHORITY: "does not work together with the server, which has the single uploads",
     NETWORK: "a wire tap gets these bytes only where TLS is broken; otherwise sizes, times and "
     "addresses. A simulation has no network: these are the bytes that would travel",
-    PUBLIC: "gets the final model; code, configuration and first weights are known to everybody",
+    PUBLIC: "gets the final model; code, configuration and first weights are known to everyone",
 }
 # By kind of message, from the server and to it.
 _KINDS = {
@@ -85,7 +85,7 @@ class GradientEstimate(Section):
 
 
 class View(Section):
-    """All that one party got."""
+    """All that one party received."""
 
     party: str
     captured: tuple[CapturedKind, ...]
@@ -121,7 +121,7 @@ def find(run: AuditedRun, store: EvidenceStore) -> ViewsSection | None:
         answer=_answer(views),
         setup={
             "bytes": "the first round of this run, repeated with its own configuration, data, "
-            "noise and keys made anew; each message as it travels",
+            "and new noise and keys; each message as it travels",
             "attacks": "labels from the output bias, the first layer in closed form where there is "
             "one, and a search for up to 8 records whose gradient fits",
             "baseline": "the mean of the server's test records, paired with the records as "
@@ -130,8 +130,8 @@ def find(run: AuditedRun, store: EvidenceStore) -> ViewsSection | None:
         caveats=(
             "Round 1 only. What all rounds give away together is bounded by epsilon and measured "
             "with canaries.",
-            "The records beside the reconstructions are real training records: whoever gets the "
-            "report sees them.",
+            "The records beside the reconstructions are real training records: everyone who gets "
+            "the report sees them.",
             "Sums over many records show at most what they have in common; that nothing was "
             "recovered says little about one record.",
         ),
@@ -263,7 +263,7 @@ def _says(party: str, estimates: Sequence[GradientEstimate]) -> str:
 
 
 def _labels_said(leak: LabelLeak | None) -> str:
-    # Where every class is among the records, any class that is named is right.
+    # Where every class is among the records, any named class is right.
     if leak is None or not leak.named or leak.present == leak.classes:
         return ""
     return (

@@ -38,7 +38,7 @@ class CompositionSection(Section):
 
 
 def find(run: AuditedRun, _: EvidenceStore) -> CompositionSection:
-    """List the runs in the ledgers and what each cost."""
+    """List the runs in the ledgers and the cost of each."""
     delta, unit = run.config.privacy.delta, run.config.privacy.unit
     names = sorted({e.run for ledger in run.ledgers for e in ledger.entries} | {run.name})
     costs, repeated = [], 0

@@ -1,4 +1,4 @@
-"""What is guaranteed: epsilon computed anew from the events in the clients' ledgers.
+"""What is guaranteed: epsilon computed again from the events in the clients' ledgers.
 
 Nothing is taken from the server's journal. The headline is the largest epsilon over all clients, at
 the configured delta, over every charge in each ledger: all rounds, all runs, all restarts on the
@@ -7,15 +7,15 @@ same records.
 * **Sampling.** Where the batch log does not show the sampling that a charge assumes, the charge is
   counted without amplification: as one use of the mechanism on all records for every batch that the
   most-used record was in, or for every batch if there is no log
-  (`calyx.audit.findings.promised.sampling`). If that should be less than what was charged, the
-  charge stands.
+  (`calyx.audit.findings.promised.sampling`). If that is less than what was charged, the charge
+  stands.
 * **Curve.** The same composition at many deltas, and what follows from it
   (`calyx.audit.findings.promised.privacy_curve`).
 * **Other units.** What a client-level run guarantees for one record, or for a client whose data are
   replaced, is less: two clipped updates are up to 2C apart (`calyx.shared.privacy.accounting`).
-* **delta.** From 1/n on, with n everything the guarantee is told for, (eps, delta) allows to give
-  away a record whole (`delta_is_small`), and the report calls nothing guaranteed.
-* **Least epsilon.** What noise, rate and steps leave at least is computed a second way
+* **delta.** From 1/n on, where n counts everything that the guarantee covers, (eps, delta) allows
+  a whole record to be given away (`delta_is_small`), and the report calls nothing guaranteed.
+* **Least epsilon.** The least epsilon that noise, rate and steps allow is computed a second way
   (`calyx.audit.bounds.sigma_alone`). A headline below it is a fault of the accountants, and
   contradicted.
 """
@@ -75,7 +75,7 @@ class GuaranteeSection(Section):
     delta_times_units: float = Field(description="expected units whose promise may fail")
     delta_is_small: bool = Field(description="whether delta is below 1/n")
     outside: tuple[str, ...] = Field(
-        description="what is released too and not covered by epsilon, as the configuration has it"
+        description="what is also released and not covered by epsilon, by the configuration"
     )
     epsilon_record: float | None = Field(
         description="for one record, or for a client whose data are replaced by any others, where "
@@ -104,7 +104,7 @@ def find(run: AuditedRun, store: EvidenceStore) -> GuaranteeSection:
 
 
 def computed(run: AuditedRun, sampled: SamplingSection) -> GuaranteeSection:
-    """The guarantee, given what is known of sampling."""
+    """The guarantee, given what is known about sampling."""
     privacy, plan = run.config.privacy, run.plans[0]
     unit, delta = privacy.unit, privacy.delta
     trusted = sampled.verdict in ("as assumed", "not needed")
@@ -158,7 +158,7 @@ def computed(run: AuditedRun, sampled: SamplingSection) -> GuaranteeSection:
 
 
 def exact_metrics(config: Config) -> tuple[str, ...]:
-    """What clients of a private run tell of their own records without any noise."""
+    """What clients of a private run report about their own records without any noise."""
     told = {
         "the exact training loss of each client": config.privacy.release_metrics,
         "exact loss, accuracy and record count of each client on its own records": (
@@ -189,7 +189,7 @@ def without_amplification(run: AuditedRun, ledger: ClientLedger) -> tuple[Privac
 
 
 def _unsampled(events: Sequence[PrivacyEvent], inclusions: int | None) -> list[PrivacyEvent]:
-    """Of several sampled mechanisms the one with the least noise is taken for all."""
+    """All of several sampled mechanisms are treated as the one with the least noise."""
     sampled = [event for event in events if event.sampling == "poisson"]
     kept = [event for event in events if event.sampling != "poisson"]
     if not sampled:

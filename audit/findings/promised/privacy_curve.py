@@ -37,14 +37,14 @@ class CurvePoint(Section):
 
 
 class WorstTest(Section):
-    """How often any attacker can be right, who is wrong so often."""
+    """How often any attacker can be right at a given rate of being wrong."""
 
     false_positive_rate: float
     true_positive_rate: float
 
 
 class GroupCost(Section):
-    """The guarantee for somebody with several records; None: none worth the name."""
+    """The guarantee for a person with several records; None: none worth the name."""
 
     records: int
     epsilon: float | None

@@ -33,7 +33,7 @@ def costs_by_round(
     *,
     trusted: bool,
 ) -> tuple[RoundCosts, ...]:
-    """Clients with equal charges share a line; the last point is what the client's cost is.
+    """Clients with equal charges share a line; its last point is the client's cost.
 
     Points before it are as charged, so they are left out where charges are not what counts.
     """

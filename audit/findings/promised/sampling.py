@@ -1,8 +1,8 @@
 """Was each record drawn as the accounting assumes? Assumed sampling against the batch log.
 
 Amplification by sampling is right only if every record enters every batch by an independent coin
-with the plan's rate. Four sums over all clients, steps and records have a known mean and variance
-then, and each betrays another departure:
+with the plan's rate. Four sums over all clients, steps and records then have a known mean and
+variance, and each reveals a different departure:
 
 ==================  =============================================================================
 `rate`              all inclusions; another rate than the plan's
@@ -17,7 +17,7 @@ then, and each betrays another departure:
 Sums of dispersion are compared with a gamma distribution of the same mean and variance, the others
 with a normal one, both two-sided, each at a quarter of `FALSE_ALARM_RATE`. If any is out of line,
 or the log does not hold the rounds that the ledgers were charged for, no amplified figure may be
-printed: the guarantee is computed anew without amplification, from the largest number of batches
+printed: the guarantee is computed again without amplification, from the largest number of batches
 that any record was in. Each of them is then a use of the Gaussian mechanism on all records. That
 is right for batches that were formed without looking at the records' content.
 """
@@ -251,7 +251,7 @@ def _assumed(rates: Sequence[float], events: Sequence[PrivacyEvent]) -> str:
 
 
 def _missing(run: AuditedRun, logs: Sequence[Batches | None]) -> str:
-    """What the logs lack; empty if they hold all that this run was charged for."""
+    """What is missing from the logs; empty if they hold all that this run was charged for."""
     for ledger, log, plan, records in zip(
         run.ledgers, logs, run.plans, run.record_counts, strict=True
     ):

@@ -15,9 +15,9 @@ class Roc:
     """One curve.
 
     Attributes:
-        name: whose it is.
-        area: under it.
-        points: by growing false positive rate.
+        name: the attack or observer it belongs to.
+        area: under the curve.
+        points: by increasing false positive rate.
     """
 
     name: str

@@ -29,7 +29,7 @@ ALONE = (*OPEN, "privacy.noise=local", "privacy.unit=client")
 
 
 def nothing(*_: object) -> None:
-    """Is told of progress."""
+    """Receives progress."""
 
 
 def folder_of(settings: tuple[str, ...], out: Path) -> Path:

@@ -1,4 +1,4 @@
-"""A run folder that somebody else filled with traps: one line, at once, and nothing touched."""
+"""A run folder that someone else filled with traps: one line, at once, and nothing touched."""
 
 from __future__ import annotations
 

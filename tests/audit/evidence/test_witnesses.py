@@ -1,4 +1,4 @@
-"""Heads that somebody else keeps: what a witness signs, and what a forger cannot get round."""
+"""Heads that someone else keeps: what a witness signs, and what a forger cannot get round."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_witnessed_audit_says_by_whom_since_when_and_which_it_is(
     (one,) = found.witnesses
     assert one.is_known and one.since == word.time and one.what == "audit 1 of this run"
     assert found.report.audit.number == 1 and word.run_head == found.report.audit.run_head
-    # Without a key of one's own it is a word of somebody.
+    # Unless the reader names a key, the word is of an unknown witness.
     assert [w.is_known for w in verify(folder).witnesses] == [False]
 
 
@@ -81,7 +81,7 @@ def test_a_reader_who_names_a_key_gets_no_report_that_it_did_not_sign(
 
 
 def test_an_audit_that_is_repeated_until_it_pleases_shows(folder: Path, authority: Path) -> None:
-    """The first one is taken away with all its traces; its witness has counted it."""
+    """The first one is removed with all its traces; its witness has counted it."""
     keep(folder, signed(authority, folder).to_json())
     before = (folder / "audit" / WITNESSES).read_bytes()
     shutil.rmtree(folder / "audit")
@@ -162,7 +162,7 @@ def test_a_word_on_another_run_is_refused(folder: Path, authority: Path) -> None
 
 
 def test_an_audit_takes_over_no_evidence_that_came_with_the_folder(run_dir: Path) -> None:
-    """Accuracy by class that nobody computed, in a chain that fits the run and is of no audit."""
+    """Accuracy by class that was never computed, in a chain that fits the run but has no audit."""
     forged = EvidenceStore(run_dir)
     forged.put_arrays("evaluation", {"made-up": np.ones(1)})
     audited(run_dir)
@@ -188,7 +188,7 @@ def test_the_commands_lead_from_head_to_verified_word(
     assert main(["audit", "verify", report, "--authority-key", key, "--json"]) == 0
     (one,) = json.loads(capfd.readouterr().out)["witnesses"]
     assert one["is_known"] and one["what"] == "audit 1 of this run"
-    # The report is no key, and a word is nobody's request.
+    # The report is not a key, and a witness's word is not a request.
     assert main(["audit", "verify", report, "--authority-key", report]) == 2
     assert main(["authority", "witness", str(authority), word]) == 1
     assert main(["audit", "witness", str(folder)]) == 2

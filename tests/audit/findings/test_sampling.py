@@ -86,7 +86,7 @@ def test_a_real_run_is_in_line(finished_run: Path) -> None:
 
 
 def rewrite(path: Path, change: object) -> None:
-    """Write a client's batch log anew, each batch as `change` makes it."""
+    """Rewrite a client's batch log, each batch as `change` makes it."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     for number, line in enumerate(lines):
         mask = np.zeros(line["records"], dtype=np.bool_)

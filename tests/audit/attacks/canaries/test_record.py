@@ -70,7 +70,7 @@ def test_bounds_do_not_exceed_the_guarantee_and_the_noise_is_as_planned(
         assert observer.proven <= section.guarantee
         assert observer.signal.as_planned
         assert observer.noise.measured == pytest.approx(observer.noise.expected, rel=0.1)
-    assert informed.auc > 0.7  # epsilon 8 hides little from somebody who knows everything else
+    assert informed.auc > 0.7  # epsilon 8 hides little from an observer who knows everything else
     json.dumps(section.model_dump())
 
 

@@ -61,7 +61,7 @@ def test_every_record_is_in_half_of_the_shadows() -> None:
     parts = [np.arange(0, 11), np.arange(11, 31)]
     inside = complementary_halves(6, parts, 40, seed=1)
     assert (inside[:, :31].sum(axis=0) == 3).all()
-    assert not inside[:, 31:].any()  # nobody holds these
+    assert not inside[:, 31:].any()  # no client holds these
     assert (inside[0, :31] ^ inside[1, :31]).all()
     assert not (inside[0] == inside[2]).all()
 
@@ -100,7 +100,7 @@ def test_the_best_of_many_records_is_not_taken_for_exposed() -> None:
         found = finding.attacked(name, score, arrays)
         # Chosen by the scores that it is measured on, it would be 1.
         assert 0.3 < found.worst_records.auc < 0.7, name
-        # So many records are enough for one false alarm in a thousand.
+        # These records are enough for one false alarm in a thousand.
         assert [rate.wanted_false_positive_rate for rate in found.rates] == [0.01, 0.001]
         assert found.rates[1].low <= 0.001
 
