@@ -1,4 +1,4 @@
-"""Whether a run came to anything, as its rounds tell; each check is of the journal's round events.
+"""Whether a run came to anything, judged by its round events in the journal.
 
 A round that had no effect cost each client its share of epsilon all the same, so a run of such
 rounds is not called a success. `calyx.server.round.lost_rounds` ends it early.
@@ -21,7 +21,7 @@ def rounds_with_effect(rounds: Sequence[Event]) -> int:
 
 
 def check_effect(rounds: Sequence[Event]) -> None:
-    """Call a run failed of which no round had an effect, although all of them were gone through.
+    """Call a run failed if none of its rounds had an effect, although all were carried out.
 
     Raises:
         RoundError: with what the clients said.
@@ -31,7 +31,7 @@ def check_effect(rounds: Sequence[Event]) -> None:
 
 
 def said(rounds: Sequence[Event]) -> str:
-    """The first reasons that clients, or the rounds themselves, gave."""
+    """The first reasons given by clients or by the rounds themselves."""
     notes = [
         n for e in rounds for kind in ("declined", "failed", "rejected") for n in e.get(kind, ())
     ]
