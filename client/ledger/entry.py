@@ -2,7 +2,7 @@
 
 ``hash(entry) = SHA-256(canonical JSON of the entry, the hash of the entry before it included)``;
 the first entry follows the genesis hash, which covers the schema version, a random ledger id, the
-fingerprint of the data and the time of creation. Whoever changes, removes, inserts or reorders
+fingerprint of the data and the time of creation. Anyone who changes, removes, inserts or reorders
 lines has to rewrite every hash after them.
 """
 
@@ -65,7 +65,7 @@ class Entry:
 
     @property
     def sealed(self) -> Entry:
-        """The same entry with the hash that its content demands."""
+        """The same entry with the hash that its content requires."""
         # The event as it is stored: a field that a later version adds changes no old hash.
         content = {**asdict(self), "event": self.event.as_dict()}
         del content["hash"]
@@ -86,7 +86,7 @@ class Entry:
         """
         number, run, server_round, instruction, event_text, *rest = row
         if type(number) is not int or number != sequence:
-            raise ValueError(f"number {number!r} stands in its place")
+            raise ValueError(f"number {number!r} is in its place")
         try:
             event = PrivacyEvent.from_dict(json.loads(event_text))
             entry = cls(sequence, run, server_round, instruction, event, *rest)

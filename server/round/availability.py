@@ -1,4 +1,4 @@
-"""Which clients can be asked in a round: present, as declared, not revoked, willing, given the key."""
+"""Which clients a round can ask: present, as declared, not revoked, willing, with the key."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def test_owners_own_function_gives_the_records(tmp_path: Path) -> None:
     records = load_own("python", "my_records:load", "image")
     assert records.input_shape == (1, 8, 8) and records.classes == 10
     assert np.array_equal(records.labels, [0, 1, 2, 1])
-    with pytest.raises(DataError, match="something else than features, labels"):
+    with pytest.raises(DataError, match="something other than features, labels"):
         load_own("python", "my_records:wrong", "image")
     with pytest.raises(DataError, match="hint: name a function"):
         load_own("python", "my_records:missing", "image")

@@ -87,7 +87,7 @@ TAMPERING = {
     ),
     "an entry taken out": (
         "DELETE FROM entries WHERE sequence = 3",
-        "entry 3: number 4 stands in its place",
+        "entry 3: number 4 is in its place",
     ),
     "an entry taken out and the rest renumbered": (
         "DELETE FROM entries WHERE sequence = 3;"
@@ -119,7 +119,7 @@ TAMPERING = {
     "an entry put in front": (
         "INSERT INTO entries SELECT 0, run, round, instruction, event, recorded_at,"
         " previous_hash, hash FROM entries WHERE sequence = 1",
-        "entry 1: number 0 stands in its place",
+        "entry 1: number 0 is in its place",
     ),
     "an entry added at the end": (
         "INSERT INTO entries SELECT 6, run, round, instruction, event, recorded_at,"
