@@ -1,8 +1,8 @@
 """The key authority behind gRPC: `calyx.authority.local` for one aggregation server elsewhere.
 
-Both ends present certificates of one root made for this connection (`calyx.authority.certificates`),
-so only the server gets as far as a request. A caller without a certificate holds a connection for
-the time of a handshake (`Limits`). Nothing read from the server is kept before it is within bounds:
+Both ends present certificates of one root made for this link (`calyx.authority.certificates`), so
+only the server gets as far as a request. A caller without a certificate holds a connection for the
+time of a handshake (`Limits`). Nothing read from the server is kept before it is within bounds:
 messages, number of receipts, number and size of ciphertexts (`calyx.authority.upload`), the time
 between two parts and the time that all of it may take. A refusal is answered with its reason; an
 unexpected fault is logged here and answered only with the word "internal", because its text might

@@ -83,7 +83,7 @@ class Repeated:
 
 @dataclass(frozen=True)
 class Failed:
-    """A granted sum that turned out not to be a valid one (rules 9 and 10); nothing was released."""
+    """A granted sum that turned out to be invalid (rules 9 and 10); nothing was released."""
 
     run: str
     round: int
@@ -113,7 +113,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class MoreRefused:
-    """How many refusals of a run have no line of their own; see `calyx.authority.log.refusal_lines`.
+    """The refusals of a run without a line of their own; see `calyx.authority.log.refusal_lines`.
 
     Run "": of runs that were never opened here.
     """

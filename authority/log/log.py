@@ -142,7 +142,7 @@ class AuthorityLog:
         return self._index - 1, self._head
 
     def has(self, index: int, entry_hash: str) -> bool:
-        """Whether this entry is in the log: anyone who saw it saw this log, or a beginning of it."""
+        """Whether the log has this entry: anyone who saw it saw this log, or a beginning of it."""
         return 0 <= index < len(self._hashes) and self._hashes[index].hex() == entry_hash
 
     @property

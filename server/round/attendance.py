@@ -186,8 +186,8 @@ def _introduced(reply: Message, config: Config, record_limits: Mapping[str, int]
             max(most, 1),
             Standing.DECLINED,
             f"client {who.client} declares {records} records and at most {most} are believed; if "
-            "it has so many, set max_records in server.toml, or approve a new request of it with: "
-            "calyx server approve DIR REQUEST --max-records N",
+            "it has that many, set max_records in server.toml, or approve a new request of it "
+            "with: calyx server approve DIR REQUEST --max-records N",
         )
     if who.code_hash != code_hash():
         return Member(

@@ -187,7 +187,7 @@ def test_a_full_disk_stops_the_log_until_it_is_opened_again(
 
 
 def test_a_log_with_names_in_its_decisions_is_read_as_counts_and_hashes(path: Path) -> None:
-    """As they were written before; the run's terms have the names now as then."""
+    """As they were written before; the run's terms hold the names now as they did then."""
     from calyx.authority.log.log import _hash
 
     opened = asdict(Opened("run", "a" * 64, 2, 3, ("a", "b", "c"), True))

@@ -176,7 +176,7 @@ def test_owners_own_function_gives_the_records(tmp_path: Path) -> None:
 def test_device_that_has_lost_which_messages_it_obeyed_does_not_join(
     tmp_path: Path, ca: Path
 ) -> None:
-    """Else old ones would be obeyed again; a device that has obeyed none knows that too."""
+    """Otherwise old ones would be obeyed again; a device that has obeyed none knows that too."""
     device = made(tmp_path, ca).device
     assert device.sequence_path.read_text() == "0"
     device.sequence_path.unlink()
@@ -187,7 +187,7 @@ def test_device_that_has_lost_which_messages_it_obeyed_does_not_join(
 def test_device_that_has_only_refused_joins_again_and_one_that_lost_its_ledger_does_not(
     tmp_path: Path, ca: Path
 ) -> None:
-    """Anybody on the way to the server can have a message refused, before there is a ledger."""
+    """Anyone on the way to the server can have a message refused, before there is a ledger."""
     device = made(tmp_path, ca).device
     device.status_path.write_text(json.dumps({"messages": 1, "refusals": 1}))
     _check_ready(device, accept_overlap=False)

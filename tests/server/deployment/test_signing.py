@@ -1,4 +1,4 @@
-"""What a server signs can be obeyed by the device it is for, in the order it was sent."""
+"""The device that a message is for can obey what the server signed, in the order sent."""
 
 from __future__ import annotations
 
