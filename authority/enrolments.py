@@ -1,10 +1,10 @@
 """Who is enrolled: a file that the operator's commands write and the running authority reads.
 
 ``contributors.json``: name → public keys, nonces of the requests that were approved, and whether
-it was revoked. The authority takes changes over before each decision and writes them to its log, so
-an approval needs no restart, and the log says when it took effect. A name, once used, is never
-given to other keys, nor is one that looks like it; a request is good for one approval, also after
-a revocation.
+it was revoked. The authority adopts changes before each decision and writes them to its log, so an
+approval needs no restart, and the log says when it took effect. A name, once used, is never given
+to other keys, nor is one that looks like it; a request is good for one approval, even after a
+revocation.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Enrolment:
 
     Attributes:
         keys: for sealed sums.
-        is_revoked: whether it counts no more.
+        is_revoked: whether it no longer counts.
         node_key: the device's key at its server, OpenSSH format; empty in a simulation, and for
-            who was enrolled before the authority kept it.
+            contributors that were enrolled before the authority kept it.
         nonces: of the requests that were approved.
         approved_at: when; empty where `node_key` is.
     """
@@ -65,7 +65,7 @@ class Enrolments:
         self._enrolments: dict[str, Enrolment] = {}
 
     def by_name(self) -> dict[str, Enrolment]:
-        """Everybody who was ever approved.
+        """Every contributor that was ever approved.
 
         Raises:
             LedgerError: the file is damaged.
@@ -86,12 +86,12 @@ class Enrolments:
         return dict(self._enrolments)
 
     def approve(self, contributors: Iterable[ContributorKeys]) -> None:
-        """Enrol the contributors of a simulation, which are nobody's devices and send no requests.
+        """Enrol the contributors of a simulation, which are no one's devices and send no requests.
 
-        Who is enrolled with the same keys already stays so.
+        A contributor already enrolled with the same keys stays enrolled.
 
         Raises:
-            ReleaseRefused: a name or key is taken or was revoked. Nobody is enrolled then.
+            ReleaseRefused: a name or key is taken or was revoked. None of them is enrolled then.
         """
 
         def change(enrolments: dict[str, Enrolment]) -> None:
@@ -129,7 +129,7 @@ class Enrolments:
         """Take a contributor out, for good.
 
         Raises:
-            ProtocolError: nobody of that name is enrolled.
+            ProtocolError: no contributor of that name is enrolled.
         """
 
         def change(enrolments: dict[str, Enrolment]) -> None:
@@ -143,7 +143,7 @@ class Enrolments:
         self._update(change)
 
     def changes(self, state: State) -> list[Event]:
-        """What the file says and `state` does not know yet.
+        """What the file says that `state` does not know yet.
 
         A line that contradicts the log (other keys for a known name) revokes that contributor.
         """
@@ -179,7 +179,7 @@ def _enrolment(line: Mapping[str, Any]) -> Enrolment:
 def _check_new(enrolments: Mapping[str, Enrolment], request: EnrolmentRequest) -> None:
     check_unused(request, enrolments, revoke="calyx authority revoke DIR")
     before = enrolments.get(request.name)
-    # A line without a node key is of a version that kept none: the request completes it.
+    # A line without a node key is from a version that kept none: the request completes it.
     is_whole = before is not None and before.node_key and not before.is_revoked
     if before is not None and is_whole and before.keys == request.contributor:
         raise EnrolmentError(

@@ -1,4 +1,4 @@
-"""Set up, run and look after a key authority; the functions behind ``calyx authority``.
+"""Setting up, running and maintaining a key authority: the functions behind ``calyx authority``.
 
 ::
 
@@ -81,11 +81,11 @@ def init(
     """Make an authority: folder, identity, certificates, settings.
 
     Args:
-        directory: made 0700; an authority that is there already is not touched.
+        directory: made 0700; an existing authority is not touched.
         hosts: names or addresses under which the server will reach it.
         port: written to the settings.
         min_contributors: smallest minimum of any run; None for the default.
-        passphrase: encrypts the secret keys on the disk.
+        passphrase: encrypts the secret keys on disk.
 
     Raises:
         UsageError: there is an authority in this folder.
@@ -103,7 +103,7 @@ def init(
         ("for-server", "server", made.server),
     ):
         private_directory(directory / folder)
-        # A set-up that was broken off before its settings were written is done over.
+        # A set-up that was interrupted before its settings were written is repeated.
         for old in (directory / folder).iterdir():
             old.unlink()
         create_private(directory / folder / "root.pem", made.root)
@@ -179,16 +179,16 @@ def serve(
 
 
 def approve(directory: Path, request_text: str, *, fingerprint: str) -> EnrolmentRequest:
-    """Enrol a contributor, also while the authority runs.
+    """Enrol a contributor, even while the authority runs.
 
     Args:
         directory: as made by `init`.
         request_text: of a device's enrolment request.
-        fingerprint: what the device's owner sees; not taken from the request.
+        fingerprint: as the device's owner sees it; not taken from the request.
 
     Raises:
-        EnrolmentError: the request is malformed, altered, too old, of another fingerprint, or was
-            approved before; or its name looks like that of another device.
+        EnrolmentError: the request is malformed, altered or too old, has another fingerprint, or
+            was approved before; or its name looks like that of another device.
         ReleaseRefused: the name or a key is taken or was revoked.
     """
     settings_of(directory)
@@ -200,7 +200,7 @@ def approve(directory: Path, request_text: str, *, fingerprint: str) -> Enrolmen
 
 
 def witness(directory: Path, request_text: str, *, passphrase: bytes | None) -> WitnessedHead:
-    """Sign the head of a run or an audit, while it runs too (`calyx.authority.log.witness`).
+    """Sign the head of a run or an audit, even while it runs (`calyx.authority.log.witness`).
 
     Raises:
         UsageError: there is no authority.
@@ -210,10 +210,10 @@ def witness(directory: Path, request_text: str, *, passphrase: bytes | None) -> 
 
 
 def revoke(directory: Path, name: str) -> None:
-    """Take a contributor out for good, also while the authority runs.
+    """Take a contributor out for good, even while the authority runs.
 
     Raises:
-        ProtocolError: nobody of that name is enrolled.
+        ProtocolError: no contributor of that name is enrolled.
     """
     settings_of(directory)
     Enrolments(directory).revoke(name)
@@ -262,7 +262,7 @@ def stop_running(directory: Path, timeout_s: float = 20.0) -> bool:
 
 
 def verify_log(directory: Path) -> LogReport:
-    """Check the log of an authority, also while it runs.
+    """Check the log of an authority, even while it runs.
 
     Raises:
         LedgerError: missing, altered or shortened.

@@ -1,4 +1,4 @@
-"""The key authority: of simulations as it is, of deployments behind `calyx.authority.service`.
+"""The key authority: used directly in simulations, behind `calyx.authority.service` in deployments.
 
 Everything durable is in one folder::
 
@@ -7,8 +7,8 @@ Everything durable is in one folder::
     releases.jsonl     every decision, hash-chained; the state     (calyx.authority.log)
     keys/*.key         secret keys of open runs                    (calyx.authority.keys)
 
-A grant is in the log, on the disk, before the sum is decrypted. After a crash the log is
-replayed; see rule 5 of `calyx.authority.release` for why the same request is then answered again.
+A grant is in the log, on disk, before the sum is decrypted. After a crash the log is replayed; see
+rule 5 of `calyx.authority.release` for why the same request is then answered again.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ from calyx.shared.protocol.signatures.signed import check_name
 
 MAX_OPENINGS_AN_HOUR = 100
 
-# Said to the server instead of what was found, which may depend on the secret key.
+# Sent to the server instead of what was found, which may depend on the secret key.
 _FAILURES = {
     Refusal.PROOF: (
         "what was sent is not the sum of the uploads with these receipts; nothing is released",
-        "check the server, and go on with a new round",
+        "check the server, and continue with a new round",
     ),
     Refusal.RANGE: (
         "a contributor's values are out of bounds; nothing is released",
-        "check the clients, and go on with a new round",
+        "check the clients, and continue with a new round",
     ),
 }
 
@@ -75,7 +75,7 @@ class LocalAuthority(Closable):
 
     Args:
         directory: its folder, made 0700 if missing.
-        passphrase: encrypts every secret key on the disk; the same one each time.
+        passphrase: encrypts every secret key on disk; the same one each time.
         min_contributors: no run with a smaller minimum is opened; at least 2.
         accept_untagged: open runs whose sums cannot be verified (CKKS): the server is trusted.
         clock: seconds since the epoch, for the log.
@@ -134,7 +134,7 @@ class LocalAuthority(Closable):
         config_digest: str,
         known_head: Head | None = None,
     ) -> Opening:
-        """See `Authority.open_run`. Repeated, it gives the same key, sealed and signed anew."""
+        """See `Authority.open_run`. Repeated, it gives the same key, sealed and signed again."""
         check_name("run", run)
         for name in contributors:
             check_name("contributor", name)
@@ -244,7 +244,7 @@ class LocalAuthority(Closable):
         return self._log.is_usable
 
     def close(self) -> None:
-        """Give the folder up."""
+        """Release the folder."""
         with self._lock:
             self._log.close()
             self._keys.forget()
@@ -272,7 +272,7 @@ class LocalAuthority(Closable):
             self._record(*lines)
 
     def _check_pace(self, terms: Opened) -> None:
-        """A new run costs a key and a line with all its contributors; both stay on the disk."""
+        """A new run costs a key and a line with all its contributors; both stay on disk."""
         now = time.monotonic()
         is_full = len(self._openings) == MAX_OPENINGS_AN_HOUR
         if is_full and now - self._openings[0] < 3600:
@@ -290,7 +290,7 @@ class LocalAuthority(Closable):
         keys: KeyPair,
         ciphertexts: Sequence[Any],
     ) -> NDArray[np.int64]:
-        """Decrypt what was granted, and see that it is what it should be (rules 9 and 10)."""
+        """Decrypt what was granted, and check that it is what it should be (rules 9 and 10)."""
         is_tagged = self._state.runs[request.run].terms.is_tagged
         reason = Refusal.PROOF
         try:
@@ -337,7 +337,7 @@ class LocalAuthority(Closable):
     def _key_pair(self, run: str) -> KeyPair:
         keys = self._keys.get(run)
         if keys is None:
-            # A folder put back without keys/, as docs/deploy/authority.md asks for.
+            # A folder restored without keys/, as docs/deploy/authority.md requires.
             gone = f"the secret key of run {run!r} is gone from this authority"
             self._refuse(run, 0, (), Refusal.CLOSED_RUN.error(gone, hint="start a new run"))
         return keys

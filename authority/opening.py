@@ -13,12 +13,12 @@ from calyx.shared.protocol.sealed.admission import Admission
 
 
 def opening_of(terms: Opened, keys: KeyPair, state: State, identity: Ed25519PrivateKey) -> Opening:
-    """The opening of a run whose terms are decided, sealed and signed each time.
+    """The opening of a run with settled terms, sealed and signed each time.
 
     Args:
         terms: of the run.
         keys: its key pair.
-        state: who is enrolled.
+        state: which contributors are enrolled.
         identity: signs the admissions.
     """
     context = keys.public_context()

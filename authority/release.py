@@ -1,26 +1,26 @@
 """When a sum may be decrypted: the rules, as a pure state machine without input or output.
 
-A state is changed by events only (`apply`), and every event is in the authority's log before
-anything is done because of it, so the log replayed *is* the state after any crash.
+Only events change a state (`apply`), and every event is in the authority's log before anything is
+done because of it, so the log replayed *is* the state after any crash.
 
 Rules for opening a run (`open_run`):
 
 1. A run's terms (parameters, minimum, contributors, plan, configuration) never change. The same
-   terms again give the same key again. They are signed to every contributor, so all of one run are
-   told the same, or refuse (docs/adr/0018). A run that names no configuration was opened by a
-   version that bound neither it nor the plan; it is not opened again.
-2. `min_contributors` is at least the authority's own floor, and there are at least so many
+   terms again give the same key again. They are signed for every contributor, so all contributors
+   of one run get the same terms, or refuse (docs/adr/0018). A run that names no configuration was
+   opened by a version that bound neither it nor the plan; it is not opened again.
+2. `min_contributors` is at least the authority's own floor, and there are at least that many
    contributors; all of them are enrolled and none is revoked.
 3. Untagged sums (CKKS) only if the authority's owner allows them.
 
 Rules for releasing (`decide`), in the order of checking:
 
 4. The run is known, neither closed nor suspended, and names its configuration.
-5. One release a round, rounds strictly forward. The *identical* request again is granted again:
-   its sum has the same hash, hence it is the same ciphertext, hence decrypting it a second time
-   reveals nothing new. So no plaintext is kept, and a reply lost in a crash is not lost for good.
-   Any other request for that round or an earlier one is refused, and so is the identical one after
-   `MAX_REPEATS` times: each is a line in the log.
+5. One release a round, rounds strictly forward. The *identical* request is granted again: its sum
+   has the same hash, so it is the same ciphertext, and decrypting it a second time reveals nothing
+   new. So no plaintext is kept, and a reply lost in a crash is not lost for good. Any other request
+   for that round or an earlier one is refused, and so is the identical one after `MAX_REPEATS`
+   times: each is a line in the log.
 6. As many receipts as the server says it added, from distinct contributors, at least
    `min_contributors` and at most what the parameters can add without overflow, with distinct
    upload hashes and nonces.
@@ -34,14 +34,14 @@ After a grant the sum is decrypted and its tags are checked (`calyx.shared.proto
    released, the round is spent, and after `MAX_FAILED_PROOFS` the run is suspended: whether a
    sum with added noise still decrypts may depend on the secret key. With at most 3 failures in R
    rounds the answers "released" and "failed" say no more than about 3 log2(R) bits of it.
-10. Tags that fit over sums that no honest values add up to mean that a contributor broke its
+10. Tags that fit, over sums that no honest values add up to, mean that a contributor broke its
    bound. Nothing is released and the round is spent. Untagged, this counts as rule 9.
 
-What the rules do not give: they count contributors, not honest ones. The noise of a released sum
-is what its contributors added; `min_contributors` must allow for those who collude with the
-server and subtract their own share. Contributors who give their tag keys to the server take rule
-9 away from all of the run. Without tags (CKKS) the server is trusted to add correctly: a
-cheating one could have a single upload, or a crafted ciphertext that reveals the key, decrypted.
+What the rules do not guarantee: they count contributors, not honest ones. The noise of a released
+sum is what its contributors added; `min_contributors` must allow for those who collude with the
+server and subtract their own share. Contributors who give their tag keys to the server remove rule
+9 for the whole run. Without tags (CKKS) the server is trusted to add correctly: a cheating one
+could have a single upload decrypted, or a crafted ciphertext that reveals the key.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ from calyx.shared.protocol.signatures.signed import is_hex
 MAX_FAILED_PROOFS = 3
 MAX_REPEATS = 100
 
-# Rules 7 and 8: without those they name the sum would not be refused.
+# Rules 7 and 8: without the contributors that they name the sum would not be refused.
 _ABOUT_SOMEBODY = frozenset(
     {
         Refusal.NOT_ENROLLED,
@@ -243,7 +243,7 @@ def _fault(state: State, request: ReleaseRequest) -> _Fault:
             return Refusal(run.last_failure), f"round {request.round} was refused for it before"
         if run.repeats >= MAX_REPEATS:
             return Refusal.ALREADY_RELEASED, (
-                f"round {request.round} was answered {1 + run.repeats} times; go on with the next"
+                f"round {request.round} was answered {1 + run.repeats} times; start the next one"
             )
         return None
     if request.round == run.last_round:
@@ -289,8 +289,8 @@ def _faulty(
 def culprits(state: State, request: ReleaseRequest, refused: Refused) -> tuple[str, ...]:
     """All contributors that a request was refused for, where it was refused for some of them.
 
-    Whoever asks may leave them out and ask again: nothing was granted, so the round has its one
-    release still (rule 5). It learns no more than whose receipts it must not present.
+    The sender may leave them out and ask again: nothing was granted, so the round still has its one
+    release (rule 5). It learns no more than whose receipts it must not present.
     """
     if Refusal(refused.reason) not in _ABOUT_SOMEBODY:
         return ()

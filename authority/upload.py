@@ -1,8 +1,8 @@
 """Reading what the server sends for a release: no more than the run allows, and while it comes.
 
-Nothing is kept before it is within bounds: the number of receipts is that of the run's terms, the
-number and size of ciphertexts that of its parameters, and these are taken in only after the rules
-were checked (`calyx.authority.local.LocalAuthority.check`).
+Nothing is kept before it is within bounds: the run's terms bound the number of receipts, its
+parameters the number and size of ciphertexts, and these are read only after the rules were checked
+(`calyx.authority.local.LocalAuthority.check`).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class NothingCame(Exception):
 class Parts:
     """The parts of an upload, each waited for a limited time.
 
-    gRPC's own iterator waits as long as the call may last, and holds a thread and all that came so
-    far. It is therefore read by a thread of `readers`, which comes free when the call is ended.
+    gRPC's own iterator waits as long as the call may last, and holds a thread and everything that
+    has come so far. So a thread of `readers` reads it, which becomes free when the call is ended.
 
     Args:
         source: gRPC's iterator.
@@ -59,7 +59,7 @@ class Parts:
 def read_upload(
     authority: LocalAuthority, parts: Iterator[pb.ReleasePart]
 ) -> tuple[ReleaseRequest, list[bytes]]:
-    """The whole request; what cannot be read is refused, and logged as that.
+    """The whole request; what cannot be read is refused, and logged as unreadable.
 
     Raises:
         ReleaseRefused: malformed, or not allowed by the rules.

@@ -1,4 +1,4 @@
-"""Obeys the server whose key the owner pinned, and each of its messages once."""
+"""Obeys only the server with the key that the owner pinned, and each of its messages once."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from calyx.shared.protocol.signatures.signed import is_hex
 
 
 def accept(message: Message, context: Context) -> None:
-    """Let a message in that this device's server signed for it, after every one accepted before.
+    """Accept a message that this device's server signed for it, after every one accepted before.
 
-    Its number is on the disk before anything is done about the message, so a crash cannot make an
-    old one new. The server numbers what it repeats anew. Simulations have no key: both sides are
-    one party there.
+    Its number is on disk before anything is done about the message, so a crash cannot make an old
+    message new. The server gives a message that it repeats a new number. Simulations have no key:
+    both sides are one party there.
 
     Raises:
         ProtocolError: it is not signed as it must be, or came before.

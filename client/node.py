@@ -64,7 +64,7 @@ SETTINGS = (
 
 @dataclass(frozen=True)
 class Node:
-    """One device's own settings; hashable, so that what it loads can be kept between messages.
+    """One device's own settings; hashable, so that what they load can be kept between messages.
 
     Attributes:
         name: stable name of the client.
@@ -76,8 +76,8 @@ class Node:
         ledger_path: where spent budget is recorded.
         policy_path: the owner's limits; empty only in a simulation.
         identity_path: this client's private keys; only for sealed runs.
-        batch_log: where an audited simulation writes its batches; empty for nowhere.
-        canaries_file: the canary records of an audited simulation; empty for none.
+        batch_log: where an audited simulation writes its batches; empty means nowhere.
+        canaries_file: the canary records of an audited simulation; empty means none.
         authority_key: the pinned public key of the key authority, hex; only for sealed runs.
         server_key: the pinned key that this device's instructions are signed with, hex; empty
             only in a simulation.
@@ -178,7 +178,7 @@ class Node:
             Policy.load(Path(self.policy_path)).check_evaluation(config)
 
     def check_record_count(self, config: Config) -> None:
-        """Refuse to say how many records there are where the owner's policy does not allow it.
+        """Refuse to say how many records there are if the owner's policy does not allow it.
 
         Raises:
             PolicyViolation: the run asks for the count, and it may not leave.
@@ -191,7 +191,7 @@ class Node:
 
         Raises:
             PolicyViolation: naming every limit that is not kept, or terms that are too weak.
-            ProtocolError: it is not the authority's word to this client.
+            ProtocolError: the authority did not sign it for this client.
         """
         if self.policy_path:
             Policy.load(Path(self.policy_path)).check_offer(config)
@@ -199,7 +199,7 @@ class Node:
 
     @property
     def owners_least_contributors(self) -> int:
-        """No sum of fewer may be released, says the owner; 0 in a simulation without one."""
+        """The owner's minimum of contributors in a released sum; 0 in a simulation without one."""
         if not self.policy_path:
             return 0
         return Policy.load(Path(self.policy_path)).secure_aggregation.min_contributors
@@ -223,12 +223,11 @@ class Node:
         return SealingState(path.parent / "admissions", self.name, path, key)
 
     def ledger(self, records: Dataset) -> Ledger:
-        """Open the ledger of these records, to be closed by the caller.
+        """Open the ledger of these records; the caller closes it.
 
-        A device's ledger belongs to its records as they are stored, however a run looks at them:
-        one that reads images as sequences spends the same budget. Two devices with the same records
-        do not have two budgets: see `calyx.client.ledger.data_registry`. A simulation claims
-        nothing.
+        A device's ledger belongs to its records as they are stored, however a run reads them: a run
+        that reads images as sequences spends the same budget. Two devices with the same records do
+        not have two budgets: see `calyx.client.ledger.data_registry`. A simulation claims nothing.
         """
         if self.data_source:
             records = load_own(self.data_source, self.data_directory, "sequence")
@@ -236,7 +235,7 @@ class Node:
         return Ledger.open(Path(self.ledger_path), data_fingerprint=records.fingerprint)
 
     def _claimed_ledger(self, records: Dataset) -> Ledger:
-        """The ledger of records that are on no other; claimed before it is made, and by its id."""
+        """The only ledger of its records; claimed before it is made, and by its id."""
         registry, path = DataRegistry.of_user(), Path(self.ledger_path)
         registry.claim(records, path)
         ledger = Ledger.open(path, data_fingerprint=records.fingerprint)
@@ -251,7 +250,7 @@ class Node:
         """Fresh system noise, or in a simulation noise that only this instruction gets.
 
         Deriving the seeded key from the whole instruction keeps two different instructions from
-        ever sharing noise: their difference would be the bare gradients.
+        ever sharing noise: their difference would be the gradients without noise.
         """
         if self.simulation_seed is None:
             return SystemNoise()
@@ -268,7 +267,7 @@ class Node:
         return Audit(log, canaries)
 
     def order_seed(self, config: Config, server_round: int) -> int:
-        """Seed for what is no secret: the order of batches, dropout."""
+        """Seed for what is not secret: the order of batches, dropout."""
         key = seeded_key("order", config.seed, self.name, server_round)
         return int.from_bytes(key[:7], "big")
 

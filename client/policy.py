@@ -24,8 +24,8 @@ A policy is a TOML file on the device; only ``[privacy]`` and its first three ke
     metrics = false            # exact loss and accuracy may leave
     record_counts = false      # the number of records may leave
 
-Nothing that a server claims is believed: epsilon is computed from what the plan will do, and the
-plan must be the one that the run's configuration leads to.
+No claim of a server is trusted: epsilon is computed from what the plan will do, and the plan must
+be the one that the run's configuration leads to.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Policy(_Limits):
         """Read a policy file.
 
         Raises:
-            ConfigError: it cannot be read, is not TOML, or holds values that are no policy; all
+            ConfigError: it cannot be read, is not TOML, or holds values that are not a policy; all
                 faults are listed.
         """
         try:
@@ -161,7 +161,7 @@ class Policy(_Limits):
         """What a simulated client without a policy allows: exactly what the run promises.
 
         Raises:
-            PolicyViolation: the plan promises nothing that could be a limit.
+            PolicyViolation: what the plan promises cannot be a limit.
         """
         try:
             limits = PrivacyLimits(
@@ -188,9 +188,9 @@ class Policy(_Limits):
 
     @property
     def budget(self) -> Budget:
-        """What the ledger may reach; where any unit will do, for a record.
+        """What the ledger may reach; for a record where any unit will do.
 
-        That is the unit which every event says something about, and it is never the cheaper one:
+        Every event says something about a record, and a record is never the cheaper unit:
         client-level events count for a record with up to twice their sensitivity.
         """
         unit = self.privacy.unit
@@ -208,7 +208,7 @@ class Policy(_Limits):
             plan: what this client is told to do.
 
         Raises:
-            PolicyViolation: naming every limit that is not kept, what was asked and what is
+            PolicyViolation: names every limit that is not kept, what was requested and what is
                 allowed.
         """
         lies = list(_contradictions(config, plan))
@@ -223,7 +223,7 @@ class Policy(_Limits):
             )
 
     def check_offer(self, config: Config) -> None:
-        """Let a sealing offer pass only if the run keeps what can be said of it before its plan.
+        """Let a sealing offer pass only if the run keeps the limits that need no plan to check.
 
         Raises:
             PolicyViolation: naming every limit that is not kept.
@@ -253,10 +253,10 @@ class Policy(_Limits):
             )
 
     def check_record_count(self, config: Config) -> None:
-        """Let an introduction pass only if the run's clients keep their count, or may tell it.
+        """Let an introduction pass only if the run's clients keep their count, or may reveal it.
 
         Raises:
-            PolicyViolation: the count was asked for and may not leave.
+            PolicyViolation: the count was requested and may not leave.
         """
         if faults := [*self._record_count(config)]:
             raise PolicyViolation(
@@ -265,8 +265,8 @@ class Policy(_Limits):
             )
 
     def _record_count(self, config: Config) -> Iterator[str]:
-        # A plan is only carried out if it was made for the right number of records, so whoever may
-        # not ask for the number may not send plans that depend on it either.
+        # A plan is only carried out if it was made for the right number of records, so a server
+        # that may not ask for the number may not send plans that depend on it either.
         if config.tells_record_counts and not self.release.record_counts:
             asked = "privacy.record_counts" if config.is_private else "record counts without noise"
             yield _fault_text(asked, "public", "nominal, in a private run")
@@ -304,7 +304,7 @@ class Policy(_Limits):
                 allowed = "bfv or ckks" if limits.accept_untagged else "bfv"
                 yield _fault_text("secure_aggregation.scheme", "none", allowed)
             return
-        # Without tags a server can have something else decrypted than the sum (docs/adr/0011).
+        # Without tags a server can have something other than the sum decrypted (docs/adr/0011).
         if asked.scheme == "ckks" and not limits.accept_untagged:
             yield _fault_text("secure_aggregation.scheme", "ckks", "bfv")
         if asked.min_contributors < limits.min_contributors:
@@ -317,7 +317,7 @@ class Policy(_Limits):
     def _model(self, config: Config) -> Iterator[str]:
         limits, model = self.training, config.model.name
         named = model in limits.models or _ANY_MODEL in limits.models
-        # A name with a colon is code of the server's choice: it needs the owner's explicit yes.
+        # A name with a colon is code that the server chooses: it needs the owner's explicit yes.
         if not named and (limits.models or ":" in model):
             yield _fault_text(
                 "model.name", model, " or ".join(limits.models) or "the models built in"
@@ -344,7 +344,7 @@ def _metrics(config: Config) -> Iterator[str]:
 def _contradictions(config: Config, plan: PrivacyPlan) -> Iterator[str]:
     """Where the plan is not the one that the configuration leads to.
 
-    How much noise there is needs no comparison: epsilon is computed from it.
+    The amount of noise needs no comparison: epsilon is computed from it.
     """
     expected = asdict(draft_plan(config, plan.declared_records))
     claimed = asdict(plan)

@@ -1,13 +1,13 @@
 """The whole run on the server, in reading order.
 
-gather → ask each whether it would take part in all of it → (sealed: open the run at the key
-authority) → for each round: choose a cohort of those who are there → send instructions → receive
-until the deadline → examine every reply → combine what passed → evaluate → checkpoint → tell →
+gather → ask each client whether it would take part in the whole run → (sealed: open the run at the
+key authority) → for each round: choose a cohort of those present → send instructions → receive
+until the deadline → examine every reply → combine what passed → evaluate → checkpoint → report →
 stop if rounds keep being lost.
 
-A server that is killed goes on with the round after its last checkpoint. Of a sealed round whose
-sum was complete it only has the sum released (`calyx.server.state.pending_release`); otherwise it
-repeats the instructions, and devices that have answered send the same bytes again
+A killed server resumes with the round after its last checkpoint. If that round is sealed and its
+sum was complete, the server only has the sum released (`calyx.server.state.pending_release`);
+otherwise it repeats the instructions, and devices that have answered send the same bytes again
 (`calyx.client.sealing.kept_reply`).
 """
 
@@ -130,7 +130,7 @@ class Federation:
                 state = self._restored(saved)
             else:
                 state = self._first_state(roster, preflight, journal)
-                # From here on who takes part, and so every plan, is settled.
+                # From here on the participants, and so every plan, are settled.
                 save_checkpoint(directory, state)
             sealed = None
             if self._is_sealed and state.round < rounds:
@@ -164,7 +164,7 @@ class Federation:
         return final
 
     def _first_state(self, roster: Roster, preflight: Preflight, journal: Journal) -> Checkpoint:
-        """Of a run that has cost nobody anything yet.
+        """Ask each client before the run has cost any of them anything.
 
         Raises:
             RoundError: too few clients would take part in all of it.
@@ -255,9 +255,9 @@ class Federation:
                 record, combine, again, min_replies=federation.min_replies, least=self._least
             )
         except ReleaseRefused as error:
-            # The round stays open: without the refused sum its devices are asked again, and
-            # answer as before. Not where the authority has forgotten releases: a sum of others
-            # could be a second one of this round.
+            # The round stays open: without the refused sum its devices are asked again, and give
+            # the same answers. Not where the authority has forgotten releases: a sum of other
+            # contributors could be a second one of this round.
             if Refusal.of(error) is not Refusal.ROLLED_BACK:
                 discard_pending(self._settings.run_dir)
             raise
@@ -293,7 +293,7 @@ class Federation:
     def _left_by_a_crash(
         self, state: Checkpoint, sealed: _Sealing | None
     ) -> tuple[RoundRecord, Combine] | None:
-        """The next round, if all that is left to do of it is to have its sum released."""
+        """The next round, if all it still needs is the release of its sum."""
         if sealed is None:
             return None
         run_dir, context = self._settings.run_dir, sealed.step.run.context
@@ -310,7 +310,7 @@ class Federation:
         offers: KeyOffers | None,
         journal: Journal,
     ) -> list[str]:
-        """Who can be asked in the next round; the journal is told who is out from now on."""
+        """Clients that can be asked in the next round; those now out are noted in the journal."""
         before = {member.client for member in roster.active}
         rounds_left = self._config.training.rounds - state.round
         there = self._availability.of(roster, preflight, rounds_left, offers)
@@ -329,7 +329,7 @@ class Federation:
         record: RoundRecord,
         present: list[str],
     ) -> Combine:
-        """Have those train who are silent in `record`, as far as they are present."""
+        """Have those present clients train that are silent in `record`."""
         collection = self._collection(record, state.weights, roster, plans, sealed)
         asked = len(record.asked)
 

@@ -3,21 +3,21 @@
 Rules
 -----
 1. A client is *active*, *declined* or *quarantined*. Only active ones are asked.
-2. The cohort of a round depends on the seed, the round and the active clients that are there
-   alone. In a simulation all are always there.
+2. The cohort of a round depends only on the seed, the round and the active clients that are
+   present. In a simulation all are always present.
 3. A client whose reply breaks the protocol (NaN, wrong shapes, absurd counts, too large) is
    quarantined for the rest of the run. The reply is not used.
-4. A client that refuses for good (its policy, its budget, its ledger), or cannot carry the run out
+4. A client that refuses for good (its policy, its budget, its ledger), or cannot carry out the run
    (its model, its records, its device), is declined for the rest of the run. Refusing is its
    right; it is listed, not punished.
 5. A client that fails or is late may be asked again.
 6. A round with at least `min_replies` accepted replies is aggregated, otherwise it is skipped and
    the model stays as it was.
-7. When fewer than `min_replies` clients are active the run cannot go on.
-8. Whoever was asked counts as having taken part: its ledger was charged before it trained.
-9. A round whose sum was refused for clients that the key authority names is asked once more without
-   them (`calyx.server.round.releasing`).
-10. A run whose rounds are lost stops by itself (`calyx.server.round.lost_rounds`).
+7. When fewer than `min_replies` clients are active the run cannot continue.
+8. A client that was asked counts as having taken part: its ledger was charged before it trained.
+9. A round whose sum is refused because of clients that the key authority names is asked once more
+   without them (`calyx.server.round.releasing`).
+10. A run that keeps losing rounds stops by itself (`calyx.server.round.lost_rounds`).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Member:
     Attributes:
         client: stable name.
         declared_records: its public record count.
-        standing: see the rules.
+        standing: see the rules above.
         reason: why it is not active, empty otherwise.
         rounds_asked: rounds in which it may have spent budget.
     """
@@ -84,13 +84,13 @@ class RoundRecord:
         return [client for client in self.asked if client not in heard]
 
     def close(self) -> list[str]:
-        """End the round: whoever is silent was late. Returns them."""
+        """End the round: clients that are still silent count as late. Returns them."""
         late = self.silent
         self.failed += [ClientOutcome(client, "no answer before the deadline") for client in late]
         return late
 
     def reopen(self, declined: Sequence[ClientOutcome], rejected: Sequence[ClientOutcome]) -> None:
-        """Let those whose replies counted be asked once more, all but those who are noted here."""
+        """Let clients whose replies counted be asked once more, except those noted here."""
         self.ok = []
         self.declined += declined
         self.rejected += rejected
@@ -136,7 +136,7 @@ class Roster:
             server_round: its number.
             size: how many, at most.
             min_replies: how many, at least.
-            present: clients that can be asked; None for all.
+            present: clients that can be asked; None means all.
 
         Raises:
             RoundError: fewer than `min_replies` clients are active and present.

@@ -1,4 +1,4 @@
-"""Where and for whom this machine carries a run out."""
+"""Where this machine carries out a run, and with which devices."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class RunSettings:
 
         Args:
             node_config: of the server's machine.
-            run_id: Flower's number of the run, its name where none is given.
+            run_id: Flower's number of the run, used as its name where none is given.
 
         Raises:
             ConfigError: a setting that does not exist.

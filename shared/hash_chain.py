@@ -68,7 +68,7 @@ class ChainFormat:
         """
         stated = entry[self.number]
         if type(stated) is not int or stated != number:
-            return f"number {stated!r} stands in its place"
+            return f"number {stated!r} is in its place"
         if entry[HASH] != self.hash_of(entry):
             return "its content does not match its hash"
         if entry[self.previous] != previous:

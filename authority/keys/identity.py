@@ -14,12 +14,12 @@ from calyx.shared.host.private_files import replace_file
 def read_identity(
     directory: Path, passphrase: bytes | None, *, has_runs: bool
 ) -> Ed25519PrivateKey:
-    """The key in an authority's folder; made there, with its public half beside it, if it is new.
+    """The key in an authority's folder; a new authority's is made there, with its public half.
 
     Args:
         directory: the authority's folder.
         passphrase: encrypts it; None for none.
-        has_runs: whether runs were opened here, so that it is not new.
+        has_runs: whether runs were opened here, so that the authority is not new.
 
     Raises:
         EncryptionError: it cannot be read, or the passphrase is wrong.

@@ -1,7 +1,7 @@
 """The secrets of one run: the homomorphic key pair and the keys of the contribution tags.
 
-`KeyPair` shows and exports nothing secret: its representation, pickling and copying do not, and
-the only way out is `save`, to a file that nobody else can read. A run has a key pair of its own,
+`KeyPair` shows and exports nothing secret, not through its representation, pickling or copying; the
+only way out is `save`, to a file that no one else can read. A run has a key pair of its own,
 destroyed when it is closed: what leaks later opens no earlier run.
 """
 
@@ -116,7 +116,7 @@ class KeyPair:
         write_secret(path, payload, passphrase)
 
     def public_context(self) -> bytes:
-        """Parameters and public key, for everybody; always the same bytes."""
+        """Parameters and public key, for anyone; always the same bytes."""
         return self._public_context
 
     def tag_keys(self, contributors: Iterable[str]) -> dict[str, TagKeys]:
@@ -131,7 +131,7 @@ class KeyPair:
         """Parse the ciphertexts of a sum, without decrypting anything.
 
         Raises:
-            EncryptionError: they are not as many as a sum has, or one is malformed.
+            EncryptionError: there are not as many as a sum has, or one is malformed.
         """
         if len(chunks) != self.parameters.chunks:
             raise EncryptionError(
@@ -157,10 +157,10 @@ class KeyPair:
         return np.array(rows, dtype=np.float64)
 
     def check_tags(self, slots: Slots, receipts: Sequence[Receipt]) -> None:
-        """See that decrypted slots are the sum of exactly the uploads with these receipts.
+        """Check that decrypted slots are the sum of exactly the uploads with these receipts.
 
         Raises:
-            EncryptionError: they are not; nothing of them may be used.
+            EncryptionError: they are not; none of them may be used.
         """
         modulus = self.parameters.plain_modulus
         table = slots.astype(np.int64)

@@ -29,7 +29,7 @@ class KeyStore:
 
     def add(self, run: str, keys: KeyPair) -> None:
         """Write the key pair of a new run."""
-        # A file of a run that is not in the log was left by a crash; nobody has that key.
+        # A file of a run that is not in the log was left by a crash; no one has that key.
         self._path(run).unlink(missing_ok=True)
         keys.save(self._path(run), self._passphrase)
         self._keep(run, keys)
@@ -50,12 +50,12 @@ class KeyStore:
         return keys
 
     def destroy(self, run: str) -> None:
-        """Delete the key pair of a closed run; one that is gone already is no error."""
+        """Delete the key pair of a closed run; one that is already gone is not an error."""
         self._keys.pop(run, None)
         self._path(run).unlink(missing_ok=True)
 
     def forget(self) -> None:
-        """Keep none in memory."""
+        """Drop all key pairs from memory."""
         self._keys.clear()
 
     def _keep(self, run: str, keys: KeyPair) -> None:

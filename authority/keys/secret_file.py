@@ -8,7 +8,7 @@
 
 The header is authenticated, so a mode cannot be exchanged, and each file has its own salt, so the
 nonce meets each key once. scrypt with N=2^15, r=8, p=1 (32 MiB, about 0.1 s) follows RFC 7914.
-Python cannot wipe memory: whoever can read the authority's memory has its keys.
+Python cannot wipe memory: anyone who can read the authority's memory has its keys.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def write_secret(path: Path, payload: bytes, passphrase: bytes | None) -> None:
     """Create `path` with `payload`; an existing file is never replaced.
 
     Raises:
-        EncryptionError: the file exists, or an empty passphrase.
+        EncryptionError: the file exists, or the passphrase is empty.
         OSError: it cannot be written.
     """
     if passphrase == b"":

@@ -1,8 +1,8 @@
-"""What can happen at a key authority. The log is a list of these, and the rules' state follows.
+"""The events of a key authority. The log is a list of them, and the rules' state follows from it.
 
-Who a decision was about is kept as a number and a hash (`names_hash`): the rules need the names of
-a run once, in its terms, and with every round's list of them in it a log of thousands of
-contributors grows by the megabyte.
+The contributors of a decision are kept as a number and a hash (`names_hash`): the rules need the
+names of a run once, in its terms, and with a list of them for every round the log of a run with
+thousands of contributors would grow by megabytes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from calyx.shared.protocol.signatures.signed import canonical
 
 
 def names_hash(names: Iterable[str]) -> str:
-    """SHA-256, hex, over names in any order: for whoever has the list, to compare."""
+    """SHA-256, hex, over names in any order: anyone who has the list can compare."""
     return hashlib.sha256(canonical("contributors", *sorted(names))).hexdigest()
 
 
@@ -59,7 +59,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Granted:
-    """A sum will be decrypted now; written before it is."""
+    """A sum is about to be decrypted; written before it is."""
 
     run: str
     round: int
@@ -71,7 +71,7 @@ class Granted:
 
 @dataclass(frozen=True)
 class Repeated:
-    """The same sum will be decrypted again for the same request."""
+    """The same sum is about to be decrypted again for the same request."""
 
     run: str
     round: int
@@ -83,7 +83,7 @@ class Repeated:
 
 @dataclass(frozen=True)
 class Failed:
-    """A granted sum that turned out to be none (rules 9 and 10); nothing was released."""
+    """A granted sum that turned out to be invalid (rules 9 and 10); nothing was released."""
 
     run: str
     round: int
@@ -113,7 +113,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class MoreRefused:
-    """So many refusals of a run have no line of their own; see `calyx.authority.log.refusal_lines`.
+    """The refusals of a run without a line of their own; see `calyx.authority.log.refusal_lines`.
 
     Run "": of runs that were never opened here.
     """
@@ -124,14 +124,14 @@ class MoreRefused:
 
 @dataclass(frozen=True)
 class Closed:
-    """A run whose key is destroyed."""
+    """A run was closed and its key destroyed."""
 
     run: str
 
 
 @dataclass(frozen=True)
 class Recovered:
-    """A last line of the log that a crash had cut short was moved away; changes nothing."""
+    """The log's last line, cut short by a crash, was moved away; changes nothing."""
 
     torn_bytes: int
     torn_hash: str

@@ -2,16 +2,16 @@
 
 JSON lines. Entry i holds ``index``, ``time`` (UTC), ``event`` with its fields, ``previous`` (the
 hash of entry i-1) and ``hash``: SHA-256 over the canonical JSON of all the others. A line is
-forced to the disk before anything is done because of it.
+forced to disk before anything is done because of it.
 
-What is found, by `AuthorityLog` on opening and by `verify` at any time:
+What `AuthorityLog` finds on opening, and `verify` at any time:
 
 * an altered, inserted, dropped or reordered entry: its hash or chain does not fit;
 * a last line cut short by a crash: reported as torn. On opening it is moved to a file of its own
   beside the log and a `Recovered` entry says so. Nothing was done because of a torn entry;
-* a log that lost whole entries from its end: it is shorter than the ``.head`` file says. Somebody
-  who can write to both can shorten both; then the entry numbers and hashes that every release
-  carries (`Released.log_index`, kept by the server) no longer match.
+* a log that lost whole entries from its end: it is shorter than the ``.head`` file says. Anyone who
+  can write to both can shorten both; then the entry numbers and hashes that every release carries
+  (`Released.log_index`, kept by the server) no longer match.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class AuthorityLog(Closable):
     """The log, open for appending by one process.
 
     Args:
-        path: file, created 0600 if missing; ``path.head`` lies beside it.
+        path: file, created 0600 if missing; ``path.head`` is beside it.
         clock: seconds since the epoch.
 
     Raises:
@@ -144,7 +144,7 @@ class AuthorityLog(Closable):
         return self._index - 1, self._head
 
     def has(self, index: int, entry_hash: str) -> bool:
-        """Whether this entry is in the log: whoever saw it saw this log, or a beginning of it."""
+        """Whether the log has this entry: anyone who saw it saw this log, or a beginning of it."""
         return 0 <= index < len(self._hashes) and self._hashes[index].hex() == entry_hash
 
     @property
@@ -153,14 +153,14 @@ class AuthorityLog(Closable):
         return not self._is_broken
 
     def append(self, events: Sequence[Event]) -> tuple[int, str]:
-        """Write events; they are on the disk when this returns.
+        """Write events; they are on disk when this returns.
 
         Returns:
             Index and hash of the last entry.
 
         Raises:
-            LedgerError: they could not be written, for example because the disk is full. Part
-                of them may be in the file, so the log takes no more until it is opened again.
+            LedgerError: they could not be written, for example because the disk is full. Some of
+                them may be in the file, so the log accepts no more until it is opened again.
         """
         if self._is_broken:
             raise LedgerError(
@@ -196,10 +196,10 @@ class AuthorityLog(Closable):
         return self.head
 
     def close(self) -> None:
-        """Give the file up; nothing can be appended any more."""
+        """Release the file; nothing can be appended any more."""
         if self._file >= 0:
             os.close(self._file)
-        # The number may soon be another file's.
+        # The number may soon belong to another file.
         self._file, self._is_broken = -1, True
 
     def _recover(self, torn: bytes) -> None:

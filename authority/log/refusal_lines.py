@@ -1,10 +1,10 @@
-"""Which refusals get a line in the log, so that nobody can fill the disk by asking for nonsense.
+"""Which refusals get a line in the log, so that no one can fill the disk by asking for nonsense.
 
-Asking costs a hostile server next to nothing, and each line is forced to the disk. Of each run the
+Asking costs a hostile server next to nothing, and each line is forced to disk. Of each run the
 first `MAX_LINES` refusals are written whole, without those that only repeat the one before. All
-others are counted, and the count is written whenever it has doubled: what happens shows, and how
-often, in at most `MAX_LINES` + log2(refusals) lines. Runs that were never opened here share one
-such allowance, because anybody who may ask can think of names.
+others are counted, and the count is written whenever it has doubled: the log shows what happens,
+and how often, in at most `MAX_LINES` + log2(refusals) lines. Runs that were never opened here share
+one such allowance, because anyone who may ask can make up names.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MAX_LINES = 100
 
 
 class RefusalLines:
-    """Counts the refusals of a log. After a restart it goes on from what the log says."""
+    """Counts the refusals of a log. After a restart it continues from what the log says."""
 
     def __init__(self) -> None:
         self._opened: set[str] = set()
@@ -26,7 +26,7 @@ class RefusalLines:
         self._last: dict[str, Refused] = {}
 
     def note(self, event: Event) -> None:
-        """Take account of an event that is in the log."""
+        """Count an event that is in the log."""
         match event:
             case Opened():
                 self._opened.add(event.run)

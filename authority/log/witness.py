@@ -6,11 +6,11 @@ operator can sign while the authority is served.
 Rules
 -----
 1. The head of a run's files is what it was the first time: one that was changed is not signed.
-2. A new audit head of a run gets the next number; one that was signed gets the same word again.
-3. The line is on the disk before anything is signed.
+2. A new audit head of a run gets the next number; one that was signed gets the same answer again.
+3. The line is on disk before anything is signed.
 
 The witness looks at no file of a run. It says that these heads existed at this time, and how many
-audits of the run it was shown; whoever shows it one of five is counted once.
+audits of the run it was shown; if it is shown one of five, it counts one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The folder of a device: what its owner set up, and what it may never lose.
+"""The folder of a device: what its owner set up, and what must never be lost.
 
 ::
 
@@ -13,10 +13,10 @@
       admissions/         public keys of sealed runs it was admitted to
       logs/client.log     rotated
       instructions.last   number of the last message of the server that was obeyed
-      status.json         what it is doing; only while it runs is it true
+      status.json         what it is doing; true only while it runs
       lock                held by the process that runs it
 
-Everything a round needs comes from here and nothing of it from a server.
+Everything a round needs comes from here, nothing of it from a server.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Device(ServedFolder):
         """The settings that `calyx.client.node.Node` reads.
 
         Args:
-            simulated_noise: seed of noise that protects nobody, for comparing a deployment with
+            simulated_noise: seed of noise that protects no one, for comparing a deployment with
                 a simulation; None, as on any real device, for the system's entropy.
         """
         settings = self.settings()
@@ -140,7 +140,7 @@ class Device(ServedFolder):
         return node
 
     def node_key(self) -> ec.EllipticCurvePrivateKey:
-        """The key that the server knows this device by.
+        """The key by which the server knows this device.
 
         Raises:
             EnrolmentError: missing, damaged, or readable by others.

@@ -56,13 +56,13 @@ def join(
 
     Args:
         directory: the device's folder.
-        simulated_noise: seed of noise that protects nobody; see `Device.node_settings`. It is
-            never read from the folder, and log and status say it.
+        simulated_noise: seed of noise that protects no one; see `Device.node_settings`. It is
+            never read from the folder, and log and status report it.
         accept_overlap: see `DataRegistry.claim`.
-        on_event: told what happens.
+        on_event: called with what happens.
 
     Raises:
-        UsageError: no device here, or it runs already.
+        UsageError: no device here, or it is already running.
         EnrolmentError: the server does not accept this device, or is not the pinned one.
         ConfigError, LedgerError, DataError: policy, ledger or records cannot be used.
     """
@@ -78,8 +78,8 @@ def join(
         status = _Status(device, settings.server, simulated_noise)
         tell = _teller(status, on_event)
         if simulated_noise is not None:
-            tell("trouble", "the noise is SEEDED: this device protects nobody in this session")
-        os.chdir(directory)  # a neutral place: nothing of a user's folder is imported by mistake
+            tell("trouble", "the noise is SEEDED: this device protects no one in this session")
+        os.chdir(directory)  # a neutral place: nothing in a user's folder is imported by mistake
         _log.info("device %s starts, records: %s", settings.name, place)
         try:
             _serve(device, simulated_noise, status, tell, stop, interruption)
@@ -173,7 +173,7 @@ def status_of(directory: Path) -> dict[str, Any]:
 
 
 def stop_running(directory: Path, timeout_s: float = 20.0) -> bool:
-    """Tell a running device to stop and wait until it has; False if none ran.
+    """Tell a running device to stop and wait until it has; False if none was running.
 
     Raises:
         UsageError: there is no device.
@@ -185,15 +185,14 @@ def stop_running(directory: Path, timeout_s: float = 20.0) -> bool:
 
 
 def _check_ready(device: Device, *, accept_overlap: bool) -> None:
-    """Fail before the server is bothered, with everything that only the owner can mend."""
+    """Fail before the server is contacted, with everything that only the owner can mend."""
     Policy.load(device.policy_path)
     device.node_key()
     if device.ledger_path.exists():
         with Ledger.read_only(device.ledger_path) as ledger:
             ledger.entries()
-    elif read_status(device.status_path).get(
-        "trained"
-    ):  # not "messages": a refusal needs no ledger
+    # Not "messages", since a refusal needs no ledger.
+    elif read_status(device.status_path).get("trained"):
         raise LedgerError(
             f"the ledger {device.ledger_path} is gone, so it is unknown what was spent on these "
             "records",
@@ -220,7 +219,7 @@ class _Status:
             "pid": os.getpid(),
             "since": _now(),
             "node_id": self.last_node_id,
-            "noise": "system entropy" if simulated_noise is None else "SEEDED, protects nobody",
+            "noise": "system entropy" if simulated_noise is None else "SEEDED, protects no one",
             "messages": before.get("messages", 0),
             "trained": before.get("trained", 0),
             "refusals": before.get("refusals", 0),

@@ -2,7 +2,7 @@
 
 ``hash(entry) = SHA-256(canonical JSON of the entry, the hash of the entry before it included)``;
 the first entry follows the genesis hash, which covers the schema version, a random ledger id, the
-fingerprint of the data and the time of creation. Whoever changes, removes, inserts or reorders
+fingerprint of the data and the time of creation. Anyone who changes, removes, inserts or reorders
 lines has to rewrite every hash after them.
 """
 
@@ -66,7 +66,7 @@ class Entry:
 
     @property
     def sealed(self) -> Entry:
-        """The same entry with the hash that its content demands."""
+        """The same entry with the hash that its content requires."""
         return replace(self, hash=CHAIN.hash_of(self._fields))
 
     @property

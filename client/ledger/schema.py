@@ -1,7 +1,7 @@
 """The tables of a ledger file, and how a new one comes into being.
 
-The triggers abort every UPDATE and DELETE of what was written. They are a seat belt against our
-own mistakes; what finds foreign hands is the hash chain of `calyx.client.ledger.entry`.
+The triggers abort every UPDATE and DELETE of what was written. They are a seat belt against our own
+mistakes; the hash chain of `calyx.client.ledger.entry` finds changes by others.
 """
 
 from __future__ import annotations

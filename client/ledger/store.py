@@ -32,10 +32,10 @@ class LedgerStore:
         path: an existing ledger.
         busy_timeout_s: how long to wait for another process.
         writable: whether charges will be written.
-        content: what the file held, to open that in memory and leave the file alone.
+        content: what the file held; it is opened in memory and the file is left alone.
 
     Raises:
-        LedgerError: the file is missing, no ledger, damaged, or of a newer schema.
+        LedgerError: the file is missing, is not a ledger, is damaged, or has a newer schema.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class LedgerStore:
             raise
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._database.close()
 
     @contextmanager
@@ -84,7 +84,7 @@ class LedgerStore:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """See one state of the ledger, whatever other processes write meanwhile."""
+        """See one state of the ledger, no matter what other processes write meanwhile."""
         with self._errors():
             self._database.execute("BEGIN")
         try:
@@ -130,10 +130,10 @@ class LedgerStore:
             )
 
     def check_pages(self) -> None:
-        """Let SQLite look for damage in the whole file.
+        """Have SQLite look for damage in the whole file.
 
         Raises:
-            LedgerError: there is some.
+            LedgerError: it found damage.
         """
         with self._errors():
             found = self._database.execute("PRAGMA integrity_check(1)").fetchone()[0]
@@ -210,7 +210,7 @@ class LedgerStore:
 
 
 def read_foreign(path: Path, below: Path) -> bytes:
-    """The content of a ledger file in a folder that may be somebody else's.
+    """The content of a ledger file in a folder that may be someone else's.
 
     Raises:
         LedgerError: it cannot be read, or is not whole without the journal beside it.

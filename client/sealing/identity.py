@@ -1,7 +1,7 @@
 """A client's own keys: one signs receipts, one opens what the authority seals.
 
-The file holds two private keys and is readable by its owner only. It never leaves the device; the
-public halves are its enrolment request.
+The file holds two private keys and only its owner can read it. It never leaves the device; the
+public halves are the client's enrolment request.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """A device's last sealed reply, kept so that the same instruction gets the same bytes again.
 
-A server that was killed in a round repeats the instruction. Trained and noised anew, the answer
+A server that was killed in a round repeats the instruction. Trained and noised again, the answer
 would be a second release of the same records, and would be charged again. What is kept here is
-what has left the device already or was about to: ciphertexts and their receipt. Sent again, they
-tell nothing new, so they cost nothing (docs/adr/0015).
+what has already left the device or was about to: ciphertexts and their receipt. Sent again, they
+reveal nothing new, so they cost nothing (docs/adr/0015).
 
-Only the last one is kept; a server goes through its rounds one after the other.
+Only the last one is kept; a server carries out its rounds one after another.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _log = logging.getLogger("calyx.client")
 
 @dataclass(frozen=True)
 class ReplyKey:
-    """What a reply was for; all of it has to be the same.
+    """What a reply was for; all of it must match.
 
     Attributes:
         run, round: as in the instruction.
@@ -54,9 +54,9 @@ class KeptReply:
         self._path = path
 
     def save(self, reply_key: ReplyKey, reply: RecordDict) -> None:
-        """Keep a sealed reply, durably and private, in the place of the one before.
+        """Keep a sealed reply, durably and privately; it replaces the one before.
 
-        Where that fails the reply can still be sent: a repeated instruction is then charged.
+        If that fails the reply can still be sent: a repeated instruction is then charged.
         """
         sealed, receipt = read_sealed_reply(reply)
         fields = {
@@ -73,7 +73,7 @@ class KeptReply:
             _log.warning("the last reply cannot be kept: %s", error)
 
     def load(self, reply_key: ReplyKey) -> RecordDict | None:
-        """The reply that was made for this very key.
+        """The reply that was made for exactly this key.
 
         None if there is none, or if it is not whole: the instruction is then carried out, and
         charged, like a new one.

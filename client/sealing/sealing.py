@@ -1,7 +1,8 @@
 """Sealing on the client: accept the authority's offer once, then seal a vector a round.
 
-The vector is rotated (public, so that coordinates are of one size), put on the plan's integer
-grid, noised, tagged and encrypted with the public key. What leaves the device is ciphertext.
+The vector is rotated (a public rotation that makes coordinates similar in size), put on the plan's
+integer grid, noised, tagged and encrypted with the public key. What leaves the device is
+ciphertext.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _MOST_ADMISSIONS = 20
 
 @dataclass(frozen=True)
 class SealingState:
-    """Where a client keeps what it accepted, and whom it trusts.
+    """Where a client keeps what it has accepted, and the authority it trusts.
 
     Attributes:
         directory: a folder of its own.
@@ -61,7 +62,7 @@ class SealingState:
             owners_least: the owner's minimum of contributors; 0 in a simulation.
 
         Raises:
-            ProtocolError: it is not the authority's word to this client.
+            ProtocolError: the authority did not sign it for this client.
             PolicyViolation: its terms are other or weaker than the run's or the owner's.
         """
         admission = offer.admission
@@ -76,11 +77,11 @@ class SealingState:
         self._forget_old()
 
     def check(self, terms: SealingTerms) -> None:
-        """See that the kept admission is the authority's, and says what it must; before a charge.
+        """Check, before a charge, that the kept admission is the authority's and says what it must.
 
         Raises:
-            PolicyViolation: it was not admitted, or on other or weaker terms; or what was kept is
-                not the authority's word to this client, which no further round mends.
+            PolicyViolation: the client was not admitted, or on other or weaker terms; or the
+                authority did not sign for this client what was kept, which no further round mends.
         """
         try:
             admission, context = self._admitted(terms.run)
@@ -95,7 +96,7 @@ class SealingState:
     def seal(self, values: NDArray[np.int64], server_round: int, terms: SealingTerms) -> RecordDict:
         """Seal integers of shape (length,) for one round of a run it was admitted to.
 
-        Raises: as `check`, which is made again: the admission may have been replaced since.
+        Raises: as `check`, which is repeated: the admission may have been replaced since.
         """
         run, expected = terms.run, terms.parameters
         admission, context = self._admitted(run)
@@ -112,10 +113,10 @@ class SealingState:
         return sealed_reply(sealed, receipt)
 
     def sent_before(self, run: str, server_round: int, instruction: str) -> RecordDict | None:
-        """The reply this device has made to this very instruction, if it still has it.
+        """The reply this device has made to exactly this instruction, if it still has it.
 
         Raises:
-            PolicyViolation: it was not admitted to the run.
+            PolicyViolation: the client was not admitted to the run.
         """
         return self._kept.load(self._reply_key(run, server_round, instruction))
 
@@ -146,9 +147,9 @@ class SealingState:
         return admission.open(sealing, self.authority_key, context)
 
     def _forget_old(self) -> None:
-        """Keep the newest admissions only: a server can open as many runs as it likes.
+        """Keep only the newest admissions: a server can open as many runs as it likes.
 
-        Whoever is still in an older run is refused there, uncharged, until it is offered again.
+        A client that is still in an older run refuses there, uncharged, until it gets a new offer.
         """
         kept = [
             (path.stat().st_mtime_ns, path)

@@ -14,8 +14,8 @@ from calyx.shared.errors import PrivacyError
 from calyx.shared.privacy.noise import NoiseSource
 from calyx.shared.privacy.plan import PrivacyPlan
 
-# Updates are clipped to this part of C less than C: as much as rounding in double precision can be
-# wrong about the norm of a hundred million values.
+# Updates are clipped to C less this fraction of C: the error that rounding in double precision can
+# make in the norm of a hundred million values.
 _SLACK = 1e-8
 
 
@@ -76,7 +76,7 @@ def protect_update(
 
 
 def _wide(tensor: torch.Tensor) -> torch.Tensor:
-    """A float64 copy on the CPU, so that rounding does not carry the norm over the bound."""
+    """A float64 copy on the CPU, so that rounding does not push the norm over the bound."""
     return tensor.detach().cpu().double()
 
 

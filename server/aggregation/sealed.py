@@ -1,8 +1,8 @@
 """One round's updates as a sealed sum: the server adds ciphertexts and never sees an update.
 
-Ciphertexts are added as they arrive, so memory does not grow with the clients. When enough are
-there the sum is written down (`calyx.server.state.pending_release`) and the key authority decrypts
-it, and only it; what comes back is integers that already carry the clients' noise.
+Ciphertexts are added as they arrive, so memory does not grow with the clients. When enough have
+arrived the sum is written down (`calyx.server.state.pending_release`) and the key authority
+decrypts it, and only it; what comes back is integers that already carry the clients' noise.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class SealedRun:
         plan: the plan that all clients share.
         parameters: how vectors are packed and encrypted.
         names: trainable parameters, in order.
-        authority: who can decrypt sums.
+        authority: decrypts sums.
         opening: public key and admissions.
         witness: remembers what was released.
     """
@@ -71,7 +71,7 @@ class SealedRun:
 
 
 class SealedStep:
-    """From a sum that the clients' uploads were added up to, to the next global weights."""
+    """From the sum of the clients' uploads to the next global weights."""
 
     def __init__(self, run: SealedRun, strategy: Strategy, server_step: ServerGradientStep) -> None:
         self.run, self._strategy, self._server_step = run, strategy, server_step
@@ -80,8 +80,8 @@ class SealedStep:
         """Have a sum released and take the step from `current`.
 
         Raises:
-            ReleaseRefused: the key authority does not release it, or was put back from a backup.
-            UnfitSum: honest clients do not add up to it; no step is taken.
+            ReleaseRefused: the key authority does not release it, or was restored from a backup.
+            UnfitSum: honest clients cannot add up to it; no step is taken.
             RunError: the authority cannot be reached. The same sum may be released later.
         """
         plan, server_round = self.run.plan, pending.record.round
@@ -120,7 +120,7 @@ class SealedCollection:
     """A `calyx.server.aggregation.collection.Collection` of ciphertexts.
 
     Args:
-        record: of this round; the replies that come are noted in it elsewhere.
+        record: of this round; replies are noted in it elsewhere as they come.
         current: the global weights.
         step: what is done with the sum.
         keep: makes the sum survive a crash, before it is released.
@@ -148,7 +148,7 @@ class SealedCollection:
         self._weight += member.declared_records / self._run.plan.declared_records
 
     def _check(self, receipt: Receipt, client: str, sealed: SealedVector) -> None:
-        """All that the key authority will ask of a receipt: it refuses a sum for one bad one."""
+        """All that the key authority checks in a receipt: it refuses a sum for one bad receipt."""
         run = self._run
         said = (receipt.run, receipt.round, receipt.contributor, receipt.upload_hash)
         if said != (run.run, self._record.round, client, sealed.digest):

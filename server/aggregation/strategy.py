@@ -2,7 +2,7 @@
 
 Flower's strategies would also sample nodes (from a global random state), wait for them without
 limit and let a reply's own weight decide its vote. So they get a cohort that is already chosen
-and replies that already passed `calyx.server.aggregation.reply_validation`.
+and replies that have already passed `calyx.server.aggregation.reply_validation`.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Strategy:
         """Combine updates, in the order given, into the next global model.
 
         Returns:
-            The new weights, in names, shapes and dtypes those of `current` (FedAdam and FedYogi
+            The new weights, with the names, shapes and dtypes of `current` (FedAdam and FedYogi
             compute in float64), and the averaged open metrics.
         """
         if isinstance(self._strategy, FedOpt):

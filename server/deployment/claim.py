@@ -28,7 +28,7 @@ _ACQUIRE = frozenset({"/flwr.proto.Runtime/AcquireTask"})
 
 
 class TaskLost(RunError):
-    """Flower does not accept this process's claim any more."""
+    """Flower no longer accepts this process's claim."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Task:
     """The claim on one Flower run.
 
     Attributes:
-        token: whoever has it acts for the run.
+        token: any process that has it acts for the run.
         task_id, run_id, node_id: Flower's numbers.
-        run: its name here; empty if it is none of ours.
+        run: its name here; empty if it is not one of ours.
         ticket: shows that it was handed over here; see `calyx.server.deployment.handover`.
     """
 
@@ -77,7 +77,7 @@ class Claims:
         )
 
     def next_token(self) -> str:
-        """The token of a run that waits, which is claimed with it; empty if none waits."""
+        """The token of a waiting run, which this call claims; empty if none waits."""
         request = flower.AcquireTaskRequest(supported_task_types=[flower.TaskType.SERVER_APP])
         answer = self._retrying.call(self._client.AcquireTask, request)
         return str(answer.token) if answer.HasField("task") else ""

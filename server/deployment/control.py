@@ -68,7 +68,7 @@ class Control(Closable):
         return int(self._retrying.call(self._client.RegisterNode, request).node_id)
 
     def unregister(self, node_id: int) -> None:
-        """Let a device in no more."""
+        """Stop letting a device in."""
         try:
             request = flower.UnregisterNodeRequest(node_id=node_id)
             self._retrying.call(self._client.UnregisterNode, request)

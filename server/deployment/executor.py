@@ -3,10 +3,10 @@
 Takes the place of Flower's SuperExec and of the process it starts for each run. Nothing of an app
 bundle is installed or imported. One warm process, one run at a time.
 
-The claim on a run (`state/task.json`) outlives this process: when it was killed, its successor
-shows the same claim, goes on with the same Flower run, and the run with its last checkpoint. If
-the claim has lapsed meanwhile, the run is handed to Flower again, unless its operator has stopped
-it: Flower takes the claim away for both, so that is written in the run's folder first.
+The claim on a run (`state/task.json`) outlives this process: when it is killed, its successor
+shows the same claim and continues the same Flower run from the run's last checkpoint. If the claim
+has lapsed meanwhile, the run is handed to Flower again, unless its operator has stopped it: Flower
+takes the claim away in both cases, so a stop is written in the run's folder first.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Executor:
             self._stop.wait(_BUSY_PAUSE_S if is_busy else _IDLE_PAUSE_S)
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """SIGTERM ends this process; SIGINT is Flower's way to say that the claim is lost."""
+        """SIGTERM ends this process; with SIGINT Flower says that the claim is lost."""
         if number == signal.SIGTERM:
             self._stop.set()
             raise Stopped
@@ -94,21 +94,21 @@ class Executor:
         self._carry_out(task)
 
     def _go_on(self) -> None:
-        """What a predecessor that was killed has left undone."""
+        """What a killed predecessor left undone."""
         task = self._claims.left()
         left = self._submission(task) if task is not None else None
         if task is not None and self._claims.is_held(task):
             _log.warning("going on with run %s after a crash", task.run)
             self._carry_out(task)
         elif left is not None and left.state == "submitted":
-            self._again(left)  # taken, and not begun: nobody else has its ticket
+            self._again(left)  # taken, and not begun: no other process has its ticket
         self._claims.drop()
         for submission in submissions(self._folder):
             if submission.state in ("running", "stopping"):
                 self._again(submission)
 
     def _again(self, left: Submission) -> None:
-        """Hand a run that was broken off to Flower again; end it if that is what is wanted."""
+        """Hand an interrupted run to Flower again; end it if its operator wants that."""
         with in_turn(self._folder, left.run) as submission:
             self._again_or_end(submission)
 
@@ -140,7 +140,7 @@ class Executor:
                 with self._claims.kept_alive(task):
                     self._serve_run(task)
             except Stopped:
-                raise  # the claim stays; whoever comes next goes on
+                raise  # the claim stays; the next process continues the run
             except (TaskLost, flower.RunNotRunningException):
                 self._claims.drop()
                 self._again(submission)
@@ -157,7 +157,7 @@ class Executor:
         self._claims.drop()
 
     def _begun(self, task: Task) -> Submission | None:
-        """The run of a task, which from now on goes on, or has ended because it was to stop."""
+        """The run of a task, now running, or ended because it was to stop."""
         if self._submission(task) is None:
             return None
         with in_turn(self._folder, task.run):
@@ -172,7 +172,7 @@ class Executor:
             return begun
 
     def _end(self, run: str, error: str) -> None:
-        """Note how a run ended. What went wrong while it was being stopped is no failure of it."""
+        """Note how a run ended. A fault while it was being stopped is no failure of the run."""
         with in_turn(self._folder, run) as latest:
             if error and latest.state == "stopping":
                 end = finished(latest, "stopped")
@@ -237,7 +237,7 @@ class Executor:
         return RemoteAuthority(target, root, certificate, key)
 
     def _submission(self, task: Task) -> Submission | None:
-        """The run that a task was handed over for; None for everybody else's tasks."""
+        """The run that a task was handed over for; None for all other tasks."""
         try:
             submission = read_submission(self._folder, task.run) if task.run else None
         except UsageError:
@@ -248,7 +248,7 @@ class Executor:
 
 
 def main() -> None:
-    """Carry out the runs of the folder that is named, until SIGTERM."""
+    """Carry out the runs of the given folder until SIGTERM."""
     end_with_parent()
     form = "%(asctime)s %(levelname)s %(name)s %(message)s"
     logging.basicConfig(level=logging.INFO, format=form)

@@ -8,7 +8,7 @@
       tls/               server.pem, server-key.pem
       for-devices/       ca.pem, instructions.pub: what a device pins
       instructions.key   signs every message to a device               (`signing`)
-      superexec.secret   only who has it may run a ServerApp here
+      superexec.secret   needed to run a ServerApp here
       flower/            Flower's home: state.db
       authority/         root.pem, server.pem, server-key.pem: from the key authority
       nodes.json         approved devices                    (`enrolment`)
@@ -45,7 +45,7 @@ class ServerSettings(BaseModel):
         port: for devices, operators and the executor alike.
         authority: host:port of the key authority; empty: no sealed runs.
         max_records: records that a device may declare at most, unless it was approved with a
-            number of its own. A vote weighs as much as the count, which nobody can check.
+            number of its own. A vote weighs as much as the count, which no one can check.
         max_reply_bytes: a device whose reply is larger, or would become larger, takes no further
             part in the run.
     """
@@ -116,7 +116,7 @@ class ServerFolder(ServedFolder):
         """Folder of a run.
 
         Raises:
-            UsageError: no name of a run.
+            UsageError: it cannot be the name of a run.
         """
         try:
             check_name("run", run)
@@ -136,7 +136,9 @@ class ServerFolder(ServedFolder):
         return self.runs_dir / run
 
     def control_secret(self) -> str:
-        """What this server's own processes show to its SuperLink; made by ``calyx server up``.
+        """The secret that this server's own processes show to its SuperLink.
+
+        Made by ``calyx server up``.
 
         Raises:
             UsageError: it is not there; the server is down.

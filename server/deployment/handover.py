@@ -2,9 +2,9 @@
 
 Flower wants an app bundle for each run. Ours holds a name and no code: the ServerApp that runs is
 the one installed here (`calyx.server.deployment.executor`), the ClientApp the one on each device. A
-run is carried out only as the very Flower run that was handed over here: its bundle holds a ticket,
-good for once, whose digest is in the run's folder. A bundle that somebody else made and that names
-a prepared run is nobody's run.
+run is carried out only as the exact Flower run that was handed over here: its bundle holds a ticket
+for a single use, and the run's folder holds the ticket's digest. A bundle that someone else made
+is not a run of this server, even if it names a prepared run.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from calyx.shared.protocol.flower import internals as flower
 from calyx.shared.protocol.flower.bundle import bundle, bundle_config
 from calyx.shared.protocol.sealed.messages import sum_shape
 
-# Of the largest object that is taken in; the rest is for what goes with the ciphertexts.
+# Of the largest object that is accepted; the rest is for what goes with the ciphertexts.
 _ROOM_FOR_AN_UPDATE = 0.98
 
 
 def check_upload(config: Config, dimension: int) -> None:
-    """Refuse a sealed run whose updates no device could hand over: each would be paid for.
+    """Refuse a sealed run whose updates no device could hand over: each would cost budget.
 
     Args:
         config: the run.
         dimension: trainable parameters of its model.
 
     Raises:
-        ConfigError: a sealed update is larger than what the server takes in of a device.
+        ConfigError: a sealed update is larger than what the server accepts from a device.
     """
     sealing = config.secure_aggregation
     if not config.is_sealed:
@@ -75,14 +75,14 @@ def check_upload(config: Config, dimension: int) -> None:
 def submit(
     folder: ServerFolder, run: str, config: Config, environment: dict[str, Any], *, resume: bool
 ) -> Submission:
-    """Prepare the folder of a run, or of one that goes on, and hand it to Flower.
+    """Prepare the folder of a new or resumed run, and hand the run to Flower.
 
     Args:
         folder: the server; it must be up.
         run: name of the run, and of its folder under ``runs``.
         config: what to do.
         environment: for `environment.json`.
-        resume: go on with a run of this name where it stopped.
+        resume: continue a run of this name where it stopped.
 
     Raises:
         UsageError: the server is down, or the run exists (or does not, with `resume`).
@@ -115,7 +115,7 @@ def submit(
                     hint=f"see: calyx server status {folder.directory}",
                 )
             _check_same(config_path.read_text(encoding="utf-8"), config)
-            # It is made anew from the last checkpoint; who follows it must not see the old one.
+            # It is rewritten from the last checkpoint; a follower must not see the old one.
             (path / JOURNAL).unlink(missing_ok=True)
         else:
             before = Submission(run, "submitted", 0, 0)
@@ -144,12 +144,12 @@ def hand_over(folder: ServerFolder, submission: Submission, config: Config) -> S
 
 
 def stop_run(folder: ServerFolder, run: str) -> Submission:
-    """End a run that waits or goes on; of one that goes on, soon after this returns.
+    """End a waiting or running run; a running one ends soon after this returns.
 
-    That it is to stop is written down before Flower is told. Flower takes the claim on a run away
-    when it is stopped, as it does when it gives an attempt up, and the executor would hand it over
-    again. It also throws away what no device has fetched; a device that trains already has charged
-    itself for that round, and answers as before when the run is resumed.
+    The stop is written down before Flower is told of it. Flower takes the claim on a run away when
+    the run is stopped, as it does when it gives an attempt up, and the executor would hand it over
+    again. It also throws away what no device has fetched; a device that is already training has
+    charged itself for that round, and gives the same answer when the run is resumed.
 
     Raises:
         UsageError: there is none, or it has ended.
@@ -171,7 +171,7 @@ def stop_run(folder: ServerFolder, run: str) -> Submission:
 
 
 def run_of_bundle(content: bytes) -> tuple[str, str]:
-    """Name of the run that a bundle was made for, and its ticket; empty if it is none of ours."""
+    """Name of the run that a bundle was made for, and its ticket; empty if it is not ours."""
     try:
         ours = bundle_config(content)["tool"]["calyx"]
         run, ticket = ours["run"], ours["ticket"]

@@ -51,7 +51,7 @@ def up(directory: Path, on_event: Callable[[str], None] = lambda _: None) -> Non
     work_dir.mkdir(exist_ok=True)
     with stop_signal() as stop, folder.exclusive():
         try:
-            # New with each start: whoever had the old one has nothing.
+            # New with each start: the old one is worthless.
             replace_file(folder.control_secret_path, secrets.token_hex(32).encode())
             _start(folder, supervisor, work_dir, stop)
             _tell_pids(folder, supervisor)
@@ -91,7 +91,7 @@ def status_of(directory: Path) -> dict[str, Any]:
             with Control(folder) as control:
                 online = {node.node_id: node.status for node in control.nodes()}
         except RunError:
-            online = None  # it is only just starting, or about to end
+            online = None  # it has only just started, or is about to end
     certificate = folder.certificate_path.read_bytes()
     return {
         "running": pid is not None,

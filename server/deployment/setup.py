@@ -53,7 +53,7 @@ def init(
     """Make a server: CA, certificate, secrets, settings, proxy configuration.
 
     Args:
-        directory: made 0700; a server that is there already is not touched.
+        directory: made 0700; an existing server is not touched.
         hosts: names and addresses under which devices reach it; this machine's own are added.
         listen: address to listen on.
         port: to listen on.
@@ -79,7 +79,7 @@ def init(
         folder.runs_dir,
     ):
         private_directory(private)
-    # A set-up that was broken off before its settings were written is done over.
+    # A set-up that was interrupted before its settings were written is repeated.
     secret_paths = (folder.ca_dir / "ca-key.pem", folder.secret_path, folder.instruction_key_path)
     for old in (folder.ca_path, *secret_paths):
         old.unlink(missing_ok=True)
@@ -101,11 +101,11 @@ def init(
 
 
 def renew(directory: Path, hosts: Sequence[str] = ()) -> datetime:
-    """A new server certificate of the same CA: devices need nothing new.
+    """Issue a new server certificate of the same CA: devices need nothing new.
 
     Args:
         directory: of a server.
-        hosts: further names or addresses; those of the certificate so far are kept.
+        hosts: further names or addresses; those of the present certificate are kept.
 
     Returns:
         Until when it is valid.
@@ -129,7 +129,7 @@ def use_authority(directory: Path, address: str, files: Path) -> None:
         files: its folder for-server, brought from its machine.
 
     Raises:
-        UsageError: no server, or not such a folder.
+        UsageError: there is no server, or `files` is not such a folder.
     """
     folder = ServerFolder(directory)
     settings = folder.settings()

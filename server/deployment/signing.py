@@ -21,8 +21,8 @@ class Signer:
     Args:
         key: the server's instruction key.
         sequence: of the server, kept between its runs.
-        names: of the devices by Flower's node id, as they are approved now. Who is not among
-            them gets a message for nobody, and refuses it.
+        names: of the devices by Flower's node id, as they are approved now. A device that is not
+            among them gets a message that names no device, and refuses it.
         run_config: what devices are told of the run.
     """
 
@@ -38,8 +38,8 @@ class Signer:
 
     def sign(self, messages: Sequence[Message]) -> None:
         """Put a signature into each of the messages."""
-        # By the clock, so that a folder restored from a copy goes on beyond what devices have
-        # seen; and never back, whatever the clock does.
+        # By the clock, so that a folder restored from a copy continues beyond what devices have
+        # seen; and never back, even if the clock goes back.
         first = max(time.time_ns(), self._sequence.last() + 1)
         self._sequence.advance(first + len(messages))
         names, known = self._names(), dict[int, bytes]()

@@ -1,4 +1,4 @@
-"""The state of a run of a deployed server, in its folder: what was submitted and how it goes on."""
+"""The state of a deployed server's run, in its folder: what was submitted and what came of it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from calyx.shared.host.process_lock import exclusive
 
 State = Literal["submitted", "running", "stopping", "completed", "failed", "stopped"]
 _OPEN: tuple[State, ...] = ("submitted", "running", "stopping")
-# A command holds a run's folder while it calls the SuperLink, which may take so long.
+# A command holds a run's folder while it calls the SuperLink, which may take this long.
 _TURN_S, _PAUSE_S = 60.0, 0.05
-# A run that crashes its ServerApp again and again will not be mended by one more try.
+# One more try will not mend a run that crashes its ServerApp again and again.
 MOST_ATTEMPTS = 5
 
 
@@ -35,7 +35,7 @@ class Submission:
     Attributes:
         run: its name, also in the devices' ledgers.
         state: submitted (waits for the executor), running, stopping (its operator wants it to end;
-            whatever ends it now, it is not handed to Flower again), completed, failed or stopped.
+            however it ends now, it is not handed to Flower again), completed, failed or stopped.
         flower_run_id: Flower's number of the latest attempt; 0 while it waits.
         attempts: how often it was handed to Flower.
         ticket_digest: SHA-256 of the ticket in the bundle of the latest attempt, hex.
@@ -53,10 +53,10 @@ class Submission:
     finished_at: str = ""
 
     def is_carried_out_by(self, flower_run_id: int, ticket: str) -> bool:
-        """Whether a Flower run is the one that this run was handed over as.
+        """Whether this run was handed over as the given Flower run.
 
         One ticket is for one Flower run: the first that shows it, which is the one it was made
-        for, because nobody else has it before.
+        for, because no other run has it before.
 
         Args:
             flower_run_id: Flower's number.
@@ -86,7 +86,7 @@ def held(run_dir: Path) -> AbstractContextManager[None]:
 
 @contextmanager
 def in_turn(folder: ServerFolder, run: str) -> Iterator[Submission]:
-    """The state of a run, which nobody else changes before the block ends.
+    """The state of a run, which no other process changes before the block ends.
 
     Raises:
         UsageError: another process has it for too long.
@@ -143,7 +143,7 @@ def read_submission(folder: ServerFolder, run: str) -> Submission:
             hint=f"calyx server status {folder.directory} lists the runs",
         ) from None
     if found.run != run:
-        # Devices and the key authority know it by that name, and would charge another one anew.
+        # Devices and the key authority know it by that name, and would charge another one again.
         raise UsageError(
             f"the folder {path.parent} belongs to the run {found.run!r} and was renamed",
             hint=f"rename it to {found.run}",
@@ -152,7 +152,7 @@ def read_submission(folder: ServerFolder, run: str) -> Submission:
 
 
 def submissions(folder: ServerFolder) -> list[Submission]:
-    """All runs, the oldest first, but those whose folders were renamed."""
+    """All runs, the oldest first, except those whose folders were renamed."""
     paths = folder.runs_dir.glob("*/submission.json")
     found = [submission for p in paths if (submission := _read(p)).run == p.parent.name]
     return sorted(found, key=lambda s: s.submitted_at)
@@ -169,7 +169,7 @@ def store(folder: ServerFolder, submission: Submission) -> None:
 
 
 def waiting(submission: Submission) -> Submission:
-    """A run that waits for its first attempt, from now on."""
+    """A run that now waits for its first attempt."""
     return replace(
         submission, state="submitted", error="", attempts=0, submitted_at=_now(), finished_at=""
     )

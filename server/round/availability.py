@@ -1,4 +1,4 @@
-"""Who can be asked in a round: there, as declared, not revoked, willing, told of the key."""
+"""Which clients a round can ask: present, as declared, not revoked, willing, with the key."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from calyx.server.round.preflight import Preflight
 
 
 class Availability:
-    """Looks at all of that before each round, and notes who is out for good.
+    """Checks all of that before each round, and notes which clients are out for good.
 
     Args:
-        attendance: who is there.
+        attendance: the clients present.
         least: clients that a round needs.
         approved: in a deployment, the name that each node was approved under, without those that
             were revoked. None in a simulation.
@@ -29,11 +29,11 @@ class Availability:
         self, roster: Roster, preflight: Preflight, rounds_left: int, offers: KeyOffers | None
     ) -> list[str]:
         """Clients that can be asked now. Waits while they are too few: a round that cannot succeed
-        would spend everybody's budget on nothing.
+        would spend every client's budget on nothing.
 
         Args:
-            roster: of the run; who is out is noted in it.
-            preflight: asks who would take part in all of the run.
+            roster: of the run; clients that are out are noted in it.
+            preflight: asks clients whether they would take part in the whole run.
             rounds_left: of the run.
             offers: of a sealed run's public key; None otherwise.
 

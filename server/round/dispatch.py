@@ -41,7 +41,7 @@ class Dispatcher:
         collection: Collection,
         on_reply: Callable[[int], None],
     ) -> list[str]:
-        """Ask everybody in `record` who has not answered, and fill it until the deadline.
+        """Ask the clients in `record` that have not answered, and fill it until the deadline.
 
         Args:
             record: of the round.
@@ -50,10 +50,10 @@ class Dispatcher:
             plans: for their plans.
             node_ids: Flower's node of each client that can be asked.
             collection: takes the good replies.
-            on_reply: told how many have answered, each time one has.
+            on_reply: called with the number of clients that have answered, each time one has.
 
         Returns:
-            Those who did not answer.
+            Those that did not answer.
         """
         clients = {node_ids[client]: client for client in record.silent if client in node_ids}
         arrays = to_record(weights)
@@ -64,7 +64,7 @@ class Dispatcher:
             content = RecordDict({ARRAYS: arrays, INSTRUCTION: instruction.to_record()})
             messages.append(Message(content, node, MessageType.TRAIN, group_id=str(record.round)))
         for reply in exchange(self._grid, messages, self._timeout_s):
-            # Flower answers by itself, as another node, for clients that went away.
+            # Flower itself answers, as another node, for clients that have gone.
             client = clients.get(reply.metadata.src_node_id, "")
             if client in record.silent:
                 _receive(reply, client, roster, record, collection)

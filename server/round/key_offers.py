@@ -1,6 +1,6 @@
 """Opening a sealed run at the key authority, and letting every client check that it is open.
 
-A client that was away is offered the run's public key when it is there again.
+A client that was away is offered the run's public key when it is back.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class KeyOffers:
     def make(
         self, clients: Sequence[str], node_ids: Mapping[str, int]
     ) -> tuple[list[str], list[ClientOutcome]]:
-        """Make the offer to those who have not accepted it yet.
+        """Make the offer to those that have not accepted it yet.
 
         Returns:
-            Those of `clients` that can seal now, and who refused for good and why. Who does not
-            answer is in neither, and is asked again the next time.
+            Those of `clients` that can seal now, and those that refused for good with the reason.
+            A client that does not answer is in neither, and is asked again the next time.
         """
         sealed, offers = self._sealed, {}
         for client in clients:

@@ -12,7 +12,7 @@ from calyx.shared.errors import ConfigError, EncryptionError, Fault, PrivacyErro
 from calyx.shared.privacy.plan import PrivacyPlan, make_plan
 from calyx.shared.protocol.sealed.messages import sum_shape
 
-# Rounding that takes so much more noise is worth a wider value.
+# Where rounding takes this much more noise, a wider value is worth it.
 MUCH_OVERHEAD = 0.05
 
 
@@ -24,7 +24,7 @@ class Plans:
 
     Args:
         config: the run.
-        members: the clients that introduced themselves.
+        members: the clients that have introduced themselves.
         dimension: the model's trainable parameters.
     """
 
@@ -56,7 +56,7 @@ class Plans:
             ) from error
 
     def _advice(self, records: int) -> tuple[str, str]:
-        """What is allowed there, and what to do."""
+        """What is allowed, and what to do."""
         bits = self.better_bits(records)
         if bits is None:
             return "no width is enough", "use fewer clients per round or raise privacy.epsilon"

@@ -1,12 +1,12 @@
 """From a round's replies to its outcome, where the key authority may refuse their sum.
 
-A refusal that names its culprits (a client that was revoked, or a receipt that is not right) comes
-before anything is decrypted. So the round has its one release still, and the others have paid for
-it: they are asked again, and answer with what they have answered before
-(`calyx.client.sealing.kept_reply`), which costs them nothing. That is no way to compare two sums of
-one round: of the first nothing was released, and after a release, or a decryption that failed, the
-authority refuses every other request for the round (rules 5 and 9 of `calyx.authority.release`).
-Which clients a sum has is for the server to choose anyway, within the minimum.
+A refusal that names its culprits (a revoked client, or a receipt that is not right) comes before
+anything is decrypted. So the round still has its one release, and the others have paid for it: they
+are asked again, and repeat their earlier answers (`calyx.client.sealing.kept_reply`), which costs
+them nothing. This does not let anyone compare two sums of one round: nothing of the first was
+released, and after a release, or a decryption that failed, the authority refuses every other
+request for the round (rules 5 and 9 of `calyx.authority.release`). The server chooses the clients
+of a sum anyway, within the minimum.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from calyx.server.round.lost_rounds import NO_REPLY, REFUSED, TOO_FEW, UNFIT
 from calyx.shared.errors import ReleaseRefused, RoundError, UnfitSum
 from calyx.shared.protocol.authority.interface import Refusal
 
-# What the key authority says of a run or of a client, and not of one sum.
+# Refusals that concern a run or a client, and not one sum.
 _FOR_GOOD = frozenset(
     {
         Refusal.UNKNOWN_RUN,
@@ -55,12 +55,12 @@ class RoundOutcome:
 def outcome(
     record: RoundRecord, combine: Combine, again: Again, *, min_replies: int, least: int
 ) -> RoundOutcome:
-    """Combine a round's replies; where their sum is refused for some of them, that of the others.
+    """Combine a round's replies; where some make their sum be refused, combine the others'.
 
     Args:
         record: of the round; culprits are noted in it.
         combine: combines what `record.ok` sent.
-        again: has those who are then silent in `record` asked once more.
+        again: has the clients that are then silent in `record` asked once more.
         min_replies: usable replies that a round needs.
         least: the same, and what a sealed sum needs.
 

@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file a round, written so that a crash leaves the old or the new.
+"""Checkpoints: one safetensors file a round; a crash leaves the old one or the new one.
 
 The file holds the global weights (``model/NAME``), their running average (``average/NAME``), the
 strategy's state (``strategy/NAME``) and, in the header, everything else the server must remember:
@@ -32,10 +32,10 @@ class Checkpoint:
         config_digest: of the run it belongs to.
         weights: the global model.
         strategy_state: server-side optimiser state.
-        average: running average of the weights; empty where there is none.
+        average: running average of the weights; empty if there is none.
         roster: see `calyx.server.roster.Roster.to_json`.
-        history: one event a completed round.
-        contributors: in a sealed run, for whom it was opened at the key authority.
+        history: one event per completed round.
+        contributors: in a sealed run, the clients it was opened for at the key authority.
     """
 
     round: int
@@ -106,7 +106,7 @@ def load_latest(directory: Path, config_digest: str) -> Checkpoint | None:
 
 
 def _metadata(content: bytes) -> dict[str, Any]:
-    """What stands in the header beside the arrays; `safe_open` would open the path by itself."""
+    """What the header holds beside the arrays; `safe_open` would open the path itself."""
     length = int.from_bytes(content[:8], "little")
     return dict(json.loads(content[8 : 8 + length])["__metadata__"])
 

@@ -1,6 +1,6 @@
-"""What a run tells while it goes on: ``metrics.jsonl`` and TensorBoard events.
+"""What a run reports while it is under way: ``metrics.jsonl`` and TensorBoard events.
 
-The journal is the only channel to whoever watches (terminal, scripts): they read the file, so it
+The journal is the only channel to those that watch (terminal, scripts): they read the file, so it
 works the same whether the server runs in this process, in Ray or on another machine. TensorBoard's
 files are a second view of it (`calyx.server.state.board`), left out where TensorBoard is not
 installed.

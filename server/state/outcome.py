@@ -76,7 +76,7 @@ def rounds_with_effect(rounds: Sequence[Event]) -> int:
 
 
 def check_effect(rounds: Sequence[Event]) -> None:
-    """Call a run failed of which no round had an effect, although all of them were gone through.
+    """Call a run failed if none of its rounds had an effect, although all were carried out.
 
     Raises:
         RoundError: with what the clients said.
@@ -86,7 +86,7 @@ def check_effect(rounds: Sequence[Event]) -> None:
 
 
 def said(rounds: Sequence[Event]) -> str:
-    """The first reasons that clients, or the rounds themselves, gave."""
+    """The first reasons given by clients or by the rounds themselves."""
     notes = [
         n for e in rounds for kind in ("declined", "failed", "rejected") for n in e.get(kind, ())
     ]

@@ -1,4 +1,4 @@
-"""Setting an authority up, and real processes that are stopped and killed."""
+"""Setting up an authority, and real processes that are stopped and killed."""
 
 from __future__ import annotations
 
@@ -331,5 +331,5 @@ def test_enrolments_of_an_older_version_are_read_and_completed(folder: Path, dev
 
 def test_revoking_needs_somebody_to_revoke(made: launch.AuthorityFiles) -> None:
     launch.revoke(made.directory, "device-0")
-    with pytest.raises(ProtocolError, match="no device is enrolled as 'nobody'"):
-        launch.revoke(made.directory, "nobody")
+    with pytest.raises(ProtocolError, match="no device is enrolled as 'stranger'"):
+        launch.revoke(made.directory, "stranger")

@@ -170,7 +170,7 @@ def test_a_lost_identity_is_not_replaced_by_a_new_one(
 def test_refusals_do_not_fill_the_log_and_are_all_counted(
     authority: LocalAuthority, run: Any, folder: Path
 ) -> None:
-    """Requests that differ each time; the count goes on after a restart; releases still work."""
+    """Requests that differ each time; the count continues after a restart; releases still work."""
     path = folder / "releases.jsonl"
     request, chunks = run.request(1, run.uploads(1))
     sizes = []
@@ -241,7 +241,7 @@ def test_runs_without_end_are_not_opened(
     with pytest.raises(ReleaseRefused, match="100 runs were opened within an hour"):
         open_run(authority, authority.verify_key, "one-more")
     assert len(list((folder / "keys").iterdir())) == 1
-    open_run(authority, authority.verify_key)  # the same terms again are no new run
+    open_run(authority, authority.verify_key)  # the same terms again are not a new run
     hour_ago = time.monotonic() - 3601
     monkeypatch.setattr(authority, "_openings", deque([hour_ago] * 100, maxlen=100))
     open_run(authority, authority.verify_key, "one-more")

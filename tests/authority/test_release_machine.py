@@ -84,7 +84,7 @@ class ReleaseMachine(RuleBasedStateMachine):
         fails=st.sampled_from([False] * 4 + [True]),
     )
     def go_on(self, run: str, names: list[str], skip: int, fails: bool) -> None:
-        """Mostly honest: the next round, with people of the run."""
+        """Mostly honest: the next round, with contributors of the run."""
         asked = request(names, self.state.runs[run].last_round + 1 + skip, run)
         self._decide(asked, "none", fails)
 

@@ -65,7 +65,7 @@ def test_a_refusal_arrives_with_its_reason(remote: RemoteAuthority, far_run: Any
 def test_a_refusal_names_all_its_culprits_over_the_network(
     served: ServedAuthority, remote: RemoteAuthority, far_run: Any, total_of: Callable[..., Any]
 ) -> None:
-    """Without them the round has its one release still."""
+    """Without them the round still has its one release."""
     uploads = far_run.uploads(1, count=5)
     gone = [upload.receipt.contributor for upload in uploads[:2]]
     for name in gone:
@@ -176,7 +176,7 @@ def test_a_port_that_is_taken_is_a_clear_error(
 
 
 class Recorder(authority_pb2_grpc.KeyAuthorityServicer):
-    """Stands between: forwards every call and keeps the bytes that the authority answers."""
+    """In between: forwards every call and keeps the bytes that the authority answers."""
 
     def __init__(self, stub: authority_pb2_grpc.KeyAuthorityStub) -> None:
         self._stub, self.answers = stub, bytearray()

@@ -1,4 +1,4 @@
-"""What a run is bound to, who is told, and a log that is older than what it has released."""
+"""What a run is bound to, who learns of it, and a log older than what it has released."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def refused(
     open_run: OpenRun,
     head: tuple[int, str],
 ) -> None:
-    # The log grows again, beyond the place of the entry that it lost.
+    # The log grows again, beyond the position of the entry that it lost.
     for number in range(3):
         open_run(authority, authority.verify_key, f"more-{number}")
     with pytest.raises(ReleaseRefused, match=r"^rolled-back: .*restored from a backup") as caught:
@@ -171,7 +171,7 @@ def refused(
 def test_authority_put_back_without_the_keys_of_runs_releases_nothing_of_them(
     authority: LocalAuthority, run: Any, folder: Path, open_run: OpenRun
 ) -> None:
-    """As its documentation asks for: even a server that shows no head gets no second sum."""
+    """As its documentation requires: even a server that shows no head gets no second sum."""
     asked, chunks = run.request(1, run.uploads(1))
     authority.close()
     shutil.rmtree(folder / "keys")

@@ -102,10 +102,10 @@ class Side:
 
         Args:
             run: its identifier.
-            config: what the device is told with the offer.
-            signed: what the authority is told, if not the same.
-            plan: what the authority is told, if not the run's.
-            minimum: what the authority is asked for, if not the run's.
+            config: what the device gets with the offer.
+            signed: what the authority gets, if not the same.
+            plan: what the authority gets, if not the run's.
+            minimum: what is requested from the authority, if not the run's.
         """
         signed = signed or config
         opening = self.authority.open_run(

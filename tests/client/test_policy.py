@@ -1,4 +1,4 @@
-"""What the owner's policy lets pass, what it refuses, and that a server cannot talk around it."""
+"""What the owner's policy lets pass, what it refuses, and that no server can get around it."""
 
 from __future__ import annotations
 

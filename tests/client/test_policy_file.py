@@ -1,4 +1,4 @@
-"""What is a policy and what is none: the owner's file."""
+"""The owner's file: what is a policy and what is not."""
 
 from __future__ import annotations
 

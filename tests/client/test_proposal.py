@@ -1,4 +1,4 @@
-"""A device says beforehand whether it would take part in all of a run, and is charged nothing."""
+"""A device says beforehand whether it would take part in a whole run, and is charged nothing."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_resumed_run_needs_budget_for_the_rounds_left_only(device: Device) -> No
 
 
 def test_round_that_was_charged_and_not_finished_is_not_counted_twice(device: Device) -> None:
-    """The server was killed in round 3: it is among the rounds left, and in the ledger."""
+    """The server was killed in round 3: it is among the remaining rounds, and in the ledger."""
     device.charge("run", 1, 2, 3)
     assert device.asked(rounds_left=2) == 3
 

@@ -1,6 +1,6 @@
 """A device that lies: ``python liar.py DIR FILE``.
 
-The real device with its real training; what FILE says is done to each update on its way out.
+The real device with its real training; FILE says how each update is changed on its way out.
 """
 
 from __future__ import annotations

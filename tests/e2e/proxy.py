@@ -1,7 +1,7 @@
 """A TCP proxy between devices and server: it can cut the network, and look at what passes.
 
-To look, it ends TLS with the server's own certificate and begins it anew towards the server, as
-only somebody can who holds the server's private key.
+To look, it ends TLS with the server's own certificate and starts it again towards the server, as
+only someone with the server's private key can.
 
 One event loop serves all connections: OpenSSL does not allow two threads to read and write at
 once on one connection, and such a proxy held connections up for half a minute now and then.

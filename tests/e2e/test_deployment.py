@@ -239,12 +239,12 @@ def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
             deployment.submit("near", "training.rounds=1")
             assert deployment.wait("near").state == "completed"
         proxy.setblocking(False)
-        with pytest.raises(BlockingIOError):  # nobody has come
+        with pytest.raises(BlockingIOError):  # no one has connected
             proxy.accept()
 
 
 def assert_all_ended(deployment: Deployment) -> None:
-    """Every party ended as it was told to, and took its children with it."""
+    """Every party ended when told to, and took its children with it."""
     for party in deployment.parties:
         assert party.process is not None and party.process.returncode == 0, party.said
     root = str(deployment.root).encode()

@@ -1,4 +1,4 @@
-"""``calyx server stop --run`` ends a run, and resuming it costs nobody a round twice."""
+"""``calyx server stop --run`` ends a run, and resuming it charges no device twice for a round."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_stop_in_a_round_and_resume_and_stop_and_resume(network: Network) -> Non
     assert (ended.state, ended.attempts, ended.error) == ("stopped", 1, "")
     nothing_happens(network, run)
     after = charged(network, run)
-    # Those who had answered were charged for that round, once; the third one perhaps.
+    # Those that had answered were charged for that round, once; the third one perhaps.
     assert after[:HELD] == answered[:HELD] == [list(range(1, held + 1))] * HELD
     assert after[HELD] in (answered[HELD], [*answered[HELD], held])
 

@@ -1,4 +1,4 @@
-"""A server killed in a sealed round, wherever: the model is the same and nobody pays twice."""
+"""A server killed anywhere in a sealed round: the model is the same and no client pays twice."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Killed = Callable[[Path, str], None]
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
-    """Puts into a folder what a run has left that was killed in its second round."""
+    """Puts into a folder what a run killed in its second round has left."""
     script = str(Path(__file__).with_name("crashing.py"))
     left: dict[str, Path] = {}
 
@@ -112,7 +112,7 @@ def test_released_round_is_finished_with_no_client_there(
 
 
 def test_run_goes_on_without_a_client_that_stays_away(killed: Killed, tmp_path: Path) -> None:
-    """On the terms that the authority knows, although fewer are there."""
+    """On the terms that the authority knows, although fewer are present."""
     killed(tmp_path, "before_the_record")
     federate(tmp_path, away=(1,))
     assert [charges(tmp_path, client) for client in range(CLIENTS)] == [
@@ -126,7 +126,7 @@ def test_run_goes_on_without_a_client_that_stays_away(killed: Killed, tmp_path: 
 def test_round_is_asked_again_without_a_revoked_contributor_and_nobody_pays_twice(
     killed: Killed, tmp_path: Path
 ) -> None:
-    """The others answer with the bytes they have sent before; the round had no release yet."""
+    """The others answer with the bytes they sent before; the round had no release yet."""
     killed(tmp_path, "before_the_release")
     Enrolments(tmp_path / "authority").revoke("1")
     federate(tmp_path)
@@ -181,7 +181,7 @@ def test_client_with_other_records_than_before_is_not_asked_again(
 def test_run_does_not_go_on_with_an_authority_put_back_from_a_backup(
     killed: Killed, tmp_path: Path
 ) -> None:
-    """Its log has lost the newest release; whatever it released next could be a difference."""
+    """Its log has lost the newest release; anything it released next could be a difference."""
     killed(tmp_path, "after_the_checkpoint")
     log = tmp_path / "authority" / "releases.jsonl"
     entries = verify(log).entries

@@ -1,4 +1,4 @@
-"""Questions to clients: a no is the client's own word, and not Flower's in its place."""
+"""Questions to clients: a no is the client's own answer, not one that Flower gives for it."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""Stands before Flower's SuperLink and looks at each call before anything is taken in of it.
+"""The gate in front of Flower's SuperLink: it checks each call before any of its body is read.
 
-The SuperLink answers devices, operators and ServerApps on one port. Of itself it lets anybody who
+The SuperLink answers devices, operators and ServerApps on one port. On its own it lets anyone who
 reaches that port register devices, list them and start runs; it reads a body of any length before
-it asks who sent it; it takes a device's word for whom a message is from; and a device's signature
-over the time stands for every call of the next five minutes. Here
+it asks who sent it; it takes a device's word for a message's sender; and a device's signature over
+the time is valid for every call of the next five minutes. Here
 
-* a device's call is let in if its key is registered and it signed this very call, once;
-* everything else wants the secret that only processes of this server's user can read;
-* a body is taken in after that, up to what the call needs, and while there is room for it;
+* a device's call is let in if its key is registered and it signed exactly this call, once;
+* everything else needs the secret that only processes of this server's user can read;
+* a body is read after that, up to what the call needs, and while there is room for it;
 * a device may hand over replies of its own, and nothing else.
 """
 
@@ -40,16 +40,16 @@ _HEALTH = "/health"
 _ACTIVATE, _PUSH_MESSAGES, _PUSH_OBJECT = (
     f"/v1/fleet/{name}" for name in ("activate-node", "push-messages", "push-object")
 )
-# Anything else there may be read as a piece of the path by who puts an address together from it.
+# Code that builds an address from it may read anything else there as a piece of the path.
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
-# Flower's own window for the time in a signature, and what two clocks may differ by.
+# Flower's own window for the time in a signature, and how far two clocks may differ.
 _OLDEST_S, _AHEAD_S = 305.0, 5.0
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is taken in of a device's call.
+    """What is accepted of a device's call.
 
     Attributes:
         object_bytes: one object: a part of 5 MB of an array, or a whole sealed update.
@@ -61,7 +61,8 @@ class Limits:
         least_bytes_per_s: a body that comes more slowly is given up.
         calls: of one device within the window of a signature.
         calls_at_once: of one device. It makes three: two for objects, and its heartbeat.
-        answer_part_bytes: an answer is handed over in such parts, each taken within `pause_s`.
+        answer_part_bytes: an answer is handed over in parts of this size, each taken within
+            `pause_s`.
     """
 
     object_bytes: int = 16 * 2**20
@@ -106,7 +107,7 @@ class Gate:
         limits: Limits | None = None,
     ) -> None:
         if not secret:
-            raise ValueError("an empty secret would let everybody in")
+            raise ValueError("an empty secret would let anyone in")
         self._app, self._node_of, self._secret = app, node_of, secret.encode()
         self._limits = limits or Limits()
         self._held: dict[int, int] = {}
@@ -206,7 +207,7 @@ class Gate:
 
     @contextmanager
     def _one_more_of(self, node: int) -> Iterator[None]:
-        """Each call may hold an answer of the size of an object, for as long as it is not read."""
+        """Each call may hold an answer the size of an object for as long as it is not read."""
         if self._under_way[node] >= self._limits.calls_at_once:
             raise _Refused(503, "too many calls of this device at a time")
         self._under_way[node] += 1
@@ -219,7 +220,7 @@ class Gate:
 
     @contextmanager
     def _held_for(self, node: int) -> Iterator[Callable[[int], None]]:
-        """Count what is held of a node's bodies until the call was answered."""
+        """Count what is held of a node's bodies until the call is answered."""
         mine = 0
 
         def take(size: int) -> None:
@@ -262,7 +263,7 @@ class Gate:
 
 
 def _replaying(body: bytes, receive: Receive) -> Receive:
-    """What the SuperLink receives: the body at once, then whatever comes."""
+    """What the SuperLink receives: the body at once, then each further event as it comes."""
     left = [body]
 
     async def once() -> Event:
@@ -282,7 +283,7 @@ async def _answer(send: Send, refusal: _Refused) -> None:
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(content)).encode()),
-        # What is still on its way is not waited for.
+        # Do not wait for what is still on its way.
         (b"connection", b"close"),
     ]
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})

@@ -167,7 +167,7 @@ def test_owners_own_function_gives_the_records(tmp_path: Path) -> None:
     records = load_own("python", "my_records:load", "image")
     assert records.input_shape == (1, 8, 8) and records.classes == 10
     assert np.array_equal(records.labels, [0, 1, 2, 1])
-    with pytest.raises(DataError, match="something else than features, labels"):
+    with pytest.raises(DataError, match="something other than features, labels"):
         load_own("python", "my_records:wrong", "image")
     with pytest.raises(DataError, match="hint: name a function"):
         load_own("python", "my_records:missing", "image")
@@ -176,7 +176,7 @@ def test_owners_own_function_gives_the_records(tmp_path: Path) -> None:
 def test_device_that_has_lost_which_messages_it_obeyed_does_not_join(
     tmp_path: Path, ca: Path
 ) -> None:
-    """Else old ones would be obeyed again; a device that has obeyed none knows that too."""
+    """Otherwise old ones would be obeyed again; a device that has obeyed none knows that too."""
     device = made(tmp_path, ca).device
     assert device.sequence_path.read_text() == "0"
     device.sequence_path.unlink()
@@ -187,7 +187,7 @@ def test_device_that_has_lost_which_messages_it_obeyed_does_not_join(
 def test_device_that_has_only_refused_joins_again_and_one_that_lost_its_ledger_does_not(
     tmp_path: Path, ca: Path
 ) -> None:
-    """Anybody on the way to the server can have a message refused, before there is a ledger."""
+    """Anyone on the way to the server can have a message refused, before there is a ledger."""
     device = made(tmp_path, ca).device
     device.status_path.write_text(json.dumps({"messages": 1, "refusals": 1}))
     _check_ready(device, accept_overlap=False)

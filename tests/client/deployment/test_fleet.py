@@ -1,4 +1,4 @@
-"""Whom a device refuses to talk to, over real TLS, and what it says then."""
+"""Which servers a device refuses to talk to, over real TLS, and what it says then."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def charge(ledger: Ledger, round: int) -> Entry:
 
 
 def tamper(path: Path, *statements: str) -> None:
-    """Change the file as somebody with SQLite and write access would."""
+    """Change the file as anyone with SQLite and write access could."""
     database = sqlite3.connect(path, isolation_level=None)
     triggers = database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall()
     for (name,) in triggers:
@@ -87,7 +87,7 @@ TAMPERING = {
     ),
     "an entry taken out": (
         "DELETE FROM entries WHERE sequence = 3",
-        "entry 3: number 4 stands in its place",
+        "entry 3: number 4 is in its place",
     ),
     "an entry taken out and the rest renumbered": (
         "DELETE FROM entries WHERE sequence = 3;"
@@ -119,7 +119,7 @@ TAMPERING = {
     "an entry put in front": (
         "INSERT INTO entries SELECT 0, run, round, instruction, event, recorded_at,"
         " previous_hash, hash FROM entries WHERE sequence = 1",
-        "entry 1: number 0 stands in its place",
+        "entry 1: number 0 is in its place",
     ),
     "an entry added at the end": (
         "INSERT INTO entries SELECT 6, run, round, instruction, event, recorded_at,"
@@ -222,7 +222,7 @@ def test_the_file_itself_refuses_to_be_changed_by_accident(path: Path, statement
 
 
 def test_a_full_rewrite_fits_together_and_only_a_noted_head_tells(path: Path) -> None:
-    """The limit stated in the ledger's documentation, so that nobody believes more."""
+    """The limit stated in the ledger's documentation, so that no one expects more."""
     with Ledger.open(path, data_fingerprint=FINGERPRINT) as ledger:
         noted, first = ledger.head_hash, ledger.entries()[0]
     forged = replace(first, event=replace(EVENT, noise_multiplier=200.0)).sealed

@@ -1,4 +1,4 @@
-"""One set of records has one budget, in however many folders of a user's machine it lies."""
+"""One set of records has one budget, no matter how many of a user's folders hold it."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_deleting_a_ledger_does_not_give_the_budget_back(
     with pytest.raises(LedgerError, match="which is gone; .*\nhint: restore it"):
         registry.claim(dataset(), place(tmp_path, "second"))
     first.parent.mkdir()
-    for _ in range(2):  # missing, and then begun anew at the same place
+    for _ in range(2):  # missing, and then created again at the same place
         with pytest.raises(LedgerError, match="is gone or was replaced\nhint: restore it"):
             registry.claim(dataset(), first)
         Ledger.open(first, data_fingerprint=dataset().fingerprint).close()

@@ -1,4 +1,4 @@
-"""One run has one plan, one configuration and one minimum, whatever a server tells a device."""
+"""One run has one plan, one configuration and one minimum, even if a server says otherwise."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def refused_uncharged(side: Side, match: str, call: Callable[[], object]) -> Non
 
 
 def test_device_told_another_plan_than_was_signed_refuses_before_it_charges(side: Side) -> None:
-    """Its own noise would be right, and that of the others in its sum a part of it."""
+    """Its own noise would be right, and the others' noise in its sum only a part of it."""
     side.admit("first")
     plan = other_plan(side)
     refused_uncharged(side, "privacy plan that this device was told", lambda: side.train(plan=plan))
@@ -106,7 +106,7 @@ def test_owner_who_raises_the_minimum_stops_a_run_that_was_accepted(side: Side) 
 
 
 def test_noise_counts_on_no_more_contributors_than_the_authority_asks_for(side: Side) -> None:
-    """Held against the plan's shares too, not only against the configuration."""
+    """Checked against the plan's shares too, not only against the configuration."""
     mechanism = side.plan.mechanism
     assert mechanism is not None
     counting_on_three = replace(side.plan, mechanism=replace(mechanism, shares=3))
@@ -143,7 +143,7 @@ def test_admission_that_was_exchanged_after_the_charge_seals_nothing(
 
 
 def test_kept_admission_that_the_authority_did_not_sign_is_not_charged(side: Side) -> None:
-    """Whoever can write the device's files still needs the authority's word."""
+    """Anyone who can write the device's files still needs the authority's signature."""
     side.admit("first")
     (path,) = (side.folder / "admissions").glob("*.json")
     text = path.read_text()

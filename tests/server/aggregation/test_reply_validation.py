@@ -123,7 +123,7 @@ def test_undecodable_bytes_are_rejected(
 def test_an_archive_where_an_array_belongs_is_rejected(
     reply: Callable[..., Message], reference: Weights
 ) -> None:
-    """NumPy opens ZIP archives too, and what it returns then is no array."""
+    """NumPy opens ZIP archives too, and what it returns then is not an array."""
     buffer = io.BytesIO()
     np.savez(buffer, b=reference["b"])
     arrays = to_record(reference)

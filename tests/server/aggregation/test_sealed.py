@@ -1,4 +1,4 @@
-"""What the key authority would refuse a whole sum for costs its sender its place, on arrival."""
+"""A reply for which the key authority would refuse a whole sum is refused on arrival."""
 
 from __future__ import annotations
 

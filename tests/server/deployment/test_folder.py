@@ -1,4 +1,4 @@
-"""Setting a server up, and who may take part; without starting anything."""
+"""Setting up a server, and which devices may take part; nothing is started."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_a_name_that_no_folder_can_have_is_refused(folder: ServerFolder) -> None
 
 
 def test_a_renamed_run_is_refused_under_its_new_name(folder: ServerFolder) -> None:
-    """Devices and authority know the old one; going on under the new one would charge it anew."""
+    """Devices and authority know the old name; the new name would be charged again."""
     folder.run_dir("one").mkdir(parents=True)
     submission.store(folder, submission.Submission("one", "stopped", 1, 1))
     folder.run_dir("one").rename(folder.run_dir("two"))

@@ -1,4 +1,4 @@
-"""What a server signs can be obeyed by the device it is for, in the order it was sent."""
+"""The device that a message is for can obey what the server signed, in the order sent."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_devices_verify_with_the_file_that_their_owners_get(folder: ServerFolder
     assert verify(public, made[0], "a", 2, CONFIG) == first
     with pytest.raises(ProtocolError):
         verify(public, made[1], "a", 3, CONFIG)
-    with pytest.raises(ProtocolError):  # nobody was approved as node 4
+    with pytest.raises(ProtocolError):  # no device was approved as node 4
         verify(public, made[2], "c", 4, CONFIG)
     assert first < second < third <= sequence.last()
 

@@ -1,4 +1,4 @@
-"""What stands between the SuperLink and everybody on its port; Flower's own process, over TLS."""
+"""The gate between the SuperLink and all callers of its port; Flower's own process, over TLS."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_device_makes_its_own_calls_and_no_others(up: Up) -> None:
     assert up.post(path, body, {**again, BODY_HEADER: hashlib.sha256(b"").hexdigest()}) == 401
     for missing in again:
         assert up.post(path, body, {k: v for k, v in again.items() if k != missing}) == 401
-    # As another node, and for a key that nobody registered.
+    # As another node, and for a key that no one registered.
     assert up.post(path, heartbeat(other), signed(device, path, heartbeat(other))) == 401
     stranger = Device(ec.generate_private_key(ec.SECP384R1()), device.node)
     assert up.post(path, body, signed(stranger, path, body)) == 401
@@ -198,7 +198,7 @@ def test_old_and_early_calls_are_refused(up: Up) -> None:
     body = heartbeat(device)
     for age_s in (400.0, -60.0):
         assert up.post(HEARTBEAT, body, signed(device, HEARTBEAT, body, age_s)) == 401
-    # From before this process began: it does not know whether that one was made already.
+    # From before this process began: it does not know whether that call was already made.
     assert up.post(HEARTBEAT, body, signed(device, HEARTBEAT, body, 290.0)) == 503
 
 
@@ -225,7 +225,7 @@ def executor(up: Up) -> Iterator[Executor]:
 
 @pytest.fixture
 def running(up: Up, executor: Executor) -> Iterator[tuple[int, Executor, Task]]:
-    """A Flower run that goes on, as one that the executor has taken."""
+    """A running Flower run, like one that the executor has taken."""
     with Control(up.folder) as control:
         run_id = control.start_run(handover._bundle("none", "x" * 64), to_run_config(CONFIG))
         token = executor._claims.next_token()
@@ -302,7 +302,7 @@ def forged_heads(reply: Message, other: int) -> dict[str, list[bytes]]:
 def test_reply_that_cannot_be_read_or_lies_about_its_sender_is_its_senders_error_alone(
     up: Up, running: tuple[int, Executor, Task], request: pytest.FixtureRequest
 ) -> None:
-    """The head that the SuperLink has seen is beside the objects; that of the reply is in them."""
+    """The head that the SuperLink has seen is beside the objects; the reply's head is in them."""
     run_id, _, _ = running
     device, other = up.device(), up.device()
     grid, identity = grid_of(running, request), flower.TaskIdentity
@@ -392,7 +392,7 @@ def test_device_hands_over_replies_of_its_own_and_nothing_in_anybody_elses_name(
     pull = flower.PullMessagesRequest(node=flower.Node(node_id=victim.node))
     assert not fleet.PullMessages(pull).messages_list
 
-    # The server's own way in still works, and so does the answer of the device it asked.
+    # The server's own access still works, and so does the answer of the device it asked.
     grid = grid_of(running, request)
     (asked,) = grid.push_messages([Message(RecordDict(), victim.node, "train", group_id="1")])
     answer = fleet.PullMessages(pull)
@@ -409,7 +409,7 @@ def test_device_hands_over_replies_of_its_own_and_nothing_in_anybody_elses_name(
 
 
 def test_bundle_that_names_a_prepared_run_is_not_carried_out(up: Up, executor: Executor) -> None:
-    """Whoever could start a Flower run all the same: only what was handed over is adopted."""
+    """Even if someone could start a Flower run: only what was handed over is adopted."""
     path = up.folder.run_dir("prepared")
     path.mkdir()
     (path / "config.toml").write_text(to_toml(CONFIG))
@@ -429,7 +429,7 @@ def test_bundle_that_names_a_prepared_run_is_not_carried_out(up: Up, executor: E
     assert [task.run for task in carried_out] == ["prepared"]
     done = submission.read_submission(up.folder, "prepared")
     assert done.state == "completed" and done.flower_run_id == carried_out[0].run_id
-    # The ticket that was seen in the meantime is good for that Flower run alone.
+    # The ticket that was seen in the meantime is valid only for that Flower run.
     copy = handover._bundle("prepared", carried_out[0].ticket)
     submission.store(up.folder, replace(done, state="running"))
     with Control(up.folder) as control:
@@ -451,7 +451,7 @@ def test_unfinished_bodies_take_no_memory_and_no_turn(up: Up) -> None:
     with unfinished(up.folder.local_address, up.folder.ca_path, path, own, 10) as sent:
         assert up.post(HEARTBEAT, body, signed(device, HEARTBEAT, body)) == 200
         grown = resident(up.pid) - before
-        # Of the sockets' buffers something stays; the bodies of all would be 720 MB.
+        # Some of the sockets' buffers stays; the bodies of all would be 720 MB.
         assert grown < 60_000_000 + 2 * Limits().device_bytes, (grown, sent)
     assert any(sent_bytes > LENGTH / 2 for sent_bytes in sent)
     # What was held for them is free again.

@@ -15,7 +15,7 @@ def history(*faults: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("fault", MOST_IN_ALL)
 def test_faults_of_a_sum_are_counted_over_the_whole_run(fault: str) -> None:
-    """In a row only, a client that spoils every other round would never be stopped."""
+    """If counted in a row only, a client that spoils every other round would never be stopped."""
     told: list[str] = []
     for _ in range(MOST_IN_ALL[fault]):
         assert reason_to_stop(history(*told)) is None

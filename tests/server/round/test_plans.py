@@ -23,7 +23,7 @@ from calyx.shared.errors import ConfigError, PrivacyError
 from calyx.shared.privacy.plan import PrivacyPlan
 from calyx.shared.privacy.skellam import gaussian_epsilon, skellam_noise
 
-_LENGTH = 40  # of the vectors that are really sealed; the mechanism is that of the whole model
+_LENGTH = 40  # of the vectors that are actually sealed; the mechanism is that of the whole model
 
 
 def config(contributors: int, bits: int, least: int, epsilon: float = 3.0):
@@ -86,7 +86,7 @@ def test_whatever_is_planned_can_be_drawn_sealed_added_and_opened(
 
 
 def drawn(mechanism, generator):
-    """A few coordinates of one client's noise; of the longest vectors no more are drawn."""
+    """A few coordinates of one client's noise; for the longest vectors no more are drawn."""
     if mechanism.dimension <= 100_000:
         return np.resize(mechanism.noise(generator), _LENGTH)
     noise = skellam_noise(generator, _LENGTH, mechanism.share_variance)

@@ -1,4 +1,4 @@
-"""A refused sum: whose fault it is decides what becomes of the round."""
+"""A refused sum: what becomes of the round depends on whose fault it is."""
 
 from __future__ import annotations
 

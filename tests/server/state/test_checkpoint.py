@@ -63,7 +63,7 @@ def test_damaged_checkpoint_is_refused_with_advice(tmp_path: Path) -> None:
 
 
 def test_full_disk_leaves_the_old_checkpoint_whole(tmp_path: Path) -> None:
-    """A real file-size limit of the kernel stands in for the full disk."""
+    """A real file-size limit of the kernel simulates the full disk."""
     save_checkpoint(tmp_path, checkpoint(1))
     script = f"""
 import resource, signal
