@@ -42,9 +42,9 @@ def test_an_entry_in_its_place_has_no_fault(chain: ChainFormat) -> None:
         ({"what": "y"}, "does not match its hash"),
         ({"more": 1}, "does not match its hash"),
         ({"hash": "0" * 64}, "does not match its hash"),
-        ({"index": 4}, "number 4 stands in its place"),
-        ({"index": 3.0}, "number 3.0 stands in its place"),
-        ({"index": "3"}, "number '3' stands in its place"),
+        ({"index": 4}, "number 4 is in its place"),
+        ({"index": 3.0}, "number 3.0 is in its place"),
+        ({"index": "3"}, "number '3' is in its place"),
         ({"previous": "cd"}, "does not match its hash"),
     ],
 )
@@ -54,7 +54,7 @@ def test_a_changed_entry_is_found(change: dict[str, Any], fault: str) -> None:
 
 def test_a_whole_entry_of_another_place_or_chain_is_found() -> None:
     assert "does not follow" in PLAIN.fault_of(entry(PLAIN, 3, "cd"), 3, "ab")
-    assert "stands in its place" in PLAIN.fault_of(entry(PLAIN, 2, "ab"), 3, "ab")
+    assert "is in its place" in PLAIN.fault_of(entry(PLAIN, 2, "ab"), 3, "ab")
     foreign = ChainFormat(number="index", previous="previous", domain=b"another\n")
     assert "match its hash" in PLAIN.fault_of(entry(foreign, 3, "ab"), 3, "ab")
 
