@@ -40,7 +40,7 @@ _START_S, _STOP_S, _PAUSE_S = 90.0, 30.0, 0.1
 
 
 def free_port() -> int:
-    """A port that nobody listens on at the moment."""
+    """A port that no process listens on at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

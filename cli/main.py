@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             typer.echo(text, err=True)
         return USAGE
     except BrokenPipeError:
-        return FAILED  # whoever read the output has gone; there is nobody to tell
+        return FAILED  # the reader of the output has gone; there is no one to tell
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Taking a run folder: one process at a time writes there, and a new folder is nobody else's.
+"""Taking a run folder: one process at a time writes there, and a new folder belongs to no one else.
 
 Two runs in one folder would leave one plausible mixture of both. So a folder is locked from before
 its first file until the run or its resumption has ended, and while a report or an audit is written.
@@ -142,7 +142,7 @@ def _made(path: Path) -> Path:
 
 
 def _made_under_runs(name: str) -> Path:
-    """Two runs may begin in the same second; whoever makes a folder first has it."""
+    """Two runs may begin in the same second; the one that makes a folder first has it."""
     first = default_place(name)
     first.parent.mkdir(parents=True, exist_ok=True)
     path, number = first, 2

@@ -89,7 +89,7 @@ def run(
         # 1. Who has which records. Only when all that can be tried has been is the folder made.
         folder = _begun(config, place, owner)
 
-        # 2. What each party is told, and 3. the rounds; whoever watches reads the journal.
+        # 2. What each party is told, and 3. the rounds; an observer reads the journal.
         journal = folder.path / JOURNAL
         journal.unlink(missing_ok=True)
         with ExitStack() as stack:

@@ -212,7 +212,7 @@ def folder_to_resume(out: Path | None, name: str) -> RunFolder:
 
 
 def environment_of(config: Config) -> dict[str, Any]:
-    """What the run was made with, for whoever wants to repeat it."""
+    """What the run was made with, for anyone who wants to repeat it."""
     return {
         "calyx": software_version(),
         "code_hash": code_hash(CODE_OF_A_RUN),

@@ -90,7 +90,7 @@ for command in (enroll, join, status, stop, budget):
 
 
 def _opened(path: Path) -> Ledger:
-    """A ledger of a run folder may be somebody else's; any other is this device's own."""
+    """A ledger of a run folder may belong to someone else; any other is this device's own."""
     from calyx.client.ledger.ledger import Ledger
 
     run_dir = path.absolute().parent.parent

@@ -140,7 +140,7 @@ def _plan_table(found: Forecast) -> Table:
 
 
 def _chosen(plans: Sequence[ClientPlan]) -> list[ClientPlan]:
-    """Rows for the terminal: all, or so many from smallest to largest."""
+    """Rows for the terminal: all, or that many from smallest to largest."""
     last, shown = len(plans) - 1, min(len(plans), _ROWS_SHOWN)
     return [plans[round(i * last / max(shown - 1, 1))] for i in range(shown)]
 
@@ -156,7 +156,7 @@ def _curve(found: Forecast, width: int) -> list[str]:
     top = max(values)
     rows = columns(values, _CHART_HEIGHT, top)
     labels = [epsilon_text(top), *[""] * (_CHART_HEIGHT - 2), "0"]
-    lines = ["ε spent after so many rounds"]
+    lines = ["ε spent after this many rounds"]
     for label, row in zip(labels, rows, strict=True):
         lines.append(f"{label:>7} │" + "".join(" " + level * (cell - 1) for level in row).rstrip())
     lines.append(" " * 8 + "└" + "─" * (cell * len(values)))

@@ -64,7 +64,7 @@ class Terminal:
             self.say(f"hint: {hint}")
 
     def ask(self, question: str) -> str | None:
-        """What the user types in answer; None where nobody sits at a terminal."""
+        """What the user types in answer; None where there is no terminal."""
         if sys.stdin is None or not sys.stdin.isatty():
             return None
         self.human.print(Text(plain(question) + " "), end="", soft_wrap=True)

@@ -45,7 +45,7 @@ def from_toml(text: str, *, where: str = "configuration") -> dict[str, Any]:
     for _ in range(_DEEPEST):
         level = [inner for outer in level for inner in _inner(outer)]
     if level:
-        # Whoever goes through it would run out of stack, long after it was read.
+        # Code that walks through it would run out of stack, long after it was read.
         raise ConfigError(f"{where} nests tables or lists more than {_DEEPEST} deep")
     return found
 

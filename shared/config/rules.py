@@ -26,7 +26,7 @@ def _data(config: Sections) -> list[Fault]:
             )
         )
     if data.source == "digits" and data.directory:
-        # Whoever names a folder means it: other records than those would be trained on.
+        # A user who names a folder means it: other records than those would be trained on.
         faults.append(
             Fault(
                 "data.directory",

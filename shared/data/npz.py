@@ -195,7 +195,7 @@ def _read_array(path: Path, name: str) -> NDArray[Any] | None:
 
 
 def arrays_of(content: bytes, most_bytes: int) -> dict[str, NDArray[Any]]:
-    """All arrays of an archive that somebody else may have made, by name.
+    """All arrays of an archive that someone else may have made, by name.
 
     Raises:
         DataError: it is damaged, holds Python objects, or would need more memory than that.

@@ -45,7 +45,7 @@ def partition(
         records, except with ``natural``, where records of further ids are left out.
 
     Raises:
-        DataError: more clients than records, fewer ids than clients, a class for nobody, or a
+        DataError: more clients than records, fewer ids than clients, a class for no client, or a
             client that would hold fewer than ``min_records`` records.
     """
     if clients < 1:

@@ -6,7 +6,7 @@
 
 Only scheme, contributors, value bound and length are chosen; everything else follows. A set of
 parameters that another party sends is accepted only if deriving it again gives the same, so
-nobody can be talked into weaker encryption or into fields that overflow.
+no party can be talked into weaker encryption or into fields that overflow.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ class SealingParameters:
 
 
 def value_bound_of_bits(bits: int) -> int:
-    """Largest absolute value of a signed integer of so many bits, the same on both sides."""
+    """Largest absolute value of a signed integer of `bits` bits, the same on both sides."""
     if not 2 <= bits <= 40:
         raise EncryptionError(f"values of {bits} bits cannot be sealed", hint="use 2 to 40 bits")
     return int(2 ** (bits - 1) - 1)
@@ -270,7 +270,7 @@ def derive_parameters(
 
 
 def largest_value_bound(*, contributors: int, fields_per_slot: int) -> int:
-    """Largest B for which BFV still packs so many fields into a slot; 0 if none.
+    """Largest B for which BFV still packs that many fields into a slot; 0 if none.
 
     Whatever fits costs the same upload, so use all of it.
     """

@@ -19,7 +19,7 @@ class PublicSealer:
     Args:
         parameters: the run's sealing parameters.
         public_context: the key authority's public context. That it really is the authority's
-            must be known from elsewhere: whoever made it can read what is sealed with it.
+            must be known from elsewhere: its maker can read what is sealed with it.
 
     Raises:
         EncryptionError: the context is not a public one of these parameters.

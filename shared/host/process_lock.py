@@ -23,7 +23,7 @@ _NO_FILE = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO})
 def exclusive(path: Path, taken: str, hint: str) -> Iterator[None]:
     """Hold the lock file `path` until the block ends.
 
-    The folder may be somebody else's, with a link in the lock's place: what that leads to must not
+    The folder may be someone else's, with a link in the lock's place: what that leads to must not
     be emptied, nor made.
 
     Raises:

@@ -1,7 +1,7 @@
 """Proxies of the environment: what is on this machine is never asked for through one.
 
 ``HTTPS_PROXY`` and its relatives are for the way out. The libraries that we call through send calls
-to 127.0.0.1 to the proxy too, where nobody knows this machine's ports; so loopback is added to
+to 127.0.0.1 to the proxy too, which knows nothing of this machine's ports; so loopback is added to
 ``NO_PROXY``, which all of them read, before the first client is made. Calls to other machines
 go as the environment says.
 """

@@ -25,7 +25,7 @@ class SequenceFile:
         """The last number; 0 if there was none.
 
         Raises:
-            ProtocolError: the file cannot be read. To begin anew would be to forget.
+            ProtocolError: the file cannot be read. To start over would be to forget.
         """
         try:
             text = self._path.read_text(encoding="ascii")

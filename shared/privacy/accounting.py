@@ -93,7 +93,7 @@ def spent(
 
 
 def delta_is_small(delta: float, units: int) -> bool:
-    """Whether delta, among so many units, leaves no room for giving one of them away whole.
+    """Whether delta, among that many units, leaves no room for giving one of them away whole.
 
     To publish one of n records picked at random is (0, 1/n)-private, and to publish each with
     chance delta gives away delta n of them, by local noise as by noise on a sum. So n is
@@ -137,10 +137,10 @@ def within(events: Iterable[PrivacyEvent], epsilon: float, delta: float, whom: W
 
 @dataclass(frozen=True)
 class _Use:
-    """An event as it counts for somebody.
+    """An event as it counts for one unit.
 
     Attributes:
-        noise: standard deviation of the noise over the largest change that somebody can make.
+        noise: standard deviation of the noise over the largest change that one unit can make.
         rate: of sampling, 1 without.
         count: how many times.
         skellam: the mechanism of integer noise, None for Gaussians.

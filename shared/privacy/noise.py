@@ -3,8 +3,8 @@
 Both draw from AES-128 in counter mode (NIST SP 800-38A) through NumPy's `Generator`:
 
 * `SeededNoise` is for simulations. Its 256 bits come from `seeded_key`, so a run can be
-  repeated bit for bit, and streams of different keys are independent of each other. Whoever
-  knows the seed can subtract the noise, so it protects nobody outside a simulation.
+  repeated bit for bit, and streams of different keys are independent of each other. Anyone
+  who knows the seed can subtract the noise, so it protects no one outside a simulation.
 * `SystemNoise` is for real devices. Its 256 bits come from the operating system, are never
   stored elsewhere, and the noise cannot be repeated.
 

@@ -8,7 +8,7 @@ Trainer, sealing, accountant, ledger, policy and report all read it, so they can
 
 Guarantee, by unit and noise:
 
-* *record, local*: DP-SGD (Abadi et al. 2016) inside the client. Whoever sees the client's
+* *record, local*: DP-SGD (Abadi et al. 2016) inside the client. Anyone who sees the client's
   updates, the server included, learns no more than (epsilon, delta) about one record.
   Neighbours: a record is replaced by a null record whose gradient is zero, so record counts
   and divisors are public constants.
@@ -16,14 +16,14 @@ Guarantee, by unit and noise:
   two data sets of that client, so two clipped updates differ by up to 2C.
 * *record, distributed*: one step of DP-SGD a round over the union of all clients' records. Each
   client adds its share of Skellam noise to the clipped sum of its own gradients and seals it.
-  Whoever sees the released sums learns no more than (epsilon, delta) about one record, as long
+  Anyone who sees the released sums learns no more than (epsilon, delta) about one record, as long
   as at least `min_contributors` of the clients in each sum are honest.
 * *client, distributed*: DP-FedAvg (McMahan et al. 2018) with the same noise on the sum of clipped
   updates. Neighbours: a client's update is replaced by zero. If instead one of its records, or
   all, are replaced, the clipped update moves by up to 2C and epsilon is larger
   (`PrivacyEvent.replacement_factor`).
 * *client, central*: the same sum, but in clear at the server, which adds Gaussian noise. The
-  promise holds against everybody but the server.
+  promise holds against everyone but the server.
 """
 
 from __future__ import annotations
@@ -116,11 +116,11 @@ class PrivacyPlan(Protection):
         return PrivacyEvent(kind, self.unit, effective, sampling, rate, count, mechanism, factor)
 
     def spent(self, rounds: int, whom: Whom | None = None) -> Spent:
-        """What so many rounds cost `whom`, by default the plan's unit, by both accountants."""
+        """What that many rounds cost `whom`, by default the plan's unit, by both accountants."""
         return spent([self.events(rounds)], self.delta, whom or self.unit)
 
     def events(self, rounds: int) -> PrivacyEvent:
-        """All that so many rounds cost, as one event."""
+        """All that those rounds cost, as one event."""
         event = self.round_event
         return replace(event, count=event.count * rounds)
 

@@ -1,4 +1,4 @@
-"""The Skellam mechanism: integer noise that clients share, for sums that nobody sees unnoised.
+"""The Skellam mechanism: integer noise that clients share, for sums that no one sees unnoised.
 
 Skellam noise is the difference of two Poisson variables and closed under addition: k clients who
 each add variance mu/k give the sum variance mu (Agarwal, Kairouz, Liu 2021).

@@ -67,10 +67,10 @@ from calyx.shared.privacy.skellam import (
 )
 
 _CUT_PROBABILITY = 1e-15
-# A rotated coordinate of a vector of norm L has standard deviation L/sqrt(d); beyond so many of
+# A rotated coordinate of a vector of norm L has standard deviation L/sqrt(d); beyond this many of
 # them it is clamped: about 7 in a million coordinates of the longest vector expected.
 _CLAMP_DEVIATIONS = 4.5
-# Noise multipliers are rounded up to so many parts of one, as in `calyx.shared.privacy.plan`.
+# Noise multipliers are rounded up to this many parts of one, as in `calyx.shared.privacy.plan`.
 _MULTIPLIER_GRID = 10_000
 
 
@@ -185,7 +185,7 @@ class SkellamMechanism:
     def epsilon(
         self, delta: float, *, releases: int | None = None, sampling_rate: float = 1.0
     ) -> float:
-        """Epsilon of so many releases, by default all; infinite if delta is too small."""
+        """Epsilon of that many releases, by default all; infinite if delta is too small."""
         count = self.releases if releases is None else releases
         return epsilon_with_cuts(count * self.rdp(sampling_rate), delta, count / self.releases)
 

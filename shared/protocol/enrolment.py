@@ -3,9 +3,9 @@
 The file goes from the device to the operators of the server and of the key authority. It holds no
 secret. Both private keys sign everything in it, so neither key can be taken out and enrolled under
 another name or beside another key, and only the device itself can have made it. The nonce makes
-each request one of a kind: whoever approves remembers it, and the same file is not approved twice.
+each request one of a kind: the approver remembers it, and the same file is not approved twice.
 
-What a signature cannot show is whose device it is: anybody can make a request under any name. For
+What a signature cannot show is whose device it is: anyone can make a request under any name. For
 that the owner reads the fingerprint out, and who approves has to state what he heard
 (`EnrolmentRequest.check_fingerprint`).
 """

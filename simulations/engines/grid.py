@@ -71,7 +71,7 @@ class ClientExecutor(Protocol):
         """Return replies that are ready, waiting up to `timeout_s` for the first."""
 
     def forget(self, message_ids: set[str]) -> None:
-        """Drop messages nobody waits for any more, ending their work if it has begun."""
+        """Drop messages that no one waits for any more, ending their work if it has begun."""
 
     def close(self) -> None:
         """Stop everything that was started."""

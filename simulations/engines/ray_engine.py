@@ -31,7 +31,7 @@ def run_on_ray(simulation: Simulation, workers: int, *, verbose: bool) -> None:
     import ray
 
     failures: list[CalyxError] = []
-    # Ray's own processes inherit the environment: one thread each, and no reports to anybody.
+    # Ray's own processes inherit the environment: one thread each, and no reports to anyone.
     for name, value in {**ONE_THREAD, "RAY_USAGE_STATS_ENABLED": "0"}.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

@@ -232,7 +232,7 @@ def test_a_second_run_in_the_folder_is_refused_and_no_key_outlives_the_first(
 
 @pytest.mark.parametrize("kind", ["link", "dangling", "fifo", "folder"])
 def test_lock_that_is_no_file_is_neither_followed_nor_written(tmp_path: Path, kind: str) -> None:
-    """Of a folder from somebody else: what a link led to would be emptied."""
+    """Of a folder from someone else: what a link led to would be emptied."""
     folder, mine = tmp_path / "theirs", tmp_path / "mine"
     folder.mkdir()
     lock = folder / ".lock"

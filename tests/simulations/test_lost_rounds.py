@@ -1,4 +1,4 @@
-"""Whole runs that go wrong: nobody pays for more of it than for the rounds it takes to notice."""
+"""Whole runs that go wrong: no client pays for more of it than for the rounds it takes to notice."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_forged_receipt_costs_nobody_a_round(tmp_path: Path) -> None:
 
 
 def test_nonce_of_another_client_is_rejected(tmp_path: Path) -> None:
-    """Two clients that work together; the key authority would refuse the sum and name nobody."""
+    """Two clients that work together; the key authority would refuse the sum and name no one."""
     seen: list[str] = []
 
     def note(message: Message, honest: Message) -> Message:

@@ -180,7 +180,7 @@ def culprits_to_bytes(culprits: Sequence[str]) -> bytes:
 
 
 def _read_culprits(text: str | bytes) -> list[str]:
-    """Inverse of `culprits_to_bytes`. What is no list of names names nobody."""
+    """Inverse of `culprits_to_bytes`. What is no list of names names no one."""
     try:
         names = json.loads(text or b"[]")
     except ValueError:

@@ -16,7 +16,7 @@ def bundle(files: Mapping[str, bytes]) -> bytes:
 
 
 def bundle_config(content: bytes) -> dict[str, Any]:
-    """The ``pyproject.toml`` in an app bundle, which nobody is asked to trust.
+    """The ``pyproject.toml`` in an app bundle, which no one is asked to trust.
 
     Raises:
         ValueError: there is none that can be read.

@@ -51,7 +51,7 @@ class RetryingClient:
 
     Args:
         address: host:port, for messages.
-        stop: set by whoever wants pending calls to end.
+        stop: set to end pending calls.
         patience_s: how long a lost connection is tried again; None for as long as it takes.
         on_trouble: told once when a connection is lost, and once (with "") when it is back.
     """

@@ -161,7 +161,7 @@ def server_grid(
 
     A reply is announced before its arrays are there. Flower's grid tries, fails, and then waits
     at least a second. Of a device that died while it sent them it waits for three minutes, and
-    holds everybody's round up. There are no arguments for that, so the defaults are exchanged.
+    holds up the round of all. There are no arguments for that, so the defaults are exchanged.
     """
     defaults = inflatable_utils.pull_objects.__kwdefaults__
     assert defaults is not None

@@ -72,7 +72,7 @@ def superlink_app() -> SuperLinkApp:
     if getattr(app.state, "enable_supernode_auth", None) is not True:
         wrong.append("devices can register themselves")
     if not getattr(app.state, "superexec_auth_secret", None):
-        wrong.append("anybody could run a ServerApp")
+        wrong.append("anyone could run a ServerApp")
     if wrong:
         raise RunError(f"Flower's SuperLink is not set up as required: {'; '.join(wrong)}")
     factory = app.state.linkstate_factory

@@ -1,6 +1,6 @@
 """A device's signature over one call: over its path, its body and its time.
 
-Flower signs a time stamp alone, so whoever sees one call can make any other in its name for five
+Flower signs a time stamp alone, so anyone who sees one call can make any other in its name for five
 minutes. This signature stands beside Flower's. All it covers is in the headers (of the body, the
 digest), so a server can tell who calls before it takes in a body.
 """

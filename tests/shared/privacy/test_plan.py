@@ -1,4 +1,4 @@
-"""What a plan promises, how tightly, and what is refused when somebody else sends one."""
+"""What a plan promises, how tightly, and what is refused when another party sends one."""
 
 from __future__ import annotations
 

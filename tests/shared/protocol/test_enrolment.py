@@ -70,7 +70,7 @@ def test_keys_of_two_requests_cannot_be_combined(part: str) -> None:
 
 
 def test_contributor_keys_alone_are_no_request() -> None:
-    """They have no date, no nonce and no node key, and nobody has seen their fingerprint."""
+    """They have no date, no nonce and no node key, and no one has seen their fingerprint."""
     bare = json.dumps(json.loads(Keys().request())["contributor"])
     with pytest.raises(EnrolmentError, match="not of the form calyx-enrolment-1"):
         read_request(bare)
