@@ -60,7 +60,7 @@ def identity_of(folder: Path) -> RunIdentity:
     begun or resumed, which the journal's ``start`` event tells.
 
     Raises:
-        RunError: the file cannot be used. Another name in its place would charge every ledger again.
+        RunError: the file cannot be used. Another name would charge every ledger again.
     """
     path = folder / FILE_NAME
     try:

@@ -1,4 +1,4 @@
-"""Whole runs that go wrong: no client pays for more of it than for the rounds it takes to notice."""
+"""Whole runs that go wrong: no client pays for more than the rounds it takes to notice."""
 
 from __future__ import annotations
 

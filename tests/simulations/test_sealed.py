@@ -210,7 +210,7 @@ def test_too_few_release_nothing_and_are_not_asked_again(tmp_path: Path) -> None
         only["skipped"]
         and "only 2 clients sealed an update; a sum needs at least 3" in only["reason"]
     )
-    # What was spent before the fault showed stays spent; nothing is spent on a hopeless second round.
+    # What was spent before the fault showed stays spent; a hopeless second round costs nothing.
     with Ledger.read_only(tmp_path / "run" / "ledgers" / "client-0000.sqlite") as ledger:
         assert len(ledger.entries()) == 1
 

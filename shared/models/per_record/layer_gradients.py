@@ -14,7 +14,7 @@ Two ways to its norm, and `OuterProducts` takes the cheaper one:
 Once the clip factors c_i are known, Σ_i c_i g_i is one matrix product. Keeping a and b from
 one backward pass for it is the book-keeping trick of Bu et al. 2023.
 
-The party that chooses the weights chooses how badly a sum in floating point cancels. So *what is summed is
+A sender of weights chooses how badly a sum in floating point cancels. So *what is summed is
 what was bounded* (docs/adr/0016), with u = 2^-53 and n records in one sum:
 
 * instantiated: the norm is that of the very float32 values that are summed, both in float64;
