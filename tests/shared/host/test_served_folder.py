@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from calyx.shared.host.served_folder import ServedFolder
 from calyx.shared.host.stop_signal import stop_signal
-folder = ServedFolder(Path(sys.argv[1]), taken="taken", log=Path("log"))
+folder = ServedFolder(Path(sys.argv[1]), taken="taken", hint="see it", log=Path("log"))
 with stop_signal() as stop, folder.exclusive():
     print("ready", flush=True)
     stop.wait()
@@ -56,7 +56,7 @@ def process(code: str, *words: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def served(path: Path) -> ServedFolder:
-    return ServedFolder(path, taken="it is served already", log=path / "logs")
+    return ServedFolder(path, taken="it is served already", hint="see it", log=path / "logs")
 
 
 def test_a_folder_is_served_by_one_process_which_stops_when_it_is_told_to(tmp_path: Path) -> None:
