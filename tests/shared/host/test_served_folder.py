@@ -76,7 +76,7 @@ def test_a_folder_is_served_by_one_process_which_stops_when_it_is_told_to(tmp_pa
 def test_a_process_that_does_not_stop_is_an_error_that_names_its_log(tmp_path: Path) -> None:
     with (
         process(SERVES, str(tmp_path), "stubborn"),
-        pytest.raises(RunError, match=r"does not stop; look at .*logs"),
+        pytest.raises(RunError, match=r"does not stop\nhint: see .*logs"),
     ):
         served(tmp_path).stop_running(0.3)
 
@@ -113,9 +113,9 @@ def test_a_lock_that_is_no_regular_file_is_refused(tmp_path: Path, kind: str) ->
         (tmp_path / "lock").symlink_to(tmp_path / "mine")
     else:
         (tmp_path / "lock").mkdir()
-    with pytest.raises(UsageError, match="is a link or no regular file"):
+    with pytest.raises(UsageError, match="is a link or not a regular file"):
         served(tmp_path).exclusive().__enter__()
-    with pytest.raises(UsageError, match="is a link or no regular file"):
+    with pytest.raises(UsageError, match="is a link or not a regular file"):
         exclusive_waiting(tmp_path / "lock").__enter__()
     assert kind == "folder" or (tmp_path / "mine").read_text() == "mine"
 
