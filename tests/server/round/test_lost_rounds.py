@@ -21,7 +21,7 @@ def test_faults_of_a_sum_are_counted_over_the_whole_run(fault: str) -> None:
         assert reason_to_stop(history(*told)) is None
         told += ["", fault]
     reason = reason_to_stop(history(*told))
-    assert reason is not None and f"and {len(told)} " in reason and f"why {len(told)}" in reason
+    assert reason is not None and f"and {len(told)}" in reason and f"why {len(told)}" in reason
 
 
 def test_rounds_with_too_few_replies_are_counted_in_a_row() -> None:
