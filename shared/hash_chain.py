@@ -38,7 +38,7 @@ class ChainFormat:
     Attributes:
         number: field with the place of an entry in the chain.
         previous: field with the hash of the entry before.
-        domain: hashed in front of each entry, so that it is none of another kind.
+        domain: hashed in front of each entry, so that it does not count as one of another kind.
     """
 
     number: str

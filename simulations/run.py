@@ -63,7 +63,7 @@ def run(
         out: the run folder, by default ``runs/PRESET-TIME``.
         engine: ``local``, or ``ray`` for Flower's Ray runtime.
         workers: client processes; by default one a core. It cannot change the result.
-        resume: go on with the run in `out` (or the newest of this preset) where it stopped.
+        resume: continue the run in `out` (or the newest of this preset) where it stopped.
         verbose: let the libraries' log output through.
         on_event: called from another thread with each event of the run as it happens.
 

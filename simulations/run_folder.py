@@ -191,7 +191,7 @@ class RunFolder:
 
 
 def folder_to_resume(out: Path | None, name: str) -> RunFolder:
-    """Find the run to go on with: `out`, or the newest of this preset under ``runs``.
+    """Find the run to resume: `out`, or the newest of this preset under ``runs``.
 
     Raises:
         ConfigError: there is none, or `out` holds something else.

@@ -1,7 +1,7 @@
 """What follows from whom epsilon protects and who adds the noise, for configuration and plan alike.
 
-Both hold the same pair, `unit` and `noise`; each question that is asked of the pair in more than
-one place has its answer, and its name, here.
+Both hold the same pair, `unit` and `noise`; each question about the pair that comes up in more
+than one place has its answer, and its name, here.
 """
 
 from __future__ import annotations

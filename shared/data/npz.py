@@ -218,7 +218,7 @@ def arrays_of(content: bytes, most_bytes: int) -> dict[str, NDArray[Any]]:
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(
-            f"the archive is damaged or is none ({reason})",
+            f"the archive is damaged or not in .npz format ({reason})",
             hint="save it again with np.savez",
         ) from None
 

@@ -35,7 +35,7 @@ class PublicSealer:
         return self.seal_slots(pack(values, self._parameters))
 
     def seal_slots(self, slots: NDArray[np.int64]) -> SealedVector:
-        """Seal what `pack` returned, of which the caller may have replaced the check slots.
+        """Seal what `pack` returned; the caller may have replaced its check slots.
 
         Raises:
             EncryptionError: another shape or type, or a slot that would wrap.

@@ -85,7 +85,7 @@ class AttentionEncoder(nn.Module):
         if hidden % heads:
             raise ModelError(
                 f"model.heads = {heads} must divide model.hidden = {hidden}",
-                hint="choose values of which one divides the other",
+                hint="choose model.heads and model.hidden so that the first divides the second",
             )
         self.embedding = nn.Linear(input_shape[1], hidden)
         self.blocks = nn.ModuleList(EncoderBlock(hidden, heads) for _ in range(layers))

@@ -100,7 +100,7 @@ def _fault(name: str) -> str:
 
 
 def _skeletons(name: str) -> frozenset[str]:
-    """Texts of which two names share one if they are alike: without case, and as it is drawn."""
+    """Texts of a name, without case and as it is drawn; names that are alike share one."""
     bare = "".join(
         c
         for c in unicodedata.normalize("NFD", name)

@@ -78,7 +78,7 @@ class CallSignature:
 
     @property
     def fingerprint(self) -> bytes:
-        """Of the call and not of the signature, of which there are many for one call."""
+        """Identifies the call, not the signature: one call can have many signatures."""
         return hashlib.sha256(self.public_key + self._text).digest()[:16]
 
     def is_genuine(self) -> bool:

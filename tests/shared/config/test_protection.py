@@ -1,4 +1,4 @@
-"""What is asked of unit and noise has one answer, in the configuration and in a plan."""
+"""Each question about unit and noise has one answer, in the configuration and in a plan."""
 
 from __future__ import annotations
 
