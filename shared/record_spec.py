@@ -92,27 +92,36 @@ class RecordSpec:
 
     def __post_init__(self) -> None:
         if not self.inputs:
-            raise DataError("a record has no input: give at least one")
+            raise DataError("a record has no input", hint="give at least one")
         if len(self._by_name) != len(self.inputs):
-            raise DataError("two inputs of a record have the same name: give each its own")
+            raise DataError(
+                "two inputs of a record have the same name", hint="give each a name of its own"
+            )
         for name, given in self.inputs:
             if not name.isidentifier():
-                raise DataError(f"input {name!r} of a record: its name must be a Python name")
+                raise DataError(
+                    f"input {name!r} of a record: its name is not a Python name",
+                    hint="use letters, digits and underscores",
+                )
             if isinstance(given, Length | Mask):
                 self._check_steps(name, given)
             elif any(size < 1 for size in given.shape):
-                raise DataError(f"input {name} of a record has shape {given.shape}: it is empty")
+                raise DataError(
+                    f"input {name} of a record has shape {given.shape}, so there are no values",
+                    hint="use sizes of at least 1",
+                )
             if isinstance(given, Tokens) and given.values < 2:
                 raise DataError(
-                    f"input {name} of a record has {given.values} values: 0 is padding, so there "
-                    "must be at least two"
+                    f"input {name} of a record has {given.values} values, and 0 is padding",
+                    hint="allow at least two values",
                 )
 
     def _check_steps(self, name: str, given: Length | Mask) -> None:
         counted = self._by_name.get(given.of)
         if not isinstance(counted, Floats | Tokens) or not counted.shape:
             raise DataError(
-                f"input {name} of a record is the {given}, which is no input with steps: name one"
+                f"input {name} of a record is the {given}, which is not an input with steps",
+                hint="name an input of floats or tokens that has steps",
             )
 
     @cached_property

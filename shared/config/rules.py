@@ -18,24 +18,41 @@ def _data(config: Sections) -> list[Fault]:
     data, faults = config.data, []
     if data.source in NEEDS_DIRECTORY and not data.directory:
         faults.append(
-            Fault("data.directory", "''", f"source {data.source} needs a folder: --data-dir DIR")
+            Fault(
+                "data.directory",
+                "''",
+                f"source {data.source} needs a folder",
+                "name it with --data-dir DIR",
+            )
         )
     if data.source == "digits" and data.directory:
-        # Whoever names a folder means it: other records than those would be trained on.
+        # A user who names a folder means it: other records than those would be trained on.
         faults.append(
             Fault(
                 "data.directory",
                 data.directory,
-                "source digits reads no folder and would train on other data; set "
-                "data.source = npz (NPZ archives), idx (IDX files) or hub (Parquet, images), or "
-                "leave out --data-dir",
+                "source digits reads no folder and would train on other data",
+                "set data.source = npz (NPZ archives), idx (IDX files) or hub (Parquet, images), "
+                "or leave out --data-dir",
             )
         )
     if data.source == "hub" and not data.hub_name:
-        faults.append(Fault("data.hub_name", "''", "source hub needs the name of a data set"))
+        faults.append(
+            Fault(
+                "data.hub_name",
+                "''",
+                "source hub needs the name of a data set",
+                "set data.hub_name, for example ylecun/mnist",
+            )
+        )
     if data.partition == "natural" and data.source in ("digits", "idx"):
         faults.append(
-            Fault("data.partition", "natural", f"{data.source} has no client id; use npz or hub")
+            Fault(
+                "data.partition",
+                "natural",
+                f"{data.source} has no client ids",
+                "use data.source = npz or hub",
+            )
         )
     return faults
 
@@ -66,7 +83,7 @@ def _federation(config: Sections) -> list[Fault]:
                 Fault(
                     "federation.malicious_clients",
                     str(fed.malicious_clients),
-                    f"Krum needs 2f+3 = {needed} clients a round, there are {config.cohort_size}",
+                    f"Krum needs 2f+3 = {needed} clients per round; there are {config.cohort_size}",
                 )
             )
         if fed.strategy == "multikrum" and fed.selected_clients > config.cohort_size:
@@ -82,18 +99,23 @@ def _federation(config: Sections) -> list[Fault]:
 
 def _privacy(config: Sections) -> list[Fault]:
     privacy, faults = config.privacy, []
-    sealed = config.secure_aggregation.scheme != "none"
+    sealed = config.is_sealed
     if privacy.record_counts == "nominal" and not privacy.nominal_records:
         faults.append(
-            Fault("privacy.nominal_records", "0", "nominal counts need a public number above 0")
+            Fault(
+                "privacy.nominal_records",
+                "0",
+                "nominal counts need a public number above 0",
+                "set privacy.nominal_records",
+            )
         )
     if config.federation.client_evaluation and config.is_private and not privacy.release_metrics:
         faults.append(
             Fault(
                 "federation.client_evaluation",
                 "true",
-                "exact metrics of private records are a release of their own; set it to false, "
-                "or privacy.release_metrics = true to send them without protection",
+                "exact metrics of private records are a release of their own",
+                "set it to false, or privacy.release_metrics = true to send them unprotected",
             )
         )
     if privacy.unit == "record" and privacy.noise == "central":
@@ -101,8 +123,8 @@ def _privacy(config: Sections) -> list[Fault]:
             Fault(
                 "privacy.noise",
                 "central",
-                "the server would have to be trusted with clean gradients of single records; "
-                "use noise = distributed (sealed) or local",
+                "the server would have to be trusted with clean gradients of single records",
+                "use privacy.noise = distributed (sealed) or local",
             )
         )
     if privacy.noise == "distributed" and not sealed:
@@ -110,8 +132,8 @@ def _privacy(config: Sections) -> list[Fault]:
             Fault(
                 "privacy.noise",
                 "distributed",
-                "a client's share of the noise hides nothing unless updates are sealed; set "
-                "secure_aggregation.scheme = bfv, or noise = local",
+                "a client's share of the noise hides nothing unless updates are sealed",
+                "set secure_aggregation.scheme = bfv, or privacy.noise = local",
             )
         )
     if sealed and config.federation.strategy not in ("fedavg", "fedadam", "fedyogi"):
@@ -119,8 +141,8 @@ def _privacy(config: Sections) -> list[Fault]:
             Fault(
                 "federation.strategy",
                 config.federation.strategy,
-                "it needs to see single updates, which sealed aggregation hides; use fedavg, "
-                "fedadam or fedyogi",
+                "it needs to see single updates, which sealed aggregation hides",
+                "use fedavg, fedadam or fedyogi, or secure_aggregation.scheme = none",
             )
         )
     if sealed and config.secure_aggregation.min_contributors > config.cohort_size:

@@ -37,8 +37,8 @@ def hold_out(dataset: Dataset, fraction: float, seed: int) -> Split:
         held[label] += 1
     if not held.sum():
         raise DataError(
-            f"{len(dataset)} records are too few to hold out {fraction:g} of them for testing: "
-            "set data.test_fraction higher or give a test set"
+            f"{len(dataset)} records are too few to hold out {fraction:g} of them for testing",
+            hint="raise data.test_fraction or give a test set",
         )
     is_test = np.zeros(len(dataset), dtype=np.bool_)
     for label, number in enumerate(held):

@@ -49,8 +49,8 @@ def read_idx(directory: str, part: Literal["train", "t10k"]) -> Dataset:
     folder = Path(directory)
     if not folder.is_dir():
         raise DataError(
-            f"data.directory = {directory}: no such folder; "
-            "give the one with the IDX files (--data-dir DIR)"
+            f"data.directory = {directory}: no such folder",
+            hint="give the folder with the IDX files (--data-dir DIR)",
         )
     images_path = _find(folder, f"{part}-images", "idx3-ubyte")
     labels_path = _find(folder, f"{part}-labels", "idx1-ubyte")
@@ -59,13 +59,15 @@ def read_idx(directory: str, part: Literal["train", "t10k"]) -> Dataset:
     if len(images) != len(labels):
         raise DataError(
             f"{images_path} holds {len(images)} images but {labels_path.name} {len(labels)} "
-            "labels: they are of different sets; fetch both again"
+            "labels: they are of different sets",
+            hint="fetch both again",
         )
     classes = _classes(folder, labels, part)
     if labels.max() >= classes:
         raise DataError(
-            f"{labels_path}: label {labels.max()} is out of range, the training labels are "
-            f"0 to {classes - 1}; fetch both label files from the same data set"
+            f"{labels_path}: label {labels.max()} is out of range; the training labels are 0 to "
+            f"{classes - 1}",
+            hint="fetch both label files from the same data set",
         )
     features = images.astype(np.float32)
     features /= 255
@@ -84,8 +86,8 @@ def _find(folder: Path, stem: str, suffix: str) -> Path:
             if path.is_file():
                 return path
     raise DataError(
-        f"{folder} holds no {stem}-{suffix} and no {stem}-{suffix}.gz: put the MNIST-format files "
-        "there, or set data.directory to the folder that has them"
+        f"{folder} holds no {stem}-{suffix} and no {stem}-{suffix}.gz",
+        hint="put the MNIST-format files there, or set data.directory to the folder that has them",
     )
 
 
@@ -113,12 +115,19 @@ def read_idx_file(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
             return _read(plain, path, dimensions, file_bytes)
     except EOFError:
         raise DataError(
-            f"{path} is truncated: the gzip data end early; fetch the file again"
+            f"{path} is truncated: the gzip data end early",
+            hint="fetch the file again",
         ) from None
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path} is not intact gzip data ({error}): fetch it again") from None
+        raise DataError(
+            f"{path} is not intact gzip data ({error})",
+            hint="fetch it again",
+        ) from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise DataError(
+            f"{path} cannot be read: {error.strerror or error}",
+            hint="check the path and who may read it",
+        ) from None
 
 
 def _read(file: BinaryIO, path: Path, dimensions: int, most_bytes: int) -> NDArray[np.uint8]:
@@ -129,8 +138,9 @@ def _read(file: BinaryIO, path: Path, dimensions: int, most_bytes: int) -> NDArr
     if header_bytes + expected > most_bytes:
         found = "at most " if path.suffix == ".gz" else ""
         raise DataError(
-            f"{path} is truncated: its header promises {expected} values of one byte, the file "
-            f"holds {found}{most_bytes - header_bytes}; fetch it again"
+            f"{path} is truncated: its header promises {expected} values of one byte; the file "
+            f"holds {found}{most_bytes - header_bytes}",
+            hint="fetch it again",
         )
     values = bytearray()
     # In pieces, so that memory follows what is really there.
@@ -138,12 +148,14 @@ def _read(file: BinaryIO, path: Path, dimensions: int, most_bytes: int) -> NDArr
         values += piece
     if len(values) < expected:
         raise DataError(
-            f"{path} is truncated: its header promises {expected} values of one byte, the file "
-            f"holds {len(values)}; fetch it again"
+            f"{path} is truncated: its header promises {expected} values of one byte; the file "
+            f"holds {len(values)}",
+            hint="fetch it again",
         )
     if file.read(1):
         raise DataError(
-            f"{path} goes on after the {expected} values its header promises: fetch it again"
+            f"{path} goes on after the {expected} values its header promises",
+            hint="fetch it again",
         )
     return np.frombuffer(values, dtype=np.uint8).reshape(shape)
 
@@ -151,23 +163,26 @@ def _read(file: BinaryIO, path: Path, dimensions: int, most_bytes: int) -> NDArr
 def _header(file: BinaryIO, path: Path, dimensions: int) -> tuple[int, ...]:
     magic = file.read(4)
     if magic[:2] == _GZIP_MAGIC:
-        raise DataError(f"{path} is gzip data: rename it to {path.name}.gz or unpack it")
+        raise DataError(f"{path} is gzip data", hint=f"rename it to {path.name}.gz or unpack it")
     if len(magic) < 4:
         raise DataError(
-            f"{path} is truncated: it has {len(magic)} bytes, not even a magic number; "
-            "fetch it again"
+            f"{path} is truncated: it has {len(magic)} bytes, not even a magic number",
+            hint="fetch it again",
         )
     expected = bytes((0, 0, _UNSIGNED_BYTE, dimensions))
     if magic != expected:
         raise DataError(
             f"{path} has the wrong magic number {int.from_bytes(magic, 'big')}: expected "
-            f"{int.from_bytes(expected, 'big')} (unsigned bytes, dimensions: {dimensions}); "
-            "check that it is the file its name says"
+            f"{int.from_bytes(expected, 'big')} (unsigned bytes, dimensions: {dimensions})",
+            hint="check that it is the file its name says",
         )
     sizes = file.read(4 * dimensions)
     if len(sizes) < 4 * dimensions:
-        raise DataError(f"{path} is truncated within its header: fetch it again")
+        raise DataError(f"{path} is truncated within its header", hint="fetch it again")
     shape: tuple[int, ...] = struct.unpack(f">{dimensions}I", sizes)
     if 0 in shape:
-        raise DataError(f"{path} holds no records (dimensions {shape}): give at least one")
+        raise DataError(
+            f"{path} holds no records (dimensions {shape})",
+            hint="give at least one record",
+        )
     return shape

@@ -53,15 +53,15 @@ def read_npz(directory: str, natural_id: str | None = None) -> tuple[Dataset, Da
     train = _read_part(train_path, ("x_train", "x"), ("y_train", "y"), natural_id)
     if train is None:
         raise DataError(
-            f"{train_path} has neither x_train and y_train nor x and y: "
-            "save the records and labels under these names"
+            f"{train_path} has neither x_train and y_train nor x and y",
+            hint="save the records and labels under these names",
         )
     if test_path is not None:
         test = _read_part(test_path, ("x_test", "x"), ("y_test", "y"))
         if test is None:
             raise DataError(
-                f"{test_path} has neither x_test and y_test nor x and y: "
-                "save the records and labels under these names"
+                f"{test_path} has neither x_test and y_test nor x and y",
+                hint="save the records and labels under these names",
             )
     else:
         test = _read_part(train_path, ("x_test",), ("y_test",))
@@ -79,14 +79,17 @@ def _with_classes(path: Path, train: _Part, test: _Part | None) -> tuple[Dataset
     elif stored.shape == () and stored.dtype.kind in "iu":
         classes = int(stored)
     else:
-        raise DataError(f"{path}: classes must be one whole number, it is {_described(stored)}")
+        raise DataError(
+            f"{path}: classes must be one whole number, not {_described(stored)}",
+            hint="save the number of classes there",
+        )
     try:
         return (
             Dataset(train[0], train[1], classes, train[2]),
             None if test is None else Dataset(test[0], test[1], classes),
         )
     except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError(f"{path}: {error}", hint=error.hint) from None
 
 
 def _archives(directory: str) -> tuple[Path, Path | None]:
@@ -95,8 +98,8 @@ def _archives(directory: str) -> tuple[Path, Path | None]:
         return path, None
     if not path.is_dir():
         raise DataError(
-            f"data.directory = {directory}: no such file or folder; "
-            "give an .npz archive or the folder with it (--data-dir DIR)"
+            f"data.directory = {directory}: no such file or folder",
+            hint="give an .npz archive, or the folder with it (--data-dir DIR)",
         )
     found = {entry.name: entry for entry in sorted(path.glob("*.npz"))}
     if "train.npz" in found:
@@ -104,8 +107,9 @@ def _archives(directory: str) -> tuple[Path, Path | None]:
     if len(found) != 1:
         listed = ", ".join(found) or "none"
         raise DataError(
-            f"{directory} must hold one .npz archive, or train.npz and test.npz; found: {listed}; "
-            "set data.directory to the archive itself"
+            f"{directory} must hold one .npz archive, or train.npz and test.npz; it holds: "
+            f"{listed}",
+            hint="set data.directory to the archive itself",
         )
     return next(iter(found.values())), None
 
@@ -119,12 +123,15 @@ def _read_part(
             continue
         if x is None or y is None:
             missing, there = (x_name, y_name) if x is None else (y_name, x_name)
-            raise DataError(f"{path} has {there} but no {missing}: save both")
+            raise DataError(f"{path} has {there} but no {missing}", hint="save both")
         ids = None
         if natural_id is not None and (ids := _read_array(path, natural_id)) is None:
             raise DataError(
-                f"{path} has no array {natural_id}, which data.partition=natural needs: save one "
-                "id a record there, or set data.natural_id to the array that holds them"
+                f"{path} has no array {natural_id}, which data.partition=natural needs",
+                hint=(
+                    "save one id for each record there, or set data.natural_id to the array that "
+                    "holds them"
+                ),
             )
         return _features(path, x_name, x), _labels(path, y_name, y), _ids(ids)
     return None
@@ -133,7 +140,8 @@ def _read_part(
 def _features(path: Path, name: str, array: NDArray[Any]) -> NDArray[np.float32]:
     if array.dtype.kind not in "fiub" or array.ndim < 2:
         raise DataError(
-            f"{path}: {name} is {_described(array)}; records must be numbers (records, ...)"
+            f"{path}: {name} is {_described(array)}, but records must be numbers (records, ...)",
+            hint="convert and reshape them",
         )
     with np.errstate(over="ignore"):  # what overflows becomes infinite and is refused later
         features = array.astype(np.float32)
@@ -147,7 +155,8 @@ def _labels(path: Path, name: str, array: NDArray[Any]) -> NDArray[np.int64]:
         array = array[:, 0]
     if array.dtype.kind not in "iub" or array.ndim != 1:
         raise DataError(
-            f"{path}: {name} is {_described(array)}; labels must be whole numbers (records,)"
+            f"{path}: {name} is {_described(array)}, but labels must be whole numbers (records,)",
+            hint="convert and reshape them",
         )
     return array.astype(np.int64)
 
@@ -170,16 +179,23 @@ def _read_array(path: Path, name: str) -> NDArray[Any] | None:
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(
-            f"{path} is damaged or no .npz archive ({name}: {reason}): save it again with np.savez"
+            f"{path} is damaged or not an .npz archive ({name}: {reason})",
+            hint="save it again with np.savez",
         ) from None
     except MemoryError:
-        raise DataError(f"{path}: {name} does not fit into memory: use fewer records") from None
+        raise DataError(
+            f"{path}: {name} does not fit into memory",
+            hint="use fewer records",
+        ) from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise DataError(
+            f"{path} cannot be read: {error.strerror or error}",
+            hint="check the path and who may read it",
+        ) from None
 
 
 def arrays_of(content: bytes, most_bytes: int) -> dict[str, NDArray[Any]]:
-    """All arrays of an archive that somebody else may have made, by name.
+    """All arrays of an archive that someone else may have made, by name.
 
     Raises:
         DataError: it is damaged, holds Python objects, or would need more memory than that.
@@ -188,7 +204,10 @@ def arrays_of(content: bytes, most_bytes: int) -> dict[str, NDArray[Any]]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if sum(member.file_size for member in archive.infolist()) > most_bytes:
-                raise DataError(f"the archive unfolds to more than {most_bytes:,} bytes")
+                raise DataError(
+                    f"the archive unpacks to more than {most_bytes:,} bytes",
+                    hint="use fewer records",
+                )
             found = {}
             for member in archive.namelist():
                 name = member.removesuffix(".npy")
@@ -198,7 +217,10 @@ def arrays_of(content: bytes, most_bytes: int) -> dict[str, NDArray[Any]]:
             return found
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
-        raise DataError(f"the archive is damaged or none ({reason})") from None
+        raise DataError(
+            f"the archive is damaged or not in .npz format ({reason})",
+            hint="save it again with np.savez",
+        ) from None
 
 
 def _member(names: Iterable[str], name: str) -> str | None:
@@ -210,19 +232,23 @@ def _check_header(archive: zipfile.ZipFile, member: str, path: Path, name: str) 
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         if version not in _READ_HEADER:
-            raise DataError(f"{path}: {name} has no plain number or text dtype; save it as one")
+            raise DataError(
+                f"{path}: {name} is not of a plain number or text type",
+                hint="save it as one",
+            )
         shape, _, dtype = _READ_HEADER[version](file)
         header_bytes = file.tell()
     if dtype.hasobject:
         raise DataError(
-            f"{path}: {name} holds Python objects, which are never loaded; "
-            "save it as plain numbers or text"
+            f"{path}: {name} holds Python objects, which are never loaded",
+            hint="save it as plain numbers or text",
         )
     promised = header_bytes + math.prod(shape) * dtype.itemsize
     stored = archive.getinfo(member).file_size
     if promised != stored:
         raise DataError(
-            f"{path}: {name} promises {promised} bytes but has {stored}: save the archive again"
+            f"{path}: {name} promises {promised} bytes but has {stored}",
+            hint="save the archive again",
         )
 
 

@@ -30,7 +30,12 @@ class SelfAttention(nn.Module):
     def __init__(self, hidden: int, heads: int, *, causal: bool = False) -> None:
         super().__init__()
         if heads < 1 or hidden % heads:
-            raise ModelError(f"self-attention of {heads} heads: they must divide {hidden}")
+            raise ModelError(
+                f"self-attention cannot have {heads} heads: {hidden} is not a multiple of {heads}"
+                if heads > 0
+                else f"self-attention cannot have {heads} heads",
+                hint=f"use a number of heads that divides {hidden}",
+            )
         self.heads, self.causal = heads, causal
         self.queries_keys_values = nn.Linear(hidden, 3 * hidden)
         self.output = nn.Linear(hidden, hidden)
@@ -117,11 +122,15 @@ class AttentionEncoder(nn.Module):
         super().__init__()
         if len(input_shape) != 2 or min(input_shape) < 1:
             raise ModelError(
-                f"model attention takes sequences of shape (steps, features), the data has "
-                f"shape {tuple(input_shape)}: set data.view=sequence or another model"
+                "model attention takes sequences of shape (steps, features); the data have shape "
+                f"{tuple(input_shape)}",
+                hint="set data.view=sequence or use another model",
             )
         if hidden % heads:
-            raise ModelError(f"model.heads = {heads} must divide model.hidden = {hidden}")
+            raise ModelError(
+                f"model.heads = {heads} must divide model.hidden = {hidden}",
+                hint="choose model.heads and model.hidden so that the first divides the second",
+            )
         self.embedding = nn.Linear(input_shape[1], hidden)
         self.blocks = nn.ModuleList(EncoderBlock(hidden, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(hidden)

@@ -54,31 +54,36 @@ def build_model(config: ModelConfig, spec: RecordSpec, classes: int, seed: int) 
                 layers=config.layers,
                 heads=config.heads,
             )
-    raise ModelError(f"model.name = {config.name}: use cnn, lstm, attention or module:function")
+    raise ModelError(
+        f"model.name = {config.name}: no such model",
+        hint="use cnn, lstm, attention or module:function",
+    )
 
 
 def _float_shape(name: str, spec: RecordSpec) -> tuple[int, ...]:
     if spec.float_shape is None:
         raise ModelError(
-            f"model.name = {name}: it takes one float32 tensor a record, the data has {spec}: "
-            "use a model of your own, module:function"
+            f"model.name = {name}: it takes one float32 tensor a record, and the data have {spec}",
+            hint="use a model of your own, module:function",
         )
     return spec.float_shape
 
 
 def _users_model(name: str, spec: RecordSpec, classes: int) -> nn.Module:
     function = _imported(name)
+    first = "a RecordSpec" if spec.float_shape is None else "the input shape"
     try:
         model = function(spec if spec.float_shape is None else spec.float_shape, classes)
     except Exception as error:
         raise ModelError(
-            f"model.name = {name}: calling it with {spec} and {classes} failed "
-            f"with {_one_line(error)}"
+            f"model.name = {name}: calling it with {spec} and {classes} failed with "
+            f"{_one_line(error)}",
+            hint=f"the function must take {first} and the number of classes",
         ) from error
     if not isinstance(model, nn.Module):
         raise ModelError(
-            f"model.name = {name}: it returned a {type(model).__name__}, "
-            "it must return a torch.nn.Module"
+            f"model.name = {name}: it must return a torch.nn.Module, not a {type(model).__name__}",
+            hint="return the model itself",
         )
     _try_out(name, model, spec, classes)
     return model
@@ -93,11 +98,14 @@ def _imported(name: str) -> Callable[..., Any]:
     except Exception as error:
         # The user's module may fail with anything while it is imported.
         raise ModelError(
-            f"model.name = {name}: it cannot be imported: {_one_line(error)}; "
-            "write module:function and have the module on PYTHONPATH"
+            f"model.name = {name}: it cannot be imported: {_one_line(error)}",
+            hint="write module:function and put the module's folder on PYTHONPATH",
         ) from error
     if not callable(found):
-        raise ModelError(f"model.name = {name}: {function_name} is not a function")
+        raise ModelError(
+            f"model.name = {name}: {function_name} is not a function",
+            hint="name a function that returns a torch.nn.Module",
+        )
     function: Callable[..., Any] = found
     return function
 
@@ -111,15 +119,16 @@ def _try_out(name: str, model: nn.Module, spec: RecordSpec, classes: int) -> Non
             logits = call(model, made_up(spec, 2, torch.Generator().manual_seed(0)))
     except Exception as error:
         raise ModelError(
-            f"model.name = {name}: it does not take records of shape {spec}: {_one_line(error)}"
+            f"model.name = {name}: it does not take records of shape {spec}: {_one_line(error)}",
+            hint="set data.view, or change the model",
         ) from error
     finally:
         model.train(was_training)
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if shape != (2, classes):
         raise ModelError(
-            f"model.name = {name}: for 2 records of {classes} classes it returned {shape}, "
-            f"it must return logits of shape (2, {classes})"
+            f"model.name = {name}: for 2 records of {classes} classes it returned {shape}",
+            hint=f"return logits of shape (2, {classes})",
         )
 
 

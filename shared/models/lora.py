@@ -31,8 +31,8 @@ class LoraLinear(nn.Module):
         columns, rows = base.in_features, base.out_features
         if not 1 <= rank <= min(columns, rows):
             raise ModelError(
-                f"an update of rank {rank} for a layer of {columns} to {rows}: "
-                f"use 1 to {min(columns, rows)}"
+                f"an update cannot have rank {rank} in a layer of {columns} to {rows}",
+                hint=f"use a rank from 1 to {min(columns, rows)}",
             )
         self.base = base.requires_grad_(False)
         self.down = nn.Linear(columns, rank, bias=False).requires_grad_(False)

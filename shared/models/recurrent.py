@@ -64,8 +64,12 @@ class RecurrentStack(nn.Module):
     ) -> None:
         super().__init__()
         cells = {"lstm": SequenceLSTM, "gru": SequenceGRU}
-        if cell not in cells or layers < 1:
-            raise ModelError(f"a recurrent stack of {layers} layers of {cell}: use lstm or gru")
+        if cell not in cells:
+            raise ModelError(f"a recurrent stack cannot have cells {cell}", hint="use lstm or gru")
+        if layers < 1:
+            raise ModelError(
+                f"a recurrent stack cannot have {layers} layers", hint="use at least one layer"
+            )
         self.hidden = hidden
         width = hidden * (1 + bidirectional)
         sizes = [input_size, *[width] * (layers - 1)]

@@ -48,11 +48,11 @@ def test_a_spec_can_be_compared_and_says_what_it_is() -> None:
         ((), "no input"),
         ((("x", Floats((2,))), ("x", Floats((2,)))), "same name"),
         ((("not a name", Floats((2,))),), "Python name"),
-        ((("x", Floats((2, 0))),), "empty"),
+        ((("x", Floats((2, 0))),), "no values"),
         ((("x", Tokens((2,), 1)),), "at least two"),
-        ((("x", Floats((2,))), ("n", Length("y"))), "no input with steps"),
-        ((("x", Floats(())), ("n", Mask("x"))), "no input with steps"),
-        ((("x", Floats((2,))), ("n", Length("x")), ("m", Mask("n"))), "no input with steps"),
+        ((("x", Floats((2,))), ("n", Length("y"))), "not an input with steps"),
+        ((("x", Floats(())), ("n", Mask("x"))), "not an input with steps"),
+        ((("x", Floats((2,))), ("n", Length("x")), ("m", Mask("n"))), "not an input with steps"),
     ],
 )
 def test_a_spec_that_cannot_be_is_refused(inputs: tuple[tuple[str, Floats]], words: str) -> None:

@@ -11,12 +11,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from calyx.shared.models.per_record.layer_gradients import (
-    Instantiated,
-    LayerGradients,
-    outer_products,
-    own_parameter,
-)
+from calyx.shared.models.per_record.layer_gradients import Instantiated, LayerGradients
+from calyx.shared.models.per_record.outer_products import outer_products, own_parameter
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 

@@ -21,10 +21,10 @@ from torch import nn
 from calyx.shared.models.per_record.layer_gradients import (
     Instantiated,
     Sums,
-    own_parameter,
     squared_by_record,
     unusable_records,
 )
+from calyx.shared.models.per_record.outer_products import own_parameter
 
 
 @dataclass(frozen=True, eq=False)

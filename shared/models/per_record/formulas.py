@@ -17,8 +17,9 @@ from calyx.shared.models.per_record.convolutions import convolution_gradients
 from calyx.shared.models.per_record.embeddings import embedding_gradients
 from calyx.shared.models.per_record.ghost_gru import gru_gradients
 from calyx.shared.models.per_record.ghost_lstm import lstm_gradients
-from calyx.shared.models.per_record.layer_gradients import LayerGradients, linear_gradients
+from calyx.shared.models.per_record.layer_gradients import LayerGradients
 from calyx.shared.models.per_record.normalisation import norm_gradients, standardised_gradients
+from calyx.shared.models.per_record.outer_products import linear_gradients
 from calyx.shared.models.recurrent import SequenceGRU
 from calyx.shared.models.standardised import (
     StandardisedConv1d,

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from calyx.shared.models.per_record.convolutions import convolution_gradients
-from calyx.shared.models.per_record.layer_gradients import Instantiated, Sums, own_parameter
+from calyx.shared.models.per_record.layer_gradients import Instantiated, Sums
+from calyx.shared.models.per_record.outer_products import own_parameter
 from calyx.shared.models.standardised import (
     StandardisedConv1d,
     StandardisedConv2d,

@@ -263,7 +263,7 @@ def test_a_model_that_cuts_a_batch_to_its_longest_record_is_refused() -> None:
 
 
 def test_positions_without_a_batch_dimension_are_refused_with_the_way_out() -> None:
-    with pytest.raises(ModelError, match=r"layer positions .*expand\(len\(x\), steps\)"):
+    with pytest.raises(ModelError, match=r"layer positions .*\nhint: .*expand\(len\(x\), steps\)"):
         try_private(Broadcast(), RecordSpec.tokens((STEPS,), WORDS))
 
 
@@ -286,4 +286,4 @@ def test_a_layer_that_would_give_records_away_is_refused_by_name(
     with pytest.raises(ModelError) as caught:
         check_private(nn.Sequential(layer))
     assert "layer 0" in str(caught.value)
-    assert words in str(caught.value)
+    assert words in caught.value.full_text
