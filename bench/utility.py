@@ -91,6 +91,7 @@ def accuracy(preset: str, settings: tuple[str, ...], seeds: int, data_dir: Path 
             result = run(
                 preset, settings=settings, seed=seed, out=Path(folder) / "run", data_dir=data_dir
             )
+        assert result.accuracy is not None
         results.append(100 * result.accuracy)
         print(f"{preset} {' '.join(settings)} seed {seed}: {results[-1]:.1f}", file=sys.stderr)
     return round(statistics.median(results), 2)

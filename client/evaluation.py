@@ -11,6 +11,7 @@ from calyx.shared.models import build_model
 from calyx.shared.models.evaluate import evaluate_model
 from calyx.shared.protocol.arrays import LARGEST_WEIGHT, load_weights, read_record, weights_of
 from calyx.shared.protocol.messages import evaluate_reply, read_arrays
+from calyx.shared.tasks.find import task_of
 
 
 def evaluate_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
@@ -27,10 +28,11 @@ def evaluate_round(content: RecordDict, config: Config, node: Node) -> RecordDic
         )
     node.check_evaluation(config)
     records = node.records(config)
-    model = build_model(config.model, records.spec, records.classes, config.seed)
+    task = task_of(config.task, records.spec.target)
+    model = build_model(config.model, records.spec, config.seed, task)
     received = read_record(read_arrays(content), like=weights_of(model), largest=LARGEST_WEIGHT)
     load_weights(model, received)
-    result = evaluate_model(model, records.features, records.labels, config.training.device)
+    result = evaluate_model(model, records.features, records.labels, task, config.training.device)
     # The weight of this client's vote; in a run with nominal counts it reveals nothing about it.
     weight = len(records) if config.tells_record_counts else config.privacy.nominal_records
-    return evaluate_reply(result.loss, result.accuracy, weight)
+    return evaluate_reply(result.loss, result.metrics, weight)

@@ -22,7 +22,7 @@ def rehearse(config: Config, records: Dataset) -> int:
 
     Args:
         config: the run.
-        records: only their shape and classes are used, which the server knows.
+        records: only what is public about them is used, which the server knows.
 
     Returns:
         Trainable parameters.
@@ -30,9 +30,9 @@ def rehearse(config: Config, records: Dataset) -> int:
     Raises:
         ModelError: the model cannot be built or trained, or not with this privacy, or not here.
     """
-    return _rehearsed(config, records.spec, records.classes)
+    return _rehearsed(config, records.spec)
 
 
 @lru_cache(maxsize=16)
-def _rehearsed(config: Config, spec: RecordSpec, classes: int) -> int:
-    return dimension(try_model(config, spec, classes))
+def _rehearsed(config: Config, spec: RecordSpec) -> int:
+    return dimension(try_model(config, spec))

@@ -33,6 +33,8 @@ from calyx.shared.protocol.arrays import (
 )
 from calyx.shared.protocol.messages import TrainInstruction, read_arrays, train_reply
 from calyx.shared.protocol.sealed.messages import sealing_parameters
+from calyx.shared.tasks.find import task_of
+from calyx.shared.tasks.task import Task
 
 
 def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
@@ -52,7 +54,8 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
     plan_fits(config, plan, records)
     rehearse(config, records)
 
-    model = build_model(config.model, records.spec, records.classes, config.seed)
+    task = task_of(config.task, records.spec.target)
+    model = build_model(config.model, records.spec, config.seed, task)
     received = read_record(read_arrays(content), like=weights_of(model), largest=LARGEST_WEIGHT)
     # Buffers are the model's own: whether records can be kept apart was tried with these, and a
     # sender could choose others that hide for the trial what they do in training.
@@ -86,9 +89,9 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
     if terms is not None and plan.is_gradient_sum:
         from calyx.client.training.dp_sgd import clipped_gradient_sum
 
-        vector, _ = clipped_gradient_sum(model, records, plan, noise, audit)
+        vector, _ = clipped_gradient_sum(model, records, task, plan, noise, audit)
         return _sealed(vector, config, instruction, node, noise, digest, terms)
-    loss = _train(model, records, config, instruction, node, noise, audit)
+    loss = _train(model, records, task, config, instruction, node, noise, audit)
     if terms is not None:
         vector = _update_vector(model, received, plan, len(records))
         return _sealed(vector, config, instruction, node, noise, digest, terms)
@@ -111,6 +114,7 @@ def _parameter_names(model: nn.Module, *, trainable: bool = False) -> set[str]:
 def _train(
     model: nn.Module,
     records: Dataset,
+    task: Task,
     config: Config,
     instruction: TrainInstruction,
     node: Node,
@@ -126,6 +130,7 @@ def _train(
     log = train_locally(
         model,
         records,
+        task,
         config.training,
         plan,
         proximal_mu=instruction.proximal_mu,

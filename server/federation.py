@@ -57,6 +57,7 @@ from calyx.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise, se
 from calyx.shared.protocol.arrays import Weights, load_weights, weights_of
 from calyx.shared.protocol.authority.interface import Authority, Refusal
 from calyx.shared.protocol.sealed.messages import common_plan_digest, sealing_parameters
+from calyx.shared.tasks.find import task_of
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ class Federation:
         torch_device(config.training.device)  # it evaluates there
         self._digest = config_digest(config)
         self._test = load_split(config.data, config.seed).test
-        self._model = build_model(config.model, self._test.spec, self._test.classes, config.seed)
+        self._task = task_of(config.task, self._test.spec.target)
+        self._model = build_model(config.model, self._test.spec, config.seed, self._task)
         self._names = trainable_names(self._model)
         self._strategy = Strategy(config.federation)
         self._server_step = ServerGradientStep(config.federation)
@@ -142,6 +144,7 @@ class Federation:
                     first_round=state.round + 1,
                     parameters=sum(int(w.size) for w in state.weights.values()),
                     test_records=len(self._test),
+                    task=self._task,
                     members=list(roster),
                     plans=plans,
                 )
@@ -266,7 +269,12 @@ class Federation:
         evaluation = self._evaluate(kept)
         if federation.client_evaluation:
             metrics |= evaluate_on_clients(
-                self._grid, kept, record, self._attendance.node_ids, federation.round_timeout_s
+                self._grid,
+                kept,
+                record,
+                self._attendance.node_ids,
+                self._task,
+                federation.round_timeout_s,
             )
         event = round_event(
             record,
@@ -375,4 +383,4 @@ class Federation:
     def _evaluate(self, weights: Weights) -> Evaluation:
         load_weights(self._model, weights)
         test, device = self._test, self._config.training.device
-        return evaluate_model(self._model, test.features, test.labels, device)
+        return evaluate_model(self._model, test.features, test.labels, self._task, device)

@@ -1,8 +1,8 @@
-"""What is public about one record's input: names, shapes, types and ranges, and no value.
+"""What is public about one record: names, shapes, types and ranges of its inputs, and its label.
 
-    RecordSpec.floats((1, 28, 28))                                   one image
-    RecordSpec.tokens((40,), values=5000)                            a sentence, 0 fills it up
-    RecordSpec.of(tokens=Tokens((40,), 5000), length=Length("tokens"))
+    RecordSpec.floats((1, 28, 28), Classes(10))                      one image
+    RecordSpec.tokens((40,), 5000, Classes(2))                       a sentence, 0 fills it up
+    RecordSpec.of(Classes(2), tokens=Tokens((40,), 5000), length=Length("tokens"))
 
 A model of one input is called ``model(x)``, a model of several ``model(**inputs)``. Shapes are
 fixed: a sequence is filled up to the longest that is allowed, not to the longest of its batch,
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from calyx.shared.errors import DataError
+from calyx.shared.target import Target
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,11 @@ Input = Floats | Tokens | Length | Mask
 
 @dataclass(frozen=True)
 class RecordSpec:
-    """The inputs of one record, by name, without the batch dimension.
+    """The inputs of one record, by name, without the batch dimension, and its label.
 
     Attributes:
         inputs: name and input, in the order in which they are drawn.
+        target: what the label is.
 
     Raises:
         DataError: no input, two of one name or one that is no Python name, an empty shape, a
@@ -74,21 +76,22 @@ class RecordSpec:
     """
 
     inputs: tuple[tuple[str, Input], ...]
+    target: Target
 
     @classmethod
-    def floats(cls, shape: tuple[int, ...]) -> RecordSpec:
+    def floats(cls, shape: tuple[int, ...], target: Target) -> RecordSpec:
         """One input of float32 values."""
-        return cls((("x", Floats(tuple(shape))),))
+        return cls((("x", Floats(tuple(shape))),), target)
 
     @classmethod
-    def tokens(cls, shape: tuple[int, ...], values: int) -> RecordSpec:
+    def tokens(cls, shape: tuple[int, ...], values: int, target: Target) -> RecordSpec:
         """One input of tokens."""
-        return cls((("x", Tokens(tuple(shape), values)),))
+        return cls((("x", Tokens(tuple(shape), values)),), target)
 
     @classmethod
-    def of(cls, **inputs: Input) -> RecordSpec:
+    def of(cls, target: Target, /, **inputs: Input) -> RecordSpec:
         """Several inputs, by the names of the model's arguments."""
-        return cls(tuple(inputs.items()))
+        return cls(tuple(inputs.items()), target)
 
     def __post_init__(self) -> None:
         if not self.inputs:

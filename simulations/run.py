@@ -164,7 +164,7 @@ def _begun(config: Config, place: RunFolder | None, owner: ExitStack) -> RunFold
     from calyx.shared.models.tryout import try_model
 
     train = load_split(config.data, config.seed).train
-    try_model(config, train.spec, train.classes)
+    try_model(config, train.spec)
     parts = _parts(config, train)
     out = None if place is None else place.path
     folder = RunFolder(owner.enter_context(claimed(out, config.name)))
@@ -239,6 +239,7 @@ def _result(config: Config, folder: RunFolder, seconds: float) -> RunResult:
     figures = RunFigures.of(folder.told())
     return RunResult(
         accuracy=figures.accuracy,
+        metrics=figures.metrics,
         loss=figures.loss,
         epsilon_max=_epsilon_from_ledgers(config, folder),
         delta=figures.delta,

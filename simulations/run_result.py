@@ -33,8 +33,11 @@ class RunResult:
     """How a run ended.
 
     Attributes:
-        accuracy: share of right classes on the server's test set.
-        loss: mean cross-entropy on the same, in nats.
+        accuracy: share of right predictions on the server's test set; None where the task has no
+            accuracy.
+        metrics: all metrics of the task on the same, by name, the headline first; None where the
+            test set does not define one.
+        loss: mean loss on the same, in the unit of the task's loss (cross-entropy: nats).
         epsilon_max: most that any client's ledger says was spent; None without privacy.
         delta: at which `epsilon_max` holds.
         noise_multiplier: largest among the clients' plans; 0 without privacy.
@@ -47,7 +50,8 @@ class RunResult:
         run_dir: the run folder.
     """
 
-    accuracy: float
+    accuracy: float | None
+    metrics: dict[str, float | None]
     loss: float
     epsilon_max: float | None
     delta: float

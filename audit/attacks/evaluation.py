@@ -13,8 +13,13 @@ from safetensors.numpy import load
 from calyx.audit.evidence.store import EvidenceStore
 from calyx.audit.progress import Progress
 from calyx.shared.data import load_split
+from calyx.shared.data.dataset import rows
+from calyx.shared.errors import UsageError
 from calyx.shared.models import build_model
+from calyx.shared.models.inputs import call, tensors
 from calyx.shared.protocol.arrays import load_weights
+from calyx.shared.target import Classes
+from calyx.shared.tasks.find import task_of
 from calyx.simulations.run_folder import RunFolder
 
 NAME = "evaluation"
@@ -26,17 +31,22 @@ def run(folder: RunFolder, store: EvidenceStore, progress: Progress) -> None:
 
     Raises:
         DataError: the test records cannot be loaded.
+        UsageError: they have no class each.
     """
     config = folder.stored_config()
     test = load_split(config.data, config.seed).test
-    model = build_model(config.model, test.spec, test.classes, config.seed)
+    if not isinstance(test.spec.target, Classes):
+        raise UsageError(f"accuracy by class is for classes; the labels are {test.spec.target}")
+    task = task_of(config.task, test.spec.target)
+    model = build_model(config.model, test.spec, config.seed, task)
     load_weights(model, load(folder.model()))
     model.eval()
     predicted = np.empty(len(test), dtype=np.int64)
     with torch.no_grad():
         for start in range(0, len(test), _BATCH):
-            features = torch.from_numpy(test.features[start : start + _BATCH])
-            predicted[start : start + _BATCH] = model(features).argmax(dim=1).numpy()
+            some = np.arange(start, min(start + _BATCH, len(test)))
+            outputs = call(model, tensors(rows(test.features, some)))
+            predicted[some] = outputs.argmax(dim=1).numpy()
             progress("evaluation", min(1.0, (start + _BATCH) / len(test)))
     store.put_arrays(
         NAME,

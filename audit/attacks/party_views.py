@@ -37,10 +37,13 @@ from calyx.audit.replay.capture import (
 from calyx.audit.replay.replay import Observers, replayed_run
 from calyx.shared.config import Config
 from calyx.shared.data import Dataset, load_split
+from calyx.shared.errors import UsageError
 from calyx.shared.models import build_model
 from calyx.shared.models.lstm import Lstm
 from calyx.shared.protocol.arrays import load_weights, read_record, weights_of
 from calyx.shared.protocol.messages import TrainInstruction, read_arrays
+from calyx.shared.target import Classes
+from calyx.shared.tasks.find import task_of
 from calyx.simulations.run import partition_of
 from calyx.simulations.run_folder import RunFolder
 
@@ -57,11 +60,18 @@ def run(folder: RunFolder, store: EvidenceStore, progress: Progress) -> None:
     """Capture a round, attack every view of it, and put bytes and results into evidence.
 
     Raises:
+        UsageError: inversion is not for records of this kind.
         CalyxError: the run could not be repeated.
     """
     config = folder.stored_config()
     progress("views", 0.0)
     captured, test = replay(config)
+    spec = test.spec
+    if spec.float_shape is None or not isinstance(spec.target, Classes):
+        raise UsageError(
+            "records are searched for by gradient inversion, which is for float32 inputs with one "
+            f"class each; these are {spec} with {spec.target}"
+        )
     model_file = folder.model()
     public = CapturedMessage(config.training.rounds, "final model", SERVER, PUBLIC, (model_file,))
     messages = [*captured.capture.messages, public]
@@ -69,7 +79,7 @@ def run(folder: RunFolder, store: EvidenceStore, progress: Progress) -> None:
     rows: list[dict[str, Any]] = []
     attacked: dict[int, tuple[dict[str, Any], dict[str, NDArray[Any]]]] = {}
     low, high = _range(test)
-    mean = (test.features.mean(axis=0) - low) / (high - low)
+    mean = (test.floats.mean(axis=0) - low) / (high - low)
     arrays: dict[str, NDArray[Any]] = {"baseline": mean.astype(np.float32)}
     for number, estimate in enumerate(estimates):
 
@@ -114,7 +124,8 @@ def replay(config: Config) -> tuple[CapturedRound, Dataset]:
             pass
     except CaptureComplete:
         pass
-    model = build_model(config.model, split.test.spec, split.test.classes, config.seed)
+    spec = split.test.spec
+    model = build_model(config.model, spec, config.seed, task_of(config.task, spec.target))
     sent = capture.find("train", 1)[0]
     plan = TrainInstruction.from_content(sent.message.content).plan
     load_weights(model, read_record(read_arrays(sent.message.content), like=weights_of(model)))
@@ -138,7 +149,7 @@ def _attack(
     model, shape = captured.model, test.input_shape
     low, high = _range(test)
     behind = [captured.records[client] for client in estimate.clients]
-    truth = np.concatenate([(r.features - low) / (high - low) for r in behind])
+    truth = np.concatenate([(r.floats - low) / (high - low) for r in behind])
     present = np.isin(np.arange(test.classes), np.concatenate([r.labels for r in behind]))
     gradient = as_gradient(estimate.vector, captured)
     by_name = dict(zip(captured.names, gradient, strict=True))
@@ -182,11 +193,11 @@ def _attack(
 
 def _range(test: Dataset) -> tuple[float, float]:
     """The values between which records lie, as far as test records show."""
-    low, high = float(test.features.min()), float(test.features.max())
+    low, high = float(test.floats.min()), float(test.floats.max())
     return low, high if high > low else low + 1.0
 
 
 def _mean_probability(model: torch.nn.Module, test: Dataset) -> torch.Tensor:
     with torch.no_grad():
-        logits = model(torch.from_numpy(test.features[:200]))
+        logits = model(torch.from_numpy(test.floats[:200]))
         return torch.softmax(logits, dim=1).mean(dim=0)

@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from calyx.shared.data import Dataset
+from calyx.shared.data.dataset import rows
+from calyx.shared.models.inputs import call, tensors
+from calyx.shared.tasks.task import Task
 
 # As far as single precision moves an input, by moving the weights.
 _JITTER = 2e-7
@@ -26,21 +29,24 @@ _TRIES = 16
 _NEAR = 1e-3
 
 
-def clipped_sum_by_record(model: nn.Module, data: Dataset, clip_norm: float) -> NDArray[np.float64]:
+def clipped_sum_by_record(
+    model: nn.Module, data: Dataset, task: Task, clip_norm: float
+) -> NDArray[np.float64]:
     """Sum over all records of min(1, C/||g||) g; float64 (trainable parameters,), in their order.
 
     Args:
         model: at the weights in question; without dropout, or in evaluation mode.
         data: the records; a millisecond or more for each.
+        task: the loss.
         clip_norm: C.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     total = np.zeros(sum(parameter.numel() for parameter in parameters))
     for number in range(len(data)):
-        features = torch.from_numpy(data.features[number : number + 1])
-        labels = torch.from_numpy(data.labels[number : number + 1])
-        loss = nn.functional.cross_entropy(model(features), labels)
-        parts = torch.autograd.grad(loss, parameters)
+        alone = np.array([number])
+        labels = torch.from_numpy(data.labels[alone])
+        loss = task.losses(call(model, tensors(rows(data.features, alone))), labels).sum()
+        parts = torch.autograd.grad(loss, parameters, materialize_grads=True)
         gradient = torch.cat([part.flatten() for part in parts]).double().numpy()
         norm = float(np.linalg.norm(gradient))
         if np.isfinite(norm):
@@ -49,7 +55,7 @@ def clipped_sum_by_record(model: nn.Module, data: Dataset, clip_norm: float) -> 
 
 
 def distance_from_sum_by_record(
-    model: nn.Module, data: Dataset, clip_norm: float, total: NDArray[np.float64]
+    model: nn.Module, data: Dataset, task: Task, clip_norm: float, total: NDArray[np.float64]
 ) -> float:
     """How far a sum is from what `clipped_sum_by_record` gives, in clip norms.
 
@@ -58,7 +64,7 @@ def distance_from_sum_by_record(
     other sum. A clipping fault is far larger than any effect of these moves.
 
     Args:
-        model, data, clip_norm: as for `clipped_sum_by_record`; the model is left as it was.
+        model, data, task, clip_norm: as for `clipped_sum_by_record`; the model is left as it was.
         total: the other sum; (trainable parameters,).
     """
     saved = {name: value.clone() for name, value in model.state_dict().items()}
@@ -66,7 +72,7 @@ def distance_from_sum_by_record(
     smallest = float("inf")
     try:
         for _ in range(_TRIES):
-            again = clipped_sum_by_record(model, data, clip_norm)
+            again = clipped_sum_by_record(model, data, task, clip_norm)
             smallest = min(smallest, float(np.linalg.norm(total - again)) / clip_norm)
             if smallest <= _NEAR:
                 break

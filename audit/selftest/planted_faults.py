@@ -75,9 +75,15 @@ def _batch_clip() -> list[Patch]:
     real = dp_sgd._clipped_sum
 
     def whole(
-        model: nn.Module, gradients: Any, data: Any, indices: Any, clip_norm: float, *rest: Any
+        model: nn.Module,
+        gradients: Any,
+        data: Any,
+        task: Any,
+        indices: Any,
+        clip_norm: float,
+        *rest: Any,
     ) -> Any:
-        sums, total = real(model, gradients, data, indices, 1e9, *rest)
+        sums, total = real(model, gradients, data, task, indices, 1e9, *rest)
         length = float(torch.stack([s.square().sum() for s in sums.values()]).sum().sqrt())
         for each in sums.values():
             each.mul_(min(1.0, clip_norm * len(indices) / max(length, 1e-12)))

@@ -15,14 +15,18 @@ the batch. A round that is repeated after a crash is in the log twice; the later
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from calyx.shared.data import Dataset
 from calyx.shared.host.regular_file import read_regular
+from calyx.shared.models.inputs import Inputs
 
 
 class BatchSeen:
@@ -33,50 +37,50 @@ class BatchSeen:
     """
 
     def __init__(self, data: Dataset) -> None:
-        self._data = data
+        self._columns = [*data.columns.values(), data.labels]
         self._places: dict[bytes, list[int]] | None = None
         self.mask = np.zeros(len(data), dtype=np.bool_)
         self.out_of_place = 0
 
-    def entered(
-        self, features: NDArray[np.generic], labels: NDArray[np.generic], drawn: NDArray[np.int64]
-    ) -> None:
+    def entered(self, inputs: Inputs, labels: torch.Tensor, drawn: NDArray[np.int64]) -> None:
         """Note rows that the model was given.
 
         Args:
-            features, labels: the rows, as arrays of the records' own types.
+            inputs, labels: the rows, as tensors of the records' own types.
             drawn: which records they are said to be; a row that is another record counts as that.
         """
+        given = inputs if isinstance(inputs, dict) else {"": inputs}
+        columns = [x.cpu().numpy() for x in (*given.values(), labels)]
+        own = self._columns
         rows = len(labels)
         places = np.full(rows, -1, dtype=np.int64)
         told = drawn[:rows]
-        same = (self._data.labels[told] == labels[: len(told)]) & (
-            self._data.features[told] == features[: len(told)]
-        ).all(axis=tuple(range(1, features.ndim)))
+        same = np.ones(len(told), dtype=np.bool_)
+        for mine, found in zip(own, columns, strict=True):
+            equal = mine[told] == found[: len(told)]
+            same &= equal.reshape(len(told), -1).all(axis=1)
         places[: len(told)][same] = told[same]
         for number in range(rows):
             place = places[number]
             if place < 0:
-                place = self._place(features[number], labels[number])
+                place = self._place([column[number] for column in columns])
             if place < 0 or self.mask[place]:
                 self.out_of_place += 1
             else:
                 self.mask[place] = True
 
-    def _place(self, row: NDArray[np.generic], label: np.generic) -> int:
+    def _place(self, row: list[NDArray[Any]]) -> int:
         """A record with this content, if possible one that is not in the batch yet; -1: none."""
         if self._places is None:
             self._places = {}
-            for place, (own, its) in enumerate(
-                zip(self._data.features, self._data.labels, strict=True)
-            ):
-                self._places.setdefault(_content(own, its), []).append(place)
-        same = self._places.get(_content(row, label), [])
+            for place, own in enumerate(zip(*self._columns, strict=True)):
+                self._places.setdefault(_content(own), []).append(place)
+        same = self._places.get(_content(row), [])
         return next((place for place in same if not self.mask[place]), next(iter(same), -1))
 
 
-def _content(row: NDArray[np.generic], label: np.generic) -> bytes:
-    return np.ascontiguousarray(row).tobytes() + b"/" + str(int(label)).encode()
+def _content(row: Iterable[NDArray[Any]]) -> bytes:
+    return b"/".join(np.ascontiguousarray(column).tobytes() for column in row)
 
 
 @dataclass

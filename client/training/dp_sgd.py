@@ -37,6 +37,7 @@ from calyx.shared.config.schema import TrainingConfig
 from calyx.shared.data import Dataset
 from calyx.shared.errors import PrivacyError
 from calyx.shared.models.build import BUILT_IN
+from calyx.shared.models.inputs import call, each
 from calyx.shared.models.optimizer import make_optimizer
 from calyx.shared.models.per_record.blocks import (
     RecordBlocks,
@@ -51,6 +52,7 @@ from calyx.shared.models.per_record.opacus_bridge import DPOptimizerFastGradient
 from calyx.shared.models.per_record.private import check_private, try_private
 from calyx.shared.privacy.noise import NoiseSource
 from calyx.shared.privacy.plan import PrivacyPlan
+from calyx.shared.tasks.task import Task
 
 
 class NoisyOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
@@ -104,6 +106,7 @@ class NoisyOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
 def train_privately(
     model: nn.Module,
     data: Dataset,
+    task: Task,
     config: TrainingConfig,
     plan: PrivacyPlan,
     *,
@@ -124,9 +127,9 @@ def train_privately(
     check_private(model)
     if type(model) not in BUILT_IN:
         # It takes as long as a training step, each round; for the built-in models the tests do it.
-        try_private(model, data.spec)
+        try_private(model, data.spec, task)
     device = next(model.parameters()).device
-    blocks = _blocks(model, data, plan)
+    blocks = _blocks(model, data, task, plan)
     optimizer = NoisyOptimizer(make_optimizer(config, model.parameters()), plan, noise)
     start = [p.detach().clone() for p in model.parameters()]
     optimizer.attach_step_hook(lambda _: add_proximal_gradient(model, start, proximal_mu))
@@ -138,7 +141,7 @@ def train_privately(
                 indices = _batch(len(data), plan, noise)
                 batch_sizes.append(len(indices))
                 sums, total = _clipped_sum(
-                    model, gradients, data, indices, plan.clip_norm, blocks, device, audit
+                    model, gradients, data, task, indices, plan.clip_norm, blocks, device, audit
                 )
                 _add_canaries(sums, plan, noise, audit)
                 optimizer.take(sums)
@@ -152,6 +155,7 @@ def train_privately(
 def clipped_gradient_sum(
     model: nn.Module,
     data: Dataset,
+    task: Task,
     plan: PrivacyPlan,
     noise: NoiseSource,
     audit: Audit = NO_AUDIT,
@@ -168,16 +172,16 @@ def clipped_gradient_sum(
         raise PrivacyError("only distributed noise takes a sum of gradients without its own noise")
     check_private(model)
     if type(model) not in BUILT_IN:
-        try_private(model, data.spec)
+        try_private(model, data.spec, task)
     device = next(model.parameters()).device
     was_training = model.training
     model.train()
     try:
-        blocks = _blocks(model, data, plan)
+        blocks = _blocks(model, data, task, plan)
         indices = _batch(len(data), plan, noise)
         with watched(model) as gradients:
             sums, _ = _clipped_sum(
-                model, gradients, data, indices, plan.clip_norm, blocks, device, audit
+                model, gradients, data, task, indices, plan.clip_norm, blocks, device, audit
             )
         _add_canaries(sums, plan, noise, audit)
         flat = torch.cat([total.cpu().flatten() for total in sums.values()])
@@ -186,11 +190,11 @@ def clipped_gradient_sum(
     return flat.numpy(), len(indices)
 
 
-def _blocks(model: nn.Module, data: Dataset, plan: PrivacyPlan) -> RecordBlocks:
+def _blocks(model: nn.Module, data: Dataset, task: Task, plan: PrivacyPlan) -> RecordBlocks:
     """Block sizes in which a batch goes through the model: from public numbers, before any draw."""
     if plan.sampling == "full":
-        return record_blocks(model, data.spec, full_blocks(len(data)))
-    return record_blocks(model, data.spec, sampled_blocks(plan.expected_batch_size))
+        return record_blocks(model, data.spec, task, full_blocks(len(data)))
+    return record_blocks(model, data.spec, task, sampled_blocks(plan.expected_batch_size))
 
 
 def _batch(records: int, plan: PrivacyPlan, noise: NoiseSource) -> NDArray[np.int64]:
@@ -218,6 +222,7 @@ def _clipped_sum(
     model: nn.Module,
     gradients: RecordGradients,
     data: Dataset,
+    task: Task,
     indices: NDArray[np.int64],
     clip_norm: float,
     blocks: RecordBlocks,
@@ -235,12 +240,11 @@ def _clipped_sum(
     seen = None if audit.batches is None else BatchSeen(data)
     for first, count, size in blocks.parts(len(indices)):
         drawn = indices[first : first + count]
-        features, labels = batch_tensors(data, drawn, device)
+        inputs, labels = batch_tensors(data, drawn, device)
         if seen is not None:
-            seen.entered(features.cpu().numpy(), labels.cpu().numpy(), drawn)
-        losses = nn.functional.cross_entropy(
-            model(filled_up(features, size)), filled_up(labels, size), reduction="none"
-        )
+            seen.entered(inputs, labels, drawn)
+        outputs = call(model, each(inputs, lambda x: filled_up(x, size)))  # noqa: B023
+        losses = task.record_losses(outputs, filled_up(labels, size))
         for parameter, gradient in gradients.clipped_sum(losses, clip_norm, count).items():
             sums[parameter] += gradient
         total += float(losses.detach()[:count].sum())

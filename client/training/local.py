@@ -21,16 +21,19 @@ from calyx.client.instrumentation.hooks import NO_AUDIT, Audit
 from calyx.client.training.step import TrainingLog, add_proximal_gradient, batch_tensors
 from calyx.shared.config.schema import TrainingConfig
 from calyx.shared.data import Dataset
+from calyx.shared.models.inputs import call
 from calyx.shared.models.optimizer import make_optimizer
 from calyx.shared.models.seeding import torch_seeded
 from calyx.shared.models.tryout import torch_device
 from calyx.shared.privacy.noise import NoiseSource
 from calyx.shared.privacy.plan import PrivacyPlan
+from calyx.shared.tasks.task import Task
 
 
 def train_locally(
     model: nn.Module,
     data: Dataset,
+    task: Task,
     config: TrainingConfig,
     plan: PrivacyPlan,
     *,
@@ -44,6 +47,7 @@ def train_locally(
     Args:
         model: starts from the global weights; ends with the local ones, on the CPU.
         data: the client's training records.
+        task: the loss to lower.
         config: optimiser and device.
         plan: steps, batch size and, for record-level privacy, sampling, clipping and noise.
         proximal_mu: weight of FedProx's term (mu/2) ||w - w_global||^2 (Li et al. 2020); 0 is
@@ -64,13 +68,14 @@ def train_locally(
     try:
         with torch_seeded(order_seed, device):
             if not plan.is_record_level:
-                return _train_plainly(model, data, config, plan, proximal_mu, order_seed)
+                return _train_plainly(model, data, task, config, plan, proximal_mu, order_seed)
             # Opacus takes more than a second to load; plain training does without.
             from calyx.client.training.dp_sgd import train_privately
 
             return train_privately(
                 model,
                 data,
+                task,
                 config,
                 plan,
                 proximal_mu=proximal_mu,
@@ -85,6 +90,7 @@ def train_locally(
 def _train_plainly(
     model: nn.Module,
     data: Dataset,
+    task: Task,
     config: TrainingConfig,
     plan: PrivacyPlan,
     proximal_mu: float,
@@ -97,9 +103,9 @@ def _train_plainly(
     batch_sizes: list[int] = []
     last_loss = float("nan")
     for indices in _batches(len(data), batch_size, plan.steps_per_round, order_seed):
-        features, labels = batch_tensors(data, indices, device)
+        inputs, labels = batch_tensors(data, indices, device)
         optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(model(features), labels)
+        loss = task.record_losses(call(model, inputs), labels).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         add_proximal_gradient(model, start, proximal_mu)
         optimizer.step()

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from calyx.shared.data import Dataset
+from calyx.shared.data.dataset import rows
+from calyx.shared.models.inputs import Inputs, each, tensors
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class TrainingLog:
     Attributes:
         steps: optimiser steps taken.
         batch_sizes: records in each step's batch.
-        last_loss: mean cross-entropy of the last batch that was not empty, before its step;
+        last_loss: mean loss of the last batch that was not empty, before its step;
             NaN if there was none.
     """
 
@@ -43,8 +45,7 @@ def add_proximal_gradient(model: nn.Module, start: list[torch.Tensor], proximal_
 
 def batch_tensors(
     data: Dataset, indices: NDArray[np.int64], device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features float32 (n, *input_shape) and labels int64 (n,) of these records."""
-    features = torch.from_numpy(data.features[indices])
-    labels = torch.from_numpy(data.labels[indices])
-    return features.to(device), labels.to(device)
+) -> tuple[Inputs, torch.Tensor]:
+    """Inputs (n, ...), one tensor or one by name, and labels (n, ...) of these records."""
+    inputs = each(tensors(rows(data.features, indices)), lambda x: x.to(device))
+    return inputs, torch.from_numpy(data.labels[indices]).to(device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
@@ -12,6 +12,10 @@ from calyx.server.roster import RoundRecord
 from calyx.shared.errors import ProtocolError
 from calyx.shared.protocol.arrays import Weights, to_record
 from calyx.shared.protocol.messages import ARRAYS, CONFIG, read_metrics
+from calyx.shared.tasks.task import Task
+
+# "The worst tenth": the mean of a metric alone hides clients that a model does not serve.
+_WORST_SHARE = 0.1
 
 
 def evaluate_on_clients(
@@ -19,9 +23,15 @@ def evaluate_on_clients(
     weights: Weights,
     record: RoundRecord,
     node_ids: Mapping[str, int],
+    task: Task,
     timeout_s: float,
 ) -> dict[str, float]:
-    """Record-weighted mean of the clients' own metrics; clients that fail are left out."""
+    """What the clients say about the model on their own records; those that fail are left out.
+
+    Returns:
+        Record-weighted means, as ``client-loss`` and ``client-accuracy``; and of the headline also
+        the mean of the worst tenth of the clients, at least one, as ``client-accuracy-worst``.
+    """
     arrays = to_record(weights)
     messages = [
         Message(
@@ -33,7 +43,8 @@ def evaluate_on_clients(
         for client in record.ok
         if client in node_ids
     ]
-    total, sums = 0.0, {"loss": 0.0, "accuracy": 0.0}
+    known = ["loss", *(metric.name for metric in task.measured)]
+    told: dict[str, list[tuple[float, float]]] = {name: [] for name in known}
     replies = exchange(grid, messages, timeout_s)
     for reply in sorted(replies, key=lambda r: r.metadata.src_node_id):
         if reply.has_error():
@@ -42,10 +53,18 @@ def evaluate_on_clients(
             metrics = read_metrics(reply.content)
         except ProtocolError:
             continue
-        weight = metrics.get("num-examples", 0.0)
-        if set(metrics) != {"num-examples", *sums} or not 0 < weight <= 1e9:
+        weight = metrics.pop("num-examples", 0.0)
+        if "loss" not in metrics or not metrics.keys() <= told.keys() or not 0 < weight <= 1e9:
             continue
-        total += weight
-        for key in sums:
-            sums[key] += weight * metrics[key]
-    return {f"client-{key}": value / total for key, value in sums.items()} if total else {}
+        for name, value in metrics.items():
+            told[name].append((value, weight))
+    means = {f"client-{name}": _mean(values) for name, values in told.items() if values}
+    if values := told[task.headline.name]:
+        worst = sorted((v for v, _ in values), reverse=not task.headline.higher_is_better)
+        number = max(1, round(_WORST_SHARE * len(worst)))
+        means[f"client-{task.headline.name}-worst"] = sum(worst[:number]) / number
+    return means
+
+
+def _mean(values: Sequence[tuple[float, float]]) -> float:
+    return sum(v * weight for v, weight in values) / sum(weight for _, weight in values)

@@ -12,6 +12,7 @@ from calyx.server.state.journal import Event
 from calyx.shared.config import Config
 from calyx.shared.models.evaluate import Evaluation
 from calyx.shared.privacy.plan import PrivacyPlan
+from calyx.shared.tasks.task import Task
 
 
 def start_event(
@@ -23,6 +24,7 @@ def start_event(
     first_round: int,
     parameters: int,
     test_records: int,
+    task: Task,
     members: Sequence[Member],
     plans: Plans,
 ) -> Event:
@@ -37,6 +39,7 @@ def start_event(
         "clients": len(made),
         "train_records": sum(member.declared_records for member in members),
         "test_records": test_records,
+        "metrics": [metric.facts() for metric in task.measured],
         "parameters": parameters,
         "unit": config.privacy.unit,
         "noise": config.privacy.noise,
@@ -88,7 +91,8 @@ def round_event(
     return {
         "event": "round",
         "round": record.round,
-        "accuracy": result.accuracy,
+        "accuracy": result.metrics.get("accuracy"),
+        "metrics": dict(result.metrics),
         "loss": result.loss,
         "epsilon_max": epsilon_max,
         "ok": len(record.ok),

@@ -77,6 +77,26 @@ class RunEvents:
         """The ``round`` events, those before a restart included."""
         return self.of("round")
 
+    def metrics(self, number: int) -> dict[str, float | None]:
+        """The metrics of a round, by its place in `rounds`; the headline first."""
+        event = self.rounds[number]
+        # Before there were tasks, each run was a classification and told its accuracy only.
+        found: dict[str, float | None] = event.get("metrics", {"accuracy": event["accuracy"]})
+        return found
+
+    @property
+    def headline(self) -> Event:
+        """Facts about the metric by which the run is judged first: name, shown, is_share."""
+        facts: list[Event] = self.start.get("metrics") or [
+            {"name": "accuracy", "shown": "accuracy", "is_share": True, "higher_is_better": True}
+        ]
+        return facts[0]
+
+    def headlines(self) -> list[float | None]:
+        """The value of `headline` after each round."""
+        name = self.headline["name"]
+        return [self.metrics(number).get(name) for number in range(len(self.rounds))]
+
     @property
     def end(self) -> Event:
         """The ``end`` event of a simulation; empty if it has not ended."""

@@ -20,8 +20,11 @@ class RunFigures:
     """What a run came to.
 
     Attributes:
-        accuracy: share of right classes on the server's test set, after the last round.
-        loss: mean cross-entropy on the same, in nats.
+        accuracy: share of right predictions on the server's test set, after the last round; None
+            where the task has no accuracy.
+        metrics: all metrics of the task on the same, by name, the headline first; None where the
+            test set does not define one.
+        loss: mean loss on the same, in the unit of the task's loss.
         epsilon_max: what the server's plans say was spent; None without privacy.
         delta: at which `epsilon_max` holds.
         noise_multiplier: largest among the clients' plans; 0 without privacy.
@@ -32,7 +35,8 @@ class RunFigures:
         seconds_per_round: mean over all rounds, training to checkpoint.
     """
 
-    accuracy: float
+    accuracy: float | None
+    metrics: dict[str, float | None]
     loss: float
     epsilon_max: float | None
     delta: float
@@ -57,6 +61,7 @@ class RunFigures:
         last = rounds[-1]
         return cls(
             accuracy=last["accuracy"],
+            metrics=told.metrics(-1),
             loss=last["loss"],
             epsilon_max=last["epsilon_max"],
             delta=start["delta"],

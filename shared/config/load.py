@@ -34,6 +34,16 @@ _PLAIN: tuple[tuple[Any, Callable[[Any], Scalar]], ...] = (
 # A configuration has sections of values and of lists.
 _DEEPEST = 16
 
+ADDED_LATER: Mapping[str, Scalar] = {
+    "task.kind": "classification",
+    "task.class_weights": "",
+}
+"""Keys that the first digests did not cover, with the value that means what was done then.
+
+A key that is added to the schema comes in here, with its default. The default of one that is in
+here never changes.
+"""
+
 
 def from_toml(text: str, *, where: str = "configuration") -> dict[str, Any]:
     """Parse TOML into a nested mapping; a syntax fault names the place."""
@@ -194,9 +204,16 @@ def digest(config: Config) -> str:
     """SHA-256 over everything in the config that can change a result, as hex.
 
     Left out are the run's name and the folder the data lies in: a data set is known by its
-    content, not by its place.
+    content, not by its place. Keys of `ADDED_LATER` are left out where they have their default:
+    the digest decides the noise of a simulation and whether a run can be resumed, and a
+    configuration from before the key was there means the same today.
     """
     content = config.model_dump(exclude={"name": True, "data": {"directory"}})
+    for key, default in ADDED_LATER.items():
+        section, name = key.split(".")
+        if content[section][name] == default:
+            del content[section][name]
+    content = {section: keys for section, keys in content.items() if keys != {}}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 

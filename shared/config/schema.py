@@ -8,9 +8,10 @@ Values that change only speed (workers, engine) are not here: they must not chan
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, LiteralString
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from calyx.shared.config.protection import Protection
 
@@ -28,6 +29,28 @@ Positive = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
+
+
+def weights_of(text: str) -> tuple[float, ...]:
+    """Positive numbers parted by commas; empty text is no weights.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not text.strip():
+        return ()
+    try:
+        weights = tuple(float(item) for item in text.split(","))
+    except ValueError:
+        raise ValueError("it must be numbers parted by commas") from None
+    if len(weights) < 2 or not all(0 < weight < math.inf for weight in weights):
+        raise ValueError("it must be two positive numbers or more, one for each class")
+    return weights
+
+
+def _written_weights(text: str) -> str:
+    weights_of(text)
+    return text
 
 
 class Section(BaseModel):
@@ -97,6 +120,38 @@ class DataConfig(Section):
         description="Use only the first `max_records` training records; 0 uses all. The test set "
         "is not cut.",
     )
+
+
+_OWN = r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*"
+
+
+class TaskConfig(Section):
+    """What is learned: its loss and its metrics."""
+
+    kind: Annotated[
+        str, Field(pattern=rf"^(classification|multilabel|regression|next_token|{_OWN})$")
+    ] = Field(
+        "classification",
+        description="`classification`: one class a record; `multilabel`: several labels, each yes "
+        "or no; `regression`: a real value; `next_token`: what follows in a text; or a task of "
+        "your own as `module:object`. The last is code that is imported and run, on the server and "
+        "on the clients.",
+    )
+    class_weights: Annotated[str, AfterValidator(_written_weights)] = Field(
+        "",
+        description="`classification` only: public weight of each class in the loss, in their "
+        "order, parted by commas. Weights computed from private records would be a release.",
+    )
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the task is the user's own code."""
+        return ":" in self.kind
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The class weights; empty if all count the same."""
+        return weights_of(self.class_weights)
 
 
 class ModelConfig(Section):
@@ -328,6 +383,7 @@ class Sections(Section):
         "noise. On a real device the noise comes from the operating system.",
     )
     data: DataConfig = DataConfig()
+    task: TaskConfig = TaskConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     federation: FederationConfig = FederationConfig()

@@ -24,7 +24,7 @@ def share_of_digits(number: int, parts: int, seed: int) -> bytes:
     share = train.subset(partition(train, config, parts, seed)[number])
     buffer = io.BytesIO()
     # Without the channel that the image view adds: an archive holds records as they are.
-    features = share.features[:, 0]
+    features = share.floats[:, 0]
     np.savez_compressed(
         buffer, x_train=features, y_train=share.labels, classes=np.int64(share.classes)
     )

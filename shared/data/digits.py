@@ -21,5 +21,5 @@ def read_digits() -> Dataset:
     return Dataset(
         features=(bunch.images / 16.0).astype(np.float32),
         labels=bunch.target.astype(np.int64),
-        classes=10,
+        target=10,
     )

@@ -12,7 +12,7 @@ _STREAM = 0x401D
 
 
 def hold_out(dataset: Dataset, fraction: float, seed: int) -> Split:
-    """Set a share of every class aside for testing.
+    """Set a share of every class aside for testing; of all records where labels are no classes.
 
     Each class gives the same share to within one record, and keeps at least one record for
     training. Both parts keep the order of `dataset`.
@@ -26,7 +26,8 @@ def hold_out(dataset: Dataset, fraction: float, seed: int) -> Split:
         DataError: too few records for a test set.
     """
     rng = np.random.default_rng((_STREAM, seed))
-    counts = np.bincount(dataset.labels, minlength=dataset.classes)
+    strata = dataset.strata
+    counts = np.bincount(strata)
     wanted = counts * fraction
     held = np.minimum(np.floor(wanted).astype(np.int64), np.maximum(counts - 1, 0))
     spare = np.maximum(counts - 1, 0) - held
@@ -42,6 +43,6 @@ def hold_out(dataset: Dataset, fraction: float, seed: int) -> Split:
         )
     is_test = np.zeros(len(dataset), dtype=np.bool_)
     for label, number in enumerate(held):
-        members = np.flatnonzero(dataset.labels == label)
+        members = np.flatnonzero(strata == label)
         is_test[rng.permutation(members)[:number]] = True
     return Split(dataset.subset(np.flatnonzero(~is_test)), dataset.subset(np.flatnonzero(is_test)))

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from calyx.shared.data.dataset import Dataset
 from calyx.shared.data.quiet import quiet
 from calyx.shared.errors import DataError
+from calyx.shared.target import Classes
 
 if TYPE_CHECKING:
     from calyx.shared.config.schema import DataConfig
@@ -87,6 +88,15 @@ def _enough_records(records: int, config: DataConfig, clients: int) -> None:
         )
 
 
+def _check_classes(train: Dataset, config: DataConfig) -> None:
+    if not isinstance(train.spec.target, Classes):
+        raise DataError(
+            f"data.partition = {config.partition} divides records by class, and the labels are "
+            f"{train.spec.target}",
+            hint="use iid or natural",
+        )
+
+
 def _iid(order: NDArray[np.int64], clients: int) -> list[NDArray[np.int64]]:
     from flwr_datasets.partitioner import IidPartitioner
 
@@ -98,6 +108,7 @@ def _dirichlet(
 ) -> list[NDArray[np.int64]]:
     from flwr_datasets.partitioner import DirichletPartitioner
 
+    _check_classes(train, config)
     alpha = config.dirichlet_alpha
     partitioner = DirichletPartitioner(
         num_partitions=clients,
@@ -139,6 +150,7 @@ def _shards(
     """
     from flwr_datasets.partitioner import PathologicalPartitioner
 
+    _check_classes(train, config)
     each = config.classes_per_client
     classes = np.unique(train.labels)
     if each > len(classes):

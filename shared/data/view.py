@@ -31,7 +31,7 @@ def as_view(dataset: Dataset, view: Literal["image", "sequence"]) -> Dataset:
     Raises:
         DataError: records of another shape.
     """
-    features = dataset.features
+    features = dataset.floats
     if features.ndim == 4:
         features = _channels_first(features)
     n, shape = len(dataset), features.shape[1:]

@@ -17,39 +17,50 @@ from calyx.shared.models.inputs import call, made_up
 from calyx.shared.models.lstm import Lstm
 from calyx.shared.models.seeding import torch_seeded
 from calyx.shared.record_spec import RecordSpec
+from calyx.shared.target import OwnTarget
+from calyx.shared.tasks.task import Task
 
 BUILT_IN: tuple[type[nn.Module], ...] = (Cnn, Lstm, AttentionEncoder)
 
 
-def build_model(config: ModelConfig, spec: RecordSpec, classes: int, seed: int) -> nn.Module:
+def build_model(
+    config: ModelConfig, spec: RecordSpec, seed: int, task: Task | None = None
+) -> nn.Module:
     """Build the model that `config` names, with weights that depend only on `seed`.
 
     PyTorch's global random state is left as it was.
 
     Args:
         config: the model; ``name`` may be ``module:function``, which is imported and called as
-            ``function(input_shape, classes)``, or ``function(spec, classes)`` where a record is
-            not one float32 tensor, and returns an `nn.Module`.
-        spec: what is public about a record's inputs.
-        classes: number of classes.
+            ``function(input_shape, outputs)``, or ``function(spec, outputs)`` where a record is
+            not one float32 tensor, and returns an `nn.Module`. ``task`` is the model that a task
+            of the user's own brings.
+        spec: what is public about a record.
         seed: seed of the weights.
+        task: of the run; only ``task`` needs it.
 
     Raises:
-        ModelError: unknown name, a shape the model does not take, or a user's function that
+        ModelError: unknown name, a record the model does not take, or a user's function that
             cannot be imported or called or does not return a fitting module.
     """
     with torch_seeded(seed):
+        if config.name == "task":
+            return _tasks_model(task, spec)
         if ":" in config.name:
-            return _users_model(config.name, spec, classes)
-        input_shape = _float_shape(config.name, spec)
+            return _users_model(config.name, spec)
         if config.name == "cnn":
-            return Cnn(input_shape, classes)
+            return Cnn(_float_shape(config.name, spec), _outputs(config.name, spec))
         if config.name == "lstm":
-            return Lstm(input_shape, classes, hidden=config.hidden, layers=config.layers)
+            return Lstm(
+                _float_shape(config.name, spec),
+                _outputs(config.name, spec),
+                hidden=config.hidden,
+                layers=config.layers,
+            )
         if config.name == "attention":
             return AttentionEncoder(
-                input_shape,
-                classes,
+                _float_shape(config.name, spec),
+                _outputs(config.name, spec),
                 hidden=config.hidden,
                 layers=config.layers,
                 heads=config.heads,
@@ -69,24 +80,45 @@ def _float_shape(name: str, spec: RecordSpec) -> tuple[int, ...]:
     return spec.float_shape
 
 
-def _users_model(name: str, spec: RecordSpec, classes: int) -> nn.Module:
-    function = _imported(name)
-    first = "a RecordSpec" if spec.float_shape is None else "the input shape"
+def _outputs(name: str, spec: RecordSpec) -> int:
+    """Numbers that a model gives for a whole record."""
+    if len(spec.target.output_shape) != 1:
+        raise ModelError(
+            f"model.name = {name}: it decides once a record, and the task asks for {spec.target}",
+            hint="use a model that answers at each step",
+        )
+    return spec.target.outputs
+
+
+def _tasks_model(task: Task | None, spec: RecordSpec) -> nn.Module:
+    if task is None or task.model is None:
+        raise ModelError(
+            "model.name = task: the task brings no model",
+            hint="give the Task a model, or name another",
+        )
     try:
-        model = function(spec if spec.float_shape is None else spec.float_shape, classes)
+        model = task.model(spec)
     except Exception as error:
         raise ModelError(
-            f"model.name = {name}: calling it with {spec} and {classes} failed with "
+            f"the task's model cannot be built for records of {spec}: {_one_line(error)}",
+            hint="the function takes a RecordSpec and returns a torch.nn.Module",
+        ) from error
+    return _tried("the task's model", model, spec)
+
+
+def _users_model(name: str, spec: RecordSpec) -> nn.Module:
+    function = _imported(name)
+    first = "a RecordSpec" if spec.float_shape is None else "the input shape"
+    outputs = spec.target.outputs
+    try:
+        model = function(spec if spec.float_shape is None else spec.float_shape, outputs)
+    except Exception as error:
+        raise ModelError(
+            f"model.name = {name}: calling it with {spec} and {outputs} failed with "
             f"{_one_line(error)}",
             hint=f"the function must take {first} and the number of classes",
         ) from error
-    if not isinstance(model, nn.Module):
-        raise ModelError(
-            f"model.name = {name}: it must return a torch.nn.Module, not a {type(model).__name__}",
-            hint="return the model itself",
-        )
-    _try_out(name, model, spec, classes)
-    return model
+    return _tried(f"model.name = {name}", model, spec)
 
 
 def _imported(name: str) -> Callable[..., Any]:
@@ -110,26 +142,35 @@ def _imported(name: str) -> Callable[..., Any]:
     return function
 
 
-def _try_out(name: str, model: nn.Module, spec: RecordSpec, classes: int) -> None:
+def _tried(what: str, model: Any, spec: RecordSpec) -> nn.Module:
     """Two made-up records through the model, so that a misfit shows before the run starts."""
+    if not isinstance(model, nn.Module):
+        raise ModelError(
+            f"{what}: it must return a torch.nn.Module, not a {type(model).__name__}",
+            hint="return the model itself",
+        )
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            logits = call(model, made_up(spec, 2, torch.Generator().manual_seed(0)))
+            outputs = call(model, made_up(spec, 2, torch.Generator().manual_seed(0)))
     except Exception as error:
         raise ModelError(
-            f"model.name = {name}: it does not take records of shape {spec}: {_one_line(error)}",
+            f"{what}: it does not take records of shape {spec}: {_one_line(error)}",
             hint="set data.view, or change the model",
         ) from error
     finally:
         model.train(was_training)
-    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-    if shape != (2, classes):
+    if isinstance(spec.target, OwnTarget):
+        return model  # only its loss knows what it takes
+    wanted = (2, *spec.target.output_shape)
+    shape = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+    if shape != wanted:
         raise ModelError(
-            f"model.name = {name}: for 2 records of {classes} classes it returned {shape}",
-            hint=f"return logits of shape (2, {classes})",
+            f"{what}: for 2 records of {spec.target} it returned {shape}",
+            hint=f"return a tensor of shape {wanted}",
         )
+    return model
 
 
 def _one_line(error: Exception) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from calyx.shared.record_spec import Floats, Length, Mask, RecordSpec, Tokens
+from calyx.shared.target import Classes, MultiLabel, NextTokens, Reals, Target
 
 # One tensor (n, *shape), or one for each named input.
 Inputs = torch.Tensor | dict[str, torch.Tensor]
@@ -17,6 +19,13 @@ Inputs = torch.Tensor | dict[str, torch.Tensor]
 def call(model: nn.Module, inputs: Inputs) -> Any:
     """``model(x)`` for one input, ``model(**inputs)`` for several."""
     return model(inputs) if isinstance(inputs, torch.Tensor) else model(**inputs)
+
+
+def tensors(features: NDArray[Any] | Mapping[str, NDArray[Any]]) -> Inputs:
+    """Arrays as tensors that share their memory."""
+    if isinstance(features, Mapping):
+        return {name: torch.from_numpy(array) for name, array in features.items()}
+    return torch.from_numpy(features)
 
 
 def each(inputs: Inputs, change: Callable[[torch.Tensor], torch.Tensor]) -> Inputs:
@@ -66,6 +75,24 @@ def made_up(spec: RecordSpec, n: int, generator: torch.Generator) -> Inputs:
         elif isinstance(given, Mask):
             drawn[name] = real_steps(lengths[given.of], spec.shape(name)[0])
     return next(iter(drawn.values())) if spec.is_single else {k: drawn[k] for k, _ in spec.inputs}
+
+
+def made_up_labels(target: Target, n: int, generator: torch.Generator) -> torch.Tensor:
+    """Labels that `target` allows, drawn from `generator` on the CPU: (n, *target.shape)."""
+    size = (n, *target.shape)
+    if isinstance(target, Classes):
+        return torch.randint(target.number, size, generator=generator)
+    if isinstance(target, MultiLabel):
+        return torch.randint(2, size, generator=generator).float()
+    if isinstance(target, Reals):
+        return target.low + (target.high - target.low) * torch.rand(size, generator=generator)
+    if isinstance(target, NextTokens):
+        drawn = torch.randint(1, target.values, size, generator=generator)
+        return drawn * real_steps(_lengths(n, target.shape[0], generator), target.shape[0])
+    # Of a user's own labels only zero is known to be one, and that a float may be any.
+    if target.dtype == "float32":
+        return torch.rand(size, generator=generator)
+    return torch.zeros(size, dtype=torch.int64)
 
 
 def real_steps(lengths: torch.Tensor, steps: int) -> torch.Tensor:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -198,11 +199,10 @@ def train_reply(
     )
 
 
-def evaluate_reply(loss: float, accuracy: float, records: int) -> RecordDict:
-    """A client's exact metrics; only sent where the plan allows it."""
-    return RecordDict(
-        {METRICS: MetricRecord({WEIGHT_KEY: records, "loss": loss, "accuracy": accuracy})}
-    )
+def evaluate_reply(loss: float, metrics: Mapping[str, float | None], records: int) -> RecordDict:
+    """A client's exact metrics, those that its records define; only sent where the plan allows."""
+    told = {name: value for name, value in metrics.items() if value is not None}
+    return RecordDict({METRICS: MetricRecord({WEIGHT_KEY: records, "loss": loss, **told})})
 
 
 def read_arrays(content: RecordDict) -> ArrayRecord:

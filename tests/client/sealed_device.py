@@ -26,6 +26,7 @@ from calyx.shared.protocol.sealed.messages import (
     sum_shape,
 )
 from calyx.shared.record_spec import RecordSpec
+from calyx.shared.target import Classes
 
 CONFIG = build(
     from_settings(
@@ -85,7 +86,9 @@ class Side:
                 "authority-key": authority.verify_key.hex(),
             }
         )
-        self.model = build_model(CONFIG.model, RecordSpec.floats((1, 8, 8)), 10, CONFIG.seed)
+        self.model = build_model(
+            CONFIG.model, RecordSpec.floats((1, 8, 8), Classes(10)), CONFIG.seed
+        )
         size = dimension(self.model)
         self.plan = make_plan(CONFIG, 60, sum_shape(CONFIG, size))
         self.parameters = sealing_parameters(CONFIG, self.plan, size)

@@ -39,6 +39,7 @@ from calyx.shared.protocol.arrays import Weights, read_record, weights_of
 from calyx.shared.protocol.authority.interface import Released, ReleaseRequest
 from calyx.shared.protocol.messages import TrainInstruction, read_arrays
 from calyx.shared.protocol.sealed.sum_coding import SumCoding
+from calyx.shared.tasks.find import task_of
 from calyx.simulations.engines.grid import FIRST_CLIENT_NODE_ID
 from calyx.simulations.run_folder import RunFolder
 
@@ -69,7 +70,8 @@ def run(
     config = folder.stored_config()
     refuse_unfit(config)
     split = load_split(config.data, config.seed)
-    model = build_model(config.model, split.test.spec, split.test.classes, config.seed)
+    spec = split.test.spec
+    model = build_model(config.model, spec, config.seed, task_of(config.task, spec.target))
     names, size = trainable_names(model), dimension(model)
     start = to_vector(weights_of(model), names)
     clients, seed = config.federation.clients, secrets.randbits(63)

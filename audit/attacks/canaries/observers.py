@@ -43,6 +43,7 @@ from calyx.shared.protocol.arrays import Weights, load_weights, read_record, wei
 from calyx.shared.protocol.authority.interface import Released, ReleaseRequest
 from calyx.shared.protocol.messages import TrainInstruction, read_arrays
 from calyx.shared.protocol.sealed.sum_coding import SumCoding
+from calyx.shared.tasks.find import task_of
 from calyx.simulations.engines.grid import FIRST_CLIENT_NODE_ID
 
 Floats = NDArray[np.float64]
@@ -116,9 +117,9 @@ class _Known:
         self._train: Dataset = split.train
         self._partition = partition
         self._rounds = config.training.rounds
-        self.model: nn.Module = build_model(
-            config.model, split.test.spec, split.test.classes, config.seed
-        )
+        spec = split.test.spec
+        self.task = task_of(config.task, spec.target)
+        self.model: nn.Module = build_model(config.model, spec, config.seed, self.task)
         self.names = trainable_names(self.model)
         self.dimension = dimension(self.model)
         named = dict(self.model.named_parameters())
@@ -141,14 +142,16 @@ class _Known:
         chosen = np.random.default_rng(number).permutation(len(self._train))[:_CHECKED_RECORDS]
         some = self._train.subset(np.sort(chosen))
         trainers = self._trainers_sum(some, weights, plan)
-        distance = distance_from_sum_by_record(self.model, some, plan.clip_norm, trainers)
+        distance = distance_from_sum_by_record(
+            self.model, some, self.task, plan.clip_norm, trainers
+        )
         self.disagreements.append(distance)
 
     def _trainers_sum(self, data: Dataset, weights: Weights, plan: PrivacyPlan) -> Floats:
         load_weights(self.model, weights)
         everything = replace(plan, noise="distributed", sampling="full", sampling_rate=1.0)
         unused = SeededNoise(seeded_key("audit"))
-        return clipped_gradient_sum(self.model, data, everything, unused)[0]
+        return clipped_gradient_sum(self.model, data, self.task, everything, unused)[0]
 
 
 class Watcher:
@@ -252,8 +255,9 @@ class SumWatcher(Watcher):
         load_weights(self._known.model, self._weights)
         noise = node.noise(instruction.digest(self._config, self._weights))
         records = node.records(self._config)
-        vector, _ = clipped_gradient_sum(self._known.model, records, instruction.plan, noise)
-        number, plan = instruction.round, instruction.plan
+        known, plan = self._known, instruction.plan
+        vector, _ = clipped_gradient_sum(known.model, records, known.task, plan, noise)
+        number = instruction.round
         return integers_to_seal(vector, self._config, plan, number, noise)[0]
 
 

@@ -42,6 +42,7 @@ from calyx.shared.errors import UsageError
 from calyx.shared.models import build_model
 from calyx.shared.models.vector import dimension
 from calyx.shared.privacy.plan import PrivacyPlan
+from calyx.shared.tasks.find import task_of
 from calyx.simulations.run import partition_of
 from calyx.simulations.run_folder import RunFolder
 
@@ -157,8 +158,9 @@ def commitment(coins: NDArray[np.bool_], nonce: bytes) -> str:
 def _placed(config: Config, wanted: int, holders: int) -> Placed:
     """Coins and directions; each audit draws new ones."""
     split = load_split(config.data, config.seed)
-    spec, classes = split.test.spec, split.test.classes
-    size = dimension(build_model(config.model, spec, classes, config.seed))
+    spec = split.test.spec
+    task = task_of(config.task, spec.target)
+    size = dimension(build_model(config.model, spec, config.seed, task))
     canaries = min(wanted, size // _DIMENSIONS_PER_CANARY)
     coins = np.frombuffer(secrets.token_bytes(canaries), dtype=np.uint8) & 1
     seed = secrets.randbits(63)

@@ -16,6 +16,7 @@ from calyx.shared.models.vector import to_vector
 from calyx.shared.protocol.arrays import weights_of
 from calyx.shared.protocol.messages import TrainInstruction
 from calyx.shared.protocol.sealed.messages import SealingOffer, read_sealed_reply
+from calyx.shared.tasks.find import task_of
 
 Vector = NDArray[np.float64]
 
@@ -41,7 +42,14 @@ def contribution(captured: CapturedRound, client: int) -> NDArray[np.int64]:
     digest = instruction.digest(captured.config, weights_of(captured.model))
     node = Node(str(client), client, "", captured.config.seed, "", "", "")
     noise = node.noise(digest)
-    vector, _ = clipped_gradient_sum(captured.model, captured.records[client], captured.plan, noise)
+    records = captured.records[client]
+    vector, _ = clipped_gradient_sum(
+        captured.model,
+        records,
+        task_of(captured.config.task, records.spec.target),
+        captured.plan,
+        noise,
+    )
     return integers_to_seal(vector, captured.config, captured.plan, 1, noise)[0]
 
 

@@ -32,6 +32,7 @@ from calyx.shared.privacy.plan import PrivacyPlan
 from calyx.shared.protocol.arrays import Weights, load_weights, read_record, weights_of
 from calyx.shared.protocol.messages import TrainInstruction, read_arrays
 from calyx.shared.record_spec import RecordSpec
+from calyx.shared.target import Classes
 from calyx.simulations.run import partition_of
 
 SIDE = 28
@@ -103,7 +104,7 @@ def reference(config: Config) -> Reference:
     """Pictures of the run itself if they are 28x28, else the digits of scikit-learn, enlarged."""
     split = load_split(config.data, config.seed)
     train, test, source = split.train, split.test, "records of the run"
-    in_box = train.features.min() >= 0 and train.features.max() <= 1
+    in_box = train.floats.min() >= 0 and train.floats.max() <= 1
     if train.input_shape != (1, SIDE, SIDE) or not in_box:
         digits = read_digits()
         order = np.random.default_rng(0).permutation(len(digits))
@@ -112,9 +113,9 @@ def reference(config: Config) -> Reference:
     chosen = _one_of_each_class(train)
     return Reference(
         source,
-        _pixels(train.features[chosen]),
+        _pixels(train.floats[chosen]),
         train.labels[chosen],
-        _pixels(test.features[:_TEST_RECORDS]),
+        _pixels(test.floats[:_TEST_RECORDS]),
         test.labels[:_TEST_RECORDS],
         train.classes,
     )
@@ -148,7 +149,9 @@ def capture_round(
         records = tuple(train.subset(indices) for indices in partition_of(config))
     (sent,) = capture.find("train", 1, receiver=client_name(0))[:1]
     instruction = TrainInstruction.from_content(sent.message.content)
-    model = build_model(config.model, RecordSpec.floats((1, SIDE, SIDE)), data.classes, config.seed)
+    model = build_model(
+        config.model, RecordSpec.floats((1, SIDE, SIDE), Classes(data.classes)), config.seed
+    )
     weights = read_record(read_arrays(sent.message.content), like=weights_of(model))
     load_weights(model, weights)
     return CapturedRound(config, capture, records, model, instruction.plan, final)

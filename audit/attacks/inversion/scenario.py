@@ -211,7 +211,7 @@ def from_public_key(federations: Federations, scenario: Scenario, tick: Tick) ->
     truth = captured.records[0]
     fits, equal, guess = [], 0, tuple(chunks)
     seen = holder.numbers(chunks, size)
-    is_true = [bool(np.allclose(p, truth.features[0, 0], atol=1e-6)) for p in pictures.numpy()]
+    is_true = [bool(np.allclose(p, truth.floats[0, 0], atol=1e-6)) for p in pictures.numpy()]
     for picture in pictures:
         gradient = gradient_of(
             captured.model, picture.reshape(1, 1, SIDE, SIDE), torch.from_numpy(truth.labels)

@@ -66,7 +66,7 @@ def run_scenarios(
         tick(0.0)
         found = scenario.run(federations, scenario, tick)
         pictures = found.pictures.double().reshape(-1, SIDE, SIDE).clamp(0, 1).numpy()
-        records = np.concatenate([r.features for r in found.captured.records])
+        records = np.concatenate([r.floats for r in found.captured.records])
         truth = records.reshape(-1, SIDE, SIDE)
         arrays[scenario.name] = pictures.astype(np.float32)
         arrays[f"{scenario.name}-truth"] = truth[match(pictures, truth)].astype(np.float32)

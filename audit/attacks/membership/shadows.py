@@ -25,9 +25,13 @@ from calyx.audit.progress import Progress
 from calyx.audit.replay.replay import Observers, replayed_run
 from calyx.shared.config import Config
 from calyx.shared.data import Dataset, load_split
+from calyx.shared.data.dataset import rows
 from calyx.shared.errors import UsageError
 from calyx.shared.models import build_model
+from calyx.shared.models.inputs import call, tensors
 from calyx.shared.protocol.arrays import load_weights
+from calyx.shared.target import Classes
+from calyx.shared.tasks.find import task_of
 from calyx.simulations.run import partition_of
 from calyx.simulations.run_folder import RunFolder
 
@@ -84,7 +88,7 @@ def run(
         with replayed_run(config, observers, workers=workers, partition=halves) as shadow:
             train.append(confidences(config, shadow, split.train))
             test.append(confidences(config, shadow, split.test))
-            accuracies.append(shadow.told().rounds[-1]["accuracy"])
+            accuracies.append(shadow.told().headlines()[-1] or 0.0)
     held = np.sort(np.concatenate(parts))
     store.put_arrays(
         NAME,
@@ -114,17 +118,27 @@ def complementary_halves(
 
 
 def confidences(config: Config, folder: RunFolder, data: Dataset) -> NDArray[np.float64]:
-    """log p_y - log of the sum of the others' probabilities, of a final model; (records,)."""
-    model = build_model(config.model, data.spec, data.classes, config.seed)
+    """How sure a final model is of each record's label, float64 (records,).
+
+    Of classes it is log p_y - log of the sum of the others' probabilities (Carlini et al. 2022); of
+    other labels, the negative loss.
+    """
+    task = task_of(config.task, data.spec.target)
+    model = build_model(config.model, data.spec, config.seed, task)
     weights: dict[str, Any] = load(folder.model())
     load_weights(model, weights)
     model.eval()
     found = []
     with torch.no_grad():
         for first in range(0, len(data), _AT_ONCE):
-            features = torch.from_numpy(data.features[first : first + _AT_ONCE])
-            labels = torch.from_numpy(data.labels[first : first + _AT_ONCE])
-            logits = model(features).double()
+            some = np.arange(first, min(first + _AT_ONCE, len(data)))
+            inputs = tensors(rows(data.features, some))
+            labels = torch.from_numpy(data.labels[some])
+            outputs = call(model, inputs)
+            if not isinstance(data.spec.target, Classes):
+                found.append(-task.record_losses(outputs, labels).double().numpy())
+                continue
+            logits = outputs.double()
             own = logits.gather(1, labels[:, None])[:, 0]
             others = logits.scatter(1, labels[:, None], -torch.inf).logsumexp(dim=1)
             found.append((own - others).numpy())

@@ -23,6 +23,7 @@ from calyx.shared.models.vector import to_vector
 from calyx.shared.privacy.noise import SeededNoise, seeded_key
 from calyx.shared.protocol.arrays import Weights, load_weights, read_record, weights_of
 from calyx.shared.protocol.messages import TrainInstruction, read_arrays
+from calyx.shared.tasks.find import task_of
 from calyx.simulations.engines.grid import FIRST_CLIENT_NODE_ID
 
 # Each costs another training of a client.
@@ -48,7 +49,9 @@ class UpdateReplay:
         config = audited.config
         self._config, self._partition_path = config, str(audited.partition_path)
         split = load_split(config.data, config.seed)
-        self._model = build_model(config.model, split.test.spec, split.test.classes, config.seed)
+        spec = split.test.spec
+        self._task = task_of(config.task, spec.target)
+        self._model = build_model(config.model, spec, config.seed, self._task)
         like = weights_of(self._model)
         # All that the client clips and noises: buffers too, if they are floating-point numbers.
         self._names = [name for name, array in like.items() if array.dtype.kind == "f"]
@@ -102,6 +105,7 @@ class UpdateReplay:
         train_locally(
             self._model,
             node.records(config),
+            self._task,
             config.training,
             instruction.plan,
             proximal_mu=instruction.proximal_mu,

@@ -21,6 +21,7 @@ from calyx.client.training.local import train_locally
 from calyx.shared.models import build_model
 from calyx.shared.models.vector import to_vector, trainable_names
 from calyx.shared.protocol.arrays import weights_of
+from calyx.shared.tasks.find import task_of
 
 _RECORDS = 8
 
@@ -29,7 +30,9 @@ def one_step(audited: AuditedRun, nodes: Sequence[Node], calls: int) -> Remainde
     """The noise of single steps, over its planned deviation."""
     config = audited.config
     records = [node.records(config) for node in nodes]
-    model = build_model(config.model, records[0].spec, records[0].classes, config.seed)
+    spec = records[0].spec
+    task = task_of(config.task, spec.target)
+    model = build_model(config.model, spec, config.seed, task)
     named, names = dict(model.named_parameters()), trainable_names(model)
     start = to_vector(weights_of(model), names)
     found = Remainders(len(nodes) * calls, [named[name].numel() for name in names])
@@ -48,12 +51,19 @@ def one_step(audited: AuditedRun, nodes: Sequence[Node], calls: int) -> Remainde
                 "weight_decay": 0.0,
             }
         )
-        expected = clipped_sum_by_record(model, few, plan.clip_norm) / deviation
+        expected = clipped_sum_by_record(model, few, task, plan.clip_norm) / deviation
         for call in range(calls):
             stepped = copy.deepcopy(model)
             noise = node.noise(f"probe {call}")
             train_locally(
-                stepped, few, training, single, proximal_mu=0.0, noise=noise, order_seed=call
+                stepped,
+                few,
+                task,
+                training,
+                single,
+                proximal_mu=0.0,
+                noise=noise,
+                order_seed=call,
             )
             moved = to_vector(weights_of(stepped), names) - start
             found.add(stream, call, -moved - expected)

@@ -23,11 +23,12 @@ import torch
 from torch import nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from calyx.shared.models.inputs import call, each, made_up
+from calyx.shared.models.inputs import call, each, made_up, made_up_labels
 from calyx.shared.models.per_record.gradients import layers_with_parameters, watched
 from calyx.shared.models.per_record.private import with_made_up_weights
 from calyx.shared.models.seeding import torch_seeded
 from calyx.shared.record_spec import RecordSpec
+from calyx.shared.tasks.task import Task
 
 # More records at once take more memory and save no time.
 _MOST = 256
@@ -79,24 +80,29 @@ def filled_up(x: torch.Tensor, size: int) -> torch.Tensor:
     return filled
 
 
-def record_blocks(model: nn.Module, spec: RecordSpec, sizes: tuple[int, ...]) -> RecordBlocks:
+def record_blocks(
+    model: nn.Module, spec: RecordSpec, task: Task, sizes: tuple[int, ...]
+) -> RecordBlocks:
     """The first of `sizes`, one middle size, single records whose rows do not depend on the block.
 
     Args:
         model: it is left as it was. What is tried out is a copy with weights of our own, since a
             sender could choose weights for which everything looks equal.
-        spec: what is public about a record's inputs.
+        spec: what is public about a record.
+        task: its loss is part of what is tried.
         sizes: ascending.
     """
     device = next(model.parameters()).device
     shapes = tuple((name, tuple(p.shape)) for name, p in model.named_parameters())
     key: _Key = (
-        *(type(model), repr(model), shapes, spec, sizes),
+        *(type(model), repr(model), shapes, spec, task.losses, sizes),
         *(str(device), torch.get_num_threads(), torch.get_float32_matmul_precision()),
     )
     if key not in _tried:
         candidates = (sizes, (_MIDDLE,))
-        _tried[key] = next((s for s in candidates if _rows_agree(model, spec, s, device)), (1,))
+        _tried[key] = next(
+            (s for s in candidates if _rows_agree(model, spec, task, s, device)), (1,)
+        )
     return RecordBlocks(_tried[key])
 
 
@@ -108,7 +114,11 @@ def _step(most: float) -> int:
 
 
 def _rows_agree(
-    model: nn.Module, spec: RecordSpec, sizes: tuple[int, ...], device: torch.device
+    model: nn.Module,
+    spec: RecordSpec,
+    task: Task,
+    sizes: tuple[int, ...],
+    device: torch.device,
 ) -> bool:
     """Whether made-up records are the same, bit for bit, at all places of all sizes.
 
@@ -117,12 +127,13 @@ def _rows_agree(
     not. Whether a place rounds otherwise shows in some records only, hence several draws.
     """
     generator = torch.Generator().manual_seed(0)
-    return all(_draw_agrees(model, spec, sizes, device, generator) for _ in range(_DRAWS))
+    return all(_draw_agrees(model, spec, task, sizes, device, generator) for _ in range(_DRAWS))
 
 
 def _draw_agrees(
     model: nn.Module,
     spec: RecordSpec,
+    task: Task,
     sizes: tuple[int, ...],
     device: torch.device,
     generator: torch.Generator,
@@ -130,14 +141,13 @@ def _draw_agrees(
     probe = with_made_up_weights(model, generator)
     records = sizes[-1]
     x = each(made_up(spec, records, generator), lambda x: x.to(device))
-    draws = torch.rand(records, generator=generator).to(device)
+    labels = made_up_labels(spec.target, records, generator).to(device)
     with torch_seeded(0, device), watched(probe) as gradients, _looked_into(probe) as seen:
 
         def rows(order: torch.Tensor) -> list[torch.Tensor]:
             seen.clear()
-            logits = call(probe, each(x, lambda x: filled_up(x[order], len(order))))
-            labels = (draws[order] * logits.shape[1]).long()
-            losses = nn.functional.cross_entropy(logits, labels, reduction="none")
+            outputs = call(probe, each(x, lambda x: filled_up(x[order], len(order))))
+            losses = task.record_losses(outputs, labels[order])
             passed = [values for values, _ in seen if values is not None]
             by_layer = torch.autograd.grad(
                 losses.sum(), [edge for _, edge in seen], allow_unused=True, retain_graph=True

@@ -16,11 +16,12 @@ import torch
 from torch import nn
 
 from calyx.shared.errors import CalyxError, ModelError
-from calyx.shared.models.inputs import call, each, joined, made_up
+from calyx.shared.models.inputs import call, each, joined, made_up, made_up_labels
 from calyx.shared.models.lstm import SequenceLSTM
 from calyx.shared.models.recurrent import SequenceGRU
 from calyx.shared.models.seeding import torch_seeded
 from calyx.shared.record_spec import RecordSpec
+from calyx.shared.tasks.task import Task
 
 # What to write instead, by Opacus' reasons for refusing a layer.
 _REPLACEMENTS: tuple[tuple[type[nn.Module], str, str], ...] = (
@@ -110,7 +111,7 @@ def _check_table(name: str, layer: nn.Embedding | nn.EmbeddingBag) -> None:
             raise ModelError(f"{_named(name, layer)}: {reason}", hint=f"set {setting}={off}")
 
 
-def try_private(model: nn.Module, spec: RecordSpec) -> None:
+def try_private(model: nn.Module, spec: RecordSpec, task: Task) -> None:
     """Train nothing, but see on made-up records that per-record clipping would be right.
 
     Four things must hold in training mode: a record's output and gradient stay the same, bit for
@@ -121,7 +122,8 @@ def try_private(model: nn.Module, spec: RecordSpec) -> None:
 
     Args:
         model: the model; `check_private` has passed.
-        spec: what is public about a record's inputs.
+        spec: what is public about a record.
+        task: its loss is tried with the model.
 
     Raises:
         ModelError: names what does not hold.
@@ -133,41 +135,46 @@ def try_private(model: nn.Module, spec: RecordSpec) -> None:
     # Where lengths vary, the first record is the longest and the second has one step; beside
     # others, each has a neighbour of the other length than before.
     drawn, other = (made_up(spec, _PROBE_RECORDS, generator) for _ in range(2))
+    labels, others_labels = (
+        made_up_labels(spec.target, _PROBE_RECORDS, generator).to(device) for _ in range(2)
+    )
     x = each(drawn, lambda x: x.to(device))
     beside = [
-        each(joined(*pair), lambda x: x.to(device))
-        for pair in (
-            (each(drawn, lambda x: x[:1]), each(other, lambda x: x[:1])),
-            (each(other, lambda x: x[1:]), each(drawn, lambda x: x[1:])),
+        (each(joined(*pair), lambda x: x.to(device)), torch.cat(their_labels))
+        for pair, their_labels in (
+            (
+                (each(drawn, lambda x: x[:1]), each(other, lambda x: x[:1])),
+                (labels[:1], others_labels[:1]),
+            ),
+            (
+                (each(other, lambda x: x[1:]), each(drawn, lambda x: x[1:])),
+                (others_labels[1:], labels[1:]),
+            ),
         )
     ]
-    labels = torch.zeros(_PROBE_RECORDS, dtype=torch.int64, device=device)
     try:
         model = with_made_up_weights(model, generator)
         parameters = [p for p in model.parameters() if p.requires_grad]
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         with torch_seeded(0, device), watched(model) as gradients:
-
-            def losses_of(logits: torch.Tensor) -> torch.Tensor:
-                return nn.functional.cross_entropy(logits, labels, reduction="none")
-
-            losses = losses_of(call(model, x))
+            losses = task.record_losses(call(model, x), labels)
             expected = torch.autograd.grad(
                 losses.sum(), parameters, retain_graph=True, allow_unused=True
             )
             found = gradients.clipped_sum(losses, clip_norm=math.inf)
             states = _random_states(device)
-            logits = call(model, x)
-            rows = [logits.detach(), *gradients.rows(losses_of(logits))]
-            logits = call(model, x)
-            repeated = [logits.detach(), *gradients.rows(losses_of(logits))]
+            outputs = call(model, x)
+            rows = [outputs.detach(), *gradients.rows(task.record_losses(outputs, labels))]
+            outputs = call(model, x)
+            repeated = [outputs.detach(), *gradients.rows(task.record_losses(outputs, labels))]
             drew = any(
                 not torch.equal(a, b) for a, b in zip(states, _random_states(device), strict=True)
             )
             beside_others = []
-            for records in beside:
-                logits = call(model, records)
-                beside_others.append([logits.detach(), *gradients.rows(losses_of(logits))])
+            for records, their_labels in beside:
+                outputs = call(model, records)
+                losses = task.record_losses(outputs, their_labels)
+                beside_others.append([outputs.detach(), *gradients.rows(losses)])
         changed = [n for n, b in model.named_buffers() if not torch.equal(b, buffers[n])]
     except CalyxError:
         raise

@@ -18,6 +18,7 @@ from calyx.shared.models import build_model
 from calyx.shared.privacy.noise import SeededNoise, seeded_key
 from calyx.shared.privacy.plan import make_plan
 from calyx.shared.record_spec import RecordSpec
+from calyx.shared.target import Classes
 
 
 def records(count: int) -> Dataset:
@@ -94,7 +95,7 @@ def test_training_logs_the_records_behind_its_sums(
         path = tmp_path / "log.jsonl"
         path.unlink(missing_ok=True)
         train_locally(
-            build_model(config.model, RecordSpec.floats((1, 8, 8)), 3, 0),
+            build_model(config.model, RecordSpec.floats((1, 8, 8), Classes(3)), 0),
             data,
             config.training,
             plan,

@@ -16,6 +16,7 @@ from calyx.shared.models.build import BUILT_IN
 from calyx.shared.models.lstm import SequenceLSTM
 from calyx.shared.models.per_record.private import try_private
 from calyx.shared.record_spec import RecordSpec
+from calyx.shared.target import Classes
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,7 @@ from calyx.shared.record_spec import RecordSpec
     ids=["cnn", "lstm", "attention"],
 )
 def test_the_built_in_models_can_be_private(config: ModelConfig, shape: tuple[int, ...]) -> None:
-    model = build_model(config, RecordSpec.floats(shape), 10, seed=0)
+    model = build_model(config, RecordSpec.floats(shape, Classes(10)), seed=0)
     assert type(model) in BUILT_IN
     check_private(model)
     try_private(model, RecordSpec.floats(shape))
