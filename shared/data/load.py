@@ -58,29 +58,29 @@ def load_folder(config: DataConfig) -> Dataset:
 
 def _read(config: DataConfig) -> tuple[Dataset, Dataset | None]:
     if config.source == "idx":
-        from calyx.shared.data.idx import read_idx
+        from calyx.shared.data.sources.idx import read_idx
 
         return read_idx(config.directory, "train"), read_idx(config.directory, "t10k")
     if config.source == "npz":
-        from calyx.shared.data.npz import read_npz
+        from calyx.shared.data.sources.npz import read_npz
 
         return read_npz(config.directory, _natural_id(config))
     if config.source == "hub":
-        from calyx.shared.data.hub import read_hub
+        from calyx.shared.data.sources.hub import read_hub
 
         return read_hub(config)
-    from calyx.shared.data.digits import read_digits
+    from calyx.shared.data.sources.digits import read_digits
 
     return read_digits(), None
 
 
 def _read_train(config: DataConfig) -> Dataset:
     if config.source == "idx":
-        from calyx.shared.data.idx import read_idx
+        from calyx.shared.data.sources.idx import read_idx
 
         return read_idx(config.directory, "train")
     if config.source == "npz":
-        from calyx.shared.data.npz import read_npz
+        from calyx.shared.data.sources.npz import read_npz
 
         # A device is one client: whose records they are is no question.
         return read_npz(config.directory)[0]

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from calyx.shared.config.schema import DataConfig
 from calyx.shared.data import load_folder, load_split
-from calyx.shared.data.idx import read_idx, read_idx_file
+from calyx.shared.data.sources.idx import read_idx, read_idx_file
 from calyx.shared.errors import DataError
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"

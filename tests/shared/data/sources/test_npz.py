@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from calyx.shared.config.schema import DataConfig
 from calyx.shared.data import load_folder, load_split
-from calyx.shared.data.npz import read_npz
+from calyx.shared.data.sources.npz import read_npz
 from calyx.shared.errors import DataError
 
 X = np.random.default_rng(0).integers(0, 256, (20, 4, 4), dtype=np.uint8)
