@@ -23,11 +23,39 @@ Scalar = str | int | float | bool
 # A configuration has sections of values and of lists.
 _DEEPEST = 16
 
+ADDED_LATER: Mapping[str, Scalar] = {
+    "data.label": "",
+    "data.classes": "",
+    "data.value_range": "",
+    "data.columns": "",
+    "data.bounds": "",
+    "data.categories": "",
+    "data.missing": "refuse",
+    "data.record_id": "",
+    "data.encoding": "utf-8",
+    "data.name_pattern": "",
+    "data.test_names": "",
+    "data.hold_out": "auto",
+    "data.image_size": "",
+    "data.colour": "as_stored",
+    "data.sample_rate": 16_000,
+    "data.seconds": 1.0,
+    "data.mels": 40,
+    "data.window": 128,
+    "data.window_step": 0,
+}
+"""Keys that the first digests did not cover, with the value that means what was done then.
+
+A key that is added to the schema comes in here, with its default. The default of one that is in
+here never changes.
+"""
+
 
 def from_toml(text: str, *, where: str = "configuration") -> dict[str, Any]:
     """Parse TOML into a nested mapping; a syntax fault names the place."""
     try:
-        found = tomllib.loads(text)
+        # Some editors begin each file with a byte-order mark.
+        found = tomllib.loads(text.removeprefix("\ufeff"))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{where} is not valid TOML: {error}") from None
     level: list[Any] = [found]
@@ -138,9 +166,15 @@ def digest(config: Config) -> str:
     """SHA-256 over everything in the config that can change a result, as hex.
 
     Left out are the run's name and the folder the data lies in: a data set is known by its
-    content, not by its place.
+    content, not by its place. Keys of `ADDED_LATER` are left out where they have their default:
+    the digest decides the noise of a simulation and whether a run can be resumed, and a
+    configuration from before the key was there means the same today.
     """
     content = config.model_dump(exclude={"name": True, "data": {"directory"}})
+    for key, default in ADDED_LATER.items():
+        section, name = key.split(".")
+        if content[section][name] == default:
+            del content[section][name]
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 

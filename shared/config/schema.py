@@ -7,9 +7,12 @@ Values that change only speed (workers, engine) are not here: they must not chan
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, LiteralString
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, LiteralString
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from calyx.shared.config import data_settings
 
 # Type of the validation error that carries the faults between sections.
 FAULTS: LiteralString = "calyx_faults"
@@ -33,18 +36,32 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _written_as(form: Callable[[str], Any]) -> AfterValidator:
+    """Text that `form` can read, kept as text."""
+
+    def check(text: str) -> str:
+        form(text)
+        return text
+
+    return AfterValidator(check)
+
+
+Names = Annotated[str, _written_as(data_settings.names)]
+
+
 class DataConfig(Section):
     """Which records there are and how they are divided among clients."""
 
-    source: Literal["digits", "idx", "npz", "hub"] = Field(
+    source: Literal["digits", "idx", "npz", "hub", "table", "images", "audio", "sensors"] = Field(
         "digits",
         description="digits: ships with scikit-learn; idx: MNIST-format files; npz: NumPy "
-        "archives (x_train, y_train, x_test, y_test); hub: a Hugging Face data set",
+        "archives (x_train, y_train, x_test, y_test); hub: a Hugging Face data set; table: CSV or "
+        "Parquet; images: PNG or JPEG in a folder a class; audio: WAV; sensors: a CSV a recording",
     )
     view: Literal["image", "sequence"] = Field(
         "image", description="image: (1, height, width); sequence: rows as time steps"
     )
-    directory: str = Field("", description="folder with the files of idx or npz (--data-dir)")
+    directory: str = Field("", description="folder or file with the records (--data-dir)")
     hub_name: str = Field("", description="hub only: name of the data set, OWNER/NAME")
     hub_features: str = Field("image", description="hub only: column with the input")
     hub_label: str = Field("label", description="hub only: column with the class")
@@ -58,7 +75,65 @@ class DataConfig(Section):
         0.2, description="held out for the server where the source has no test set of its own"
     )
     max_records: Annotated[int, Field(ge=0)] = Field(
-        0, description="use only the first so many training records (0: all)"
+        0, description="use only that many training records, drawn by the seed (0: all)"
+    )
+    label: Names = Field("", description="table, sensors: column with the class")
+    classes: Annotated[
+        str,
+        Field(coerce_numbers_to_str=True),
+        _written_as(data_settings.names),
+    ] = Field(
+        "",
+        description="all classes in their order, parted by commas, or how many there are; empty: "
+        "those that the records have",
+    )
+    value_range: Annotated[str, _written_as(data_settings.value_range)] = Field(
+        "", description="LOW,HIGH of stored values, mapped to 0..1; empty: by their dtype"
+    )
+    columns: Names = Field("", description="table, sensors: columns to learn from; empty: all")
+    bounds: Annotated[str, _written_as(data_settings.bounds)] = Field(
+        "",
+        description="table, sensors: public COLUMN=LOW:HIGH (* for all others), mapped to -1..1",
+    )
+    categories: Annotated[str, _written_as(data_settings.categories)] = Field(
+        "", description="table: public COLUMN=ONE|OTHER of columns that hold words"
+    )
+    missing: Literal["refuse", "indicator"] = Field(
+        "refuse",
+        description="table: an empty cell is an error, or 0 with a column that says it was missing",
+    )
+    record_id: str = Field("", description="table: column with an id that no two records share")
+    encoding: Literal["utf-8", "utf-16", "cp1252", "latin-1"] = Field(
+        "utf-8", description="table, sensors: encoding of CSV files"
+    )
+    name_pattern: str = Field(
+        "",
+        description="images, audio, sensors: what paths say, as in {label}_{client}_{index}.wav",
+    )
+    test_names: str = Field(
+        "", description="images, audio, sensors: files for testing, as in *_[0-4].wav"
+    )
+    hold_out: Literal["auto", "record", "file", "client"] = Field(
+        "auto", description="what is held out as a whole; auto: sensors client or file, else record"
+    )
+    image_size: Annotated[str, _written_as(data_settings.image_size)] = Field(
+        "", description="images: HEIGHTxWIDTH to scale to; empty: all must be equal"
+    )
+    colour: Literal["as_stored", "grey", "rgb"] = Field(
+        "as_stored", description="images: convert them all to one or three channels"
+    )
+    sample_rate: Annotated[int, Field(ge=1000, le=192_000)] = Field(
+        16_000, description="audio: samples a second; recordings of another rate are resampled"
+    )
+    seconds: Annotated[float, Field(gt=0, le=600)] = Field(
+        1.0, description="audio: length that recordings are cut or padded to"
+    )
+    mels: Annotated[int, Field(ge=4, le=256)] = Field(40, description="audio: mel bands")
+    window: Annotated[int, Field(ge=1, le=1 << 20)] = Field(
+        128, description="sensors: rows of a record"
+    )
+    window_step: Annotated[int, Field(ge=0, le=1 << 20)] = Field(
+        0, description="sensors: rows from one record to the next; 0: as many as it has"
     )
 
 
