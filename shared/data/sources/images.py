@@ -110,6 +110,7 @@ def _pixels(
     """One picture as uint8 or uint16 (channels, height, width)."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    upright: Image.Image
     content = file.content()
     if not content:
         raise DataError(f"{file.shown} is empty: leave it out")
@@ -123,11 +124,16 @@ def _pixels(
                     "that are read: store it smaller"
                 )
             opened.load()
-            upright: Image.Image = ImageOps.exif_transpose(opened)
+            upright = ImageOps.exif_transpose(opened)
             if opened.getexif().get(0x0112, 1) != 1:
                 did["turned upright by their EXIF orientation"] += 1
             return _array(_converted(upright, file, colour, did), file, size, did)
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise DataError(
+            f"{file.shown} has more than the {_MOST_PIXELS:,} pixels that are read: store it "
+            "smaller"
+        ) from None
+    except (OSError, SyntaxError, ValueError) as error:
         reason = " ".join(str(error).split())
         if isinstance(error, UnidentifiedImageError):
             reason = "its bytes are of neither"

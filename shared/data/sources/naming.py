@@ -19,7 +19,15 @@ from calyx.shared.data.sources.name_pattern import NamePattern, is_named
 from calyx.shared.data.sources.source_records import shortened
 from calyx.shared.errors import DataError
 
-_TRAIN, _TEST = frozenset({"train", "training"}), frozenset({"test", "testing"})
+_PARTS = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,7 @@ def named_files(
         DataError: a pattern that fits no file or lacks a field that is needed, or a file that is in
             no class folder.
     """
+    files, part_warnings = _without_validation(files, config)
     if config.name_pattern:
         kept, found, warnings = _by_pattern(files, config, with_label=with_label)
     else:
@@ -73,7 +82,7 @@ def named_files(
         labels=tuple(fields.get("label", "") for fields in found),
         clients=clients,
         is_test=_test_files(kept, config),
-        warnings=warnings,
+        warnings=(*part_warnings, *warnings),
     )
 
 
@@ -105,7 +114,7 @@ def _by_pattern(
 
 def _folder_label(file: SourceFile) -> str:
     folder = file.name.rpartition("/")[0].rpartition("/")[2]
-    if not folder or folder.lower() in _TRAIN | _TEST:
+    if not folder or folder.lower() in _PARTS:
         raise DataError(
             f"{file.shown} is in no folder that names its class: put it into one, or set "
             "data.name_pattern, as in {label}_{index}.png"
@@ -123,8 +132,32 @@ def _test_files(files: Sequence[SourceFile], config: DataConfig) -> NDArray[np.b
                 f"such as {files[0].name}: name those for testing and no others"
             )
         return found
-    folders = [{part.lower() for part in file.name.split("/")[:-1]} for file in files]
-    if not all(parts & (_TRAIN | _TEST) for parts in folders):
-        return None
-    found = np.array([bool(parts & _TEST) for parts in folders])
-    return found if found.any() else None
+    found = np.array([_part(file) == "test" for file in files])
+    return found if _has_parts(files) else None
+
+
+def _part(file: SourceFile) -> str:
+    """``train``, ``test`` or ``validation`` where the outermost folder says so."""
+    top, slash, _ = file.name.partition("/")
+    return _PARTS.get(top.lower(), "") if slash else ""
+
+
+def _has_parts(files: Sequence[SourceFile]) -> bool:
+    return {"train", "test"} <= {_part(file) for file in files}
+
+
+def _without_validation(
+    files: Sequence[SourceFile], config: DataConfig
+) -> tuple[Sequence[SourceFile], tuple[str, ...]]:
+    if config.test_names or not _has_parts(files):
+        return files, ()
+    if stray := [file for file in files if not _part(file)]:
+        raise DataError(
+            f"{stray[0].shown} is in neither of the folders train and test: move it into one, or "
+            "name the files for testing with data.test_names"
+        )
+    kept = [file for file in files if _part(file) != "validation"]
+    if len(kept) == len(files):
+        return files, ()
+    left_out = len(files) - len(kept)
+    return kept, (f"{left_out:,} files of the validation set are left out: there is a test set",)
