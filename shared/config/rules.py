@@ -6,7 +6,9 @@ from calyx.shared.config.schema import Sections
 from calyx.shared.errors import Fault
 
 # Sources that are files of the user's own.
-NEEDS_DIRECTORY = frozenset({"idx", "npz"})
+NEEDS_DIRECTORY = frozenset({"idx", "npz", "table", "images", "audio", "sensors"})
+# Those where a path says what a recording is.
+_NAMED_FILES = frozenset({"images", "audio", "sensors"})
 
 
 def cross_section_faults(config: Sections) -> list[Fault]:
@@ -18,7 +20,11 @@ def _data(config: Sections) -> list[Fault]:
     data, faults = config.data, []
     if data.source in NEEDS_DIRECTORY and not data.directory:
         faults.append(
-            Fault("data.directory", "''", f"source {data.source} needs a folder: --data-dir DIR")
+            Fault(
+                "data.directory",
+                "''",
+                f"source {data.source} needs a folder or file: --data-dir DIR",
+            )
         )
     if data.source == "digits" and data.directory:
         # Whoever names a folder means it: other records than those would be trained on.
@@ -27,16 +33,29 @@ def _data(config: Sections) -> list[Fault]:
                 "data.directory",
                 data.directory,
                 "source digits reads no folder and would train on other data; set "
-                "data.source = npz (NPZ archives), idx (IDX files) or hub (Parquet, images), or "
-                "leave out --data-dir",
+                "data.source = npz (NPZ archives), idx (IDX files), table (CSV, Parquet), images, "
+                "audio, sensors or hub, or leave out --data-dir",
             )
         )
     if data.source == "hub" and not data.hub_name:
         faults.append(Fault("data.hub_name", "''", "source hub needs the name of a data set"))
     if data.partition == "natural" and data.source in ("digits", "idx"):
         faults.append(
-            Fault("data.partition", "natural", f"{data.source} has no client id; use npz or hub")
+            Fault(
+                "data.partition",
+                "natural",
+                f"{data.source} has no client id; use another source",
+            )
         )
+    if data.source in ("table", "sensors") and not data.label:
+        faults.append(
+            Fault("data.label", "''", f"source {data.source} needs the column with the class")
+        )
+    for key, value in (("name_pattern", data.name_pattern), ("test_names", data.test_names)):
+        if value and data.source not in _NAMED_FILES:
+            faults.append(
+                Fault(f"data.{key}", value, "only images, audio and sensors have files to name")
+            )
     return faults
 
 

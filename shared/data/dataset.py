@@ -143,6 +143,8 @@ class Split:
     Attributes:
         train: divided among the clients.
         test: kept by the server.
+        done: what was done to the stored values, a sentence each.
+        warnings: what to look at before training.
 
     Raises:
         DataError: the two differ in the shape of a record or the number of classes.
@@ -150,6 +152,8 @@ class Split:
 
     train: Dataset
     test: Dataset
+    done: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         train, test = self.train, self.test

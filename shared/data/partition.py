@@ -182,7 +182,7 @@ def _natural(
     if ids is None:
         raise DataError(
             f"data.partition = natural needs a client id for each record, and source "
-            f"{config.source} gave none: use npz or hub, or another data.partition"
+            f"{config.source} gave none: use another data.partition"
         )
     if (number := len(np.unique(ids))) < clients:
         raise DataError(

@@ -34,12 +34,16 @@ LabelKind = Literal["class", "real", "several"]
 _MOST_CATEGORIES = 1000
 
 
-def read_table(config: DataConfig, label_kind: LabelKind | None = None) -> SourceRecords:
+def read_table(
+    config: DataConfig, label_kind: LabelKind | None = None, *, is_part: bool = False
+) -> SourceRecords:
     """Read all rows.
 
     Args:
         config: ``directory`` and the keys of tables.
         label_kind: of ``label``; None for classes, or for several labels if it names more columns.
+        is_part: these are the records of one device, which may lack a category, so that columns of
+            words must be stated.
 
     Returns:
         Features float32 (n, columns), labels of that kind, ids from the column ``natural_id`` if
@@ -63,7 +67,7 @@ def read_table(config: DataConfig, label_kind: LabelKind | None = None) -> Sourc
     ids = _natural_ids(joined, config)
     _check_record_ids(joined, config)
     learned = _feature_names(joined, config, labels)
-    features = _Features(joined, config)
+    features = _Features(joined, config, is_part)
     for name in learned:
         features.add(name)
     target, class_names, done = _labels(joined, labels, kind, config)
@@ -194,6 +198,7 @@ class _Features:
 
     table: _Joined
     config: DataConfig
+    is_part: bool
 
     def __post_init__(self) -> None:
         self._bounds = data_settings.bounds(self.config.bounds)
@@ -236,6 +241,11 @@ class _Features:
         categories: Sequence[str] = self._categories.get(name, ())
         is_stated = bool(categories)
         if not is_stated:
+            if self.is_part:
+                raise DataError(
+                    f"{self.table.tables[0].shown}: {name} holds words, and a device may lack some "
+                    f"that others have: state them all, as in data.categories={name}=ONE|OTHER"
+                )
             categories = sorted({word for word in words if word})
             self._check_words(name, words, categories)
         place = {word: number for number, word in enumerate(categories)}

@@ -94,13 +94,17 @@ def test_more_classes_than_ten_come_from_the_training_labels(idx_folder: Path, w
     assert (split.train.classes, split.test.classes) == (30, 30)
 
 
-def test_max_records_keeps_the_first_training_records(idx_folder: Path) -> None:
+def test_max_records_draws_training_records_by_the_seed(idx_folder: Path) -> None:
     config = DataConfig(source="idx", directory=str(idx_folder))
     every = load_split(config, 0)
-    few = load_split(config.model_copy(update={"max_records": 7}), 0)
-    assert np.array_equal(few.train.features, every.train.features[:7])
-    assert len(few.test) == len(every.test)
-    assert len(load_folder(config.model_copy(update={"max_records": 7}))) == 7
+    few = config.model_copy(update={"max_records": 7})
+    drawn = [load_split(few, seed).train for seed in (0, 0, 1)]
+    rows = [record.tobytes() for record in every.train.features]
+    places = [[rows.index(record.tobytes()) for record in part.features] for part in drawn]
+    assert places[0] == places[1] != places[2]
+    assert places[0] == sorted(set(places[0])) != list(range(7))
+    assert len(load_split(few, 0).test) == len(every.test)
+    assert len(load_folder(few)) == 7
 
 
 def break_file(folder: Path, name: str, content: bytes) -> None:
