@@ -189,8 +189,8 @@ def _begun(
 
     split = load_split(config.data, config.seed)
     train = split.train
-    if on_event is not None:
-        # For who watches; the journal is of the server, which sees no training records.
+    if on_event is not None and (split.done or split.warnings):
+        # Only for the display; the journal is the server's, which sees no training records.
         on_event({"event": "data", "done": [*split.done], "warnings": [*split.warnings]})
     try_model(config, train.input_shape, train.classes)
     parts = _parts(config, train)

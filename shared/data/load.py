@@ -40,7 +40,7 @@ def load_split(config: DataConfig, seed: int) -> Split:
     Raises:
         DataError: the data set is missing, broken or does not fit the request.
     """
-    reading = _read(config)
+    reading = read_source(config)
     split = _split(reading, config, seed)
     train = _drawn(as_view(split.train, config.view), config, seed)
     return Split(
@@ -76,7 +76,16 @@ def load_folder(config: DataConfig, seed: int = 0) -> Dataset:
     return _drawn(as_view(_read_train(config), config.view), config, seed)
 
 
-def _read(config: DataConfig, *, is_part: bool = False) -> Reading:
+def read_source(config: DataConfig, *, is_part: bool = False) -> Reading:
+    """Read all records of a source, before any are held out.
+
+    Args:
+        config: the source and its settings.
+        is_part: these are the records of one device.
+
+    Raises:
+        DataError: they cannot be read, or are no records with a class each.
+    """
     # Modules of sources are imported when they are used: some need packages of their own.
     from calyx.shared.config import data_settings
     from calyx.shared.data.sources.source_records import Reading
@@ -132,7 +141,7 @@ def _read_train(config: DataConfig) -> Dataset:
         value_range = data_settings.value_range(config.value_range)
         return read_idx(config.directory, "train", classes=config.classes, value_range=value_range)
     # A device is one client: whose records they are is no question.
-    return _read(config.model_copy(update={"partition": "iid"}), is_part=True).train
+    return read_source(config.model_copy(update={"partition": "iid"}), is_part=True).train
 
 
 def _split(reading: Reading, config: DataConfig, seed: int) -> Split:

@@ -62,6 +62,28 @@ def read_images(config: DataConfig) -> SourceRecords:
     )
 
 
+def size_and_mode(file: SourceFile) -> tuple[tuple[int, int], bool]:
+    """(height, width) of a picture once it is upright, and whether it is grey; its head only.
+
+    Raises:
+        DataError: it is damaged or no picture; the file is named.
+        UsageError: Pillow is not installed.
+    """
+    require("PIL", "images", "the data source images")
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(file.content()), formats=("PNG", "JPEG")) as opened:
+            width, height = opened.size
+            # Orientations from 5 on lie on their side.
+            if opened.getexif().get(0x0112, 1) >= 5:
+                width, height = height, width
+            return (height, width), opened.mode in ("1", "L", "LA") or opened.mode.startswith("I")
+    except (OSError, SyntaxError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{file.shown} is damaged or no PNG or JPEG picture ({reason})") from None
+
+
 def _all_pixels(named: Named, config: DataConfig) -> tuple[NDArray[Any], list[str]]:
     size = data_settings.image_size(config.image_size)
     stack: NDArray[Any] | None = None

@@ -227,6 +227,20 @@ def _read_array(path: Path, name: str) -> NDArray[Any] | None:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
+def array_names(directory: str) -> list[str]:
+    """Names of the arrays of the archive with training records.
+
+    Raises:
+        DataError: there is none, or it is damaged.
+    """
+    path, _ = _archives(directory)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DataError(f"{path} is damaged or no .npz archive ({error}): save it again") from None
+
+
 def arrays_of(content: bytes, most_bytes: int) -> dict[str, NDArray[Any]]:
     """All arrays of an archive that somebody else may have made, by name.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,7 @@ class SourceRecords:
             train=part(~test),
             test=part(test) if test.any() else None,
             files=None if self.files is None else self.files[~test],
+            class_names=self.class_names,
             done=self.done,
             warnings=self.warnings,
         )
@@ -105,6 +106,7 @@ class Reading:
         train: for training; what is to be held out for testing is among them.
         test: the source's own test set, or None.
         files: str, for each training record the file it is from; None where that is no matter.
+        class_names: in the order of the classes; empty where classes are only numbers.
         done: what was done to the values, a sentence each.
         warnings: what to look at before training.
     """
@@ -112,12 +114,9 @@ class Reading:
     train: Dataset
     test: Dataset | None = None
     files: NDArray[Any] | None = field(default=None, repr=False)
+    class_names: tuple[str, ...] = ()
     done: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-
-    def with_notes(self, done: tuple[str, ...], warnings: tuple[str, ...]) -> Reading:
-        """The same records with more to say of them."""
-        return replace(self, done=self.done + done, warnings=self.warnings + warnings)
 
 
 def shortened(names: list[str], most: int = 3) -> str:
