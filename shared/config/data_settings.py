@@ -45,6 +45,20 @@ def names(text: str) -> tuple[str, ...]:
     return found
 
 
+def class_names(text: str) -> tuple[str, ...]:
+    """Names of all classes; a single whole number says how many there are, from 0 on.
+
+    Raises:
+        ValueError: as `names`, or a number of classes that is not 2 to 1,048,576.
+    """
+    found = names(text)
+    if len(found) != 1:
+        return found
+    if not found[0].isdecimal() or not 2 <= int(found[0][:9]) <= _MOST_ITEMS:
+        raise ValueError("it must name two classes or more, or be their number")
+    return tuple(str(number) for number in range(int(found[0])))
+
+
 def bounds(text: str) -> dict[str, tuple[float, float]]:
     """``COLUMN=LOW:HIGH``, parted by commas; the column ``*`` stands for all others.
 

@@ -81,7 +81,7 @@ class DataConfig(Section):
     classes: Annotated[
         str,
         Field(coerce_numbers_to_str=True),
-        _written_as(data_settings.names),
+        _written_as(data_settings.class_names),
     ] = Field(
         "",
         description="all classes in their order, parted by commas, or how many there are; empty: "

@@ -40,14 +40,6 @@ class Classes:
     done: str
 
 
-def stated_classes(stated: str) -> tuple[str, ...]:
-    """The names that ``data.classes`` states; empty if it states nothing."""
-    names = data_settings.names(stated)
-    if len(names) == 1 and names[0].isdecimal():
-        return tuple(str(number) for number in range(int(names[0])))
-    return names
-
-
 def numbered(
     labels: Sequence[str], stated: str, where: Callable[[int], str], what: str = "label"
 ) -> Classes:
@@ -63,7 +55,7 @@ def numbered(
         DataError: a label that is not among the stated ones, or that occurs once and is not stated;
             labels that are one for nearly every record.
     """
-    names = stated_classes(stated)
+    names = data_settings.class_names(stated)
     if not names:
         counts = Counter(labels)
         names = _sorted(counts)
@@ -121,7 +113,7 @@ def numbered_integers(
     Raises:
         DataError: numbers far apart that nobody stated, or a label that is not among the stated.
     """
-    names = stated_classes(stated)
+    names = data_settings.class_names(stated)
     if names:
         values = [int(name) for name in names if name.lstrip("-").isdecimal()]
         if len(values) < len(names) or values == list(range(len(names))):

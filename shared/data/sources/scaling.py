@@ -81,9 +81,9 @@ def scaled(
 def unscaled_warning(values: NDArray[np.float32], what: str) -> str:
     """A sentence if numbers are so large that training would stall; else empty."""
     finite = values[np.isfinite(values)]
-    low, high = float(finite.min(initial=0)), float(finite.max(initial=0))
-    if max(-low, high) <= UNSCALED:
+    if not len(finite) or max(-finite.min(), finite.max()) <= UNSCALED:
         return ""
+    low, high = float(finite.min()), float(finite.max())
     return (
         f"{what} go from {low:g} to {high:g} and look unscaled: set data.value_range to the range "
         "they can have, from what is known about them and not from these records"

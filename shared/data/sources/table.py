@@ -223,7 +223,8 @@ class _Features:
         given = self._bounds.get(name) or self._bounds.get("*")
         if given is None:
             self._as_stored.append(name)
-            low, high = (float(f(values[~missing], initial=0)) for f in (np.min, np.max))
+            there = values[~missing]
+            low, high = (float(there.min()), float(there.max())) if len(there) else (0.0, 0.0)
             if max(-low, high) > UNSCALED:
                 self._unscaled.append(f"{name} ({low:g} to {high:g})")
         else:
@@ -269,8 +270,12 @@ class _Features:
         numbers = [word for word in words if _reads_as_number(word)]
         if 2 * len(numbers) > len(words):
             # Nearly all are numbers: the others are slips, not categories.
-            for table in self.table.tables:
-                table.numbers(name)
+            try:
+                self.table.numbers(name)
+            except DataError as error:
+                raise DataError(
+                    f"{error}; mend the cell, or state the words with data.categories"
+                ) from None
         many = len(categories) > _MOST_CATEGORIES
         if many or (len(words) >= 20 and 2 * len(categories) > len(words)):
             raise DataError(
