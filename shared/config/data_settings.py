@@ -127,5 +127,5 @@ def _interval(text: str, separator: str) -> tuple[float, float]:
     except ValueError:
         raise ValueError(f"it must be LOW{separator}HIGH, two numbers; {text} is not") from None
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f"LOW must be below HIGH; in {text} it is not")
+        raise ValueError(f"of LOW and HIGH the first must be the smaller; in {text} it is not")
     return low, high

@@ -46,7 +46,9 @@ def _written_as(form: Callable[[str], Any]) -> AfterValidator:
     return AfterValidator(check)
 
 
-Names = Annotated[str, _written_as(data_settings.names)]
+# A single number is text too: a column may be named 5.
+_Text = Annotated[str, Field(coerce_numbers_to_str=True)]
+Names = Annotated[_Text, _written_as(data_settings.names)]
 
 
 class DataConfig(Section):
@@ -78,24 +80,20 @@ class DataConfig(Section):
         0, description="use only that many training records, drawn by the seed (0: all)"
     )
     label: Names = Field("", description="table, sensors: column with the class")
-    classes: Annotated[
-        str,
-        Field(coerce_numbers_to_str=True),
-        _written_as(data_settings.class_names),
-    ] = Field(
+    classes: Annotated[_Text, _written_as(data_settings.class_names)] = Field(
         "",
         description="all classes in their order, parted by commas, or how many there are; empty: "
         "those that the records have",
     )
-    value_range: Annotated[str, _written_as(data_settings.value_range)] = Field(
+    value_range: Annotated[_Text, _written_as(data_settings.value_range)] = Field(
         "", description="LOW,HIGH of stored values, mapped to 0..1; empty: by their dtype"
     )
     columns: Names = Field("", description="table, sensors: columns to learn from; empty: all")
-    bounds: Annotated[str, _written_as(data_settings.bounds)] = Field(
+    bounds: Annotated[_Text, _written_as(data_settings.bounds)] = Field(
         "",
         description="table, sensors: public COLUMN=LOW:HIGH (* for all others), mapped to -1..1",
     )
-    categories: Annotated[str, _written_as(data_settings.categories)] = Field(
+    categories: Annotated[_Text, _written_as(data_settings.categories)] = Field(
         "", description="table: public COLUMN=ONE|OTHER of columns that hold words"
     )
     missing: Literal["refuse", "indicator"] = Field(
@@ -116,7 +114,7 @@ class DataConfig(Section):
     hold_out: Literal["auto", "record", "file", "client"] = Field(
         "auto", description="what is held out as a whole; auto: sensors client or file, else record"
     )
-    image_size: Annotated[str, _written_as(data_settings.image_size)] = Field(
+    image_size: Annotated[_Text, _written_as(data_settings.image_size)] = Field(
         "", description="images: HEIGHTxWIDTH to scale to; empty: all must be equal"
     )
     colour: Literal["as_stored", "grey", "rgb"] = Field(

@@ -272,7 +272,7 @@ def _problems(
         )
     if duplicates:
         said.append(
-            f"{duplicates:,} records are the same as another: who is in it twice is protected half"
+            f"copies of other records: {duplicates:,}; who is in it twice is protected half"
         )
     if lacking:
         said.append(

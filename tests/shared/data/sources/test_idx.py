@@ -205,3 +205,22 @@ def test_fashion_mnist_packed_and_unpacked(fashion_folder: Path, tmp_path: Path)
         assert (split.train.features.min(), split.train.features.max()) == (0, 1)
     assert splits[0].train.fingerprint == splits[1].train.fingerprint
     assert splits[0].test.fingerprint == splits[1].test.fingerprint
+
+
+def test_names_of_emnist_are_read(tmp_path: Path, write_idx) -> None:
+    for part, number in (("train", 30), ("test", 12)):
+        stem = f"emnist-letters-{part}"
+        write_idx(tmp_path / f"{stem}-images-idx3-ubyte.gz", np.zeros((number, 5, 4)))
+        write_idx(tmp_path / f"{stem}-labels-idx1-ubyte.gz", 1 + np.arange(number) % 26)
+    config = DataConfig(source="idx", directory=str(tmp_path))
+    split = load_split(config, 0)
+    assert (len(split.train), len(split.test), split.train.classes) == (30, 12, 27)
+    write_idx(tmp_path / "emnist-digits-train-labels-idx1-ubyte.gz", np.arange(30) % 10)
+    with pytest.raises(DataError, match=r"several sets \(emnist-digits, emnist-letters\)"):
+        load_split(config, 0)
+
+
+def test_a_declared_range_scales_the_bytes(tmp_path: Path, write_idx) -> None:
+    write_idx(tmp_path / IMAGES, np.full((4, 2, 2), 15))
+    write_idx(tmp_path / LABELS, np.arange(4))
+    assert (read_idx(str(tmp_path), "train", value_range=(0, 15)).features == 1).all()
