@@ -272,7 +272,8 @@ def _problems(
         )
     if duplicates:
         said.append(
-            f"copies of other records: {duplicates:,}; who is in it twice is protected half"
+            f"copies of other records: {duplicates:,}; a person who is in it twice has half the "
+            "privacy"
         )
     if lacking:
         said.append(

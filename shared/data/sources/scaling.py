@@ -1,7 +1,7 @@
 """From stored numbers to float32, by constants: what the dtype can hold, or a declared range.
 
 Never by the records themselves: their mean, spread or largest value would be a release of its own
-(docs/adr/0027-sources.md).
+(docs/adr/0028-records-are-read-by-public-facts.md).
 """
 
 from __future__ import annotations
