@@ -23,7 +23,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look at y
 
 _SHOWN = 12
 _BAR_WIDTH = 30
-# So many clients of so many records each, where the source has no clients of its own.
+# Clients and records of each, where the source has no clients of its own.
 _CLIENTS, _RECORDS_EACH = 10, 20
 # Fewer have no sum that hides them; more make a first run long.
 _LEAST_CLIENTS, _MOST_CLIENTS = 3, 50

@@ -111,7 +111,7 @@ def numbered_integers(
         The labels as class numbers, how many classes there are, and what was done, or empty.
 
     Raises:
-        DataError: numbers far apart that nobody stated, or a label that is not among the stated.
+        DataError: numbers far apart that are not stated, or a label that is not among the stated.
     """
     names = data_settings.class_names(stated)
     if names:
@@ -131,7 +131,7 @@ def numbered_integers(
         raise DataError(
             f"labels go up to {highest} but only {different} different ones occur ({listed}): set "
             f"data.classes={listed} to number these, or data.classes={highest + 1} if there really "
-            "are so many"
+            "are that many"
         )
     return list(parts), highest + 1, ""
 

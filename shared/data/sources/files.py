@@ -1,7 +1,7 @@
 """Files of a source: a single one, those of a folder, or the members of a tar archive.
 
-A tar archive is read from beginning to end and never unpacked to disk. Whoever made it may want to
-do harm, so names that lead out of it, links and devices are refused, and so is an archive with more
+A tar archive is read from beginning to end and never unpacked to disk. It may have been made to do
+harm, so names that lead out of it, links and devices are refused, and so is an archive with more
 members or more bytes, unpacked, than any honest one: a few kilobytes can claim to be petabytes.
 """
 
