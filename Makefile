@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 ARGS   ?=
 
-.PHONY: demo demo-deploy test check bench setup clean
+.PHONY: demo demo-deploy test check bench docs setup clean
 
 setup: $(STAMP)
 
@@ -21,7 +21,7 @@ demo: $(STAMP)
 	@$(BIN)/calyx simulate $(ARGS)
 
 demo-deploy: $(STAMP)
-	@PATH="$(abspath $(BIN)):$$PATH" docs/deploy/demo.sh $(ARGS)
+	@PATH="$(abspath $(BIN)):$$PATH" examples/deploy/demo.sh $(ARGS)
 
 # Deployments by themselves: they have processes enough. One thread each, as the product computes.
 test: $(STAMP)
@@ -36,10 +36,15 @@ check: $(STAMP)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy docs/generate.py
 	@$(BIN)/lint-imports --config pyproject.toml
 
 bench: $(STAMP)
 	@$(BIN)/python -m bench.engine
+
+# The tables of the documents that restate the schema, settings, presets and commands.
+docs: $(STAMP)
+	@$(BIN)/python docs/generate.py
 
 clean:
 	@rm -rf $(VENV) build dist *.egg-info

@@ -1,10 +1,11 @@
 """Several runs on one page: accuracy against epsilon.
 
-Each run's figures are computed anew from its folder, as for its own report.
+Each run's figures are computed again from its folder, as for its own report.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from calyx.shared.errors import RunError, UsageError
 from calyx.shared.host.atomic_write import write_atomically
 
 
-def compare(run_dirs: Sequence[Path]) -> Comparison:
+def compare(run_dirs: Sequence[str | os.PathLike[str]]) -> Comparison:
     """Put runs side by side.
 
     Raises:
@@ -25,23 +26,26 @@ def compare(run_dirs: Sequence[Path]) -> Comparison:
         CalyxError: a run or its evidence is damaged.
     """
     if len(run_dirs) < 2:
-        raise UsageError("a comparison needs at least two runs; name their folders")
+        raise UsageError("a comparison needs at least two runs", hint="name their folders")
     reports = []
     for run_dir in run_dirs:
-        run = AuditedRun(run_dir)
+        run = AuditedRun(Path(run_dir))
         store = EvidenceStore(run.path)
         store.check()
         reports.append(build(run, store))
     return compared(reports)
 
 
-def write_comparison(comparison: Comparison, path: Path) -> None:
+def write_comparison(comparison: Comparison, path: str | os.PathLike[str]) -> None:
     """Write the page.
 
     Raises:
         RunError: it cannot be written.
     """
     try:
-        write_atomically(path, comparison_to_html(comparison).encode())
+        write_atomically(Path(path), comparison_to_html(comparison).encode())
     except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror}") from None
+        raise RunError(
+            f"{path} cannot be written: {error.strerror}",
+            hint="name another file with --out",
+        ) from None

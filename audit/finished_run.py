@@ -9,7 +9,6 @@ import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,20 +17,25 @@ from calyx.client.instrumentation.batch_log import LoggedBatches, read_batches
 from calyx.client.ledger.ledger import Entry, Ledger
 from calyx.server.roster import Member
 from calyx.server.round.plans import Plans
-from calyx.server.state.journal import FILE_NAME as JOURNAL
+from calyx.server.state.journal import Event, RunEvents
 from calyx.server.state.outcome import rounds_with_effect
 from calyx.shared.config import Config
 from calyx.shared.data.sources.npz import arrays_of
 from calyx.shared.encryption import SealingParameters
-from calyx.shared.errors import ConfigError, DataError, EvidenceError, UsageError
+from calyx.shared.errors import (
+    ConfigError,
+    DataError,
+    EvidenceError,
+    RunError,
+    UsageError,
+    hint_of,
+)
 from calyx.shared.host.regular_file import MOST_BYTES, read_regular
-from calyx.shared.privacy.accounting import PrivacyEvent
+from calyx.shared.privacy.event import PrivacyEvent
 from calyx.shared.privacy.plan import PrivacyPlan, draft_plan
 from calyx.shared.privacy.skellam_mechanism import SkellamMechanism
 from calyx.shared.protocol.sealed.messages import sealing_parameters
 from calyx.simulations.run_folder import RunFolder
-
-Event = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class ClientLedger:
         client: number of the client.
         data_fingerprint: SHA-256 over its records, hex.
         head: hash of the last entry, hex.
-        entries: all charges, of other runs on the same data too, oldest first.
+        entries: all charges, including those of other runs on the same data, oldest first.
     """
 
     client: int
@@ -63,7 +67,7 @@ class AuditedRun(RunFolder):
         path: the run folder.
 
     Raises:
-        UsageError: it is no run, is of a deployment, or is not finished.
+        UsageError: it is not a run, is a deployment's run, or is not finished.
         EvidenceError: a file of it is missing or damaged.
         LedgerError: a ledger was altered.
     """
@@ -71,20 +75,22 @@ class AuditedRun(RunFolder):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         if not self.path.is_dir():
-            raise UsageError(f"there is no folder {path}; name the folder of a run")
+            raise UsageError(f"there is no folder {path}", hint="name the folder of a run")
         if not self.exists:
-            raise UsageError(f"{path} is not the folder of a run: it has no config.toml")
+            raise UsageError(
+                f"{path} is not a run folder: it has no config.toml",
+                hint="name the folder that calyx simulate shows at its end",
+            )
         if (self.path / "submission.json").exists() or not self.partition_path.exists():
             raise UsageError(
-                f"{path} is the run of a deployment: its ledgers lie on the devices, so nothing "
-                "can be recomputed here; audit a simulation with the same configuration"
+                f"{path} is the run of a deployment: its ledgers are on the devices, so nothing "
+                "can be recomputed here",
+                hint="audit a simulation with the same configuration",
             )
         self.config: Config = self._config()
         self.environment: Event = self._json("environment.json")
-        journal = self._journal()
-        self.start: Event = next((e for e in journal if e.get("event") == "start"), {})
-        self.rounds: list[Event] = [e for e in journal if e.get("event") == "round"]
-        self.end: Event = next((e for e in journal if e.get("event") == "end"), {})
+        told = self.told()
+        self.start, self.rounds, self.end = told.start, told.rounds, told.end
         self._check_finished(path)
         self.ledgers: tuple[ClientLedger, ...] = tuple(
             self._ledger(number) for number in range(self.config.federation.clients)
@@ -113,17 +119,19 @@ class AuditedRun(RunFolder):
             clients = range(self.config.federation.clients)
             return tuple(np.atleast_1d(arrays[f"client-{number}"]) for number in clients)
         except (OSError, KeyError, TypeError, DataError) as error:
-            raise EvidenceError(f"{self.partition_path} cannot be read: {error}") from None
+            raise EvidenceError(
+                f"{self.partition_path} cannot be read: {error}",
+                hint="restore it from a copy",
+            ) from None
 
     @cached_property
     def plans(self) -> tuple[PrivacyPlan, ...]:
-        """What the configuration asks of each client: its plan but for the noise, which is 0.
+        """What the configuration requires of each client: its plan, except that the noise is 0.
 
-        How much noise there was is what the ledgers say.
+        The ledgers say how much noise there was.
         """
         counts = self.record_counts
-        is_shared = self.is_sealed and self.config.privacy.noise != "local"
-        each = [max(counts)] * len(counts) if is_shared else counts
+        each = [max(counts)] * len(counts) if self.config.has_common_plan else counts
         return tuple(draft_plan(self.config, records) for records in each)
 
     @cached_property
@@ -140,7 +148,7 @@ class AuditedRun(RunFolder):
     @property
     def is_sealed(self) -> bool:
         """Whether single updates were encrypted."""
-        return self.config.secure_aggregation.scheme != "none"
+        return self.config.is_sealed
 
     @cached_property
     def mechanism(self) -> SkellamMechanism | None:
@@ -149,7 +157,7 @@ class AuditedRun(RunFolder):
         return next((event.skellam for event in events if event.skellam is not None), None)
 
     def own_events(self, ledger: ClientLedger) -> list[PrivacyEvent]:
-        """What this run charged to a ledger that may hold other runs too."""
+        """What this run charged to a ledger that may also hold other runs."""
         return [entry.event for entry in ledger.entries if entry.run == self.name]
 
     @property
@@ -177,21 +185,27 @@ class AuditedRun(RunFolder):
         try:
             return read_batches(path, self.path)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise EvidenceError(f"batch log {path} cannot be read: {error}") from None
+            raise EvidenceError(
+                f"batch log {path} cannot be read: {error}",
+                hint="restore it from a copy",
+            ) from None
 
     def _config(self) -> Config:
         try:
             return self.stored_config()
         except (OSError, UnicodeDecodeError, ConfigError) as error:
-            raise EvidenceError(f"{self.config_path} cannot be read: {error}") from None
+            raise EvidenceError(
+                f"{self.config_path} cannot be read: {error}",
+                hint=hint_of(error),
+            ) from None
 
     def _check_finished(self, path: Path) -> None:
         done, wanted = len(self.rounds), self.config.training.rounds
         if self.start and self.end and done == wanted:
             return
         raise UsageError(
-            f"the run in {path} is not finished ({done} of {wanted} rounds); go on with: "
-            f"calyx simulate --resume --out {path}"
+            f"the run in {path} is not finished ({done} of {wanted} rounds)",
+            hint=f"continue it with: calyx simulate --resume --out {path}",
         )
 
     def _ledger(self, client: int) -> ClientLedger:
@@ -199,37 +213,31 @@ class AuditedRun(RunFolder):
         if not path.exists():
             raise EvidenceError(
                 f"the ledger of client {client} is missing ({path}); without it what was spent "
-                "cannot be computed, so there is no report"
+                "cannot be computed, so there is no report",
+                hint="restore it from a copy",
             )
         with Ledger.inspect(path, self.path) as ledger:
             ledger.verify()
             return ClientLedger(client, ledger.data_fingerprint, ledger.head_hash, ledger.entries())
 
-    def _journal(self) -> list[Event]:
-        path = self.path / JOURNAL
+    def told(self) -> RunEvents:
+        """What the run has told.
+
+        Raises:
+            EvidenceError: its journal cannot be read.
+        """
         try:
-            lines = read_regular(path, self.path).decode("utf-8").splitlines()
-        except FileNotFoundError:
-            return []
-        except (OSError, UnicodeDecodeError) as error:
-            raise EvidenceError(f"{path} cannot be read: {error}") from None
-        events = []
-        for number, line in enumerate(lines, 1):
-            try:
-                event = json.loads(line)
-                if not isinstance(event, dict):
-                    raise ValueError("no object")
-            except (ValueError, RecursionError) as error:
-                if number == len(lines):
-                    break  # torn by a crash; the run is then not finished
-                raise EvidenceError(f"{path} is damaged at line {number}: {error}") from None
-            events.append(event)
-        return events
+            return super().told()
+        except RunError as error:
+            raise EvidenceError(str(error), hint=error.hint) from None
 
     def _json(self, name: str) -> Event:
         path = self.path / name
         try:
             found: Event = json.loads(read_regular(path, self.path))
         except (OSError, ValueError, RecursionError) as error:
-            raise EvidenceError(f"{path} cannot be read: {error}") from None
+            raise EvidenceError(
+                f"{path} cannot be read: {error}",
+                hint="restore it from a copy",
+            ) from None
         return found

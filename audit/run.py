@@ -1,4 +1,4 @@
-"""A run audited: attacks, then evidence, then findings, then ``report.json`` and ``report.html``.
+"""Audit a run: attacks, then evidence, then findings, then ``report.json`` and ``report.html``.
 
 >>> done = audit_run(run_dir, skip=["membership"], progress=lambda what, share: None)
 >>> done.report.guarantee.epsilon, done.html_path
@@ -9,6 +9,7 @@ evidence alone, so `calyx.audit.verify` can make it again.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
@@ -16,14 +17,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from calyx.audit.attacks import evaluation, replay, unprotected
-from calyx.audit.attacks import party_views as views
-from calyx.audit.attacks.canaries import record as canaries
-from calyx.audit.attacks.inversion import scenarios as ladder
-from calyx.audit.attacks.membership import shadows as membership
+from calyx.audit.attacks import evaluation, party_views, replay, unprotected
+from calyx.audit.attacks.canaries import record as record_canaries
+from calyx.audit.attacks.inversion import scenarios
+from calyx.audit.attacks.membership import shadows
 from calyx.audit.attacks.noise import noise
 from calyx.audit.evidence.store import OF_EVERY_REPORT, EvidenceStore
 from calyx.audit.finished_run import AuditedRun
+from calyx.audit.progress import Progress
 from calyx.audit.report.build import SETUP, build
 from calyx.audit.report.html import to_html
 from calyx.audit.report.schema import Report, Step
@@ -33,7 +34,6 @@ from calyx.shared.protocol.identity import software_version
 from calyx.simulations.claim import owned
 from calyx.simulations.run_folder import RunFolder
 
-Progress = Callable[[str, float], None]
 Attack = Callable[[RunFolder, EvidenceStore, Progress], None]
 
 JSON_NAME, HTML_NAME = "report.json", "report.html"
@@ -41,11 +41,11 @@ JSON_NAME, HTML_NAME = "report.json", "report.html"
 ATTACKS: dict[str, Attack] = {
     "replay": replay.run,
     "unprotected": unprotected.run,
-    "canaries": canaries.run,
+    "canaries": record_canaries.run,
     "noise": noise.run,
-    "membership": membership.run,
-    "inversion": ladder.run,
-    "views": views.run,
+    "membership": shadows.run,
+    "inversion": scenarios.run,
+    "views": party_views.run,
 }
 
 
@@ -59,7 +59,7 @@ class Reported:
 
 
 def audit_run(
-    run_dir: Path,
+    run_dir: str | os.PathLike[str],
     *,
     skip: Collection[str] = (),
     only: Collection[str] = (),
@@ -71,22 +71,23 @@ def audit_run(
         run_dir: folder of a finished simulation.
         skip: attacks to leave out.
         only: attacks to run; all if empty.
-        progress: told what is done and what share of it.
+        progress: receives what is being done and the share of it that is done.
 
     Raises:
         UsageError: an attack of that name does not exist, the folder holds no finished run, or
-            another process writes in it.
+            another process is writing to it.
         CalyxError: the run or its evidence is damaged. (An attack that fails is left out, and
             the report says why.)
     """
     chosen = _chosen(skip, only)
-    with _held(run_dir):
-        return _audit(AuditedRun(run_dir), chosen, progress)
+    path = Path(run_dir)
+    with _held(path):
+        return _audit(AuditedRun(path), chosen, progress)
 
 
 def _audit(run: AuditedRun, chosen: Collection[str], progress: Progress) -> Reported:
-    # Nothing that lies there is taken over, not even what every report makes: whoever handed the
-    # folder over may have written it, and with it by which code the auditor works.
+    # Nothing in the folder is reused, not even what every report makes: whichever party supplied
+    # the folder may have written it, including which code the auditor works with.
     store = EvidenceStore.anew(run.path)
     started = time.monotonic()
     steps = [_step("evaluation", evaluation.run, run, store, progress)]
@@ -104,37 +105,39 @@ def _audit(run: AuditedRun, chosen: Collection[str], progress: Progress) -> Repo
             "steps": [step.model_dump(mode="json") for step in steps],
         },
     )
-    # Whatever changed the run meanwhile would make the evidence one of something else.
+    # If the run changed meanwhile, the evidence would be about something else.
     store.check_run()
     progress("report", 0.0)
     return _write(run, store)
 
 
-def report_run(run_dir: Path) -> Reported:
+def report_run(run_dir: str | os.PathLike[str]) -> Reported:
     """Write the report of a finished run from what is there, without any attack.
 
     Evidence of an earlier audit is used.
 
     Raises:
-        UsageError: the folder holds no finished run, or another process writes in it.
+        UsageError: the folder holds no finished run, or another process is writing to it.
         EvidenceError: the run was changed since its evidence was gathered.
     """
-    with _held(run_dir):
-        run = AuditedRun(run_dir)
+    path = Path(run_dir)
+    with _held(path):
+        run = AuditedRun(path)
         store = EvidenceStore(run.path)
         store.check()
         return _cheaply(run, store)
 
 
-def report_new_run(run_dir: Path) -> Reported:
+def report_new_run(run_dir: str | os.PathLike[str]) -> Reported:
     """Write the report of a run that has just ended; evidence about its past is put aside."""
-    with _held(run_dir):
-        run = AuditedRun(run_dir)
+    path = Path(run_dir)
+    with _held(path):
+        run = AuditedRun(path)
         return _cheaply(run, _new_evidence(run.path))
 
 
 def _held(run_dir: Path) -> AbstractContextManager[None]:
-    """Keep runs and other audits out of a run's folder; what is no run is left to `AuditedRun`."""
+    """Keep runs and other audits out of a run's folder; `AuditedRun` rejects what is not a run."""
     return owned(run_dir) if RunFolder(run_dir).exists else nullcontext()
 
 
@@ -146,7 +149,7 @@ def _cheaply(run: AuditedRun, store: EvidenceStore) -> Reported:
 
 
 def _new_evidence(run_dir: Path) -> EvidenceStore:
-    """Evidence that holds no audit: what a report left if it still fits the run, or a new chain."""
+    """Evidence without an audit: what a report left, if it still fits the run, or a new chain."""
     if (run_dir / "audit" / "evidence").exists():
         try:
             store = EvidenceStore.existing(run_dir)
@@ -160,7 +163,10 @@ def _new_evidence(run_dir: Path) -> EvidenceStore:
 def _chosen(skip: Collection[str], only: Collection[str]) -> list[str]:
     unknown = [name for name in (*skip, *only) if name not in ATTACKS]
     if unknown:
-        raise UsageError(f"there is no attack {unknown[0]!r}; there are {', '.join(ATTACKS)}")
+        raise UsageError(
+            f"there is no attack {unknown[0]!r}",
+            hint=f"choose from {', '.join(ATTACKS)}",
+        )
     return [name for name in ATTACKS if name not in skip and (not only or name in only)]
 
 
@@ -176,7 +182,7 @@ def _step(
         raise
     except CalyxError as error:
         # The others' evidence is worth having; the report says what failed.
-        return Step(name=name, done=False, seconds=None, reason=str(error))
+        return Step(name=name, done=False, seconds=None, reason=error.full_text)
     progress(name, 1.0)
     return Step(name=name, done=True, seconds=round(time.monotonic() - started, 1), reason="")
 
@@ -189,14 +195,17 @@ def _write(run: AuditedRun, store: EvidenceStore) -> Reported:
         write_atomically(html_path, to_html(report).encode())
         write_atomically(json_path, report.to_json().encode())
     except OSError as error:
-        raise RunError(f"the report cannot be written to {directory}: {error.strerror}") from None
+        raise RunError(
+            f"the report cannot be written to {directory}: {error.strerror}",
+            hint="check the folder's permissions and free space",
+        ) from None
     return Reported(report, html_path, json_path)
 
 
 def lower_bounds_by_method(report: Report) -> dict[str, float]:
     """The bounds of the observer who knows most, by method; an estimate is no bound.
 
-    Which observer that is was fixed with the attack, so nothing is picked by its result.
+    The observer was fixed with the attack, so nothing is selected by its result.
     """
     found = report.lower_bounds
     return {bound.method: bound.epsilon for bound in found if bound.kind != "estimate"}

@@ -1,11 +1,11 @@
-"""What the sections of the report are made of.
+"""The parts of the report's sections.
 
 A finding is a module of `calyx.audit.findings` with one pure function ::
 
     def find(run: AuditedRun, store: EvidenceStore) -> Section | None
 
-which takes everything from the run folder and the evidence, and gives None if the attack that it
-is about was not run. It gets its place in the report by one line in `calyx.audit.report.build`.
+which takes everything from the run folder and the evidence, and returns None if its attack was not
+run. One line in `calyx.audit.report.build` gives it its place in the report.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class LowerBound(Section):
     delta: float = Field(ge=0, lt=1)
     confidence: float = Field(ge=0, lt=1, description="0: none is claimed")
     ceiling: float | None = Field(
-        None, description="largest epsilon that so many guesses could have shown; None: no limit"
+        None, description="largest epsilon that these guesses could have shown; None: no limit"
     )
 
 

@@ -1,7 +1,7 @@
 """Trade-off curves of Poisson-sampled Gaussian steps, as hypotheses for `calyx.audit.bounds.fdp`.
 
 The steps and the sampling rate are those of the run; the noise is what the audit asks about. The
-hypotheses are numbered by the mu that many small steps amount to (Dong, Roth, Su 2019, Corollary
+hypotheses are numbered by the mu that many small steps give (Dong, Roth, Su 2019, Corollary
 5.4), mu = q sqrt(T (e^(1/s^2) - 1)), only to have them evenly spaced; their curves come from the
 PLD accountant.
 """
@@ -24,7 +24,7 @@ _EPSILONS = np.concatenate([[0.0], np.geomspace(1e-3, 80.0, 400)])
 
 
 def subsampled(rate: float, steps: int) -> Callable[[int], ProfileCurve]:
-    """The hypotheses for so many steps at this sampling rate, see `fdp.lower_bound_among`."""
+    """The hypotheses for these steps at this sampling rate, see `fdp.lower_bound_among`."""
     return lambda number: _curve(rate, steps, number)
 
 

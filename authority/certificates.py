@@ -1,4 +1,4 @@
-"""Certificates for the line between the aggregation server and the key authority.
+"""Certificates for the connection between the aggregation server and the key authority.
 
 `make` creates a root for this one purpose, a certificate for the key authority and one for the
 server; each end accepts only the other.
@@ -15,7 +15,7 @@ from calyx.shared.host.certificates import Credentials, issue, make_root
 
 @dataclass(frozen=True)
 class CertificateSet:
-    """Everything for one line.
+    """Everything for one connection.
 
     Attributes:
         root: certificate that both ends trust, PEM; its private key is not kept.
@@ -39,7 +39,10 @@ def make(hosts: Sequence[str], days: int) -> CertificateSet:
         UsageError: no host, or a validity below one day.
     """
     if not hosts:
-        raise UsageError("a certificate needs at least one host name and one day of validity")
+        raise UsageError(
+            "a certificate needs at least one host name and one day of validity",
+            hint="give a name or address with --host",
+        )
     root = make_root("Calyx key authority root", days)
     return CertificateSet(
         root.certificate,

@@ -1,4 +1,4 @@
-"""Set up, run and look after a key authority; the functions behind ``calyx authority``.
+"""Setting up, running and maintaining a key authority: the functions behind ``calyx authority``.
 
 ::
 
@@ -6,7 +6,7 @@
       authority.toml         settings, commented
       authority.pub          Ed25519 key that contributors pin
       identity.key keys/ contributors.json releases.jsonl      see `calyx.authority.local`
-      witnessed.jsonl        heads of audits that were signed, see `calyx.authority.witness`
+      witnessed.jsonl        heads of audits that were signed, see `calyx.authority.log.witness`
       tls/                   root.pem, authority.pem, authority-key.pem
       logs/ lock             what it does; held while it is served
       for-server/            root.pem, server.pem, server-key.pem: take this folder to the server
@@ -23,17 +23,17 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from calyx.authority import certificates
+from calyx.authority.enrolments import Enrolments
 from calyx.authority.local import LocalAuthority
-from calyx.authority.log import LogReport, verify
-from calyx.authority.roster import Roster
+from calyx.authority.log.log import LogReport, verify
+from calyx.authority.log.witness import witness as sign_head
 from calyx.authority.service import AuthorityServer
-from calyx.authority.witness import witness as sign_head
 from calyx.shared.config.schema import DEFAULT_CONTRIBUTORS, FEWEST_CONTRIBUTORS
 from calyx.shared.errors import UsageError
 from calyx.shared.host.certificates import Credentials, expiry
 from calyx.shared.host.log_file import logging_to
 from calyx.shared.host.private_files import create_private, private_directory, replace_file
-from calyx.shared.host.process_lock import exclusive, holder, stop_holder
+from calyx.shared.host.served_folder import ServedFolder
 from calyx.shared.host.settings_file import read_settings
 from calyx.shared.host.stop_signal import stop_signal
 from calyx.shared.protocol.enrolment import EnrolmentRequest, read_request
@@ -81,18 +81,21 @@ def init(
     """Make an authority: folder, identity, certificates, settings.
 
     Args:
-        directory: made 0700; an authority that is there already is not touched.
+        directory: made 0700; an existing authority is not touched.
         hosts: names or addresses under which the server will reach it.
         port: written to the settings.
         min_contributors: smallest minimum of any run; None for the default.
-        passphrase: encrypts the secret keys on the disk.
+        passphrase: encrypts the secret keys on disk.
 
     Raises:
         UsageError: there is an authority in this folder.
     """
     settings = directory / "authority.toml"
     if settings.exists():
-        raise UsageError(f"there is an authority in {directory}; serve it, or choose a new folder")
+        raise UsageError(
+            f"{directory} already holds a key authority",
+            hint=f"serve it with: calyx authority serve {directory}, or choose a new folder",
+        )
     made = certificates.make(hosts, CERTIFICATE_DAYS)
     private_directory(directory)
     for folder, name, own in (
@@ -100,7 +103,7 @@ def init(
         ("for-server", "server", made.server),
     ):
         private_directory(directory / folder)
-        # A set-up that was broken off before its settings were written is done over.
+        # A set-up that was interrupted before its settings were written is repeated.
         for old in (directory / folder).iterdir():
             old.unlink()
         create_private(directory / folder / "root.pem", made.root)
@@ -143,9 +146,9 @@ def serve(
         )
     except OSError as error:
         raise UsageError(
-            f"{error.filename} cannot be read; restore it, or make a new authority with init"
+            f"{error.filename} cannot be read",
+            hint="restore it, or make a new authority with calyx authority init",
         ) from error
-    taken = f"the authority in {directory} is served already"
     with (
         LocalAuthority(
             directory,
@@ -153,7 +156,7 @@ def serve(
             min_contributors=settings.min_contributors,
             accept_untagged=settings.accept_untagged,
         ) as authority,
-        exclusive(directory / "lock", taken),
+        _served(directory).exclusive(),
         logging_to(directory / "logs" / "authority.log", "authority"),
         stop_signal() as stop,
     ):
@@ -176,28 +179,28 @@ def serve(
 
 
 def approve(directory: Path, request_text: str, *, fingerprint: str) -> EnrolmentRequest:
-    """Enrol a contributor, also while the authority runs.
+    """Enrol a contributor, even while the authority runs.
 
     Args:
         directory: as made by `init`.
         request_text: of a device's enrolment request.
-        fingerprint: what the device's owner sees; not taken from the request.
+        fingerprint: as the device's owner sees it; not taken from the request.
 
     Raises:
-        EnrolmentError: the request is malformed, altered, too old, of another fingerprint, or was
-            approved before; or its name looks like that of another device.
+        EnrolmentError: the request is malformed, altered or too old, has another fingerprint, or
+            was approved before; or its name looks like that of another device.
         ReleaseRefused: the name or a key is taken or was revoked.
     """
     settings_of(directory)
     request = read_request(request_text)
     request.check_age()
     request.check_fingerprint(fingerprint)
-    Roster(directory).enrol(request)
+    Enrolments(directory).enrol(request)
     return request
 
 
 def witness(directory: Path, request_text: str, *, passphrase: bytes | None) -> WitnessedHead:
-    """Sign the head of a run or an audit, while it runs too (`calyx.authority.witness`).
+    """Sign the head of a run or an audit, even while it runs (`calyx.authority.log.witness`).
 
     Raises:
         UsageError: there is no authority.
@@ -207,13 +210,13 @@ def witness(directory: Path, request_text: str, *, passphrase: bytes | None) -> 
 
 
 def revoke(directory: Path, name: str) -> None:
-    """Take a contributor out for good, also while the authority runs.
+    """Take a contributor out for good, even while the authority runs.
 
     Raises:
-        ProtocolError: nobody of that name is enrolled.
+        ProtocolError: no contributor of that name is enrolled.
     """
     settings_of(directory)
-    Roster(directory).revoke(name)
+    Enrolments(directory).revoke(name)
 
 
 def status_of(directory: Path) -> dict[str, Any]:
@@ -224,7 +227,7 @@ def status_of(directory: Path) -> dict[str, Any]:
         LedgerError: its log is altered.
     """
     settings = settings_of(directory)
-    pid = holder(directory / "lock")
+    pid = _served(directory).running_pid()
     report = verify_log(directory)
     certificate = (directory / "tls" / "authority.pem").read_bytes()
     return {
@@ -237,11 +240,11 @@ def status_of(directory: Path) -> dict[str, Any]:
         "contributors": [
             {
                 "name": name,
-                "revoked": member.is_revoked,
-                "fingerprint": member.fingerprint,
-                "approved_at": member.approved_at,
+                "revoked": enrolment.is_revoked,
+                "fingerprint": enrolment.fingerprint,
+                "approved_at": enrolment.approved_at,
             }
-            for name, member in sorted(Roster(directory).members().items())
+            for name, enrolment in sorted(Enrolments(directory).by_name().items())
         ],
         "log_entries": len(report.entries),
         "log_head": report.head,
@@ -255,11 +258,11 @@ def stop_running(directory: Path, timeout_s: float = 20.0) -> bool:
         RunError: it does not stop.
     """
     settings_of(directory)
-    return stop_holder(directory / "lock", directory / "logs", timeout_s)
+    return _served(directory).stop_running(timeout_s)
 
 
 def verify_log(directory: Path) -> LogReport:
-    """Check the log of an authority, also while it runs.
+    """Check the log of an authority, even while it runs.
 
     Raises:
         LedgerError: missing, altered or shortened.
@@ -273,8 +276,21 @@ def settings_of(directory: Path) -> AuthoritySettings:
     Raises:
         UsageError: there is none, or a value is not allowed.
     """
-    absent = f"there is no authority in {directory}; make one with: calyx authority init DIR"
-    return read_settings(directory / "authority.toml", AuthoritySettings, absent)
+    return read_settings(
+        directory / "authority.toml",
+        AuthoritySettings,
+        f"there is no authority in {directory}",
+        "make one with: calyx authority init DIR",
+    )
+
+
+def _served(directory: Path) -> ServedFolder:
+    return ServedFolder(
+        directory,
+        taken=f"the authority in {directory} is already served",
+        hint=f"see: calyx authority status {directory}",
+        log=directory / "logs",
+    )
 
 
 def _settings_text(port: int, min_contributors: int) -> str:

@@ -1,32 +1,33 @@
-"""The key authority: of simulations as it is, of deployments behind `calyx.authority.service`.
+"""The key authority: used directly in simulations, behind `calyx.authority.service` in deployments.
 
 Everything durable is in one folder::
 
     identity.key       Ed25519 key that signs admissions           authority.pub: its public half
-    contributors.json  who is enrolled                             (calyx.authority.roster)
+    contributors.json  who is enrolled                             (calyx.authority.enrolments)
     releases.jsonl     every decision, hash-chained; the state     (calyx.authority.log)
     keys/*.key         secret keys of open runs                    (calyx.authority.keys)
 
-A grant is in the log, on the disk, before the sum is decrypted. After a crash the log is
-replayed; see rule 5 of `calyx.authority.release` for why the same request is then answered again.
+A grant is in the log, on disk, before the sum is decrypted. After a crash the log is replayed; see
+rule 5 of `calyx.authority.release` for why the same request is then answered again.
 """
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NoReturn
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from calyx.authority.events import (
+from calyx.authority.enrolments import Enrolments
+from calyx.authority.keys.identity import read_identity
+from calyx.authority.keys.key_pair import KeyPair
+from calyx.authority.keys.key_store import KeyStore
+from calyx.authority.log.events import (
     Closed,
     Event,
     Failed,
@@ -36,38 +37,45 @@ from calyx.authority.events import (
     Repeated,
     names_hash,
 )
-from calyx.authority.keys import KeyPair
-from calyx.authority.log import AuthorityLog
-from calyx.authority.refusal_lines import RefusalLines
+from calyx.authority.log.log import AuthorityLog
+from calyx.authority.log.refusal_lines import RefusalLines
+from calyx.authority.opening import opening_of
 from calyx.authority.release import State, apply, culprits, decide, open_run
-from calyx.authority.roster import Roster
-from calyx.authority.secret_file import read_secret, write_secret
 from calyx.shared.config.schema import DEFAULT_CONTRIBUTORS, FEWEST_CONTRIBUTORS
 from calyx.shared.encryption import SealedSum, SealingParameters, context_hash, unpack_sum
-from calyx.shared.errors import ConfigError, EncryptionError, LedgerError, ReleaseRefused
-from calyx.shared.host.private_files import private_directory, replace_file
-from calyx.shared.protocol.authority.client import Head, Opening, Refusal, Released, ReleaseRequest
-from calyx.shared.protocol.sealed.admission import Admission
+from calyx.shared.errors import ConfigError, EncryptionError, ReleaseRefused
+from calyx.shared.host.closable import Closable
+from calyx.shared.host.private_files import private_directory
+from calyx.shared.protocol.authority.interface import (
+    Head,
+    Opening,
+    Refusal,
+    Released,
+    ReleaseRequest,
+)
 from calyx.shared.protocol.signatures.signed import check_name
 
 MAX_OPENINGS_AN_HOUR = 100
-MAX_KEYS_IN_MEMORY = 8
 
-# Said to the server instead of what was found, which may depend on the secret key.
+# Sent to the server instead of what was found, which may depend on the secret key.
 _FAILURES = {
-    Refusal.PROOF: "what was sent is not the sum of the uploads with these receipts; nothing is "
-    "released, look at the server, and go on with a new round",
-    Refusal.RANGE: "a contributor's values are out of bounds; nothing is released, look at the "
-    "clients, and go on with a new round",
+    Refusal.PROOF: (
+        "what was sent is not the sum of the uploads with these receipts; nothing is released",
+        "check the server, and continue with a new round",
+    ),
+    Refusal.RANGE: (
+        "a contributor's values are out of bounds; nothing is released",
+        "check the clients, and continue with a new round",
+    ),
 }
 
 
-class LocalAuthority:
-    """The key authority on one folder: a `calyx.shared.protocol.authority.client.Authority`.
+class LocalAuthority(Closable):
+    """The key authority on one folder: a `calyx.shared.protocol.authority.interface.Authority`.
 
     Args:
         directory: its folder, made 0700 if missing.
-        passphrase: encrypts every secret key on the disk; the same one each time.
+        passphrase: encrypts every secret key on disk; the same one each time.
         min_contributors: no run with a smaller minimum is opened; at least 2.
         accept_untagged: open runs whose sums cannot be verified (CKKS): the server is trusted.
         clock: seconds since the epoch, for the log.
@@ -89,26 +97,24 @@ class LocalAuthority:
     ) -> None:
         if min_contributors < FEWEST_CONTRIBUTORS:
             raise ConfigError(
-                f"min_contributors = {min_contributors} would release single updates; "
-                f"{FEWEST_CONTRIBUTORS} is the least"
+                f"min_contributors = {min_contributors} would release single updates",
+                hint=f"use at least {FEWEST_CONTRIBUTORS}",
             )
         private_directory(directory)
-        private_directory(directory / "keys")
-        self.roster = Roster(directory)
-        self._directory, self._passphrase = directory, passphrase
+        self.enrolments = Enrolments(directory)
         self._floor, self._accept_untagged = min_contributors, accept_untagged
         self._lock = threading.Lock()
-        self._keys: dict[str, KeyPair] = {}
+        self._keys = KeyStore(directory / "keys", passphrase)
         self._openings: deque[float] = deque(maxlen=MAX_OPENINGS_AN_HOUR)
         self._state, self._refusal_lines = State(), RefusalLines()
         self._log = AuthorityLog(directory / "releases.jsonl", clock)
         try:
             for event in self._log.take_past():
                 self._happened(event)
-            self._identity = self._read_identity()
+            self._identity = read_identity(directory, passphrase, has_runs=bool(self._state.runs))
             for name, run in self._state.runs.items():
                 if run.is_closed:
-                    self._key_path(name).unlink(missing_ok=True)
+                    self._keys.destroy(name)
         except BaseException:
             self._log.close()
             raise
@@ -128,12 +134,12 @@ class LocalAuthority:
         config_digest: str,
         known_head: Head | None = None,
     ) -> Opening:
-        """See `Authority.open_run`. Repeated, it gives the same key, sealed and signed anew."""
+        """See `Authority.open_run`. Repeated, it gives the same key, sealed and signed again."""
         check_name("run", run)
         for name in contributors:
             check_name("contributor", name)
         if parameters.scheme == "none":
-            raise Refusal.TERMS.error("plain sums need no key authority; use bfv")
+            raise Refusal.TERMS.error("plain sums need no key authority", hint="use bfv")
         terms = Opened(
             run=run,
             parameters_digest=parameters.digest,
@@ -145,7 +151,7 @@ class LocalAuthority:
             config_digest=config_digest,
         )
         with self._lock:
-            self._take_over_roster()
+            self._take_over_enrolments()
             if known_head is not None and not self._log.has(*known_head):
                 self._refuse(run, 0, terms.contributors, self._rolled_back(known_head))
             try:
@@ -154,18 +160,14 @@ class LocalAuthority:
                 self._refuse(run, 0, terms.contributors, error)
             if opened is not None:
                 self._check_pace(terms)
-                keys = KeyPair.generate(parameters)
-                # A file of a run that is not in the log was left by a crash; nobody has that key.
-                self._key_path(run).unlink(missing_ok=True)
-                keys.save(self._key_path(run), self._passphrase)
-                self._keep(run, keys)
+                self._keys.add(run, KeyPair.generate(parameters))
                 self._record(opened)
-            return self._opening(terms, self._key_pair(run))
+            return opening_of(terms, self._key_pair(run), self._state, self._identity)
 
     def release(self, request: ReleaseRequest, chunks: Sequence[bytes]) -> Released:
         """See `Authority.release`."""
         with self._lock:
-            self._take_over_roster()
+            self._take_over_enrolments()
             decision = decide(self._state, request)
             if isinstance(decision, Refused):
                 self._record_refusal(decision)
@@ -176,7 +178,7 @@ class LocalAuthority:
                     raise EncryptionError("the ciphertexts sent are not those of the request")
                 ciphertexts = keys.read(chunks)
             except EncryptionError as error:
-                refused = _refused(decision, Refusal.MALFORMED, str(error))
+                refused = _refused(decision, Refusal.MALFORMED, error.full_text)
                 self._record_refusal(refused)
                 raise refused.error() from error
             index, head = self._record(decision)
@@ -186,7 +188,7 @@ class LocalAuthority:
     def check(self, request: ReleaseRequest) -> None:
         """Raise, and log, what `release` would refuse without looking at the ciphertexts."""
         with self._lock:
-            self._take_over_roster()
+            self._take_over_enrolments()
             decision = decide(self._state, request)
             if isinstance(decision, Refused):
                 self._record_refusal(decision)
@@ -208,7 +210,7 @@ class LocalAuthority:
             if state is None or state.is_closed:
                 error = Refusal.UNKNOWN_RUN.error(f"no run {run!r} is open here")
                 if state is not None:
-                    error = Refusal.CLOSED_RUN.error(f"run {run!r} is closed, its key destroyed")
+                    error = Refusal.CLOSED_RUN.error(f"run {run!r} is closed and its key destroyed")
                 self._refuse(run, 0, (), error)
             return state.terms.max_contributors
 
@@ -235,59 +237,24 @@ class LocalAuthority:
                 self._refuse(run, 0, (), error)
             if not state.is_closed:
                 self._record(Closed(run))
-            self._keys.pop(run, None)
-            self._key_path(run).unlink(missing_ok=True)
+            self._keys.destroy(run)
 
     def health(self) -> bool:
         """See `Authority.health`."""
         return self._log.is_usable
 
     def close(self) -> None:
-        """Give the folder up."""
+        """Release the folder."""
         with self._lock:
             self._log.close()
-            self._keys.clear()
-
-    def __enter__(self) -> LocalAuthority:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _opening(self, terms: Opened, keys: KeyPair) -> Opening:
-        context = keys.public_context()
-        tag_keys = keys.tag_keys(terms.contributors)
-        admissions = {}
-        for name in terms.contributors:
-            admission = Admission(
-                run=terms.run,
-                contributor=name,
-                parameters_digest=terms.parameters_digest,
-                context_hash=context_hash(context),
-                min_contributors=terms.min_contributors,
-                plan_digest=terms.plan_digest,
-                config_digest=terms.config_digest,
-                is_tagged=terms.is_tagged,
-            )
-            seal_key = bytes.fromhex(self._state.enrolled[name].seal_key)
-            admissions[name] = admission.issue(self._identity, seal_key, tag_keys[name])
-        verify_keys = {
-            name: bytes.fromhex(self._state.enrolled[name].verify_key)
-            for name in terms.contributors
-        }
-        return Opening(context, admissions, verify_keys)
+            self._keys.forget()
 
     def _rolled_back(self, known_head: Head) -> ReleaseRefused:
         return Refusal.ROLLED_BACK.error(
             f"the server has seen a release at entry {known_head[0]} that this authority's log of "
             f"{self._log.head[0] + 1} entries does not have: it was restored from a backup, or is "
-            "another authority's, and could release a round twice; put back its newest log, or "
-            "make a new authority and start a new run there"
+            "another authority's, and could release a round twice",
+            hint="restore its newest log, or make a new authority and start a new run there",
         )
 
     def _record(self, *new: Event) -> tuple[int, str]:
@@ -305,13 +272,13 @@ class LocalAuthority:
             self._record(*lines)
 
     def _check_pace(self, terms: Opened) -> None:
-        """A new run costs a key and a line with all its contributors; both stay on the disk."""
+        """A new run costs a key and a line with all its contributors; both stay on disk."""
         now = time.monotonic()
         is_full = len(self._openings) == MAX_OPENINGS_AN_HOUR
         if is_full and now - self._openings[0] < 3600:
             error = Refusal.TERMS.error(
-                f"{MAX_OPENINGS_AN_HOUR} runs were opened within an hour; look at the server, or "
-                "wait"
+                f"{MAX_OPENINGS_AN_HOUR} runs were opened within an hour",
+                hint="check the server, or wait",
             )
             self._refuse(terms.run, 0, terms.contributors, error)
         self._openings.append(now)
@@ -323,7 +290,7 @@ class LocalAuthority:
         keys: KeyPair,
         ciphertexts: Sequence[Any],
     ) -> NDArray[np.int64]:
-        """Decrypt what was granted, and see that it is what it should be (rules 9 and 10)."""
+        """Decrypt what was granted, and check that it is what it should be (rules 9 and 10)."""
         is_tagged = self._state.runs[request.run].terms.is_tagged
         reason = Refusal.PROOF
         try:
@@ -346,20 +313,21 @@ class LocalAuthority:
                     decision.contributors_hash,
                     decision.sum_hash,
                     reason.value,
-                    str(error),
+                    error.full_text,
                 )
             )
-            raise reason.error(f"round {request.round}: {_FAILURES[reason]}") from error
+            what, hint = _FAILURES[reason]
+            raise reason.error(f"round {request.round}: {what}", hint=hint) from error
 
     def _refuse(
         self, run: str, round: int, names: tuple[str, ...], error: ReleaseRefused
     ) -> NoReturn:
-        reason, _, detail = str(error).partition(": ")
+        reason, _, detail = error.full_text.partition(": ")
         self._record_refusal(Refused(run, round, len(names), names_hash(names), "", reason, detail))
         raise error
 
-    def _take_over_roster(self) -> None:
-        if changes := self.roster.changes(self._state):
+    def _take_over_enrolments(self) -> None:
+        if changes := self.enrolments.changes(self._state):
             self._record(*changes)
 
     def _sum_hash(self, keys: KeyPair, chunks: Sequence[bytes]) -> str:
@@ -369,39 +337,10 @@ class LocalAuthority:
     def _key_pair(self, run: str) -> KeyPair:
         keys = self._keys.get(run)
         if keys is None:
-            path = self._key_path(run)
-            if not path.exists():
-                # A folder put back without keys/, as docs/deploy/authority.md asks for.
-                gone = f"the secret key of run {run!r} is gone from this authority; start a new run"
-                self._refuse(run, 0, (), Refusal.CLOSED_RUN.error(gone))
-            keys = KeyPair.load(path, self._passphrase)
-        self._keep(run, keys)
+            # A folder restored without keys/, as docs/deploy/authority.md requires.
+            gone = f"the secret key of run {run!r} is gone from this authority"
+            self._refuse(run, 0, (), Refusal.CLOSED_RUN.error(gone, hint="start a new run"))
         return keys
-
-    def _keep(self, run: str, keys: KeyPair) -> None:
-        self._keys.pop(run, None)
-        self._keys[run] = keys
-        if len(self._keys) > MAX_KEYS_IN_MEMORY:
-            del self._keys[next(iter(self._keys))]  # the one not used for longest
-
-    def _key_path(self, run: str) -> Path:
-        # Hashed, because a run's name may hold characters that mean something in a path.
-        return self._directory / "keys" / f"{hashlib.sha256(run.encode()).hexdigest()[:32]}.key"
-
-    def _read_identity(self) -> Ed25519PrivateKey:
-        path = self._directory / "identity.key"
-        if path.exists():
-            return Ed25519PrivateKey.from_private_bytes(read_secret(path, self._passphrase))
-        if self._state.runs:
-            raise LedgerError(
-                f"{path} is gone, and contributors trust no other; restore it from a copy, or "
-                "start over in a new folder and enrol everybody again"
-            )
-        identity = Ed25519PrivateKey.generate()
-        write_secret(path, identity.private_bytes_raw(), self._passphrase)
-        public = identity.public_key().public_bytes_raw().hex()
-        replace_file(self._directory / "authority.pub", f"{public}\n".encode())
-        return identity
 
 
 def _refused(decision: Granted | Repeated, reason: Refusal, detail: str) -> Refused:

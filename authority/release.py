@@ -1,26 +1,26 @@
 """When a sum may be decrypted: the rules, as a pure state machine without input or output.
 
-A state is changed by events only (`apply`), and every event is in the authority's log before
-anything is done because of it, so the log replayed *is* the state after any crash.
+Only events change a state (`apply`), and every event is in the authority's log before anything is
+done because of it, so the log replayed *is* the state after any crash.
 
 Rules for opening a run (`open_run`):
 
 1. A run's terms (parameters, minimum, contributors, plan, configuration) never change. The same
-   terms again give the same key again. They are signed to every contributor, so all of one run are
-   told the same, or refuse (docs/adr/0018). A run that names no configuration was opened by a
-   version that bound neither it nor the plan; it is not opened again.
-2. `min_contributors` is at least the authority's own floor, and there are at least so many
+   terms again give the same key again. They are signed for every contributor, so all contributors
+   of one run get the same terms, or refuse (docs/adr/0018). A run that names no configuration was
+   opened by a version that bound neither it nor the plan; it is not opened again.
+2. `min_contributors` is at least the authority's own floor, and there are at least that many
    contributors; all of them are enrolled and none is revoked.
 3. Untagged sums (CKKS) only if the authority's owner allows them.
 
 Rules for releasing (`decide`), in the order of checking:
 
 4. The run is known, neither closed nor suspended, and names its configuration.
-5. One release a round, rounds strictly forward. The *identical* request again is granted again:
-   its sum has the same hash, hence it is the same ciphertext, hence decrypting it a second time
-   reveals nothing new. So no plaintext is kept, and a reply lost in a crash is not lost for good.
-   Any other request for that round or an earlier one is refused, and so is the identical one after
-   `MAX_REPEATS` times: each is a line in the log.
+5. One release a round, rounds strictly forward. The *identical* request is granted again: its sum
+   has the same hash, so it is the same ciphertext, and decrypting it a second time reveals nothing
+   new. So no plaintext is kept, and a reply lost in a crash is not lost for good. Any other request
+   for that round or an earlier one is refused, and so is the identical one after `MAX_REPEATS`
+   times: each is a line in the log.
 6. As many receipts as the server says it added, from distinct contributors, at least
    `min_contributors` and at most what the parameters can add without overflow, with distinct
    upload hashes and nonces.
@@ -34,14 +34,14 @@ After a grant the sum is decrypted and its tags are checked (`calyx.shared.proto
    released, the round is spent, and after `MAX_FAILED_PROOFS` the run is suspended: whether a
    sum with added noise still decrypts may depend on the secret key. With at most 3 failures in R
    rounds the answers "released" and "failed" say no more than about 3 log2(R) bits of it.
-10. Tags that fit over sums that no honest values add up to mean that a contributor broke its
+10. Tags that fit, over sums that no honest values add up to, mean that a contributor broke its
    bound. Nothing is released and the round is spent. Untagged, this counts as rule 9.
 
-What the rules do not give: they count contributors, not honest ones. The noise of a released sum
-is what its contributors added; `min_contributors` must allow for those who collude with the
-server and subtract their own share. Contributors who give their tag keys to the server take rule
-9 away from all of the run. Without tags (CKKS) the server is trusted to add correctly: a
-cheating one could have a single upload, or a crafted ciphertext that reveals the key, decrypted.
+What the rules do not guarantee: they count contributors, not honest ones. The noise of a released
+sum is what its contributors added; `min_contributors` must allow for those who collude with the
+server and subtract their own share. Contributors who give their tag keys to the server remove rule
+9 for the whole run. Without tags (CKKS) the server is trusted to add correctly: a cheating one
+could have a single upload decrypted, or a crafted ciphertext that reveals the key.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from calyx.authority.events import (
+from calyx.authority.log.events import (
     Closed,
     Enrolled,
     Event,
@@ -64,7 +64,7 @@ from calyx.authority.events import (
     Witnessed,
     names_hash,
 )
-from calyx.shared.protocol.authority.client import Refusal, ReleaseRequest
+from calyx.shared.protocol.authority.interface import Refusal, ReleaseRequest
 from calyx.shared.protocol.sealed.contributor_keys import ContributorKeys
 from calyx.shared.protocol.sealed.receipts import MAX_ROUND, Receipt
 from calyx.shared.protocol.signatures.signed import is_hex
@@ -72,7 +72,7 @@ from calyx.shared.protocol.signatures.signed import is_hex
 MAX_FAILED_PROOFS = 3
 MAX_REPEATS = 100
 
-# Rules 7 and 8: without those they name the sum would not be refused.
+# Rules 7 and 8: without the contributors that they name the sum would not be refused.
 _ABOUT_SOMEBODY = frozenset(
     {
         Refusal.NOT_ENROLLED,
@@ -145,15 +145,22 @@ def enrol(state: State, keys: ContributorKeys) -> Enrolled | None:
     """
     event = Enrolled(keys.name, keys.verify_key.hex(), keys.seal_key.hex())
     if keys.name in state.revoked:
-        raise Refusal.REVOKED.error(f"{keys.name!r} was revoked; enrol under another name")
+        raise Refusal.REVOKED.error(
+            f"{keys.name!r} was revoked",
+            hint="enrol the device under another name",
+        )
     if state.enrolled.get(keys.name) == event:
         return None
     for other in state.enrolled.values():
         if other.name == keys.name:
-            raise Refusal.DUPLICATE.error(f"{keys.name!r} is enrolled with other keys; revoke it")
+            raise Refusal.DUPLICATE.error(
+                f"{keys.name!r} is enrolled with other keys",
+                hint="revoke it, or choose another name",
+            )
         if other.verify_key == event.verify_key or other.seal_key == event.seal_key:
             raise Refusal.DUPLICATE.error(
-                f"the keys of {keys.name!r} are enrolled as {other.name!r}; one device, one name"
+                f"the keys of {keys.name!r} are already enrolled as {other.name!r}",
+                hint="use one name for each device",
             )
     return event
 
@@ -166,32 +173,34 @@ def open_run(state: State, terms: Opened, floor: int, accept_untagged: bool) -> 
     """
     if not is_hex(terms.config_digest, 64):
         raise Refusal.TERMS.error(
-            "the server does not say which configuration the run has; update the server"
+            "the server does not say which configuration the run has",
+            hint="update the server",
         )
     if terms.plan_digest and not is_hex(terms.plan_digest, 64):
-        raise Refusal.TERMS.error("the digest of the plan is none")
+        raise Refusal.TERMS.error("the digest of the plan is malformed")
     known = state.runs.get(terms.run)
     if known is not None:
         if known.is_closed:
-            raise Refusal.CLOSED_RUN.error(f"run {terms.run!r} is closed; start a new one")
+            raise Refusal.CLOSED_RUN.error(f"run {terms.run!r} is closed", hint="start a new run")
         if not known.terms.config_digest:
-            raise Refusal.TERMS.error(_of_an_older_version(terms.run))
+            raise Refusal.TERMS.error(_of_an_older_version(terms.run), hint="start a new run")
         if known.terms != terms:
             raise Refusal.TERMS.error(f"run {terms.run!r} was opened on other terms")
         return None
     if not terms.is_tagged and not accept_untagged:
         raise Refusal.TERMS.error(
-            "sums of this scheme cannot be verified; use bfv, or let the authority accept them"
+            "sums of this scheme cannot be verified",
+            hint="use bfv, or have the authority accept them",
         )
     if terms.min_contributors < floor:
         raise Refusal.TERMS.error(
-            f"min_contributors is {terms.min_contributors}, this authority asks for {floor}"
+            f"min_contributors is {terms.min_contributors}; this authority requires {floor}"
         )
     if len(set(terms.contributors)) != len(terms.contributors):
         raise Refusal.DUPLICATE.error("a contributor is listed twice")
     if len(terms.contributors) < terms.min_contributors:
         raise Refusal.TOO_FEW.error(
-            f"{len(terms.contributors)} contributors, {terms.min_contributors} are the minimum"
+            f"{len(terms.contributors)} contributors; the minimum is {terms.min_contributors}"
         )
     for name in terms.contributors:
         if refusal := _standing(state, name):
@@ -223,10 +232,10 @@ def _fault(state: State, request: ReleaseRequest) -> _Fault:
     if run.failures >= MAX_FAILED_PROOFS:
         return Refusal.SUSPENDED_RUN, (
             f"run {request.run!r} is suspended after {run.failures} sums that were not those of "
-            "their contributors; look at the server and the clients, then start a new run"
+            "their contributors; check the server and the clients, then start a new run"
         )
     if not run.terms.config_digest:
-        return Refusal.TERMS, _of_an_older_version(request.run)
+        return Refusal.TERMS, f"{_of_an_older_version(request.run)}; start a new run"
     if not 1 <= request.round <= MAX_ROUND:
         return Refusal.MALFORMED, f"round {request.round} is out of range"
     if request.round == run.last_round and request.digest == run.last_request:
@@ -234,7 +243,7 @@ def _fault(state: State, request: ReleaseRequest) -> _Fault:
             return Refusal(run.last_failure), f"round {request.round} was refused for it before"
         if run.repeats >= MAX_REPEATS:
             return Refusal.ALREADY_RELEASED, (
-                f"round {request.round} was answered {1 + run.repeats} times; go on with the next"
+                f"round {request.round} was answered {1 + run.repeats} times; start the next one"
             )
         return None
     if request.round == run.last_round:
@@ -280,8 +289,8 @@ def _faulty(
 def culprits(state: State, request: ReleaseRequest, refused: Refused) -> tuple[str, ...]:
     """All contributors that a request was refused for, where it was refused for some of them.
 
-    Whoever asks may leave them out and ask again: nothing was granted, so the round has its one
-    release still (rule 5). It learns no more than whose receipts it must not present.
+    The sender may leave them out and ask again: nothing was granted, so the round still has its one
+    release (rule 5). It learns no more than whose receipts it must not present.
     """
     if Refusal(refused.reason) not in _ABOUT_SOMEBODY:
         return ()
@@ -314,7 +323,7 @@ def _receipt_fault(
 def _of_an_older_version(run: str) -> str:
     return (
         f"run {run!r} was opened by an older version, whose admissions bind neither plan nor "
-        "configuration; start a new run"
+        "configuration"
     )
 
 

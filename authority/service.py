@@ -1,12 +1,12 @@
 """The key authority behind gRPC: `calyx.authority.local` for one aggregation server elsewhere.
 
-Both ends present certificates of one root made for this line (`calyx.authority.certificates`), so
-only the server gets as far as a request. Who has no certificate holds a connection for the time of
-a handshake (`Limits`). Nothing read from the server is kept before it is within bounds: messages,
-number of receipts, number and size of ciphertexts (`calyx.authority.upload`), the time between two
-parts and the time all of it may take. A refusal is answered with its reason; an unexpected fault is
-logged here and answered with the word "internal" only, because its text might quote what the other
-side must not see.
+Both ends present certificates of one root made for this link (`calyx.authority.certificates`), so
+only the server gets as far as a request. A caller without a certificate holds a connection for the
+time of a handshake (`Limits`). Nothing read from the server is kept before it is within bounds:
+messages, number of receipts, number and size of ciphertexts (`calyx.authority.upload`), the time
+between two parts and the time that all of it may take. A refusal is answered with its reason; an
+unexpected fault is logged here and answered only with the word "internal", because its text might
+quote what the other side must not see.
 """
 
 from __future__ import annotations
@@ -32,10 +32,9 @@ from calyx.shared.protocol.authority.client import (
     CULPRITS_KEY,
     MAX_MESSAGE_BYTES,
     REFUSAL_KEY,
-    Refusal,
-    Released,
     culprits_to_bytes,
 )
+from calyx.shared.protocol.authority.interface import Refusal, Released
 
 PIECE_BYTES = 2**20
 SERVICE_NAME = "calyx.authority.v1.KeyAuthority"
@@ -65,7 +64,7 @@ class Limits:
         calls: at once.
         call_s: the longest deadline of a call.
         uploads: of sums at once: each holds a thread and as many ciphertexts as a sum has.
-        stall_s: until an upload must have gone on.
+        stall_s: until the next part of an upload must have come.
     """
 
     handshake_s: float = 10.0
@@ -88,11 +87,11 @@ class KeyAuthorityServicer(authority_pb2_grpc.KeyAuthorityServicer):
     def __init__(self, authority: LocalAuthority, limits: Limits) -> None:
         self._authority, self._limits = authority, limits
         self._uploads = threading.BoundedSemaphore(limits.uploads)
-        # Twice as many: a thread that waits comes free a moment after its call has ended.
+        # Twice as many: a waiting thread becomes free a moment after its call has ended.
         self._readers = ThreadPoolExecutor(2 * limits.uploads, "calyx-authority-reader")
 
     def close(self) -> None:
-        """Wait for the threads, when no call is left."""
+        """Wait for the threads once no call is left."""
         self._readers.shutdown()
 
     def OpenRun(  # noqa: N802  the name in the proto file
@@ -170,7 +169,7 @@ class AuthorityServer:
     Args:
         authority: does the work; closed by its owner after `stop`.
         host, port: where to listen; port 0 takes a free one.
-        root_certificate: PEM; whoever calls must have a certificate of this root.
+        root_certificate: PEM; callers must have a certificate of this root.
         credentials: the authority's own.
         limits: on connections and calls.
 
@@ -215,8 +214,8 @@ class AuthorityServer:
             self.port = self._server.add_secure_port(f"{host}:{port}", tls)
         except RuntimeError as error:
             raise CalyxError(
-                f"the key authority cannot listen on {host}:{port}; see what else does, or set "
-                "another port in authority.toml"
+                f"the key authority cannot listen on {host}:{port}",
+                hint="check which process does, or set another port in authority.toml",
             ) from error
 
     def start(self) -> None:
@@ -235,7 +234,7 @@ class AuthorityServer:
 
 
 class TooManyUploads(Exception):
-    """No upload is taken in now."""
+    """No further upload is accepted now."""
 
 
 def _read_head(terms: pb.RunTerms) -> tuple[int, str] | None:
@@ -272,7 +271,7 @@ def _read_parameters(text: str) -> SealingParameters:
     try:
         return SealingParameters.from_json(text)
     except EncryptionError as error:
-        raise ProtocolError(str(error)) from error
+        raise ProtocolError(str(error), hint=error.hint) from error
 
 
 def _answer(error: Exception, context: grpc.ServicerContext) -> NoReturn:
@@ -281,9 +280,9 @@ def _answer(error: Exception, context: grpc.ServicerContext) -> NoReturn:
         _log.error("a call failed", exc_info=error)
         context.abort(grpc.StatusCode.INTERNAL, "internal fault of the key authority, see its log")
     if isinstance(error, ReleaseRefused):
-        reason, detail = Refusal.of(error), str(error).partition(": ")[2]
+        reason, detail = Refusal.of(error), error.full_text.partition(": ")[2]
     else:
-        reason, detail = Refusal.MALFORMED, str(error)
+        reason, detail = Refusal.MALFORMED, error.full_text
     named = culprits_to_bytes(error.culprits if isinstance(error, ReleaseRefused) else ())
     context.set_trailing_metadata(((REFUSAL_KEY, reason.value), (CULPRITS_KEY, named)))
     context.abort(_STATUS.get(reason, grpc.StatusCode.FAILED_PRECONDITION), detail)

@@ -1,8 +1,8 @@
 """Reading what the server sends for a release: no more than the run allows, and while it comes.
 
-Nothing is kept before it is within bounds: the number of receipts is that of the run's terms, the
-number and size of ciphertexts that of its parameters, and these are taken in only after the rules
-were checked (`calyx.authority.local.LocalAuthority.check`).
+Nothing is kept before it is within bounds: the run's terms bound the number of receipts, its
+parameters the number and size of ciphertexts, and these are read only after the rules were checked
+(`calyx.authority.local.LocalAuthority.check`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from concurrent.futures import Executor, wait
 from calyx.authority.local import LocalAuthority
 from calyx.shared.errors import ProtocolError
 from calyx.shared.protocol.authority import authority_pb2 as pb
-from calyx.shared.protocol.authority.client import ReleaseRequest
+from calyx.shared.protocol.authority.interface import ReleaseRequest
 from calyx.shared.protocol.sealed.receipts import Receipt
 from calyx.shared.protocol.signatures.signed import check_name, is_hex
 
@@ -28,8 +28,8 @@ class NothingCame(Exception):
 class Parts:
     """The parts of an upload, each waited for a limited time.
 
-    gRPC's own iterator waits as long as the call may last, and holds a thread and all that came so
-    far. It is therefore read by a thread of `readers`, which comes free when the call is ended.
+    gRPC's own iterator waits as long as the call may last, and holds a thread and everything that
+    has come so far. So a thread of `readers` reads it, which becomes free when the call is ended.
 
     Args:
         source: gRPC's iterator.
@@ -59,7 +59,7 @@ class Parts:
 def read_upload(
     authority: LocalAuthority, parts: Iterator[pb.ReleasePart]
 ) -> tuple[ReleaseRequest, list[bytes]]:
-    """The whole request; what cannot be read is refused, and logged as that.
+    """The whole request; what cannot be read is refused, and logged as unreadable.
 
     Raises:
         ReleaseRefused: malformed, or not allowed by the rules.
@@ -73,7 +73,7 @@ def read_upload(
         count, size = authority.chunk_limits(run)
         return request, _read_chunks(header, parts, count, size)
     except ProtocolError as error:
-        authority.refuse_malformed(run, round, str(error))
+        authority.refuse_malformed(run, round, error.full_text)
 
 
 def _read_header(parts: Iterator[pb.ReleasePart]) -> pb.ReleaseHeader:
@@ -88,16 +88,18 @@ def _read_request(
     header: pb.ReleaseHeader, parts: Iterator[pb.ReleasePart], most: int
 ) -> ReleaseRequest:
     if not is_hex(header.sum_hash, 64):
-        raise ProtocolError("the hash of the sum is not one")
+        raise ProtocolError("the hash of the sum is malformed")
     if header.receipts > most:
-        raise ProtocolError(f"{header.receipts} receipts; sums of this run have {most} at most")
+        raise ProtocolError(
+            f"{header.receipts} receipts were announced; sums of this run have at most {most}"
+        )
     receipts: list[Receipt] = []
     while len(receipts) < header.receipts:
         part = next(parts, None)
         if part is None or part.WhichOneof("part") != "receipt":
-            raise ProtocolError(f"{len(receipts)} receipts came of {header.receipts}")
+            raise ProtocolError(f"{len(receipts)} of {header.receipts} receipts arrived")
         if len(part.receipt) > MAX_RECEIPT_BYTES:
-            raise ProtocolError(f"a receipt has {MAX_RECEIPT_BYTES} bytes at most")
+            raise ProtocolError(f"a receipt is longer than {MAX_RECEIPT_BYTES} bytes")
         receipts.append(Receipt.from_json(part.receipt))
     return ReleaseRequest(
         header.run, header.round, header.contributors, tuple(receipts), header.sum_hash
@@ -112,10 +114,10 @@ def _read_chunks(
     chunks: list[bytes] = []
     for part in parts:
         if part.WhichOneof("part") != "chunk" or len(chunks) == count:
-            raise ProtocolError("something follows that was not announced")
+            raise ProtocolError("data follow that were not announced")
         if len(part.chunk) > size:
-            raise ProtocolError(f"a ciphertext of run {header.run!r} has {size} bytes at most")
+            raise ProtocolError(f"a ciphertext of run {header.run!r} is longer than {size} bytes")
         chunks.append(part.chunk)
     if len(chunks) < count:
-        raise ProtocolError(f"{len(chunks)} ciphertexts came of {count}")
+        raise ProtocolError(f"{len(chunks)} of {count} ciphertexts arrived")
     return chunks

@@ -12,7 +12,6 @@ serve``, ``calyx server up`` and ``calyx client join``; leaving the block ends t
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -22,8 +21,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 from calyx.authority import launch as authority_launch
 from calyx.cli.terminal.deployed_run import submit_run
@@ -35,6 +32,7 @@ from calyx.server.deployment import setup as server_setup
 from calyx.server.deployment.enrolment import approve
 from calyx.server.deployment.folder import ServerFolder
 from calyx.server.deployment.submission import Submission, read_submission
+from calyx.server.state.journal import Event, RunEvents
 from calyx.shared.data.demo_share import share_of_digits
 from calyx.simulations.presets import resolve
 
@@ -42,7 +40,7 @@ _START_S, _STOP_S, _PAUSE_S = 90.0, 30.0, 0.1
 
 
 def free_port() -> int:
-    """A port that nobody listens on at the moment."""
+    """A port that no process listens on at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -243,12 +241,10 @@ class Deployment:
             time.sleep(_PAUSE_S)
         return submission
 
-    def events(self, run: str, kind: str | None = None) -> list[dict[str, Any]]:
+    def events(self, run: str, kind: str | None = None) -> list[Event]:
         """The journal of a run so far, or its events of one kind."""
-        path = self.folder.run_dir(run) / "metrics.jsonl"
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        lines = [json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"]
-        return [e for e in lines if kind is None or e["event"] == kind]
+        told = RunEvents.read(self.folder.run_dir(run))
+        return list(told.all) if kind is None else told.of(kind)
 
     def wait_for_round(self, run: str, number: int, timeout_s: float = 60.0) -> None:
         """Wait until a round is in the journal.
@@ -280,10 +276,5 @@ class Deployment:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()

@@ -19,7 +19,12 @@ from flwr.clientapp import ClientApp
 
 from calyx.server.exchange import exchange
 from calyx.shared.protocol.arrays import to_record
-from calyx.simulations.engines.grid import Executor, InProcessExecutor, LocalGrid, client_contexts
+from calyx.simulations.engines.grid import (
+    ClientExecutor,
+    InProcessExecutor,
+    LocalGrid,
+    client_contexts,
+)
 from calyx.simulations.engines.pool import WorkerPool
 
 CLIENTS = 10
@@ -50,7 +55,7 @@ def _round(grid: LocalGrid, arrays: ArrayRecord) -> float:
     return 1000 * (time.perf_counter() - started)
 
 
-def _executors() -> Iterator[tuple[str, Executor]]:
+def _executors() -> Iterator[tuple[str, ClientExecutor]]:
     nodes: dict[int, dict[str, str | int | float | bool]] = {2 + i: {} for i in range(CLIENTS)}
     yield "in_process", InProcessExecutor(app, client_contexts(nodes, {}))
     pool = WorkerPool(2, "bench.engine:app", nodes, {})

@@ -84,7 +84,7 @@ FASHION_LOCAL = (
 
 
 def accuracy(preset: str, settings: tuple[str, ...], seeds: int, data_dir: Path | None) -> float:
-    """Median test accuracy in percent over so many seeds."""
+    """Median test accuracy in percent over that many seeds."""
     results = []
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as folder:

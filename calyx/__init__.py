@@ -10,33 +10,36 @@ used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from calyx.shared.errors import CalyxError as CalyxError
-    from calyx.simulations.run import RunResult as RunResult
-    from calyx.simulations.run import run as run
-
-    __version__: str
+from typing import TYPE_CHECKING
 
 __all__ = ["CalyxError", "RunResult", "__version__", "run"]
 
+if TYPE_CHECKING:
+    from calyx.shared.errors import CalyxError
+    from calyx.simulations.run import run
+    from calyx.simulations.run_result import RunResult
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from calyx.shared.protocol.identity import software_version
+    __version__: str
+else:
+    # Out of sight of type checkers, which would take it to mean that any name is here.
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            from calyx.shared.protocol.identity import software_version
 
-        return software_version()
-    if name == "CalyxError":
-        from calyx.shared.errors import CalyxError
+            return software_version()
+        if name == "CalyxError":
+            from calyx.shared.errors import CalyxError
 
-        return CalyxError
-    if name in ("run", "RunResult"):
-        from calyx.simulations import run as module
+            return CalyxError
+        if name == "RunResult":
+            from calyx.simulations.run_result import RunResult
 
-        return getattr(module, name)
-    raise AttributeError(f"module 'calyx' has no attribute {name!r}")
+            return RunResult
+        if name == "run":
+            from calyx.simulations.run import run
 
+            return run
+        raise AttributeError(f"module 'calyx' has no attribute {name!r}")
 
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    def __dir__() -> list[str]:
+        return sorted(__all__)

@@ -1,4 +1,4 @@
-"""The `calyx` command: its sub-commands and how any failure becomes one line.
+"""The `calyx` command: its sub-commands and how any failure becomes an error and a hint.
 
 Exit codes: 0 done, 1 the run failed, 2 wrong usage or configuration, 130 interrupted.
 """
@@ -53,7 +53,6 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def calyx(
     version: Annotated[
         bool,
@@ -62,10 +61,19 @@ def calyx(
         ),
     ] = False,
 ) -> None:
-    """Private federated learning: data stays where it is, and epsilon is accounted for.
+    """Private federated learning: data stay where they are, and epsilon is accounted for.
 
-    Start with [bold]calyx simulate[/bold]: it trains on real data that is already there.
+    Start with calyx simulate: it trains on real data that come with Calyx. To run a federation on
+    several machines, see calyx server, calyx client and calyx authority.
+
+    [bold]Examples[/bold]
+    calyx doctor
+    calyx simulate
+    calyx plan --set privacy.epsilon=3
     """
+
+
+app.callback(help=help_text(calyx))(calyx)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             typer.echo(text, err=True)
         return USAGE
     except BrokenPipeError:
-        return FAILED  # whoever read the output has gone; there is nobody to tell
+        return FAILED  # the reader of the output has gone; there is no one to tell
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except Exception as error:
@@ -96,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if verbose:
             traceback.print_exc()
         failure = explain(error)
-        report_error(failure.message)
+        report_error(failure.message, failure.hints, failure.details)
         return failure.exit_code
 
 

@@ -1,9 +1,9 @@
 """The Flower ClientApp: wiring only.
 
-One training message, in order: see that the server signed it, read the instruction, check the
-owner's policy, write the ledger, train, protect, answer. Whatever goes wrong becomes a typed error
-reply, with as much of its text as may leave the device (`calyx.shared.protocol.refusals`). All of
-it is logged here.
+One training message, in order: check that the server signed it, read the instruction, check the
+owner's policy, write the ledger, train, protect, answer. Any failure becomes a typed error reply,
+with as much of its text as may leave the device (`calyx.shared.protocol.refusals`). The whole text
+is logged here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from flwr.clientapp import ClientApp
 from calyx.client.instructions import accept
 from calyx.client.node import Node
 from calyx.shared.config.load import from_run_config
-from calyx.shared.errors import CalyxError
+from calyx.shared.errors import CalyxError, full_text
 from calyx.shared.protocol.identity import code_hash, software_version
 from calyx.shared.protocol.messages import Introduction
 from calyx.shared.protocol.refusals import error_reply
@@ -31,7 +31,7 @@ app = ClientApp()
 
 
 def _answering(handler: Handler) -> Handler:
-    """Obey the device's own server only; turn exceptions into error replies.
+    """Obey only the device's own server; turn exceptions into error replies.
 
     So one failing client fails alone.
     """
@@ -42,8 +42,8 @@ def _answering(handler: Handler) -> Handler:
             accept(message, context)
             return handler(message, context)
         except Exception as error:  # the process boundary: everything must become a reply
-            # As information, which nobody sees who did not ask for a log: a simulation has none.
-            _log.info("not done: %s", error, exc_info=not isinstance(error, CalyxError))
+            # As information, shown only to those who asked for a log: a simulation has none.
+            _log.info("not done: %s", full_text(error), exc_info=not isinstance(error, CalyxError))
             return error_reply(error, message)
 
     return answer
@@ -54,8 +54,8 @@ def _answering(handler: Handler) -> Handler:
 def introduce(message: Message, context: Context) -> Message:
     """Say who this client is, how many records it declares and which code it runs.
 
-    Whoever asks chooses the configuration, so the count leaves only where the owner's policy says
-    so, and is not even taken before.
+    The sender chooses the configuration, so the count leaves only where the owner's policy says so,
+    and is not even taken before that.
     """
     config, node = from_run_config(context.run_config), Node.from_settings(context.node_config)
     node.check_record_count(config)
@@ -84,7 +84,7 @@ def accept_sealing(message: Message, context: Context) -> Message:
 @app.query("proposal")
 @_answering
 def consider_proposal(message: Message, context: Context) -> Message:
-    """Say whether this client would take part in all of a run, before it is charged for any."""
+    """Say whether this client would take part in a whole run, before any of it is charged."""
     from calyx.client.proposal import consider
 
     config, node = from_run_config(context.run_config), Node.from_settings(context.node_config)

@@ -17,13 +17,13 @@ def evaluate_round(content: RecordDict, config: Config, node: Node) -> RecordDic
     """Evaluate the received model on this client's records.
 
     Raises:
-        PolicyViolation: exact figures about private records were not agreed to be released, or
-            the model is none the owner allows; nothing was loaded or called.
+        PolicyViolation: the release of exact figures about private records was not agreed, or the
+            owner does not allow the model; nothing was loaded or called.
     """
     if config.is_private and not config.privacy.release_metrics:
         raise PolicyViolation(
-            "exact metrics would be an unprotected release; set privacy.release_metrics = true "
-            "or leave evaluation to the server's test set"
+            "exact metrics would be an unprotected release",
+            hint="set privacy.release_metrics = true or leave evaluation to the server's test set",
         )
     node.check_evaluation(config)
     records = node.records(config)
@@ -31,6 +31,6 @@ def evaluate_round(content: RecordDict, config: Config, node: Node) -> RecordDic
     received = read_record(read_arrays(content), like=weights_of(model), largest=LARGEST_WEIGHT)
     load_weights(model, received)
     result = evaluate_model(model, records.features, records.labels, config.training.device)
-    # The weight of this client's vote, which in a run with nominal counts says nothing about it.
+    # The weight of this client's vote; in a run with nominal counts it reveals nothing about it.
     weight = len(records) if config.tells_record_counts else config.privacy.nominal_records
     return evaluate_reply(result.loss, result.accuracy, weight)

@@ -2,23 +2,7 @@
 
 Everything here comes from the device's own settings (Flower's ``node_config``), never from the
 server: a server must not be able to choose which ledger is charged or which noise is drawn.
-
-====================  =========================================================================
-``partition-id``      number of this client in a simulation
-``client-name``       stable name of a real device
-``partition-file``    simulation only: NPZ with the record indices of every client
-``simulation-seed``   simulation only: noise is derived from it; real devices use system entropy
-``data-source``       real devices: npz, idx, or python for the owner's own function
-``data-directory``    real devices: the folder with the records, or module:function
-``ledger``            path of the privacy ledger
-``policy``            path of the owner's policy
-``batch-log``         simulation only: file in which the batches are written down
-``canaries``          simulation only: NPZ with the audit's canary records
-``identity``          sealed runs: path of this client's private keys
-``authority-key``     sealed runs: the key authority's public key, as pinned at enrolment, hex
-``server-key``        real devices: the server's public key, as pinned at enrolment, hex
-``sequence``          real devices: file with the number of the last message that was obeyed
-====================  =========================================================================
+`SETTINGS` is the table of them.
 """
 
 from __future__ import annotations
@@ -42,30 +26,58 @@ from calyx.shared.config import Config
 from calyx.shared.config.schema import DataConfig
 from calyx.shared.data import Dataset, load_split
 from calyx.shared.errors import DataError, LedgerError, PolicyViolation
+from calyx.shared.host.node_settings import NodeSetting, NodeSettings, Scalar
 from calyx.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise, seeded_key
 from calyx.shared.privacy.plan import PrivacyPlan
 from calyx.shared.protocol.sealed.messages import SealingOffer
 from calyx.shared.protocol.signatures.signed import is_hex
 
-Scalar = str | int | float | bool
+_DEVICE, _SIMULATED, _BOTH = "device", "simulated client", "device, simulated client"
+
+SETTINGS = (
+    NodeSetting("client-name", _DEVICE, "stable name; a simulated client is known by its number"),
+    NodeSetting("ledger", _BOTH, "path of the privacy ledger; required"),
+    NodeSetting("policy", _BOTH, "path of the owner's policy; required on a device"),
+    NodeSetting("data-source", _DEVICE, "`npz`, `idx`, or `python` for the owner's own function"),
+    NodeSetting(
+        "data-directory", _DEVICE, "folder or archive with the records, or `module:function`"
+    ),
+    NodeSetting("identity", _BOTH, "sealed runs: path of this client's private keys"),
+    NodeSetting(
+        "authority-key", _BOTH, "sealed runs: the key authority's public key, pinned, in hex"
+    ),
+    NodeSetting("server-key", _DEVICE, "the key that the server signs with, pinned, in hex"),
+    NodeSetting("sequence", _DEVICE, "file with the number of the last message that was obeyed"),
+    NodeSetting("partition-id", _SIMULATED, "number of the client"),
+    NodeSetting("partition-file", _SIMULATED, "NPZ with the record indices of every client"),
+    NodeSetting(
+        "simulation-seed",
+        _SIMULATED,
+        "seed that the noise is derived from. On a device, where it protects no one, only "
+        "`calyx client join --simulated-noise` sets it",
+    ),
+    NodeSetting("batch-log", _SIMULATED, "file in which the batches are written down"),
+    NodeSetting("canaries", _SIMULATED, "NPZ with the canary records of an audit"),
+)
+"""Every node setting that a client reads."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """One device's own settings; hashable, so that what it loads can be kept between messages.
+    """One device's own settings; hashable, so that what they load can be kept between messages.
 
     Attributes:
         name: stable name of the client.
         partition: its number in a simulation, None on a real device.
-        partition_file: see the module docstring; empty on a real device.
+        partition_file: record indices of every client; empty on a real device.
         simulation_seed: seed of the simulated noise; None on a real device.
         data_source: format of the device's own records; empty in a simulation.
         data_directory: folder with them, or a function; empty in a simulation.
         ledger_path: where spent budget is recorded.
         policy_path: the owner's limits; empty only in a simulation.
         identity_path: this client's private keys; only for sealed runs.
-        batch_log: where an audited simulation writes its batches; empty for nowhere.
-        canaries_file: the canary records of an audited simulation; empty for none.
+        batch_log: where an audited simulation writes its batches; empty means nowhere.
+        canaries_file: the canary records of an audited simulation; empty means none.
         authority_key: the pinned public key of the key authority, hex; only for sealed runs.
         server_key: the pinned key that this device's instructions are signed with, hex; empty
             only in a simulation.
@@ -92,35 +104,46 @@ class Node:
         """Read Flower's ``node_config``.
 
         Raises:
+            ConfigError: a setting that does not exist.
             LedgerError: no ledger is named; without one nothing private may start.
             PolicyViolation: a real device without a policy, or with settings of an audit.
         """
-        simulated = "simulation-seed" in settings
-        if not (ledger := str(settings.get("ledger", ""))):
-            raise LedgerError("this client has no ledger; name one with the node setting 'ledger'")
-        if not simulated and (audited := {"batch-log", "canaries"} & settings.keys()):
-            raise PolicyViolation(
-                f"a real device takes part in no audit: it must not have {', '.join(audited)}"
+        own = NodeSettings(settings, SETTINGS)
+        simulated = own.has("simulation-seed")
+        if not (ledger := own.text("ledger")):
+            raise LedgerError(
+                "this client has no ledger",
+                hint="name one with the node setting 'ledger'",
             )
-        policy = str(settings.get("policy", ""))
+        audited = [name for name in ("batch-log", "canaries") if own.has(name)]
+        if not simulated and audited:
+            raise PolicyViolation(
+                "a real device takes part in no audit, but this one has the settings "
+                f"{', '.join(audited)}",
+                hint="remove them",
+            )
+        policy = own.text("policy")
         if not simulated and not policy:
-            raise PolicyViolation("this device has no policy; name one with the setting 'policy'")
-        partition = int(settings["partition-id"]) if "partition-id" in settings else None
+            raise PolicyViolation(
+                "this device has no policy",
+                hint="name one with the node setting 'policy'",
+            )
+        partition, file = own.number("partition-id"), own.text("partition-file")
         return cls(
-            name=str(settings.get("client-name", partition if partition is not None else "client")),
+            name=own.text("client-name", str(partition) if partition is not None else "client"),
             partition=partition,
-            partition_file=str(settings.get("partition-file", "")) if simulated else "",
-            simulation_seed=int(settings["simulation-seed"]) if simulated else None,
-            data_directory=str(settings.get("data-directory", "")),
+            partition_file=file if simulated else "",
+            simulation_seed=own.number("simulation-seed"),
+            data_directory=own.text("data-directory"),
             ledger_path=ledger,
             policy_path=policy,
-            identity_path=str(settings.get("identity", "")),
-            authority_key=str(settings.get("authority-key", "")),
-            server_key=str(settings.get("server-key", "")),
-            sequence_path=str(settings.get("sequence", "")),
-            data_source=str(settings.get("data-source", "")),
-            batch_log=str(settings.get("batch-log", "")),
-            canaries_file=str(settings.get("canaries", "")),
+            identity_path=own.text("identity"),
+            authority_key=own.text("authority-key"),
+            server_key=own.text("server-key"),
+            sequence_path=own.text("sequence"),
+            data_source=own.text("data-source"),
+            batch_log=own.text("batch-log"),
+            canaries_file=own.text("canaries"),
         )
 
     @property
@@ -136,8 +159,8 @@ class Node:
         if not self.data_source:
             # A name that came from the server could be any folder of this device.
             raise DataError(
-                "this device does not say where its records are; its owner names them, with the "
-                "node settings 'data-source' and 'data-directory'"
+                "this device does not say where its records are",
+                hint="name them with the node settings 'data-source' and 'data-directory'",
             )
         return load_own(self.data_source, self.data_directory, config.data.view)
 
@@ -155,7 +178,7 @@ class Node:
             Policy.load(Path(self.policy_path)).check_evaluation(config)
 
     def check_record_count(self, config: Config) -> None:
-        """Refuse to say how many records there are where the owner's policy does not allow it.
+        """Refuse to say how many records there are if the owner's policy does not allow it.
 
         Raises:
             PolicyViolation: the run asks for the count, and it may not leave.
@@ -168,7 +191,7 @@ class Node:
 
         Raises:
             PolicyViolation: naming every limit that is not kept, or terms that are too weak.
-            ProtocolError: it is not the authority's word to this client.
+            ProtocolError: the authority did not sign it for this client.
         """
         if self.policy_path:
             Policy.load(Path(self.policy_path)).check_offer(config)
@@ -176,7 +199,7 @@ class Node:
 
     @property
     def owners_least_contributors(self) -> int:
-        """No sum of fewer may be released, says the owner; 0 in a simulation without one."""
+        """The owner's minimum of contributors in a released sum; 0 in a simulation without one."""
         if not self.policy_path:
             return 0
         return Policy.load(Path(self.policy_path)).secure_aggregation.min_contributors
@@ -190,19 +213,21 @@ class Node:
         key = bytes.fromhex(self.authority_key) if is_hex(self.authority_key, 64) else b""
         if not self.identity_path or not key:
             raise PolicyViolation(
-                "this client is not enrolled at a key authority and cannot seal; name its keys and "
-                "the authority's with the node settings 'identity' and 'authority-key'"
+                "this client is not enrolled at a key authority and cannot seal",
+                hint=(
+                    "name its keys and the authority's with the node settings 'identity' and "
+                    "'authority-key'"
+                ),
             )
         path = Path(self.identity_path)
         return SealingState(path.parent / "admissions", self.name, path, key)
 
     def ledger(self, records: Dataset) -> Ledger:
-        """Open the ledger of these records, to be closed by the caller.
+        """Open the ledger of these records; the caller closes it.
 
-        A device's ledger belongs to its records as they are stored, however a run looks at them:
-        one that reads images as sequences spends the same budget. Two devices with the same records
-        do not have two budgets: see `calyx.client.ledger.data_registry`. A simulation claims
-        nothing.
+        A device's ledger belongs to its records as they are stored, however a run reads them: a run
+        that reads images as sequences spends the same budget. Two devices with the same records do
+        not have two budgets: see `calyx.client.ledger.data_registry`. A simulation claims nothing.
         """
         if self.data_source:
             records = load_own(self.data_source, self.data_directory, "sequence")
@@ -210,7 +235,7 @@ class Node:
         return Ledger.open(Path(self.ledger_path), data_fingerprint=records.fingerprint)
 
     def _claimed_ledger(self, records: Dataset) -> Ledger:
-        """The ledger of records that are on no other; claimed before it is made, and by its id."""
+        """The only ledger of its records; claimed before it is made, and by its id."""
         registry, path = DataRegistry.of_user(), Path(self.ledger_path)
         registry.claim(records, path)
         ledger = Ledger.open(path, data_fingerprint=records.fingerprint)
@@ -225,7 +250,7 @@ class Node:
         """Fresh system noise, or in a simulation noise that only this instruction gets.
 
         Deriving the seeded key from the whole instruction keeps two different instructions from
-        ever sharing noise: their difference would be the bare gradients.
+        ever sharing noise: their difference would be the gradients without noise.
         """
         if self.simulation_seed is None:
             return SystemNoise()
@@ -242,7 +267,7 @@ class Node:
         return Audit(log, canaries)
 
     def order_seed(self, config: Config, server_round: int) -> int:
-        """Seed for what is no secret: the order of batches, dropout."""
+        """Seed for what is not secret: the order of batches, dropout."""
         key = seeded_key("order", config.seed, self.name, server_round)
         return int.from_bytes(key[:7], "big")
 
@@ -259,5 +284,5 @@ def _simulated_records(data_config_json: str, seed: int, path: str, number: int)
         with np.load(path, allow_pickle=False) as archive:
             indices = np.asarray(archive[f"client-{number}"], dtype=np.int64)
     except (OSError, KeyError, ValueError) as error:
-        raise DataError(f"client {number} has no entry in {path}: {error}") from None
+        raise DataError(f"client {number} has no usable entry in {path}: {error}") from None
     return _training_records(data_config_json, seed).subset(indices)

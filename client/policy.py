@@ -24,8 +24,8 @@ A policy is a TOML file on the device; only ``[privacy]`` and its first three ke
     metrics = false            # exact loss and accuracy may leave
     record_counts = false      # the number of records may leave
 
-Nothing that a server claims is believed: epsilon is computed from what the plan will do, and the
-plan must be the one that the run's configuration leads to.
+No claim of a server is trusted: epsilon is computed from what the plan will do, and the plan must
+be the one that the run's configuration leads to.
 """
 
 from __future__ import annotations
@@ -60,14 +60,23 @@ class _Limits(Section):
 class PrivacyLimits(_Limits):
     """``[privacy]``: what may be lost, and how it must be protected."""
 
-    max_epsilon: Annotated[float, Field(gt=0, allow_inf_nan=True)]
-    max_delta: Annotated[float, Field(gt=0, lt=1)]
-    unit: Literal["record", "client", "any"]
-    noise: Annotated[tuple[Literal["local", "distributed", "central"], ...], Strict(False)] = (
-        "local",
-        "distributed",
+    max_epsilon: Annotated[float, Field(gt=0, allow_inf_nan=True)] = Field(
+        description="Budget in all, over every round of every run on these records; the ledger "
+        "refuses what goes beyond. `inf`: no limit."
     )
-    allow_unprotected: bool = False
+    max_delta: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="The largest δ at which the budget may be meant."
+    )
+    unit: Literal["record", "client", "any"] = Field(
+        description="Whom the guarantee must protect: `record`; `client`, its update against "
+        "none; or `any`, and then `max_epsilon` is for each record."
+    )
+    noise: Annotated[tuple[Literal["local", "distributed", "central"], ...], Strict(False)] = Field(
+        ("local", "distributed"), description="Who may add the noise."
+    )
+    allow_unprotected: bool = Field(
+        False, description="Whether training without noise is allowed; needs `max_epsilon = inf`."
+    )
 
     @model_validator(mode="after")
     def _unprotected_has_no_limit(self) -> PrivacyLimits:
@@ -82,24 +91,36 @@ class PrivacyLimits(_Limits):
 class SealingLimits(_Limits):
     """``[secure_aggregation]``: how single updates must be hidden from the server."""
 
-    required: bool = False
-    min_contributors: Annotated[int, Field(ge=FEWEST_CONTRIBUTORS)] = DEFAULT_CONTRIBUTORS
-    accept_untagged: bool = False
+    required: bool = Field(False, description="Whether only sealed updates may leave.")
+    min_contributors: Annotated[int, Field(ge=FEWEST_CONTRIBUTORS)] = Field(
+        DEFAULT_CONTRIBUTORS, description="In sealed runs: the fewest clients in a sum."
+    )
+    accept_untagged: bool = Field(
+        False, description="Whether sums may be such (CKKS) that the authority cannot check them."
+    )
 
 
 class TrainingLimits(_Limits):
     """``[training]``: what may run here, and for how long."""
 
-    models: Annotated[tuple[str, ...], Strict(False)] = ()
-    max_local_steps: Positive | None = None
-    max_rounds: Positive | None = None
+    models: Annotated[tuple[str, ...], Strict(False)] = Field(
+        (),
+        description='Models that may run here. Empty: the built-in ones; `"*"`: any. A '
+        "`module:function` must be named.",
+    )
+    max_local_steps: Positive | None = Field(None, description="Steps in a round, at most.")
+    max_rounds: Positive | None = Field(None, description="Rounds of a run, at most.")
 
 
 class ReleaseLimits(_Limits):
     """``[release]``: what may leave beside the protected update."""
 
-    metrics: bool = False
-    record_counts: bool = False
+    metrics: bool = Field(False, description="Whether exact loss and accuracy may leave.")
+    record_counts: bool = Field(
+        False,
+        description="Whether the number of records may leave. Without it only private runs with "
+        '`privacy.record_counts = "nominal"` pass. The policy that `enroll` writes allows it.',
+    )
 
 
 class Policy(_Limits):
@@ -115,25 +136,32 @@ class Policy(_Limits):
         """Read a policy file.
 
         Raises:
-            ConfigError: it cannot be read, is not TOML, or holds values that are no policy; all
+            ConfigError: it cannot be read, is not TOML, or holds values that are not a policy; all
                 faults are listed.
         """
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"the policy {path} cannot be read: {error}") from None
+            raise ConfigError(
+                f"the policy {path} cannot be read: {error}",
+                hint="correct it or restore it from a copy",
+            ) from None
         try:
             return cls.model_validate(from_toml(text, where=f"the policy {path}"))
         except ValidationError as error:
             faults = faults_of(error, Policy, "must be given; only the owner can decide it")
-            raise ConfigError(f"the policy {path} is not valid", faults) from None
+            raise ConfigError(
+                f"the policy {path} is not valid",
+                faults,
+                hint="correct these lines of the file",
+            ) from None
 
     @classmethod
     def simulation(cls, plan: PrivacyPlan) -> Policy:
         """What a simulated client without a policy allows: exactly what the run promises.
 
         Raises:
-            PolicyViolation: the plan promises nothing that could be a limit.
+            PolicyViolation: what the plan promises cannot be a limit.
         """
         try:
             limits = PrivacyLimits(
@@ -146,7 +174,8 @@ class Policy(_Limits):
         except ValidationError:
             raise PolicyViolation(
                 f"the plan promises epsilon {plan.target_epsilon} at delta {plan.delta} with noise "
-                f"{plan.noise}, which is no limit; make a new plan"
+                f"{plan.noise}, which is no limit",
+                hint="make a new plan",
             ) from None
         return cls(
             privacy=limits,
@@ -159,9 +188,9 @@ class Policy(_Limits):
 
     @property
     def budget(self) -> Budget:
-        """What the ledger may reach; where any unit will do, for a record.
+        """What the ledger may reach; for a record where any unit will do.
 
-        That is the unit which every event says something about, and it is never the cheaper one:
+        Every event says something about a record, and a record is never the cheaper unit:
         client-level events count for a record with up to twice their sensitivity.
         """
         unit = self.privacy.unit
@@ -179,7 +208,7 @@ class Policy(_Limits):
             plan: what this client is told to do.
 
         Raises:
-            PolicyViolation: naming every limit that is not kept, what was asked and what is
+            PolicyViolation: names every limit that is not kept, what was requested and what is
                 allowed.
         """
         lies = list(_contradictions(config, plan))
@@ -189,23 +218,23 @@ class Policy(_Limits):
             faults += _metrics(config)
         if faults or lies:
             raise PolicyViolation(
-                "; ".join(["the owner's policy does not allow this run", *faults, *lies])
-                + "; change the run, or ask the owner to change the policy"
+                "; ".join(["the owner's policy does not allow this run", *faults, *lies]),
+                hint="change the run, or ask the owner to change the policy",
             )
 
     def check_offer(self, config: Config) -> None:
-        """Let a sealing offer pass only if the run keeps what can be said of it before its plan.
+        """Let a sealing offer pass only if the run keeps the limits that need no plan to check.
 
         Raises:
             PolicyViolation: naming every limit that is not kept.
         """
         faults = [*self._sealing(config), *self._model(config)]
-        if config.secure_aggregation.scheme == "none":
+        if not config.is_sealed:
             faults.append(_fault_text("secure_aggregation.scheme", "none", "bfv, or no offer"))
         if faults:
             raise PolicyViolation(
-                "; ".join(["the owner's policy does not allow this sealed run", *faults])
-                + "; change the run, or ask the owner to change the policy"
+                "; ".join(["the owner's policy does not allow this sealed run", *faults]),
+                hint="change the run, or ask the owner to change the policy",
             )
 
     def check_evaluation(self, config: Config) -> None:
@@ -219,24 +248,25 @@ class Policy(_Limits):
             faults.append(_fault_text("evaluation", "exact metrics", "none"))
         if faults:
             raise PolicyViolation(
-                "; ".join(["the owner's policy does not allow this evaluation", *faults])
+                "; ".join(["the owner's policy does not allow this evaluation", *faults]),
+                hint="leave evaluation to the server, or ask the owner to change the policy",
             )
 
     def check_record_count(self, config: Config) -> None:
-        """Let an introduction pass only if the run's clients keep their count, or may tell it.
+        """Let an introduction pass only if the run's clients keep their count, or may reveal it.
 
         Raises:
-            PolicyViolation: the count was asked for and may not leave.
+            PolicyViolation: the count was requested and may not leave.
         """
         if faults := [*self._record_count(config)]:
             raise PolicyViolation(
-                "; ".join(["the owner's policy does not allow this run", *faults])
-                + "; set privacy.record_counts = nominal, or ask the owner to change the policy"
+                "; ".join(["the owner's policy does not allow this run", *faults]),
+                hint="set privacy.record_counts = nominal, or ask the owner to change the policy",
             )
 
     def _record_count(self, config: Config) -> Iterator[str]:
-        # A plan is only carried out if it was made for the right number of records, so whoever may
-        # not ask for the number may not send plans that depend on it either.
+        # A plan is only carried out if it was made for the right number of records, so a server
+        # that may not ask for the number may not send plans that depend on it either.
         if config.tells_record_counts and not self.release.record_counts:
             asked = "privacy.record_counts" if config.is_private else "record counts without noise"
             yield _fault_text(asked, "public", "nominal, in a private run")
@@ -269,12 +299,12 @@ class Policy(_Limits):
 
     def _sealing(self, config: Config) -> Iterator[str]:
         limits, asked = self.secure_aggregation, config.secure_aggregation
-        if asked.scheme == "none":
+        if not config.is_sealed:
             if limits.required:
                 allowed = "bfv or ckks" if limits.accept_untagged else "bfv"
                 yield _fault_text("secure_aggregation.scheme", "none", allowed)
             return
-        # Without tags a server can have something else decrypted than the sum (docs/adr/0011).
+        # Without tags a server can have something other than the sum decrypted (docs/adr/0011).
         if asked.scheme == "ckks" and not limits.accept_untagged:
             yield _fault_text("secure_aggregation.scheme", "ckks", "bfv")
         if asked.min_contributors < limits.min_contributors:
@@ -287,7 +317,7 @@ class Policy(_Limits):
     def _model(self, config: Config) -> Iterator[str]:
         limits, model = self.training, config.model.name
         named = model in limits.models or _ANY_MODEL in limits.models
-        # A name with a colon is code of the server's choice: it needs the owner's explicit yes.
+        # A name with a colon is code that the server chooses: it needs the owner's explicit yes.
         if not named and (limits.models or ":" in model):
             yield _fault_text(
                 "model.name", model, " or ".join(limits.models) or "the models built in"
@@ -314,7 +344,7 @@ def _metrics(config: Config) -> Iterator[str]:
 def _contradictions(config: Config, plan: PrivacyPlan) -> Iterator[str]:
     """Where the plan is not the one that the configuration leads to.
 
-    How much noise there is needs no comparison: epsilon is computed from it.
+    The amount of noise needs no comparison: epsilon is computed from it.
     """
     expected = asdict(draft_plan(config, plan.declared_records))
     claimed = asdict(plan)
@@ -334,4 +364,4 @@ def _contradiction(name: str, claimed: object, configured: object) -> str:
 
 
 def _fault_text(key: str, asked: object, allowed: object) -> str:
-    return f"{key} = {asked} was asked, allowed is {allowed}"
+    return f"{key} = {asked} was requested, the policy allows {allowed}"

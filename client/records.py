@@ -1,6 +1,6 @@
 """The device's own records: a folder, or what its owner's own function returns.
 
-Both are named on the device. A server says only how a record is looked at (image or sequence).
+Both are named on the device. A server only says how a record is read (image or sequence).
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def load_own(source: str, place: str, view: Literal["image", "sequence"]) -> Dat
         source: ``npz``, ``idx`` or ``python``.
         place: folder or archive, or ``module:function``. The function takes nothing and returns
             a `Dataset`, or features (n, ...), labels (n,) and the number of classes.
-        view: how a record is looked at, as the run wants it.
+        view: how the run reads a record.
 
     Raises:
-        DataError: there are none, or they do not fit.
+        DataError: there are no records, or they do not fit.
     """
     stamp = 0.0 if source == "python" else _stamp(Path(place))
     return _loaded(source, place, view, stamp)
@@ -57,9 +57,11 @@ def _from_function(place: str) -> Dataset:
         raise
     except Exception as error:  # the owner's own code may fail with anything
         raise DataError(
-            f"data.place = {place}: {type(error).__name__}: {error}; it must name a function "
-            "without arguments in a module that can be imported here (python_path in device.toml "
-            "adds a folder)"
+            f"data.place = {place}: {type(error).__name__}: {error}",
+            hint=(
+                "name a function without arguments in a module that can be imported here "
+                "(python_path in device.toml adds a folder)"
+            ),
         ) from None
     if isinstance(found, Dataset):
         return found
@@ -70,11 +72,13 @@ def _from_function(place: str) -> Dataset:
         )
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"{place} must return features, labels and the number of classes: {error}"
+            f"{place} returned something other than features, labels and the number of classes: "
+            f"{error}",
+            hint="return these three from the function",
         ) from None
 
 
 def make_importable(folder: str) -> None:
-    """Let modules of `folder` be found, after everything that is installed."""
+    """Let modules in `folder` be found, after everything that is installed."""
     if folder and folder not in sys.path:
         sys.path.append(folder)

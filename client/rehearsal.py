@@ -1,9 +1,9 @@
-"""What would fail in every round, found out before a device is charged for the first.
+"""Finds what would fail in every round before a device is charged for the first.
 
 A charge is written before the first gradient and is never taken back (`calyx.client.round`). So
-whatever can be known without the records is tried before: the model as it is built here, one step
-of it on made-up records of their shape, and for record-level privacy that records can be told apart
-in it. The answer is kept, because one process plays many clients, and each has many rounds.
+everything that can be known without the records is tried before: the model as it is built here, one
+step of it on made-up records of their shape, and for record-level privacy that records can be told
+apart in it. The answer is kept, because one process plays many clients, and each has many rounds.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from calyx.shared.models.vector import dimension
 
 
 def rehearse(config: Config, records: Dataset) -> int:
-    """See that this device could train a run's model; no record is looked at.
+    """Check that this device could train a run's model; no record is looked at.
 
     Args:
         config: the run.
-        records: of which the shape and the classes are taken, which the server knows.
+        records: only their shape and classes are used, which the server knows.
 
     Returns:
         Trainable parameters.
 
     Raises:
-        ModelError: the model cannot be built or trained, not with this privacy, or not here.
+        ModelError: the model cannot be built or trained, or not with this privacy, or not here.
     """
     return _rehearsed(config, records.input_shape, records.classes)
 

@@ -42,7 +42,7 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
         ProtocolError: the instruction or the model is not what it must be.
         PolicyViolation: it asks for less privacy than the owner allows, or its plan was made for
             other data; nothing was recorded or trained.
-        ModelError: the model cannot be trained, or not be sealed, or not on this device.
+        ModelError: the model cannot be trained or sealed, or not on this device.
         BudgetExceeded: the round would go over the budget; nothing was recorded or trained.
     """
     instruction = TrainInstruction.from_content(content)
@@ -54,14 +54,13 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
 
     model = build_model(config.model, records.input_shape, records.classes, config.seed)
     received = read_record(read_arrays(content), like=weights_of(model), largest=LARGEST_WEIGHT)
-    by_record = plan.is_private and plan.unit == "record"
     # Buffers are the model's own: whether records can be kept apart was tried with these, and a
     # sender could choose others that hide for the trial what they do in training.
     own = {name: w for name, w in weights_of(model).items() if name not in _parameter_names(model)}
-    load_weights(model, {**received, **own} if by_record else received)
+    load_weights(model, {**received, **own} if plan.is_record_level else received)
     digest = instruction.digest(config, received)
     terms = before = None
-    if config.secure_aggregation.scheme != "none":
+    if config.is_sealed:
         terms = _sealing_terms(config, instruction, node, dimension(model))
         sealing = node.sealing()
         sealing.check(terms)
@@ -70,8 +69,8 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
 
     noise, audit = node.noise(digest), node.audit(instruction.round)
     # Write-ahead: the cost is on disk before the first gradient is computed. The same bytes again,
-    # from a reply that was kept or from seeded noise, cost nothing: they are no new release. All
-    # that can fail for a reason which is known without the records has been tried by now.
+    # from a kept reply or from seeded noise, cost nothing: they are not a new release. Everything
+    # that can fail for a reason known without the records has been tried by now.
     with node.ledger(records) as ledger:
         ledger.charge(
             run=instruction.run,
@@ -84,7 +83,7 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
     if before is not None:
         return before
 
-    if terms is not None and plan.unit == "record" and plan.noise == "distributed":
+    if terms is not None and plan.is_gradient_sum:
         from calyx.client.training.dp_sgd import clipped_gradient_sum
 
         vector, _ = clipped_gradient_sum(model, records, plan, noise, audit)
@@ -96,15 +95,15 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
     may_tell = not plan.is_private or config.privacy.release_metrics
     metrics = {"train-loss": loss} if may_tell else {}
     trained = weights_of(model)
-    if by_record:
-        # What has no noise does not leave, whatever the model's code has written there.
+    if plan.is_record_level:
+        # What has no noise does not leave, no matter what the model's code has written there.
         noised = _parameter_names(model, trainable=True)
         trained = {name: w if name in noised else received[name] for name, w in trained.items()}
     return train_reply(to_record(trained), plan.declared_records, metrics)
 
 
 def _parameter_names(model: nn.Module, *, trainable: bool = False) -> set[str]:
-    """All names of a model's parameters; one that is used in two places has two."""
+    """All names of a model's parameters; a parameter that is used in two places has two."""
     named = model.named_parameters(remove_duplicate=False)
     return {name for name, parameter in named if parameter.requires_grad or not trainable}
 
@@ -118,7 +117,7 @@ def _train(
     noise: NoiseSource,
     audit: Audit,
 ) -> float:
-    """Train in place, with all the protection that the client alone gives; return the loss."""
+    """Train in place, with all the protection that the client alone provides; return the loss."""
     plan = instruction.plan
     if plan.unit == "client" and audit.canaries is not None:
         audit.canaries.stand_in((p for p in model.parameters() if p.requires_grad), plan.clip_norm)
@@ -174,7 +173,7 @@ def _sealed(
 def _sealing_terms(
     config: Config, instruction: TrainInstruction, node: Node, size: int
 ) -> SealingTerms:
-    """What the admission must say to this instruction for a model of `size` parameters."""
+    """The terms an admission must have for this instruction and a model of `size` parameters."""
     parameters = sealing_fits(config, instruction.plan, size)
     least = node.owners_least_contributors
     return SealingTerms.of(instruction.run, node.name, config, parameters, least, instruction.plan)
@@ -184,29 +183,34 @@ def sealing_fits(config: Config, plan: PrivacyPlan, size: int) -> SealingParamet
     """The noise must be made for this model of `size` parameters, and the fields for the noise."""
     if plan.mechanism is not None and plan.mechanism.dimension != size:
         raise PolicyViolation(
-            f"the plan's noise is for {plan.mechanism.dimension} values, the model has {size}"
+            f"the plan's noise is for {plan.mechanism.dimension} values; the model has {size}"
         )
     try:
         return sealing_parameters(config, plan, size)
     except EncryptionError as error:
-        # Unlike a ciphertext's, this fault is the run's, and will be there in every round.
-        raise ModelError(f"sums of this model cannot be sealed: {error}") from None
+        # Unlike a ciphertext's, this fault is the run's, and will recur in every round.
+        raise ModelError(
+            f"sums of this model cannot be sealed: {error}",
+            hint=error.hint,
+        ) from None
 
 
 def plan_fits(config: Config, plan: PrivacyPlan, records: Dataset) -> None:
     """A plan for fewer records than there are would understate the sampling rate's meaning.
 
-    And a share of the noise protects nobody in an update that is not part of a sum.
+    And a share of the noise protects no one in an update that is not part of a sum.
     """
-    if plan.noise == "distributed" and config.secure_aggregation.scheme == "none":
-        raise PolicyViolation("distributed noise protects sealed updates only; start a new run")
+    if plan.noise == "distributed" and not config.is_sealed:
+        raise PolicyViolation(
+            "distributed noise protects sealed updates only",
+            hint="start a new run with secure_aggregation.scheme = bfv",
+        )
     if not config.tells_record_counts:
         return
-    # In sealed runs all clients share the plan of the one with the most records.
-    shared_plan = config.secure_aggregation.scheme != "none" and plan.noise != "local"
-    fits = len(records) <= plan.declared_records if shared_plan else False
+    fits = len(records) <= plan.declared_records if config.has_common_plan else False
     if not fits and plan.declared_records != len(records):
         raise PolicyViolation(
             f"the plan was made for {plan.declared_records} records but this client declared "
-            f"{len(records)}; start a new run"
+            f"{len(records)}",
+            hint="start a new run",
         )

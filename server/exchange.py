@@ -1,8 +1,8 @@
 """Send messages and receive the replies one by one, until a deadline.
 
 Flower's own ``send_and_receive`` returns only when all replies are there and looks every three
-seconds. Here each reply is handed on as soon as it arrives, so that it can be added up and let
-go, and a round costs little beyond its training.
+seconds. Here each reply is passed on as soon as it arrives, so that it can be added up and
+released, and a round costs little beyond its training.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from calyx.server.roster import Note
+from calyx.server.roster import ClientOutcome
 from calyx.shared.protocol.refusals import is_answer, read_failure
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.25
 
 
 def exchange(grid: Grid, messages: Iterable[Message], timeout_s: float) -> Iterator[Message]:
-    """Yield replies in the order of their arrival; stop when all are there or time is up.
+    """Yield replies in order of arrival; stop when all are there or time is up.
 
     Replies that come after the deadline are never seen: their senders count as late.
     """
@@ -29,7 +29,7 @@ def exchange(grid: Grid, messages: Iterable[Message], timeout_s: float) -> Itera
     pause = _FIRST_PAUSE_S
     while waiting:
         replies = list(grid.pull_messages(waiting))
-        # A reply that took its client past the deadline is late even if it is here now.
+        # A reply that its client gave after the deadline is late even if it is here now.
         if time.monotonic() > deadline:
             return
         for reply in replies:
@@ -48,8 +48,8 @@ def ask_clients(
     node_ids: Mapping[str, int],
     kind: str,
     timeout_s: float,
-) -> tuple[set[str], list[Note]]:
-    """Put a question to clients, to which an error is a no and anything else a yes.
+) -> tuple[set[str], list[ClientOutcome]]:
+    """Ask clients a question; an error means no and anything else means yes.
 
     Args:
         grid: Flower's way to them.
@@ -59,18 +59,18 @@ def ask_clients(
         timeout_s: how long to wait for the answers.
 
     Returns:
-        Who said yes, and who said no and why. Who does not answer is in neither; that Flower
-        answers for a node that is gone is no answer of it.
+        The clients that said yes, and those that said no with the reason. A client that does not
+        answer is in neither; an answer that Flower gives for a node that is gone does not count.
     """
     asked = {node_ids[client]: client for client in questions}
     messages = [Message(questions[client], node, kind) for node, client in asked.items()]
-    agreed, refused = set[str](), list[Note]()
+    agreed, refused = set[str](), list[ClientOutcome]()
     for reply in exchange(grid, messages, timeout_s) if messages else ():
         client = asked.get(reply.metadata.src_node_id)
         if client is None or not is_answer(reply):
             continue
         if reply.has_error():
-            refused.append(Note(client, read_failure(reply).reason))
+            refused.append(ClientOutcome(client, read_failure(reply).reason))
         else:
             agreed.add(client)
     return agreed, refused

@@ -1,13 +1,13 @@
 """The whole run on the server, in reading order.
 
-gather → ask each whether it would take part in all of it → (sealed: open the run at the key
-authority) → for each round: choose a cohort of those who are there → send instructions → receive
-until the deadline → examine every reply → combine what passed → evaluate → checkpoint → tell →
+gather → ask each client whether it would take part in the whole run → (sealed: open the run at the
+key authority) → for each round: choose a cohort of those present → send instructions → receive
+until the deadline → examine every reply → combine what passed → evaluate → checkpoint → report →
 stop if rounds keep being lost.
 
-A server that is killed goes on with the round after its last checkpoint. Of a sealed round whose
-sum was complete it only has the sum released (`calyx.server.state.pending_release`); otherwise it
-repeats the instructions, and devices that have answered send the same bytes again
+A killed server resumes with the round after its last checkpoint. If that round is sealed and its
+sum was complete, the server only has the sum released (`calyx.server.state.pending_release`);
+otherwise it repeats the instructions, and devices that have answered send the same bytes again
 (`calyx.client.sealing.kept_reply`).
 """
 
@@ -25,16 +25,17 @@ from calyx.server.aggregation.collection import (
     Combined,
     PlainCollection,
 )
+from calyx.server.aggregation.gradient_step import ServerGradientStep
 from calyx.server.aggregation.running_average import RunningAverage
-from calyx.server.aggregation.sealed import SealedCollection, SealedRun, SealedStep, UnionStep
-from calyx.server.aggregation.strategy import Aggregator
+from calyx.server.aggregation.sealed import SealedCollection, SealedRun, SealedStep
+from calyx.server.aggregation.strategy import Strategy
 from calyx.server.roster import Roster, RoundRecord, Standing
 from calyx.server.round.attendance import Attendance
-from calyx.server.round.availability import Presence
+from calyx.server.round.availability import Availability
 from calyx.server.round.client_evaluation import evaluate_on_clients
-from calyx.server.round.dispatch import Instructor
+from calyx.server.round.dispatch import Dispatcher
 from calyx.server.round.events import declined_event, round_event, start_event
-from calyx.server.round.key_offers import Offers
+from calyx.server.round.key_offers import KeyOffers
 from calyx.server.round.lost_rounds import reason_to_stop
 from calyx.server.round.plans import Plans
 from calyx.server.round.preflight import Preflight
@@ -54,14 +55,14 @@ from calyx.shared.models.tryout import torch_device
 from calyx.shared.models.vector import dimension, trainable_names
 from calyx.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise, seeded_key
 from calyx.shared.protocol.arrays import Weights, load_weights, weights_of
-from calyx.shared.protocol.authority.client import Authority, Refusal
+from calyx.shared.protocol.authority.interface import Authority, Refusal
 from calyx.shared.protocol.sealed.messages import common_plan_digest, sealing_parameters
 
 
 @dataclass(frozen=True)
 class _Sealing:
     step: SealedStep
-    offers: Offers
+    offers: KeyOffers
 
 
 class Federation:
@@ -85,9 +86,12 @@ class Federation:
         authority: Authority | None = None,
     ) -> None:
         self._grid, self._config, self._settings = grid, config, settings
-        self._is_sealed = config.secure_aggregation.scheme != "none"
+        self._is_sealed = config.is_sealed
         if self._is_sealed and authority is None:
-            raise ConfigError("a sealed run needs a key authority; start one, or set scheme = none")
+            raise ConfigError(
+                "a sealed run needs a key authority",
+                hint="start one, or set secure_aggregation.scheme = none",
+            )
         self._authority = authority
         torch_device(config.training.device)  # it evaluates there
         self._digest = config_digest(config)
@@ -96,11 +100,11 @@ class Federation:
             config.model, self._test.input_shape, self._test.classes, config.seed
         )
         self._names = trainable_names(self._model)
-        self._strategy = Aggregator(config.federation)
-        self._union = UnionStep(config.federation)
+        self._strategy = Strategy(config.federation)
+        self._server_step = ServerGradientStep(config.federation)
         self._average = RunningAverage(config.federation.average_decay)
         self._attendance = Attendance(grid, config, settings.device_names, settings.record_limits)
-        self._presence = Presence(self._attendance, self._least, settings.device_names)
+        self._availability = Availability(self._attendance, self._least, settings.device_names)
 
     @property
     def _least(self) -> int:
@@ -126,7 +130,7 @@ class Federation:
                 state = self._restored(saved)
             else:
                 state = self._first_state(roster, preflight, journal)
-                # From here on who takes part, and so every plan, is settled.
+                # From here on the participants, and so every plan, are settled.
                 save_checkpoint(directory, state)
             sealed = None
             if self._is_sealed and state.round < rounds:
@@ -160,7 +164,7 @@ class Federation:
         return final
 
     def _first_state(self, roster: Roster, preflight: Preflight, journal: Journal) -> Checkpoint:
-        """Of a run that has cost nobody anything yet.
+        """Ask each client before the run has cost any of them anything.
 
         Raises:
             RoundError: too few clients would take part in all of it.
@@ -176,7 +180,9 @@ class Federation:
             more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
             raise RoundError(
                 f"{len(contributors)} of {len(list(roster))} clients can take part in all of this "
-                f"run, it needs {self._least} ({'; '.join(reasons[:5])}{more}); nobody was charged"
+                f"run, which needs {self._least} ({'; '.join(reasons[:5])}{more}); no client was "
+                "charged",
+                hint="see the logs of the clients that decline, or lower what the run needs",
             )
         return Checkpoint(
             0,
@@ -190,7 +196,7 @@ class Federation:
         self._strategy.restore(
             {k: v for k, v in saved.strategy_state.items() if not k.startswith("union.")}
         )
-        self._union.restore(saved.strategy_state)
+        self._server_step.restore(saved.strategy_state)
         self._average.restore(saved.average)
         return saved
 
@@ -214,8 +220,8 @@ class Federation:
         sealed = SealedRun(
             run, self._config, plan, parameters, self._names, self._authority, opening, witness
         )
-        step = SealedStep(sealed, self._strategy, self._union)
-        return _Sealing(step, Offers(sealed, self._grid))
+        step = SealedStep(sealed, self._strategy, self._server_step)
+        return _Sealing(step, KeyOffers(sealed, self._grid))
 
     def _round(
         self,
@@ -249,9 +255,9 @@ class Federation:
                 record, combine, again, min_replies=federation.min_replies, least=self._least
             )
         except ReleaseRefused as error:
-            # The round stays open: without the refused sum its devices are asked again, and
-            # answer as before. Not where the authority has forgotten releases: a sum of others
-            # could be a second one of this round.
+            # The round stays open: without the refused sum its devices are asked again, and give
+            # the same answers. Not where the authority has forgotten releases: a sum of other
+            # contributors could be a second one of this round.
             if Refusal.of(error) is not Refusal.ROLLED_BACK:
                 discard_pending(self._settings.run_dir)
             raise
@@ -277,7 +283,7 @@ class Federation:
             number,
             self._digest,
             combined.weights,
-            self._strategy.state() | self._union.state(),
+            self._strategy.state() | self._server_step.state(),
             self._average.state(),
             roster.to_json(),
             [*state.history, event],
@@ -287,7 +293,7 @@ class Federation:
     def _left_by_a_crash(
         self, state: Checkpoint, sealed: _Sealing | None
     ) -> tuple[RoundRecord, Combine] | None:
-        """The next round, if all that is left to do of it is to have its sum released."""
+        """The next round, if all it still needs is the release of its sum."""
         if sealed is None:
             return None
         run_dir, context = self._settings.run_dir, sealed.step.run.context
@@ -301,13 +307,13 @@ class Federation:
         state: Checkpoint,
         roster: Roster,
         preflight: Preflight,
-        offers: Offers | None,
+        offers: KeyOffers | None,
         journal: Journal,
     ) -> list[str]:
-        """Who can be asked in the next round; the journal is told who is out from now on."""
+        """Clients that can be asked in the next round; those now out are noted in the journal."""
         before = {member.client for member in roster.active}
         rounds_left = self._config.training.rounds - state.round
-        there = self._presence.of(roster, preflight, rounds_left, offers)
+        there = self._availability.of(roster, preflight, rounds_left, offers)
         out = [m for m in roster if m.client in before and m.standing is not Standing.ACTIVE]
         if out:
             journal.write(declined_event(state.round + 1, out))
@@ -323,7 +329,7 @@ class Federation:
         record: RoundRecord,
         present: list[str],
     ) -> Combine:
-        """Have those train who are silent in `record`, as far as they are present."""
+        """Have those present clients train that are silent in `record`."""
         collection = self._collection(record, state.weights, roster, plans, sealed)
         asked = len(record.asked)
 
@@ -332,14 +338,14 @@ class Federation:
                 {"event": "reply", "round": record.round, "arrived": arrived, "asked": asked}
             )
 
-        instructor = Instructor(
+        dispatcher = Dispatcher(
             self._grid,
             self._settings.run,
             self._config.federation.round_timeout_s,
             self._strategy.proximal_mu,
         )
         node_ids = {client: self._attendance.node_ids[client] for client in present}
-        late = instructor.ask(record, state.weights, roster, plans, node_ids, collection, on_reply)
+        late = dispatcher.ask(record, state.weights, roster, plans, node_ids, collection, on_reply)
         self._attendance.doubt(late)
         return collection.combine
 

@@ -3,21 +3,21 @@
 Rules
 -----
 1. A client is *active*, *declined* or *quarantined*. Only active ones are asked.
-2. The cohort of a round depends on the seed, the round and the active clients that are there
-   alone. In a simulation all are always there.
+2. The cohort of a round depends only on the seed, the round and the active clients that are
+   present. In a simulation all are always present.
 3. A client whose reply breaks the protocol (NaN, wrong shapes, absurd counts, too large) is
    quarantined for the rest of the run. The reply is not used.
-4. A client that refuses for good (its policy, its budget, its ledger), or cannot carry the run out
+4. A client that refuses for good (its policy, its budget, its ledger), or cannot carry out the run
    (its model, its records, its device), is declined for the rest of the run. Refusing is its
    right; it is listed, not punished.
 5. A client that fails or is late may be asked again.
 6. A round with at least `min_replies` accepted replies is aggregated, otherwise it is skipped and
    the model stays as it was.
-7. When fewer than `min_replies` clients are active the run cannot go on.
-8. Whoever was asked counts as having taken part: its ledger was charged before it trained.
-9. A round whose sum was refused for clients that the key authority names is asked once more without
-   them (`calyx.server.round.releasing`).
-10. A run whose rounds are lost stops by itself (`calyx.server.round.lost_rounds`).
+7. When fewer than `min_replies` clients are active the run cannot continue.
+8. A client that was asked counts as having taken part: its ledger was charged before it trained.
+9. A round whose sum is refused because of clients that the key authority names is asked once more
+   without them (`calyx.server.round.releasing`).
+10. A run that keeps losing rounds stops by itself (`calyx.server.round.lost_rounds`).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Member:
     Attributes:
         client: stable name.
         declared_records: its public record count.
-        standing: see the rules.
+        standing: see the rules above.
         reason: why it is not active, empty otherwise.
         rounds_asked: rounds in which it may have spent budget.
     """
@@ -59,7 +59,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Note:
+class ClientOutcome:
     """A client and what was wrong with it in this round."""
 
     client: str
@@ -73,9 +73,9 @@ class RoundRecord:
     round: int
     asked: list[str]
     ok: list[str] = field(default_factory=list)
-    declined: list[Note] = field(default_factory=list)
-    failed: list[Note] = field(default_factory=list)
-    rejected: list[Note] = field(default_factory=list)
+    declined: list[ClientOutcome] = field(default_factory=list)
+    failed: list[ClientOutcome] = field(default_factory=list)
+    rejected: list[ClientOutcome] = field(default_factory=list)
 
     @property
     def silent(self) -> list[str]:
@@ -84,13 +84,13 @@ class RoundRecord:
         return [client for client in self.asked if client not in heard]
 
     def close(self) -> list[str]:
-        """End the round: whoever is silent was late. Returns them."""
+        """End the round: clients that are still silent count as late. Returns them."""
         late = self.silent
-        self.failed += [Note(client, "no answer before the deadline") for client in late]
+        self.failed += [ClientOutcome(client, "no answer before the deadline") for client in late]
         return late
 
-    def reopen(self, declined: Sequence[Note], rejected: Sequence[Note]) -> None:
-        """Let those whose replies counted be asked once more, all but those who are noted here."""
+    def reopen(self, declined: Sequence[ClientOutcome], rejected: Sequence[ClientOutcome]) -> None:
+        """Let clients whose replies counted be asked once more, except those noted here."""
         self.ok = []
         self.declined += declined
         self.rejected += rejected
@@ -98,11 +98,11 @@ class RoundRecord:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> RoundRecord:
         """Inverse of `dataclasses.asdict`."""
-        notes = {
-            kind: [Note(**note) for note in fields[kind]]
+        outcomes = {
+            kind: [ClientOutcome(**outcome) for outcome in fields[kind]]
             for kind in ("declined", "failed", "rejected")
         }
-        return cls(int(fields["round"]), list(fields["asked"]), list(fields["ok"]), **notes)
+        return cls(int(fields["round"]), list(fields["asked"]), list(fields["ok"]), **outcomes)
 
 
 class Roster:
@@ -136,7 +136,7 @@ class Roster:
             server_round: its number.
             size: how many, at most.
             min_replies: how many, at least.
-            present: clients that can be asked; None for all.
+            present: clients that can be asked; None means all.
 
         Raises:
             RoundError: fewer than `min_replies` clients are active and present.
@@ -145,9 +145,9 @@ class Roster:
         if len(active) < min_replies:
             out = [f"{m.client}: {m.reason}" for m in self if m.standing is not Standing.ACTIVE]
             raise RoundError(
-                f"only {len(active)} of the {min_replies} clients a round needs are left "
-                f"({'; '.join(out[:3]) or 'the others do not answer'}); mend them, or start a run "
-                "that needs fewer"
+                f"only {len(active)} of the {min_replies} clients that a round needs are left "
+                f"({'; '.join(out[:3]) or 'the others do not answer'})",
+                hint="repair the others, or start a run that needs fewer clients",
             )
         drawn = sorted(active, key=lambda client: _lot(self._seed, server_round, client))[:size]
         return sorted(drawn, key=_natural)
@@ -160,14 +160,14 @@ class Roster:
 
     def apply(self, record: RoundRecord) -> None:
         """Rules 3 and 4, after a round."""
-        for note in record.rejected:
-            self._set(note, Standing.QUARANTINED)
-        for note in record.declined:
-            self._set(note, Standing.DECLINED)
+        for outcome in record.rejected:
+            self._set(outcome, Standing.QUARANTINED)
+        for outcome in record.declined:
+            self._set(outcome, Standing.DECLINED)
 
-    def _set(self, note: Note, standing: Standing) -> None:
-        member = self._members[note.client]
-        self._members[note.client] = replace(member, standing=standing, reason=note.reason)
+    def _set(self, outcome: ClientOutcome, standing: Standing) -> None:
+        member = self._members[outcome.client]
+        self._members[outcome.client] = replace(member, standing=standing, reason=outcome.reason)
 
     def to_json(self) -> list[dict[str, Any]]:
         """For the checkpoint."""

@@ -21,7 +21,9 @@
         └── RoundError            a round that cannot be completed
             └── UnfitSum          a released sum that honest clients do not add up to
 
-Each message says in one line what was wrong, where, and what to do about it.
+Each message says in one line what is wrong and where; its `hint` says what to do about it. The
+command shows them on two lines, ``error:`` and ``hint:``. Where one line has to do (journals, logs,
+messages to other processes and parties) it is `full_text`.
 """
 
 from __future__ import annotations
@@ -31,9 +33,25 @@ from dataclasses import dataclass
 
 
 class CalyxError(Exception):
-    """Base of every error raised on purpose; `exit_code` is what the command returns."""
+    """Base of every error raised on purpose; `exit_code` is what the command returns.
+
+    Args:
+        message: one line that says what is wrong, and names the file, key or value.
+        hint: one line that says what to do; empty where nothing can be done.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "", *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # for tracebacks, in scripts and notebooks
+
+    @property
+    def full_text(self) -> str:
+        """Message and hint as one line; what journals keep and other parties are sent."""
+        return "; ".join(part for part in (str(self), self.hint) if part)
 
 
 class UsageError(CalyxError):
@@ -50,11 +68,13 @@ class Fault:
         key: dotted key, for example ``privacy.epsilon``.
         value: the offending value as the user would write it.
         allowed: what is allowed there, in words.
+        hint: what to set instead; may be empty.
     """
 
     key: str
     value: str
     allowed: str
+    hint: str = ""
 
     def __str__(self) -> str:
         # One line, whatever the user wrote.
@@ -66,11 +86,16 @@ class ConfigError(UsageError):
 
     Attributes:
         faults: every fault found, in the order of the schema.
+        summary: the message without the faults.
+        hints: what to do: those of the faults, and else the one given.
     """
 
-    def __init__(self, message: str, faults: Sequence[Fault] = ()) -> None:
+    def __init__(self, message: str, faults: Sequence[Fault] = (), *, hint: str = "") -> None:
         self.faults = tuple(faults)
-        super().__init__("; ".join([message, *map(str, self.faults)]) if faults else message)
+        self.summary = message
+        of_faults = dict.fromkeys(fault.hint for fault in faults if fault.hint)
+        self.hints = tuple(of_faults) or ((hint,) if hint else ())
+        super().__init__("; ".join([message, *map(str, faults)]), hint="; ".join(self.hints))
 
 
 class DataError(UsageError):
@@ -116,9 +141,9 @@ class ReleaseRefused(RunError):
         culprits: the contributors it was refused for, where they are known by name.
     """
 
-    def __init__(self, message: str, culprits: Sequence[str] = ()) -> None:
+    def __init__(self, message: str, culprits: Sequence[str] = (), *, hint: str = "") -> None:
         self.culprits = tuple(culprits)
-        super().__init__(message)
+        super().__init__(message, hint=hint)
 
 
 class ProtocolError(RunError):
@@ -139,3 +164,14 @@ class RoundError(RunError):
 
 class UnfitSum(RoundError):
     """A released sum that honest clients do not add up to; no step was taken along it."""
+
+
+def full_text(error: BaseException) -> str:
+    """An error of any kind as one line, with the hint where it has one."""
+    text = error.full_text if isinstance(error, CalyxError) else str(error)
+    return " ".join(text.split())
+
+
+def hint_of(error: BaseException) -> str:
+    """The hint of an error of any kind, for the one that is raised in its place."""
+    return error.hint if isinstance(error, CalyxError) else ""

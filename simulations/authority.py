@@ -51,9 +51,9 @@ def simulated_authority(config: Config) -> Iterator[SimulatedAuthority]:
         authority = LocalAuthority(
             folder / "authority",
             min_contributors=config.secure_aggregation.min_contributors,
-            # CKKS sums cannot be tagged; whoever asks for that scheme trusts the server to add.
+            # CKKS sums cannot be tagged; a run with that scheme trusts the server to add.
             accept_untagged=config.secure_aggregation.scheme == "ckks",
         )
         with authority:
-            authority.roster.approve(requests)
+            authority.enrolments.approve(requests)
             yield SimulatedAuthority(authority, identities)

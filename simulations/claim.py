@@ -1,4 +1,4 @@
-"""Taking a run folder: one process at a time writes there, and a new folder is nobody else's.
+"""Taking a run folder: one process at a time writes there, and a new folder belongs to no one else.
 
 Two runs in one folder would leave one plausible mixture of both. So a folder is locked from before
 its first file until the run or its resumption has ended, and while a report or an audit is written.
@@ -14,14 +14,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from calyx.shared.errors import ConfigError, RunError
+from calyx.shared.host.atomic_write import is_draft
 from calyx.shared.host.process_lock import exclusive
 
 # Hidden: evidence binds no hidden files.
 LOCK_NAME = ".lock"
 # What is made before `config.toml`: a run that was killed by then had not begun.
 _FIRST_FILES = ("run.json", "partition.npz", "environment.json")
-_HALF_WRITTEN = (f".{name}.part" for name in (*_FIRST_FILES, "config.toml"))
-_UNFINISHED = frozenset({LOCK_NAME, "ledgers", "batches", *_FIRST_FILES, *_HALF_WRITTEN})
+_UNFINISHED = frozenset({LOCK_NAME, "ledgers", "batches", *_FIRST_FILES})
 _RUNS = Path("runs")
 # Room for the longest path within a run folder: evidence, and TensorBoard with a host's name.
 _DEEPEST_BYTES = 200
@@ -35,8 +35,8 @@ def owned(path: Path) -> AbstractContextManager[None]:
     Raises:
         UsageError: another process has it.
     """
-    taken = f"another calyx command writes in {path}; wait until it has ended"
-    return exclusive(path / LOCK_NAME, taken)
+    taken = f"another calyx command writes in {path}"
+    return exclusive(path / LOCK_NAME, taken, "wait until it has ended")
 
 
 @contextmanager
@@ -55,7 +55,10 @@ def claimed(out: Path | None, name: str) -> Iterator[Path]:
     try:
         path = _made_under_runs(name) if out is None else _made(out)
     except OSError as error:
-        raise RunError(f"{error.filename} cannot be written: {error.strerror}") from None
+        raise RunError(
+            f"{error.filename} cannot be written: {error.strerror}",
+            hint="name another folder with --out",
+        ) from None
     with owned(path):
         check_vacant(path, resumed=True)
         yield path
@@ -74,11 +77,19 @@ def check_vacant(path: Path, *, resumed: bool) -> None:
     check_length(path)
     if not path.exists():
         return
-    allowed = _UNFINISHED if resumed else {LOCK_NAME}
-    if not path.is_dir() or any(entry.name not in allowed for entry in path.iterdir()):
+    if not path.is_dir() or any(not _is_left(e.name, resumed) for e in path.iterdir()):
         raise ConfigError(
-            f"{path} already exists; go on with --resume, or name another folder with --out"
+            f"{path} already exists",
+            hint="continue it with --resume, or name another folder with --out",
         )
+
+
+def _is_left(name: str, resumed: bool) -> bool:
+    """Whether a file of this name is no hindrance; see `check_vacant`."""
+    if not resumed:
+        return name == LOCK_NAME
+    drafts = (is_draft(name, of) for of in (*_FIRST_FILES, "config.toml"))
+    return name in _UNFINISHED or any(drafts)
 
 
 def check_length(path: Path) -> None:
@@ -93,14 +104,16 @@ def check_length(path: Path) -> None:
     most = _limit(there, "PC_NAME_MAX", _NAME_BYTES)
     if len(os.fsencode(longest)) > most:
         raise ConfigError(
-            f"the name of a folder has at most {most} bytes here, that of {longest[:40]}... has "
-            f"{len(os.fsencode(longest))}; name a shorter one with --out"
+            f"the name of a folder has at most {most} bytes here; that of {longest[:40]}... has "
+            f"{len(os.fsencode(longest))}",
+            hint="name a shorter one with --out",
         )
     most = _limit(there, "PC_PATH_MAX", _PATH_BYTES) - _DEEPEST_BYTES
     if len(os.fsencode(absolute)) > most:
         raise ConfigError(
-            f"the path of a run folder has at most {most} bytes here, this one has "
-            f"{len(os.fsencode(absolute))}; name a shorter one with --out"
+            f"the path of a run folder has at most {most} bytes here; this one has "
+            f"{len(os.fsencode(absolute))}",
+            hint="name a shorter one with --out",
         )
 
 
@@ -129,7 +142,7 @@ def _made(path: Path) -> Path:
 
 
 def _made_under_runs(name: str) -> Path:
-    """Two runs may begin in the same second; whoever makes a folder first has it."""
+    """Two runs may begin in the same second; the one that makes a folder first has it."""
     first = default_place(name)
     first.parent.mkdir(parents=True, exist_ok=True)
     path, number = first, 2

@@ -1,83 +1,47 @@
 """A whole simulation in reading order; the Python API behind ``calyx simulate``.
 
 >>> from calyx import run
->>> result = run("digits-cnn", rounds=20)
+>>> result = run("digits-cnn", rounds=20, settings={"data.partition": "dirichlet"})
 >>> result.accuracy, result.epsilon_max, result.run_dir
 """
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from calyx.server.state.outcome import rounds_with_effect
+from calyx.server.state.journal import FILE_NAME as JOURNAL
+from calyx.server.state.journal import Event, append
+from calyx.server.state.outcome import RunFigures
 from calyx.shared.config import Config
-from calyx.shared.config.load import build, to_run_config
+from calyx.shared.config.load import Scalar, Settings, build, to_run_config
 from calyx.shared.errors import ConfigError, RunError
 from calyx.simulations.claim import check_length, check_vacant, claimed, default_place, owned
-from calyx.simulations.presets import DEFAULT, resolve
+from calyx.simulations.presets import DEFAULT, in_folder, resolve
 from calyx.simulations.run_folder import RunFolder, folder_to_resume
+from calyx.simulations.run_result import RunResult
 
 if TYPE_CHECKING:
     from calyx.shared.data import Dataset
     from calyx.simulations.engines.simulation import Simulation
 
-Event = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """How a run ended.
-
-    Attributes:
-        accuracy: share of right classes on the server's test set.
-        loss: mean cross-entropy on the same, in nats.
-        epsilon_max: most that any client's ledger says was spent; None without privacy.
-        delta: at which `epsilon_max` holds.
-        noise_multiplier: largest among the clients' plans; 0 without privacy.
-        rounds: completed rounds.
-        clients: clients in the run.
-        rejected: replies rejected over all rounds.
-        rounds_with_effect: of the rounds, those that changed the model; 0: nothing was learned.
-        seconds: wall time of this call.
-        seconds_per_round: mean over all rounds, training to checkpoint.
-        run_dir: the run folder.
-    """
-
-    accuracy: float
-    loss: float
-    epsilon_max: float | None
-    delta: float
-    noise_multiplier: float
-    rounds: int
-    clients: int
-    rejected: int
-    rounds_with_effect: int
-    seconds: float
-    seconds_per_round: float
-    run_dir: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
-
 
 def run(
-    preset: str | None = None,
+    preset: str | os.PathLike[str] | None = None,
     *,
     rounds: int | None = None,
     clients: int | None = None,
     epsilon: float | None = None,
     seed: int | None = None,
-    settings: Sequence[str] = (),
-    data_dir: Path | None = None,
-    out: Path | None = None,
+    settings: Settings = (),
+    data_dir: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
     engine: Literal["local", "ray"] = "local",
     workers: int | None = None,
     resume: bool = False,
@@ -86,16 +50,20 @@ def run(
 ) -> RunResult:
     """Run a federation on this machine.
 
+    What is said twice: settings win over the preset, the shorthands over `settings`, and
+    `data_dir` over all of them. In paths, ``~`` is the user's home.
+
     Args:
         preset: name of a preset or path of a TOML file; ``digits-cnn`` if left out, or on resume
             whatever the folder holds.
         rounds, clients, epsilon, seed: shorthands for settings of the same meaning.
-        settings: further ``key=value`` settings, which win over the preset.
+        settings: further settings, as ``{"privacy.epsilon": 3}`` or as the texts
+            ``["privacy.epsilon=3"]`` that ``--set`` takes; docs/configuration.md has them all.
         data_dir: folder of an IDX or NPZ data set.
         out: the run folder, by default ``runs/PRESET-TIME``.
         engine: ``local``, or ``ray`` for Flower's Ray runtime.
         workers: client processes; by default one a core. It cannot change the result.
-        resume: go on with the run in `out` (or the newest of this preset) where it stopped.
+        resume: continue the run in `out` (or the newest of this preset) where it stopped.
         verbose: let the libraries' log output through.
         on_event: called from another thread with each event of the run as it happens.
 
@@ -103,16 +71,16 @@ def run(
         CalyxError: see `calyx.shared.errors`; `ConfigError` before anything is written.
     """
     started = time.monotonic()
-    shorthands = {
+    shorthands: dict[str, Scalar | None] = {
         "training.rounds": rounds,
         "federation.clients": clients,
         "privacy.epsilon": epsilon,
         "seed": seed,
     }
-    settings = [*settings, *(f"{k}={v}" for k, v in shorthands.items() if v is not None)]
-    config, place = _choose(preset, settings, data_dir, out, resume=resume)
+    chosen = _Chosen(preset, settings, shorthands, data_dir)
+    config, place = _choose(chosen, None if out is None else Path(out).expanduser(), resume=resume)
     if workers is not None and workers < 1:
-        raise ConfigError(f"workers = {workers}: at least 1")
+        raise ConfigError(f"workers = {workers}", hint="use at least 1")
     from calyx.shared.models.tryout import torch_device
 
     torch_device(config.training.device)
@@ -121,8 +89,8 @@ def run(
         # 1. Who has which records. Only when all that can be tried has been is the folder made.
         folder = _begun(config, place, owner, on_event)
 
-        # 2. What each party is told, and 3. the rounds; whoever watches reads the journal.
-        journal = folder.path / "metrics.jsonl"
+        # 2. What each party is told, and 3. the rounds; an observer reads the journal.
+        journal = folder.path / JOURNAL
         journal.unlink(missing_ok=True)
         with ExitStack() as stack:
             simulation, workers = assemble(config, folder, engine, workers, stack)
@@ -135,41 +103,54 @@ def run(
         # 4. What came of it; what was spent is read from the ledgers.
         result = _result(config, folder, time.monotonic() - started)
         end = {"event": "end", **result.as_dict()}
-        with journal.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(end) + "\n")
+        append(folder.path, end)
     if on_event is not None:
         on_event(end)
     return result
 
 
-def _choose(
-    preset: str | None,
-    settings: Sequence[str],
-    data_dir: Path | None,
-    out: Path | None,
-    *,
-    resume: bool,
-) -> tuple[Config, RunFolder | None]:
+@dataclass(frozen=True)
+class _Chosen:
+    """What the caller of `run` said about the configuration."""
+
+    preset: str | os.PathLike[str] | None
+    settings: Settings
+    shorthands: Mapping[str, Scalar | None]
+    data_dir: str | os.PathLike[str] | None
+
+    @property
+    def has_settings(self) -> bool:
+        """Whether it says more than where the data are."""
+        given = any(value is not None for value in self.shorthands.values())
+        return self.preset is not None or bool(self.settings) or given
+
+    def config(self, preset: str) -> Config:
+        """All of it, on top of `preset` if it names none."""
+        return resolve(
+            self.preset or preset, self.settings, self.data_dir, shorthands=self.shorthands
+        )
+
+
+def _choose(chosen: _Chosen, out: Path | None, *, resume: bool) -> tuple[Config, RunFolder | None]:
     """The run's configuration and its folder; None for a new one under ``runs``. Makes nothing."""
     if not resume:
-        config = resolve(preset or DEFAULT, settings, data_dir)
+        config = chosen.config(DEFAULT)
         if out is None:
             check_length(default_place(config.name))
             return config, None
         check_vacant(out, resumed=False)
         return config, RunFolder(out)
-    folder = folder_to_resume(out, Path(preset or DEFAULT).stem)
+    folder = folder_to_resume(out, Path(chosen.preset or DEFAULT).stem)
     if not folder.exists:
         # Killed before the folder was complete: nothing had begun, so begin.
-        return resolve(preset or DEFAULT, settings, data_dir), folder
+        return chosen.config(DEFAULT), folder
     stored = folder.stored_config()
-    if preset is not None or settings:
-        config = resolve(preset or stored.name, settings, data_dir)
+    if chosen.has_settings:
+        config = chosen.config(stored.name)
         folder.check_same(config)
-        stored = config.model_copy(update={"name": stored.name}) if data_dir else stored
-    elif data_dir is not None:
-        moved = {"data": {"directory": str(data_dir.expanduser().absolute())}}
-        stored = build(stored.model_dump(), moved)
+        stored = config.model_copy(update={"name": stored.name}) if chosen.data_dir else stored
+    elif chosen.data_dir is not None:
+        stored = build(stored.model_dump(), in_folder(chosen.data_dir))
     return stored, folder
 
 
@@ -234,7 +215,6 @@ def assemble(
     clients: dict[int, dict[str, str | int | float | bool]] = {
         i: {
             "partition-id": i,
-            "num-partitions": config.federation.clients,
             "partition-file": str(folder.partition_path),
             "simulation-seed": config.seed,
             "ledger": str(folder.ledger_path(i)),
@@ -242,7 +222,7 @@ def assemble(
         }
         for i in range(config.federation.clients)
     }
-    if config.secure_aggregation.scheme == "none":
+    if not config.is_sealed:
         return Simulation(to_run_config(config), server, clients), number
     from calyx.simulations.authority import simulated_authority
 
@@ -258,27 +238,26 @@ def _run_engine(engine: str, simulation: Any, workers: int, *, verbose: bool) ->
     try:
         (run_ray if engine == "ray" else run_local)(simulation, workers, verbose=verbose)
     except OSError as error:
-        raise RunError(f"the run stopped: {error.strerror or error}; --resume goes on") from error
+        raise RunError(
+            f"the run stopped: {error.strerror or error}",
+            hint="continue it with --resume",
+        ) from error
 
 
 def _result(config: Config, folder: RunFolder, seconds: float) -> RunResult:
-    lines = (folder.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    events = [json.loads(line) for line in lines]
-    start = next(e for e in events if e["event"] == "start")
-    rounds = [e for e in events if e["event"] == "round"]
-    last = rounds[-1]
+    figures = RunFigures.of(folder.told())
     return RunResult(
-        accuracy=last["accuracy"],
-        loss=last["loss"],
+        accuracy=figures.accuracy,
+        loss=figures.loss,
         epsilon_max=_epsilon_from_ledgers(config, folder),
-        delta=config.privacy.delta,
-        noise_multiplier=start["noise_multiplier"],
-        rounds=len(rounds),
-        clients=start["clients"],
-        rejected=sum(len(e["rejected"]) for e in rounds),
-        rounds_with_effect=rounds_with_effect(rounds),
+        delta=figures.delta,
+        noise_multiplier=figures.noise_multiplier,
+        rounds=figures.rounds,
+        clients=figures.clients,
+        rejected=figures.rejected,
+        rounds_with_effect=figures.rounds_with_effect,
         seconds=round(seconds, 3),
-        seconds_per_round=round(sum(e["seconds"] for e in rounds) / len(rounds), 4),
+        seconds_per_round=figures.seconds_per_round,
         run_dir=str(folder.path),
     )
 

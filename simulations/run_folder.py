@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from calyx.server.state.journal import RunEvents
 from calyx.shared.config import Config
 from calyx.shared.config.load import build, digest, flatten, from_toml, to_toml
 from calyx.shared.errors import ConfigError, Fault, RunError
@@ -82,7 +83,10 @@ class RunFolder:
             if not (self.path / IDENTITY).exists():
                 identity_of(self.path).store(self.path)
         except OSError as error:
-            raise RunError(f"{self.path} cannot be written: {error.strerror}") from None
+            raise RunError(
+                f"{self.path} cannot be written: {error.strerror}",
+                hint="check the folder's permissions and free space",
+            ) from None
 
     @property
     def partition_path(self) -> Path:
@@ -112,7 +116,10 @@ class RunFolder:
         try:
             text = read_regular(self.config_path, self.path, _MOST_TEXT_BYTES).decode("utf-8")
         except UnfitFile as error:
-            raise ConfigError(f"{self.config_path} cannot be read: {error}") from None
+            raise ConfigError(
+                f"{self.config_path} cannot be read: {error}",
+                hint="restore it from a copy",
+            ) from None
         return build(from_toml(text, where=str(self.config_path)))
 
     def model(self) -> bytes:
@@ -125,7 +132,18 @@ class RunFolder:
         try:
             return read_regular(path, self.path)
         except OSError as error:
-            raise RunError(f"{path} cannot be read: {error}") from None
+            raise RunError(
+                f"{path} cannot be read: {error}",
+                hint="restore it from a copy",
+            ) from None
+
+    def told(self) -> RunEvents:
+        """What the run has told so far.
+
+        Raises:
+            RunError: its journal cannot be read.
+        """
+        return RunEvents.read(self.path)
 
     def check_same(self, config: Config) -> None:
         """Refuse to resume with other settings.
@@ -142,7 +160,11 @@ class RunFolder:
             for key in before
             if before[key] != now[key] and key not in ("name", "data.directory")
         ]
-        raise ConfigError("a run can only be resumed with the settings it was started with", faults)
+        raise ConfigError(
+            "a run can only be resumed with the settings it was started with",
+            faults,
+            hint="give the same settings, or start a new run without --resume",
+        )
 
     def prepare(self, config: Config, partition: list[np.ndarray[Any, Any]]) -> None:
         """Fill a new folder; the config comes last and marks it complete.
@@ -162,11 +184,14 @@ class RunFolder:
             write_atomically(self.path / "environment.json", environment.encode())
             write_atomically(self.config_path, to_toml(config).encode())
         except OSError as error:
-            raise RunError(f"{self.path} cannot be written: {error.strerror}") from None
+            raise RunError(
+                f"{self.path} cannot be written: {error.strerror}",
+                hint="check the folder's permissions and free space",
+            ) from None
 
 
 def folder_to_resume(out: Path | None, name: str) -> RunFolder:
-    """Find the run to go on with: `out`, or the newest of this preset under ``runs``.
+    """Find the run to resume: `out`, or the newest of this preset under ``runs``.
 
     Raises:
         ConfigError: there is none, or `out` holds something else.
@@ -179,12 +204,15 @@ def folder_to_resume(out: Path | None, name: str) -> RunFolder:
         return folder
     candidates = [p for p in Path("runs").glob(f"{name}-*") if (p / "config.toml").is_file()]
     if not candidates:
-        raise ConfigError(f"there is no run of {name} under runs; leave out --resume to start one")
+        raise ConfigError(
+            f"there is no run of {name} in the folder runs",
+            hint="leave out --resume to start one",
+        )
     return RunFolder(max(candidates, key=lambda p: p.stat().st_mtime))
 
 
 def environment_of(config: Config) -> dict[str, Any]:
-    """What the run was made with, for whoever wants to repeat it."""
+    """What the run was made with, for anyone who wants to repeat it."""
     return {
         "calyx": software_version(),
         "code_hash": code_hash(CODE_OF_A_RUN),

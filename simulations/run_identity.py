@@ -12,7 +12,7 @@ import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from calyx.server.state.journal import FILE_NAME as JOURNAL
+from calyx.server.state.journal import RunEvents
 from calyx.shared.errors import RunError
 from calyx.shared.host.atomic_write import write_atomically
 from calyx.shared.protocol.signatures.signed import is_hex
@@ -60,7 +60,7 @@ def identity_of(folder: Path) -> RunIdentity:
     begun or resumed, which the journal's ``start`` event tells.
 
     Raises:
-        RunError: the file cannot be used. Another name in its place would charge every ledger anew.
+        RunError: the file cannot be used. Another name would charge every ledger again.
     """
     path = folder / FILE_NAME
     try:
@@ -72,14 +72,12 @@ def identity_of(folder: Path) -> RunIdentity:
     except FileNotFoundError:
         return RunIdentity(_name_in_journal(folder) or folder.name, "")
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise RunError(f"{path} cannot be read: {error}; restore it from a copy") from None
+        raise RunError(f"{path} cannot be read: {error}", hint="restore it from a copy") from None
     return identity
 
 
 def _name_in_journal(folder: Path) -> str:
     try:
-        lines = (folder / JOURNAL).read_text(encoding="utf-8").splitlines()
-        starts = (e for e in map(json.loads, lines) if e["event"] == "start")
-        return Path(str(next(starts)["run_dir"])).name
-    except (OSError, ValueError, KeyError, TypeError, StopIteration, RecursionError):
+        return Path(str(RunEvents.read(folder).start.get("run_dir", ""))).name
+    except RunError:
         return ""

@@ -2,7 +2,7 @@
 
 A process that ends, by an error or because it was told to, removes its own. What a killed one left
 is removed by the next that makes one: a folder is held by a lock that goes with its process, so
-one that nobody holds is nobody's.
+one that no process holds is abandoned.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _made(prefix: str) -> tuple[Path, int]:
 
 
 def _lock(path: Path) -> int | None:
-    """Hold a folder of ours; None if somebody else does, or it is gone."""
+    """Hold a folder of ours; None if another process does, or it is gone."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:

@@ -6,13 +6,12 @@ that accuracy for each class can be computed again without any data.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from safetensors.numpy import load
 
 from calyx.audit.evidence.store import EvidenceStore
+from calyx.audit.progress import Progress
 from calyx.shared.data import load_split
 from calyx.shared.models import build_model
 from calyx.shared.protocol.arrays import load_weights
@@ -22,7 +21,7 @@ NAME = "evaluation"
 _BATCH = 500
 
 
-def run(folder: RunFolder, store: EvidenceStore, progress: Callable[[str, float], None]) -> None:
+def run(folder: RunFolder, store: EvidenceStore, progress: Progress) -> None:
     """Evaluate the final model and put labels and predictions into evidence.
 
     Raises:

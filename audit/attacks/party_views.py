@@ -1,33 +1,40 @@
-"""What each party of this run really got, and every attack on it.
+"""What each party of this run really received, and every attack on it.
 
 The run is repeated for one round with its own configuration (`calyx.audit.replay.replay`), so
 noise, sealing and numbers of clients and records are those of the run, and the bytes that cross
-each boundary are kept (`calyx.audit.replay.capture`). From them each observer makes the best
-estimate of a gradient that he can, a *sight*, and then all attacks of
+each boundary are kept (`calyx.audit.replay.capture`). From them each observer makes its best
+estimate of a gradient (`calyx.audit.attacks.gradient_estimates`), and all attacks of
 `calyx.audit.attacks.inversion` are tried on it.
 
-Only the first round is captured: weights are then untrained, which is when gradients give most
-away. What several rounds give away together is for epsilon and the canaries to say.
+Only the first round is captured: weights are then untrained, which is when gradients reveal most.
+What several rounds reveal together is for epsilon and the canaries to say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from calyx.audit.attacks.gradient_estimates import Sight, sights_of
+from calyx.audit.attacks.gradient_estimates import GradientEstimate, gradient_estimates
 from calyx.audit.attacks.inversion import closed_form, labels
 from calyx.audit.attacks.inversion.estimates import as_gradient
 from calyx.audit.attacks.inversion.fedsgd import Observed, invert_piecewise, invert_smooth
 from calyx.audit.attacks.inversion.quality import match
-from calyx.audit.attacks.inversion.reference_federation import Played
+from calyx.audit.attacks.inversion.reference_federation import CapturedRound
 from calyx.audit.evidence.store import EvidenceStore
-from calyx.audit.replay.capture import PUBLIC, SERVER, Capture, CaptureComplete, Crossing, table
-from calyx.audit.replay.replay import Watching, twin
+from calyx.audit.progress import Progress, Tick
+from calyx.audit.replay.capture import (
+    PUBLIC,
+    SERVER,
+    Capture,
+    CaptureComplete,
+    CapturedMessage,
+    table,
+)
+from calyx.audit.replay.replay import Observers, replayed_run
 from calyx.shared.config import Config
 from calyx.shared.data import Dataset, load_split
 from calyx.shared.models import build_model
@@ -37,7 +44,6 @@ from calyx.shared.protocol.messages import TrainInstruction, read_arrays
 from calyx.simulations.run import partition_of
 from calyx.simulations.run_folder import RunFolder
 
-Progress = Callable[[str, float], None]
 Vector = NDArray[np.float64]
 
 NAME, CAPTURED, PICTURES = "views", "views-captured", "views-pictures"
@@ -55,56 +61,56 @@ def run(folder: RunFolder, store: EvidenceStore, progress: Progress) -> None:
     """
     config = folder.stored_config()
     progress("views", 0.0)
-    played, test = replay(config)
+    captured, test = replay(config)
     model_file = folder.model()
-    public = Crossing(config.training.rounds, "final model", SERVER, PUBLIC, (model_file,))
-    crossings = [*played.capture.crossings, public]
-    sights = sights_of(played, public)
+    public = CapturedMessage(config.training.rounds, "final model", SERVER, PUBLIC, (model_file,))
+    messages = [*captured.capture.messages, public]
+    estimates = gradient_estimates(captured, public)
     rows: list[dict[str, Any]] = []
     attacked: dict[int, tuple[dict[str, Any], dict[str, NDArray[Any]]]] = {}
     low, high = _range(test)
     mean = (test.features.mean(axis=0) - low) / (high - low)
     arrays: dict[str, NDArray[Any]] = {"baseline": mean.astype(np.float32)}
-    for number, sight in enumerate(sights):
+    for number, estimate in enumerate(estimates):
 
         def tick(share: float, number: int = number) -> None:
-            progress("views", (number + 1 + share) / (len(sights) + 1))
+            progress("views", (number + 1 + share) / (len(estimates) + 1))
 
         # Server and authority see the same sum: another search would find the same.
-        if (key := id(sight.vector)) not in attacked:
-            attacked[key] = _attack(sight, played, test, mean, tick)
+        if (key := id(estimate.vector)) not in attacked:
+            attacked[key] = _attack(estimate, captured, test, mean, tick)
         figures, found = attacked[key]
         rows.append(
             {
-                "name": sight.name,
-                "party": sight.party,
-                "sees": sight.sees,
-                "crossings": [crossings.index(c) for c in sight.crossings],
+                "name": estimate.name,
+                "party": estimate.party,
+                "sees": estimate.sees,
+                "crossings": [messages.index(c) for c in estimate.messages],
                 **figures,
             }
         )
-        arrays |= {f"{sight.name}-{key}": array for key, array in found.items()}
+        arrays |= {f"{estimate.name}-{key}": array for key, array in found.items()}
     used = sorted({index for row in rows for index in row["crossings"]})
     progress("views", 1.0)
-    store.put_json(NAME, {"crossings": table(crossings), "sights": rows})
+    store.put_json(NAME, {"crossings": table(messages), "sights": rows})
     store.put_arrays(
         CAPTURED,
         {
-            f"crossing-{index}": np.frombuffer(b"".join(crossings[index].parts), dtype=np.uint8)
+            f"crossing-{index}": np.frombuffer(b"".join(messages[index].parts), dtype=np.uint8)
             for index in used
         },
     )
     store.put_arrays(PICTURES, arrays)
 
 
-def replay(config: Config) -> tuple[Played, Dataset]:
-    """The first round of a run once more, captured; and the server's test records."""
+def replay(config: Config) -> tuple[CapturedRound, Dataset]:
+    """The first round of a run, repeated and captured; and the server's test records."""
     capture, split = Capture(rounds=1), load_split(config.data, config.seed)
-    watching = Watching(tap=capture, on_release=capture.on_release)
+    observers = Observers(tap=capture, on_release=capture.on_release)
     # Worker processes take longer to start than a round over few records takes.
     workers = 1 if len(split.train) <= _FEW_RECORDS else None
     try:
-        with twin(config, watching, workers=workers):
+        with replayed_run(config, observers, workers=workers):
             pass
     except CaptureComplete:
         pass
@@ -118,20 +124,24 @@ def replay(config: Config) -> tuple[Played, Dataset]:
     final = (
         read_record(read_arrays(after[0].message.content), like=weights_of(model)) if after else {}
     )
-    return Played(config, capture, records, model, plan, final), split.test
+    return CapturedRound(config, capture, records, model, plan, final), split.test
 
 
 def _attack(
-    sight: Sight, played: Played, test: Dataset, mean: NDArray[Any], tick: Callable[[float], None]
+    estimate: GradientEstimate,
+    captured: CapturedRound,
+    test: Dataset,
+    mean: NDArray[Any],
+    tick: Tick,
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """All attacks on one sight: what is said of them, and their pictures."""
-    model, shape = played.model, test.input_shape
+    """All attacks on one estimate: the facts of each, and their pictures."""
+    model, shape = captured.model, test.input_shape
     low, high = _range(test)
-    behind = [played.records[client] for client in sight.clients]
+    behind = [captured.records[client] for client in estimate.clients]
     truth = np.concatenate([(r.features - low) / (high - low) for r in behind])
     present = np.isin(np.arange(test.classes), np.concatenate([r.labels for r in behind]))
-    gradient = as_gradient(sight.vector, played)
-    by_name = dict(zip(played.names, gradient, strict=True))
+    gradient = as_gradient(estimate.vector, captured)
+    by_name = dict(zip(captured.names, gradient, strict=True))
     count = min(MOST_PICTURES, len(truth))
     arrays: dict[str, NDArray[Any]] = {}
 
@@ -161,7 +171,7 @@ def _attack(
         inputs = closed_form.layer_inputs(by_name[names[0]], by_name[names[1]], count)
         keep("closed", inputs.reshape(-1, *shape))
     return {
-        "clients": len(sight.clients),
+        "clients": len(estimate.clients),
         "records": len(truth),
         "search": "L-BFGS" if is_smooth else "Adam on the angle",
         "search_failed": unfit,
@@ -171,7 +181,7 @@ def _attack(
 
 
 def _range(test: Dataset) -> tuple[float, float]:
-    """Between which values records lie, as far as test records tell."""
+    """The values between which records lie, as far as test records show."""
     low, high = float(test.features.min()), float(test.features.max())
     return low, high if high > low else low + 1.0
 

@@ -1,14 +1,14 @@
-"""The run once more, exactly as it was: is what lies in the folder what this configuration gives?
+"""The run repeated exactly: does the folder hold what this configuration gives?
 
-Evidence binds a report to files, and files can be put together. A model of another run, ledgers
-written anew with more noise in them, code that adds none: each makes a folder that agrees with
-itself. So the run is repeated by the code of whoever audits it, from the configuration alone, and
-everything that a run leaves behind is put beside what the repetition left.
+Evidence binds a report to files, and files can be forged. A model of another run, ledgers rewritten
+with more noise in them, code that adds none: each makes a folder that agrees with itself. So the
+auditor's own code repeats the run, from the configuration alone, and everything that a run leaves
+behind is compared with what the repetition left.
 
 The noise of a simulation follows from the seed and from the bytes of the weights before each
-round, so on the machine and the versions of the run everything is the same to the last bit. One bit
-rounded otherwise by another machine draws other noise from there on: then nothing can be compared,
-and the finding says so instead of allowing a tolerance that a forgery would fit into
+round, so on the machine and the versions of the run everything is the same to the last bit. If
+another machine rounds one bit differently, all noise from there on differs: then nothing can be
+compared, and the finding says so instead of allowing a tolerance that a forgery would fit into
 (docs/adr/0024).
 """
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,8 @@ from safetensors.numpy import load
 
 from calyx.audit.evidence.store import EvidenceStore
 from calyx.audit.finished_run import AuditedRun
-from calyx.audit.replay.replay import Watching, rounds_of, twin
+from calyx.audit.progress import Progress
+from calyx.audit.replay.replay import Observers, replayed_run
 from calyx.client.ledger.ledger import Entry, Ledger
 from calyx.shared.errors import CalyxError, EvidenceError
 from calyx.simulations.run import partition_of
@@ -42,7 +43,7 @@ _ROUND = ("round", "asked", "ok", "declined", "rejected", "skipped", "accuracy",
 def run(
     folder: RunFolder,
     store: EvidenceStore,
-    progress: Callable[[str, float], None],
+    progress: Progress,
     *,
     workers: int | None = None,
 ) -> None:
@@ -50,11 +51,11 @@ def run(
     audited = AuditedRun(folder.path)
     config, total = audited.config, audited.config.training.rounds
     partition = partition_of(config)
-    watching = Watching(on_round=lambda number: progress("the run once more", number / total))
-    with twin(config, watching, partition=partition, workers=workers) as repeated:
+    observers = Observers(on_round=lambda number: progress("the run once more", number / total))
+    with replayed_run(config, observers, partition=partition, workers=workers) as repeated:
         again = {
             "model": _model_digest(repeated),
-            "rounds": _rounds_digest(rounds_of(repeated)),
+            "rounds": _rounds_digest(repeated.told().rounds),
             "partition": _partition_digest(partition),
             "ledgers": [
                 _charges(_repeated_entries(repeated, number))
@@ -89,7 +90,10 @@ def _model(folder: RunFolder) -> dict[str, NDArray[Any]]:
     try:
         return dict(sorted(load(folder.model()).items()))
     except (CalyxError, SafetensorError) as error:
-        raise EvidenceError(f"the final model in {folder.path} cannot be read: {error}") from None
+        raise EvidenceError(
+            f"the final model in {folder.path} cannot be read: {error}",
+            hint="restore it from a copy",
+        ) from None
 
 
 def _model_digest(folder: RunFolder) -> str:
@@ -120,7 +124,7 @@ def _partition_digest(partition: Sequence[NDArray[np.int64]]) -> str:
 
 
 def _charges(entries: Iterable[Entry]) -> str:
-    """Hash of all that a run charged to one client: rounds, instructions, events."""
+    """Hash of everything that a run charged to one client: rounds, instructions, events."""
     return _digest([[e.round, e.instruction, e.event.as_dict()] for e in entries])
 
 

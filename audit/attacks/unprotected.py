@@ -1,16 +1,15 @@
 """The same run without differential privacy: what the noise cost in accuracy.
 
 Data, partition, model, rounds and seed are the same; only ``privacy.noise`` is ``none``. Where
-the private run takes one step a round over all records, the unprotected one trains locally as
-usual, so the difference is what somebody gives up who chooses privacy, and not the noise alone.
+the private run takes one step per round over all records, the unprotected one trains locally as
+usual, so the difference is the whole cost of choosing privacy, and not that of the noise alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from calyx.audit.evidence.store import EvidenceStore
-from calyx.audit.replay.replay import Watching, rounds_of, twin
+from calyx.audit.progress import Progress
+from calyx.audit.replay.replay import Observers, replayed_run
 from calyx.shared.config import Config
 from calyx.shared.config.load import build
 from calyx.simulations.run_folder import RunFolder
@@ -18,16 +17,16 @@ from calyx.simulations.run_folder import RunFolder
 NAME = "unprotected-twin"
 
 
-def run(folder: RunFolder, store: EvidenceStore, progress: Callable[[str, float], None]) -> None:
+def run(folder: RunFolder, store: EvidenceStore, progress: Progress) -> None:
     """Train without privacy and put the accuracy of each round into evidence."""
     config = folder.stored_config()
     if not config.is_private:
         return
     plain = without_privacy(config)
     total = config.training.rounds
-    watching = Watching(on_round=lambda number: progress("without privacy", number / total))
-    with twin(plain, watching) as repeated:
-        rounds = rounds_of(repeated)
+    observers = Observers(on_round=lambda number: progress("without privacy", number / total))
+    with replayed_run(plain, observers) as repeated:
+        rounds = repeated.told().rounds
     store.put_json(
         NAME,
         {

@@ -59,10 +59,10 @@ def lower_bound(
     level: float = LEVEL,
     shares: Shares = SHARES,
 ) -> float:
-    """Best over pre-set thresholds: so many highest, or all but so many lowest, called included.
+    """Best over pre-set thresholds: the n highest, or all but the n lowest, are called included.
 
-    Thresholds are ranks, since nobody can say beforehand how large scores will be. With the number
-    of those called fixed, hits vary less than the binomials that the limits are made for.
+    Thresholds are ranks, since the size of scores is not known beforehand. With the number called
+    included fixed, hits vary less than the binomials that the limits are made for.
     """
     check(scores, coins)
     ordered = coins[np.argsort(-scores, kind="stable")]

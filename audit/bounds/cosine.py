@@ -1,12 +1,12 @@
 """An estimate for whole clients: canary clients and cosines (Andrew et al. 2023, Algorithm 3).
 
 A canary client sends a random direction as its update. The cosine between a direction and the
-model's movement is N(0, 1/d) for a direction that was left out. The cosines of those that were in
-are fitted by a Gaussian of their own; what an (epsilon, delta) could be between the two is the
-estimate. It has no confidence level, and the report says so: it rests on a spread that was fitted
-to a few dozen cosines, and one that came out a fifth too wide by chance doubles it.
+model's movement is N(0, 1/d) for a direction that was left out. A Gaussian is fitted to the
+cosines of those that were in; the (epsilon, delta) between the two Gaussians is the estimate. It
+has no confidence level, and the report says so: it rests on a spread that was fitted to a few
+dozen cosines, and a spread that comes out a fifth too wide by chance doubles it.
 
-`mu_lower_bound` asks for less, the shift of the mean, and has a level if the cosines are Gaussian.
+`mu_lower_bound` needs less, the shift of the mean, and has a level if the cosines are Gaussian.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def mu_lower_bound(cosines: Scores, dimension: int, level: float = LEVEL) -> flo
     """Lower limit of the mu of Gaussian differential privacy, at confidence 1 - level; model based.
 
     What was added to the model in each direction is unit Gaussian around mu, in units of
-    1/sqrt(d). Where clients take part in some rounds only, the spread is larger, and that counts.
+    1/sqrt(d). Where clients take part in some rounds only, the spread is larger, and that one
+    counts.
 
     Args:
         cosines, dimension: as for `epsilon_estimate`.
@@ -69,7 +70,7 @@ def _fitted(cosines: Scores, dimension: int) -> tuple[float, float]:
 def between(p: tuple[float, float], q: tuple[float, float], delta: float) -> float:
     """Smallest epsilon with P[S] <= e^eps Q[S] + delta for all S, P and Q being (mean, spread).
 
-    At most 200: an epsilon beyond that is no promise any more, and is given as 200.
+    At most 200: a larger epsilon is no longer a promise, and is returned as 200.
 
     delta(eps) = P[L > eps] - e^eps Q[L > eps] with the loss L = log p/q, integrated on a grid.
     """

@@ -1,7 +1,7 @@
 """Auditing f-differential privacy in one run (Mahloujifar, Melis, Chaudhuri 2024, Algorithm 3).
 
 The hypothesis is a whole trade-off curve and not one pair (epsilon, delta), which uses the guesses
-better. `lower_bound` tries mu-GDP curves, which full batches of a Gaussian mechanism have exactly.
+better. `lower_bound` tries mu-GDP curves, which are exact for full batches of a Gaussian mechanism.
 Sampled batches have other curves, which lie further out at small delta than the mu-GDP curve that
 fits in the middle: `lower_bound_among` takes them from an accountant.
 """
@@ -39,8 +39,8 @@ def is_rejected(
 ) -> NDArray[np.bool_]:
     """Whether the guesses rule out each hypothesis of `curve`; bool (hypotheses,).
 
-    R bounds the chance of at least so many right guesses, H the rest; both are walked down from
-    the observed count as the algorithm does. Rounding a vanishing H down rejects less.
+    R bounds the chance of at least that many right guesses, H the rest; as in the algorithm, both
+    are computed downwards from the observed count. Rounding a vanishing H down rejects less.
     """
     m, r, v = made.canaries, made.made, made.right
     right = np.full(hypotheses, level * v / m)
@@ -87,7 +87,7 @@ def lower_bound_among(
     delta: float,
     level: float = LEVEL,
 ) -> float:
-    """The same with hypotheses of any kind, ordered from private to not.
+    """The same with hypotheses of any kind, ordered from most to least private.
 
     It holds if the mechanism's curve is one of the family, or between two of them.
 

@@ -17,15 +17,15 @@ from scipy.stats import nct
 from calyx.audit.bounds.gdp import epsilon_of
 from calyx.audit.bounds.guesses import LEVEL, Coins, Scores, check
 
-# Of the noncentrality: scores so far apart show a mu in the hundreds, and nobody asks for more.
+# Of the noncentrality: scores that far apart show a mu in the hundreds; no one needs a larger one.
 _LARGEST = 1e4
 
 
 def mu_lower_bound(scores: Scores, coins: Coins, level: float = LEVEL) -> float:
     """Lower end of the two-sided interval of mu at confidence 1 - level; 0 if it includes 0.
 
-    Two-sided, because an audit also looks at the upper end: noise that is too strong is a fault
-    as well.
+    Two-sided, because an audit also looks at the upper end: noise that is too strong is also a
+    fault.
     """
     check(scores, coins)
     inside, outside = scores[coins], scores[~coins]

@@ -19,7 +19,7 @@ def delta_of(mu: float, epsilon: float) -> float:
 
 
 def epsilon_of(mu: float, delta: float) -> float:
-    """The epsilon that mu-GDP amounts to at `delta`, in (0, 1)."""
+    """The epsilon that mu-GDP gives at `delta`, in (0, 1)."""
     if mu <= 0 or delta_of(mu, 0.0) <= delta:
         return 0.0
     # At mu^2/2 + mu * 40 delta is far below any float; it falls in between.

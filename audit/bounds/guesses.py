@@ -1,8 +1,8 @@
-"""Guesses about canaries: for a few counts fixed beforehand, the surest scores only.
+"""Guesses about canaries: for a few counts fixed beforehand, from the surest scores only.
 
 Looking at many counts and keeping the best is a common fault: it finds leakage where there is
 none in almost half of all runs. Here the counts are fixed before the run, and each is held to the
-level divided by how many there are (Bonferroni).
+level divided by their number (Bonferroni).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Guesses:
 
     Attributes:
         canaries: m, all canaries.
-        made: r, guesses made; the rest was abstained from.
+        made: r, guesses made; no guess is made about the others.
         right: v, guesses that were right.
     """
 
@@ -39,7 +39,7 @@ class Guesses:
 
 
 def guess_counts(canaries: int, shares: Shares = SHARES) -> tuple[int, ...]:
-    """The counts of guesses for so many canaries: even, different, at least 2."""
+    """The counts of guesses for this number of canaries: even, distinct, at least 2."""
     return tuple(sorted({max(2, 2 * round(share * canaries / 2)) for share in shares}))
 
 
@@ -64,7 +64,7 @@ def guesses(scores: Scores, coins: Coins, shares: Shares = SHARES) -> Iterator[G
 
 
 def check(scores: Scores, coins: Coins) -> None:
-    """Refuse what no bound may be computed from."""
+    """Refuse input from which no bound may be computed."""
     if scores.shape != coins.shape or scores.ndim != 1 or len(scores) < 2:
         raise ValueError(f"scores {scores.shape} and coins {coins.shape} must be equally many")
     if not np.isfinite(scores).all():
@@ -72,7 +72,7 @@ def check(scores: Scores, coins: Coins) -> None:
 
 
 def ceiling(made: int, level: float = LEVEL) -> float:
-    """Largest epsilon that so many guesses can show, all being right: logit(level^(1/r)).
+    """Largest epsilon that r guesses can show if all are right: logit(level^(1/r)).
 
     >>> round(ceiling(100), 2), round(ceiling(1000), 2)
     (3.49, 5.81)

@@ -16,7 +16,7 @@ def likelihood_scores(
     """log-likelihood ratio of "in" against "out" over all rounds, under Poisson sampling.
 
     A canary that is in adds 1 to the rounds that sample it. The plain sum gives a round in which
-    nothing was added the same say as one in which something was. Without sampling (rate 1) the
+    nothing was added the same weight as one in which something was. Without sampling (rate 1) the
     ratio is the sum, weighted by the noise.
 
     Args:

@@ -1,7 +1,7 @@
-"""The least epsilon that noise, sampling rate and number of steps leave, by no accountant's code.
+"""The least epsilon that noise, sampling rate and number of steps allow, without any accountant.
 
-An accountant that halves is believed by everybody who asks it: planner, ledger, policy, report. So
-the figure that is printed is held against one that owes nothing to `calyx.shared.privacy`:
+If an accountant halves epsilon, everything that relies on it is wrong: planner, ledger, policy,
+report. So the printed figure is compared with one that owes nothing to `calyx.shared.privacy`:
 
 * without sampling, T steps of noise s are one Gaussian of mu = sqrt(T)/s, whose epsilon is exact
   (Balle, Wang 2018): `calyx.audit.bounds.gdp`;
@@ -29,11 +29,11 @@ from calyx.audit.bounds.gdp import epsilon_of
 
 Floats = NDArray[np.float64]
 
-# Rounding down costs half a grid step a use; all uses together should cost no more than this.
+# Rounding down costs half a grid step per use; all uses together should cost no more than this.
 _ROUNDED = 0.01
 _COARSEST, _MOST_POINTS = 1e-3, 1 << 20
-# So many deviations around the mean are on the grid. What wraps around beyond them, and what the
-# transform is off by, is less than the part of delta that is given away below.
+# The grid covers this many deviations around the mean. What wraps around beyond them, and the
+# error of the transform, are less than the part of delta that is given up below.
 _BELOW, _ABOVE = 12.0, 24.0
 _SLACK, _TRANSFORM = 1.01, 1e-11
 
@@ -44,8 +44,8 @@ class Steps:
 
     Attributes:
         noise: standard deviation over the sensitivity, above 0.
-        rate: probability with which a unit is in, 1 for always.
-        count: how many.
+        rate: probability that a unit is in, 1 for always.
+        count: number of uses.
     """
 
     noise: float
@@ -107,7 +107,7 @@ def _wrapped(first: int, masses: Floats, points: int) -> Floats:
 
 def _rounded_down(s: Steps, width: float, points: int) -> Floats:
     """Masses of one step's losses under P, each at the grid point below."""
-    # Beyond nine deviations of either part is nothing that counts; the highest is rounded down.
+    # Nothing beyond nine deviations of either part counts; the highest is rounded down.
     first, edges = _loss_grid(math.log1p(-s.rate), _loss(s, 1 + 9 * s.noise), width)
     with np.errstate(divide="ignore", invalid="ignore"):
         inner = np.log(np.maximum(np.exp(edges) - (1 - s.rate), 0.0) / s.rate)

@@ -31,7 +31,7 @@ _PRECISION = 1e-6
 
 
 def p_value(epsilon: float, made: Guesses, delta: float) -> float:
-    """How likely so many right guesses are at most, if (epsilon, delta) holds."""
+    """Largest chance of at least that many right guesses if (epsilon, delta) holds."""
     share = 1 / (1 + math.exp(-epsilon))
     right = made.right
     tail = float(binom.sf(right - 1, made.made, share))

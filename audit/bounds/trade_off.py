@@ -1,4 +1,4 @@
-"""Trade-off curves as hypotheses: how well can anybody tell "in" from "out"?
+"""Trade-off curves as hypotheses: how well can anyone tell "in" from "out"?
 
 A curve f bounds every test: with a share a of false alarms it misses at least f(a). Auditing needs
 its complement the other way round: the least share of false alarms of a test with a given power
@@ -28,7 +28,7 @@ class Curve(Protocol):
         ...
 
     def epsilon(self, delta: float) -> float:
-        """What the curve amounts to at `delta`; of the largest one in an array."""
+        """The epsilon of the curve at `delta`; in an array, of the largest curve."""
         ...
 
 
@@ -81,7 +81,7 @@ class ProfileCurve:
 
     @cached_property
     def _ratios(self) -> Floats:
-        """e^epsilon, finite: a line that is too steep for it bounds nothing."""
+        """e^epsilon, kept finite: a line that is steeper than that bounds nothing."""
         return np.exp(np.minimum(self.epsilons, 700.0))
 
     def epsilon(self, delta: float) -> float:

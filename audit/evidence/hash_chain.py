@@ -1,8 +1,4 @@
-"""A chain of hashes in a file: lines are added at its end, and none changes unseen.
-
-The chain has no secret. It finds damage and later changes; whoever may write the file can make a
-new one. Note its head elsewhere to prove what it held.
-"""
+"""The chain of an audit's evidence: lines at the end of a file (`calyx.shared.hash_chain`)."""
 
 from __future__ import annotations
 
@@ -15,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from calyx.shared.errors import EvidenceError
+from calyx.shared.hash_chain import ChainFormat, canonical_json
 from calyx.shared.host.regular_file import MOST_HASHED_BYTES, open_regular, read_regular
 
 GENESIS = "genesis"
-AUDIT_ANEW = "audit the run anew with: calyx audit run"
+AUDIT_AGAIN = "audit the run again with: calyx audit run"
 _HASH_AT_ONCE = 1 << 20
+_CHAIN = ChainFormat(number="index", previous="previous")
 
 
 @dataclass(frozen=True)
@@ -47,14 +45,12 @@ class Link:
     @property
     def sealed(self) -> Link:
         """The same line with the hash that its content demands."""
-        content = asdict(self)
-        del content["hash"]
-        return replace(self, hash=sha256(_canonical(content)))
+        return replace(self, hash=_CHAIN.hash_of(asdict(self)))
 
     @property
     def line(self) -> bytes:
         """As it stands in the file. JSON could be spelt in other ways; only this one is read."""
-        return _canonical(asdict(self)) + b"\n"
+        return canonical_json(asdict(self)) + b"\n"
 
 
 class Chain:
@@ -62,7 +58,7 @@ class Chain:
 
     Args:
         path: to read, or where `begin` makes one.
-        below: the run folder, of which nothing leads out.
+        below: the run folder; no path may lead out of it.
 
     Raises:
         EvidenceError: the file is damaged.
@@ -93,14 +89,14 @@ class Chain:
 
     def begin(self, binds: dict[str, Any]) -> None:
         """Write the genesis."""
-        self._append(Link(0, GENESIS, "", sha256(_canonical(binds)), binds, ""))
+        self._append(Link(0, GENESIS, "", sha256(canonical_json(binds)), binds, ""))
 
     def add(self, name: str, file: str, content_sha256: str) -> None:
         """Write a line for a piece."""
         self._append(Link(len(self), name, file, content_sha256, {}, self.head))
 
     def read(self) -> None:
-        """Read the file anew.
+        """Read the file again.
 
         Raises:
             EvidenceError: it is not there, was altered, or is empty.
@@ -109,23 +105,27 @@ class Chain:
         try:
             lines = read_regular(self._path, self._below).splitlines(keepends=True)
         except OSError as error:
-            raise EvidenceError(f"{self._path} cannot be read: {error}") from None
+            raise EvidenceError(
+                f"{self._path} cannot be read: {error}",
+                hint=AUDIT_AGAIN,
+            ) from None
         for number, line in enumerate(lines):
             try:
                 link = Link(**json.loads(line))
-                fits = link.sealed == link and link.index == number and link.line == line
-                fits &= link.previous == (links[-1].hash if links else "")
+                previous = links[-1].hash if links else ""
+                fits = not _CHAIN.fault_of(asdict(link), number, previous) and link.line == line
                 fits &= (link.name == GENESIS) == (number == 0)
                 fits &= link.file == Path(link.file).name
             except (TypeError, ValueError, RecursionError):
                 fits = False
             if not fits:
                 raise EvidenceError(
-                    f"{self._path} was altered or damaged at line {number + 1}; {AUDIT_ANEW}"
+                    f"{self._path} was altered or damaged at line {number + 1}",
+                    hint=AUDIT_AGAIN,
                 )
             links.append(link)
         if not links:
-            raise EvidenceError(f"{self._path} is empty; {AUDIT_ANEW}")
+            raise EvidenceError(f"{self._path} is empty", hint=AUDIT_AGAIN)
         self._links = links
 
     def _append(self, link: Link) -> None:
@@ -136,7 +136,10 @@ class Chain:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise EvidenceError(f"{self._path} cannot be written: {error}") from None
+            raise EvidenceError(
+                f"{self._path} cannot be written: {error}",
+                hint="check the folder's permissions and free space",
+            ) from None
         self._links.append(link)
 
 
@@ -147,7 +150,7 @@ def sha256(content: bytes) -> str:
 
 def canonical_sha256(content: Any) -> str:
     """Of a JSON-ready value, hex; equal values give equal hashes."""
-    return sha256(_canonical(content))
+    return sha256(canonical_json(content))
 
 
 def sha256_of(path: Path, below: Path) -> str:
@@ -163,8 +166,7 @@ def sha256_of(path: Path, below: Path) -> str:
                 hasher.update(part)
         return hasher.hexdigest()
     except OSError as error:
-        raise EvidenceError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _canonical(content: Any) -> bytes:
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+        raise EvidenceError(
+            f"{path} cannot be read: {error.strerror}",
+            hint="check who may read it",
+        ) from None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from calyx.audit.evidence.hash_chain import AUDIT_ANEW, sha256_of
+from calyx.audit.evidence.hash_chain import AUDIT_AGAIN, sha256_of
 from calyx.client.ledger.ledger import Ledger
 from calyx.shared.config.load import digest
-from calyx.shared.errors import CalyxError, EvidenceError, LedgerError
+from calyx.shared.errors import CalyxError, EvidenceError, LedgerError, hint_of
 from calyx.shared.host.regular_file import files_below
 from calyx.simulations.run_folder import RunFolder
 
@@ -21,11 +21,17 @@ def bound(run_dir: Path) -> dict[str, Any]:
     """
     folder = RunFolder(run_dir)
     if not folder.exists:
-        raise EvidenceError(f"{run_dir} is not the folder of a run: it has no config.toml")
+        raise EvidenceError(
+            f"{run_dir} is not a run folder: it has no config.toml",
+            hint="name the folder that calyx simulate shows at its end",
+        )
     try:
         config_digest = digest(folder.stored_config())
     except (OSError, CalyxError, ValueError) as error:
-        raise EvidenceError(f"{folder.config_path} cannot be read: {error}") from None
+        raise EvidenceError(
+            f"{folder.config_path} cannot be read: {error}",
+            hint=hint_of(error),
+        ) from None
     files = _files(folder.path)
     paths = [folder.path / name for name in files]
     ledgers = {
@@ -37,7 +43,7 @@ def bound(run_dir: Path) -> dict[str, Any]:
 
 
 def check_unchanged(run_dir: Path, then: dict[str, Any]) -> None:
-    """See that a run is still the one that was bound.
+    """Check that a run is still the one that was bound.
 
     Raises:
         EvidenceError: naming the first file that is not as it was.
@@ -48,11 +54,15 @@ def check_unchanged(run_dir: Path, then: dict[str, Any]) -> None:
             if now[kind].get(name) != then[kind].get(name):
                 what = f"ledger of {name}" if kind == "ledgers" else str(run_dir / name)
                 raise EvidenceError(
-                    f"{what} {_difference(then[kind].get(name), now[kind].get(name))} since "
-                    f"the evidence was gathered; restore it, or {AUDIT_ANEW} {run_dir}"
+                    f"{what} {_difference(then[kind].get(name), now[kind].get(name))} since the "
+                    "evidence was gathered",
+                    hint=f"restore it, or {AUDIT_AGAIN} {run_dir}",
                 )
     if now["config_digest"] != then["config_digest"]:
-        raise EvidenceError(f"the evidence is of a run with another configuration; {AUDIT_ANEW}")
+        raise EvidenceError(
+            "the evidence belongs to a run with another configuration",
+            hint=AUDIT_AGAIN,
+        )
 
 
 def _ledger_head(path: Path, run_dir: Path) -> dict[str, Any]:
@@ -61,7 +71,7 @@ def _ledger_head(path: Path, run_dir: Path) -> dict[str, Any]:
             entries = ledger.verify()
             return {"head": ledger.head_hash, "entries": entries, "data": ledger.data_fingerprint}
     except LedgerError as error:
-        raise EvidenceError(str(error)) from None
+        raise EvidenceError(str(error), hint=error.hint) from None
 
 
 def _files(run_dir: Path) -> dict[str, str]:
@@ -73,7 +83,10 @@ def _files(run_dir: Path) -> dict[str, str]:
             if path.relative_to(run_dir).parts[0] != "audit"
         }
     except OSError as error:
-        raise EvidenceError(f"the run folder {run_dir} cannot be read: {error}") from None
+        raise EvidenceError(
+            f"the run folder {run_dir} cannot be read: {error}",
+            hint="restore it from a copy",
+        ) from None
 
 
 def _difference(then: Any, now: Any) -> str:

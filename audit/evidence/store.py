@@ -14,10 +14,10 @@
 Each line of the chain carries the hash of its file and of the line before it. The first line, the
 genesis, binds the run itself: the heads of the clients' privacy ledgers, the digest of the
 configuration, and the hash of every file of the run. A piece is written once and never replaced, so
-that what was committed to before the coins were known stays what it was.
+a commitment made before the coins were known stays what it was.
 
-The chain has no secret. It finds damage and later changes; whoever may write the whole folder can
-make a new chain over other evidence. Note the head elsewhere (it is printed in the report) to
+The chain has no secret. It finds damage and later changes; anyone who may write the whole folder
+can make a new chain over other evidence. Note the head elsewhere (it is printed in the report) to
 prove which evidence there was.
 """
 
@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calyx.audit.evidence.hash_chain import AUDIT_ANEW, GENESIS, Chain, Link, sha256, sha256_of
+from calyx.audit.evidence.hash_chain import AUDIT_AGAIN, GENESIS, Chain, Link, sha256, sha256_of
 from calyx.audit.evidence.run_binding import bound, check_unchanged
 from calyx.shared.data.sources.npz import arrays_of
 from calyx.shared.errors import DataError, EvidenceError
@@ -43,7 +43,7 @@ from calyx.shared.protocol.identity import code_hash
 from calyx.simulations.run_folder import CODE_OF_A_RUN
 
 CHAIN = "chain.jsonl"
-# Made for every report; evidence that holds no more than these is of no audit.
+# Made for every report; evidence that holds no more than these belongs to no audit.
 OF_EVERY_REPORT = frozenset({"evaluation"})
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,79}")
 
@@ -55,7 +55,7 @@ class EvidenceStore:
 
     Args:
         run_dir: the run folder.
-        earlier: for a new chain: heads of the chains before it, see `anew`.
+        earlier: for a new chain, the heads of the chains before it, see `anew`.
 
     Raises:
         EvidenceError: the chain is damaged, or the run cannot be bound.
@@ -67,7 +67,10 @@ class EvidenceStore:
         try:
             check_no_link(self.directory / CHAIN, self.run_dir)  # what is written stays within, too
         except UnfitFile as error:
-            raise EvidenceError(f"the evidence of {run_dir} is not used: {error}") from None
+            raise EvidenceError(
+                f"the evidence of {run_dir} is not used: {error}",
+                hint="use the folder that the run was written to",
+            ) from None
         self._chain = Chain(self.directory / CHAIN, self.run_dir)
         if not len(self._chain):
             self._begin(list(earlier))
@@ -104,7 +107,10 @@ class EvidenceStore:
         """
         chain = run_dir.absolute() / "audit" / "evidence" / CHAIN
         if not chain.is_file():
-            raise EvidenceError(f"there is no evidence at {chain.parent}; {AUDIT_ANEW} {run_dir}")
+            raise EvidenceError(
+                f"there is no evidence at {chain.parent}",
+                hint=f"{AUDIT_AGAIN} {run_dir}",
+            )
         return cls(run_dir)
 
     @property
@@ -139,11 +145,11 @@ class EvidenceStore:
         return name in self.names()
 
     def index(self, name: str) -> int:
-        """Place of a piece in the chain: of two pieces the one with the lower index came first."""
+        """Place of a piece in the chain: the piece with the lower index came first."""
         return self._link(name).index
 
     def put_json(self, name: str, value: Any) -> None:
-        """Keep a JSON-ready value; infinite numbers are refused, say None for them.
+        """Keep a JSON-ready value; infinite numbers are refused, use None instead.
 
         Raises:
             EvidenceError: the name is not lower-case letters, digits and hyphens, or taken.
@@ -151,7 +157,10 @@ class EvidenceStore:
         try:
             text = json.dumps(value, sort_keys=True, indent=1, allow_nan=False)
         except (TypeError, ValueError) as error:
-            raise EvidenceError(f"evidence {name!r} is not JSON: {error}") from None
+            raise EvidenceError(
+                f"evidence {name!r} is not JSON: {error}",
+                hint=AUDIT_AGAIN,
+            ) from None
         self._put(name, f"{name}.json", text.encode())
 
     def put_arrays(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -175,17 +184,23 @@ class EvidenceStore:
         try:
             return json.loads(self._content(name, ".json"))
         except (ValueError, RecursionError) as error:
-            raise EvidenceError(f"the evidence {name!r} cannot be read: {error}") from None
+            raise EvidenceError(
+                f"the evidence {name!r} cannot be read: {error}",
+                hint=AUDIT_AGAIN,
+            ) from None
 
     def get_arrays(self, name: str) -> Arrays:
         """Read back what `put_arrays` kept; errors as `get_json`."""
         try:
             return arrays_of(self._content(name, ".npz"), MOST_BYTES)
         except DataError as error:
-            raise EvidenceError(f"evidence {name!r} of {self.run_dir}: {error}") from None
+            raise EvidenceError(
+                f"evidence {name!r} of {self.run_dir}: {error}",
+                hint=f"{AUDIT_AGAIN} {self.run_dir}",
+            ) from None
 
     def check(self) -> None:
-        """See that nothing was altered: chain, evidence, and the files and ledgers of the run.
+        """Check that nothing was altered: chain, evidence, and the files and ledgers of the run.
 
         Raises:
             EvidenceError: naming the first thing that is not as it was.
@@ -194,13 +209,13 @@ class EvidenceStore:
         listed = {link.file for link in self._chain} | {CHAIN}
         for path in sorted(self.directory.iterdir()):
             if path.name not in listed:
-                raise EvidenceError(f"{path} is not in the chain of evidence; {AUDIT_ANEW}")
+                raise EvidenceError(f"{path} is not in the chain of evidence", hint=AUDIT_AGAIN)
         for link in self._chain:
             self._content(link.name, Path(link.file).suffix)
         self.check_run()
 
     def check_run(self) -> None:
-        """See that the run is still the one that the genesis binds.
+        """Check that the run is still the one that the genesis binds.
 
         Raises:
             EvidenceError: naming the first file that is not as it was.
@@ -212,27 +227,37 @@ class EvidenceStore:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise EvidenceError(f"{self.directory} cannot be made: {error.strerror}") from None
+            raise EvidenceError(
+                f"{self.directory} cannot be made: {error.strerror}",
+                hint="check the folder's permissions and free space",
+            ) from None
         self._chain.begin(binds)
 
     def _put(self, name: str, file: str, content: bytes) -> None:
         if not _NAME.fullmatch(name) or name == GENESIS:
             raise EvidenceError(
-                f"{name!r} is no name for evidence: lower-case letters, digits and hyphens"
+                f"{name!r} is not a name for evidence: only lower-case letters, digits and hyphens "
+                "are"
             )
         if self.has(name):
-            raise EvidenceError(f"there is evidence {name!r} already, and none is ever replaced")
+            raise EvidenceError(f"evidence {name!r} exists already and is never replaced")
         try:
             write_atomically(self.directory / file, content)
         except OSError as error:
-            raise EvidenceError(f"{self.directory / file} cannot be written: {error}") from None
+            raise EvidenceError(
+                f"{self.directory / file} cannot be written: {error}",
+                hint="check the folder's permissions and free space",
+            ) from None
         self._chain.add(name, file, sha256(content))
 
     def _link(self, name: str) -> Link:
         for link in self._chain:
             if link.name == name:
                 return link
-        raise EvidenceError(f"there is no evidence {name!r} in {self.directory}; {AUDIT_ANEW}")
+        raise EvidenceError(
+            f"there is no evidence {name!r} in {self.directory}",
+            hint=AUDIT_AGAIN,
+        )
 
     def _content(self, name: str, suffix: str) -> bytes:
         link = self._link(name)
@@ -242,7 +267,10 @@ class EvidenceStore:
         try:
             content = read_regular(path, self.run_dir)
         except OSError as error:
-            raise EvidenceError(f"{path} cannot be read ({error.strerror}); {AUDIT_ANEW}") from None
+            raise EvidenceError(
+                f"{path} cannot be read ({error.strerror})",
+                hint=AUDIT_AGAIN,
+            ) from None
         if sha256(content) != link.sha256:
-            raise EvidenceError(f"{path} was altered since it was gathered; {AUDIT_ANEW}")
+            raise EvidenceError(f"{path} was altered since it was gathered", hint=AUDIT_AGAIN)
         return content

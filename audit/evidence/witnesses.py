@@ -1,14 +1,14 @@
-"""Heads that others keep: what is brought to a witness, what came back, and what it shows.
+"""Heads that others keep: what a witness receives, what it returns, and what that shows.
 
 ::
 
     calyx audit head RUN_DIR           ── head.json ──▶   calyx authority witness DIR head.json
-    calyx audit witness RUN_DIR FILE   ◀─ signed word ──  (somebody who is not the auditee)
+    calyx audit witness RUN_DIR FILE   ◀─ signed word ──  (someone other than the auditee)
     RUN_DIR/audit/witnesses.jsonl      what came back, one line each
     RUN_DIR/audit/head.tsr             an RFC 3161 time stamp on the head, where there is one
 
-None of it is part of the report, which has to be there first. `calyx.audit.verify` reads it beside
-it.
+None of it is part of the report, which has to exist first. `calyx.audit.verify` reads it beside the
+report.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Heads:
     Attributes:
         run: the run's name in its ledgers.
         run_head: over all files of the run, hex.
-        audits: heads of its audits, oldest first; the last one is that of the evidence that the
-            report is made from, if that is an audit's.
+        audits: heads of its audits, oldest first; the last one is the head of the evidence that
+            the report is made from, if that is an audit's.
         is_audited: whether it is.
     """
 
@@ -58,13 +58,13 @@ class Heads:
 
 @dataclass(frozen=True)
 class Witness:
-    """Somebody else's word on the head of this report.
+    """What a witness signed about the head of this report.
 
     Attributes:
-        by: whose word, in words.
-        what: what it is on.
-        since: the time it says.
-        is_known: whether it was checked with a key or certificate that the reader has named.
+        by: the witness, in words.
+        what: what was signed.
+        since: the time stated.
+        is_known: whether it was checked with a key or certificate that the reader named.
     """
 
     by: str
@@ -74,7 +74,7 @@ class Witness:
 
 
 def heads_of(run_dir: Path) -> Heads:
-    """The heads of a run and its audits, after a look at all of its files.
+    """The heads of a run and its audits, after checking all its files.
 
     Raises:
         UsageError: this is no run.
@@ -82,7 +82,10 @@ def heads_of(run_dir: Path) -> Heads:
     """
     folder = RunFolder(run_dir)
     if not folder.exists:
-        raise UsageError(f"{run_dir} is not the folder of a run: it has no config.toml")
+        raise UsageError(
+            f"{run_dir} is not a run folder: it has no config.toml",
+            hint="name the folder that calyx simulate shows at its end",
+        )
     if not (folder.path / "audit" / "evidence").exists():
         return Heads(folder.run, canonical_sha256(bound(folder.path)), (), False)
     store = EvidenceStore.existing(folder.path)
@@ -103,11 +106,11 @@ def run_head(store: EvidenceStore) -> str:
 
 
 def keep(run_dir: Path, text: str) -> WitnessedHead:
-    """Put a witness's word beside the report, if it is on this run and its audits.
+    """Put a witness's word beside the report, if it is about this run and its audits.
 
     Raises:
         ProtocolError: it is no such word.
-        EvidenceError: it is not genuine, or on something else.
+        EvidenceError: it is not genuine, or about something else.
     """
     found = WitnessedHead.from_json(text)
     heads = heads_of(run_dir)
@@ -123,12 +126,15 @@ def keep_time_stamp(run_dir: Path, stamp: Path, tsa_ca: Path) -> str:
 
     Raises:
         UsageError: the file cannot be read.
-        EvidenceError: it is not on this head, or not by an authority of these certificates.
+        EvidenceError: it is not about this head, or not from an authority of these certificates.
     """
     try:
         content = stamp.read_bytes()
     except OSError as error:
-        raise UsageError(f"{stamp} cannot be read: {error.strerror}") from None
+        raise UsageError(
+            f"{stamp} cannot be read: {error.strerror}",
+            hint="check the path",
+        ) from None
     since = _stamped_at(content, str(stamp), _stamped_head(heads_of(run_dir)), tsa_ca)
     _write(run_dir, TIME_STAMP, content)
     return since
@@ -141,19 +147,23 @@ def _write(run_dir: Path, name: str, content: bytes) -> None:
         path.parent.mkdir(exist_ok=True)
         write_atomically(path, content)
     except OSError as error:
-        raise EvidenceError(f"{path} cannot be written: {error}") from None
+        raise EvidenceError(
+            f"{path} cannot be written: {error}",
+            hint="check the folder's permissions and free space",
+        ) from None
 
 
 def examine(
     run_dir: Path, store: EvidenceStore, authority_key: bytes | None, tsa_ca: Path | None
 ) -> tuple[Witness, ...]:
-    """Everybody's word on the head of a report.
+    """All signed words on the head of a report.
 
     Args:
         run_dir: the run, whose evidence was checked.
         store: the evidence.
         authority_key: a key that the reader trusts; its word must be there.
-        tsa_ca: certificates of a time-stamping authority that he trusts; its stamp must be there.
+        tsa_ca: certificates of a time-stamping authority that the reader trusts; its stamp must be
+            there.
 
     Raises:
         EvidenceError: a word is not genuine or contradicts the folder, or is missing.
@@ -175,8 +185,8 @@ def examine(
     ]
     if pinned is not None and not any(one.is_known for one in found):
         raise EvidenceError(
-            f"the head of this report was not signed by witness {pinned[:16]}…; have it signed "
-            f"with: calyx audit head {run_dir}"
+            f"the head of this report was not signed by witness {pinned[:16]}…",
+            hint=f"have it signed with: calyx audit head {run_dir}",
         )
     return (*found, *_time_stamps(run_dir, heads, tsa_ca))
 
@@ -186,11 +196,17 @@ def _time_stamps(run_dir: Path, heads: Heads, tsa_ca: Path | None) -> list[Witne
     what = f"audit {len(heads.audits)} of this folder" if heads.is_audited else "the run alone"
     if tsa_ca is not None:
         if not path.exists():
-            raise EvidenceError(f"there is no time stamp at {path}; add it: calyx audit witness")
+            raise EvidenceError(
+                f"there is no time stamp at {path}",
+                hint="add it with: calyx audit witness",
+            )
         try:
             content = read_regular(path.absolute(), run_dir.absolute(), _MOST_BYTES)
         except OSError as error:
-            raise EvidenceError(f"{path} cannot be read: {error}") from None
+            raise EvidenceError(
+                f"{path} cannot be read: {error}",
+                hint="restore it from a copy",
+            ) from None
         since = _stamped_at(content, str(path), _stamped_head(heads), tsa_ca)
         return [Witness("time-stamping authority", what, since, True)]
     if path.exists():
@@ -202,7 +218,7 @@ def _check(one: WitnessedHead, heads: Heads, where: str) -> None:
     if not one.is_genuine:
         raise EvidenceError(f"{where}: the signature is not that of the key it names")
     if one.run != heads.run:
-        raise EvidenceError(f"{where} is on run {one.run!r}, and this is {heads.run!r}")
+        raise EvidenceError(f"{where} is about run {one.run!r}, but this is {heads.run!r}")
     if one.run_head != heads.run_head:
         raise EvidenceError(
             f"{where}: the files of this run are not those that were witnessed at {one.time[:19]}"
@@ -212,13 +228,13 @@ def _check(one: WitnessedHead, heads: Heads, where: str) -> None:
     if one.audit_head not in heads.audits:
         raise EvidenceError(
             f"{where}: an audit of this run that was witnessed at {one.time[:19]} as number "
-            f"{one.audit} is not in this folder; its evidence was taken away or altered"
+            f"{one.audit} is not in this folder; its evidence was removed or altered"
         )
     known = heads.audits.index(one.audit_head) + 1
     if one.audit > known:
         raise EvidenceError(
             f"{where}: this is audit {one.audit} of the run at its witness, and this folder knows "
-            f"of {known}: evidence of {one.audit - known} was taken away"
+            f"of {known}; evidence of {one.audit - known} was removed"
         )
 
 
@@ -230,7 +246,10 @@ def _stored(run_dir: Path) -> Sequence[WitnessedHead]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, ProtocolError) as error:
-        raise EvidenceError(f"{path} cannot be read: {error}") from None
+        raise EvidenceError(
+            f"{path} cannot be read: {error}",
+            hint="restore it from a copy",
+        ) from None
 
 
 def _stamped_head(heads: Heads) -> str:
@@ -238,7 +257,7 @@ def _stamped_head(heads: Heads) -> str:
 
 
 def _stamped_at(content: bytes, where: str, head: str, tsa_ca: Path) -> str:
-    """When a head was stamped; OpenSSL looks at signature, chain and purpose.
+    """When a head was stamped; OpenSSL checks signature, chain and purpose.
 
     The time is read from the token, which is signed as a whole. The response around it is not: its
     status can hold any text.
@@ -251,7 +270,7 @@ def _stamped_at(content: bytes, where: str, head: str, tsa_ca: Path) -> str:
         take = ("-reply", "-in", str(response), "-token_out", "-out", str(token))
         if not is_stamped or _openssl(*take)[0]:
             raise EvidenceError(
-                f"{where} is no time stamp on head {head[:16]}… by an authority of {tsa_ca}"
+                f"{where} is not a time stamp on head {head[:16]}… by an authority of {tsa_ca}"
             )
         _, shown = _openssl("-reply", "-in", str(token), "-token_in", "-text")
     found = next((line for line in shown.splitlines() if line.startswith("Time stamp:")), None)
@@ -263,11 +282,14 @@ def _stamped_at(content: bytes, where: str, head: str, tsa_ca: Path) -> str:
 def _openssl(*arguments: str) -> tuple[int, str]:
     program = shutil.which("openssl")
     if program is None:
-        raise UsageError("time stamps are checked by the openssl command; install it")
+        raise UsageError(
+            "the command openssl, which checks time stamps, is not installed",
+            hint="install it",
+        )
     try:
         done = subprocess.run(
             [program, "ts", *arguments], capture_output=True, text=True, timeout=_OPENSSL_S
         )
     except subprocess.TimeoutExpired:
-        raise EvidenceError("openssl did not look at the time stamp in time") from None
+        raise EvidenceError("openssl did not finish checking the time stamp in time") from None
     return done.returncode, done.stdout

@@ -1,1 +1,1 @@
-"""The run once more, with observers."""
+"""The run again, with observers."""

@@ -1,11 +1,11 @@
-"""What each party really got in a run: the bytes that crossed its boundary.
+"""What each party really received in a run: the bytes that crossed its boundary.
 
 `Capture` stands between the real parties of a repeated run (`calyx.audit.replay.replay`) and keeps
 every message in the form in which it travels: Flower's messages in Flower's wire format, calls of
 the key authority in that of its gRPC service. A party's view is what it sent or received:
 
 =========  ======================================================================================
-server     all messages of all clients; what it asks of the key authority, and the answers
+server     all messages of all clients; its requests to the key authority, and the answers
 client     its own messages only; clients are named by number
 authority  requests with the sum's ciphertexts, and its answers
 network    all of the above: what a wire tap gets *where TLS is broken*; otherwise only who talks
@@ -13,8 +13,8 @@ network    all of the above: what a wire tap gets *where TLS is broken*; otherwi
 public     the final model, and what can be known before a run: code, configuration, first weights
 =========  ======================================================================================
 
-Taken for granted: parties keep to the protocol while they are being watched, and what a party
-computes from its view it can keep. Who works together sees the union of their views.
+Assumptions: parties keep to the protocol while they are being watched, and a party can keep what
+it computes from its view. Parties that work together see the union of their views.
 """
 
 from __future__ import annotations
@@ -29,13 +29,12 @@ from flwr.app import Message
 from numpy.typing import NDArray
 
 from calyx.shared.config import Config
-from calyx.shared.encryption.quantise import Grid
 from calyx.shared.privacy.plan import PrivacyPlan
-from calyx.shared.privacy.rotation import Rotation
 from calyx.shared.protocol.authority import authority_pb2 as pb
-from calyx.shared.protocol.authority.client import Released, ReleaseRequest, release_parts
+from calyx.shared.protocol.authority.client import release_parts
+from calyx.shared.protocol.authority.interface import Released, ReleaseRequest
 from calyx.shared.protocol.messages import TrainInstruction
-from calyx.shared.protocol.sealed.messages import rotation_seed, sealing_parameters
+from calyx.shared.protocol.sealed.sum_coding import SumCoding
 from calyx.simulations.engines.grid import FIRST_CLIENT_NODE_ID
 from calyx.simulations.engines.pool import decode, encode
 
@@ -44,7 +43,7 @@ _CLIENT = "client "
 
 
 def client_name(number: int) -> str:
-    """How a client is called in views."""
+    """A client's name in views."""
     return f"{_CLIENT}{number}"
 
 
@@ -54,11 +53,11 @@ def client_number(party: str) -> int:
 
 
 @dataclass(frozen=True)
-class Crossing:
+class CapturedMessage:
     """One message or call as it crossed from one party to another.
 
     Attributes:
-        round: counted from 1; 0 before the first.
+        round: counted from 1; 0 before round 1.
         kind: for example ``train`` or ``release``.
         sender, receiver: parties.
         parts: the bytes, in as many pieces as they travel.
@@ -90,7 +89,7 @@ class Crossing:
 
 
 class CaptureComplete(Exception):
-    """Everything that was to be captured was: no error, it ends a repeated run early."""
+    """Everything required was captured: not an error, it ends a repeated run early."""
 
 
 class Capture:
@@ -103,7 +102,7 @@ class Capture:
 
     def __init__(self, rounds: int) -> None:
         self._rounds, self._round = rounds, 0
-        self.crossings: list[Crossing] = []
+        self.messages: list[CapturedMessage] = []
 
     def sent(self, message: Message) -> None:
         """See `Tap`."""
@@ -120,26 +119,26 @@ class Capture:
     def on_release(
         self, request: ReleaseRequest, chunks: Sequence[bytes], released: Released
     ) -> None:
-        """See `calyx.audit.replay.replay.Watching`."""
+        """See `calyx.audit.replay.replay.Observers`."""
         asked = tuple(part.SerializeToString() for part in release_parts(request, chunks))
         answer = released.values.astype("<i8").tobytes()
-        self.crossings += [
-            Crossing(request.round, "release request", SERVER, AUTHORITY, asked),
-            Crossing(request.round, "released sum", AUTHORITY, SERVER, (answer,)),
+        self.messages += [
+            CapturedMessage(request.round, "release request", SERVER, AUTHORITY, asked),
+            CapturedMessage(request.round, "released sum", AUTHORITY, SERVER, (answer,)),
         ]
 
-    def view(self, *parties: str) -> list[Crossing]:
+    def view(self, *parties: str) -> list[CapturedMessage]:
         """What these parties together sent or received; all of it for the network."""
         everything = NETWORK in parties
-        return [c for c in self.crossings if everything or {c.sender, c.receiver} & {*parties}]
+        return [c for c in self.messages if everything or {c.sender, c.receiver} & {*parties}]
 
     def find(
         self, kind: str, server_round: int, *, sender: str = "", receiver: str = ""
-    ) -> list[Crossing]:
-        """Crossings of a kind in one round, in order; empty names mean anybody."""
+    ) -> list[CapturedMessage]:
+        """Messages of a kind in one round, in order; an empty name matches any party."""
         return [
             c
-            for c in self.crossings
+            for c in self.messages
             if (c.kind, c.round) == (kind, server_round)
             and sender in ("", c.sender)
             and receiver in ("", c.receiver)
@@ -147,34 +146,30 @@ class Capture:
 
     def _add(self, message: Message, sender: str, receiver: str) -> None:
         kind = message.metadata.message_type
-        self.crossings.append(Crossing(self._round, kind, sender, receiver, (encode(message),)))
+        self.messages.append(
+            CapturedMessage(self._round, kind, sender, receiver, (encode(message),))
+        )
 
 
-def released_integers(crossing: Crossing) -> NDArray[np.int64]:
+def released_integers(message: CapturedMessage) -> NDArray[np.int64]:
     """The integers of a ``released sum``."""
-    return np.frombuffer(crossing.parts[0], dtype="<i8").astype(np.int64)
+    return np.frombuffer(message.parts[0], dtype="<i8").astype(np.int64)
 
 
-def requested_chunks(crossing: Crossing) -> list[bytes]:
+def requested_chunks(message: CapturedMessage) -> list[bytes]:
     """The ciphertexts of a ``release request``."""
-    parts = map(pb.ReleasePart.FromString, crossing.parts)
+    parts = map(pb.ReleasePart.FromString, message.parts)
     return [part.chunk for part in parts if part.WhichOneof("part") == "chunk"]
 
 
 def restored_sum(
     values: NDArray[np.int64], config: Config, plan: PrivacyPlan, server_round: int
 ) -> NDArray[np.float64]:
-    """A released sum in the units of gradients or weights: anybody can undo grid and rotation."""
-    if plan.mechanism is not None:
-        grid = Grid(plan.mechanism.step, plan.mechanism.clamp)
-    else:
-        bound = sealing_parameters(config, plan, len(values)).value_bound
-        grid = Grid(config.secure_aggregation.clamp / bound, bound)
-    rotation = Rotation(len(values), rotation_seed(config, server_round))
-    return rotation.inverse(grid.restored(values))
+    """A released sum in the units of gradients or weights: anyone can undo grid and rotation."""
+    return SumCoding.of(config, plan, len(values), server_round).restored(values)
 
 
-def table(crossings: Sequence[Crossing]) -> list[dict[str, Any]]:
+def table(messages: Sequence[CapturedMessage]) -> list[dict[str, Any]]:
     """What crossed, without the bytes themselves; JSON-ready."""
     return [
         {
@@ -186,7 +181,7 @@ def table(crossings: Sequence[Crossing]) -> list[dict[str, Any]]:
             "bytes": c.size_bytes,
             "sha256": c.sha256,
         }
-        for c in crossings
+        for c in messages
     ]
 
 

@@ -1,13 +1,13 @@
 """Sums of clipped gradients, computed a second way.
 
-The auditor subtracts from a released sum what the records contributed. Computed by the trainer's
-own code, a fault there would cancel out. Here each record goes through the model alone, and its
-gradient is clipped by its norm: nothing in common with the hooks and norms of
+The auditor subtracts from a released sum what the records contributed. If the trainer's own code
+computed that, a fault in it would cancel out. Here each record goes through the model alone, and
+its gradient is clipped by its norm: this shares nothing with the hooks and norms of
 `calyx.shared.models.per_record.gradients`, nor with Opacus.
 
-A gradient jumps where an input of ReLU passes 0, or two of max-pooling change their order. Within
-single precision of such a place rounding alone decides, and of two correct sums over a hundred
-records each may have gone its own way: it was seen once in 600 sums, by .03 of a clip norm.
+A gradient jumps where an input of ReLU passes 0, or where two inputs of max-pooling change their
+order. Within single precision of such a point rounding alone decides, and two correct sums over a
+hundred records may differ: this was seen once in 600 sums, by .03 of a clip norm.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from calyx.shared.data import Dataset
 # As far as single precision moves an input, by moving the weights.
 _JITTER = 2e-7
 _TRIES = 16
-# In clip norms: two correct sums that met no such place are a tenth of it apart.
+# In clip norms: two correct sums that met no such point are a tenth of this apart.
 _NEAR = 1e-3
 
 
@@ -53,9 +53,9 @@ def distance_from_sum_by_record(
 ) -> float:
     """How far a sum is from what `clipped_sum_by_record` gives, in clip norms.
 
-    Where they differ, the weights are moved by as little as rounding does, several times, and the
-    smallest distance counts. Where rounding decides a gradient, one of them falls as in the other
-    sum. A fault of clipping is far larger than anything that this moves.
+    Where they differ, the weights are moved several times, as little as rounding moves them, and
+    the smallest distance counts. Where rounding decides a gradient, one of these falls as in the
+    other sum. A clipping fault is far larger than any effect of these moves.
 
     Args:
         model, data, clip_norm: as for `clipped_sum_by_record`; the model is left as it was.

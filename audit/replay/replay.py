@@ -1,26 +1,25 @@
-"""The run once more, with the same configuration and code, while somebody looks on.
+"""The run again, with the same configuration and code, under observation.
 
-An audit cannot ask a finished run for what crossed its wires. So it repeats the run in a temporary
+An audit cannot ask a finished run what crossed its wires. So it repeats the run in a temporary
 folder: the same data, partition, plan, server, clients and key authority, on the local engine. What
-an observer sees is taken where that observer stands: at the server's boundary
+an observer sees is captured where that observer stands: at the server's boundary
 (`calyx.simulations.engines.grid.Tap`) and at the key authority's answers.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from calyx.server.state.journal import FILE_NAME as JOURNAL
+from calyx.server.state.journal import Event
 from calyx.shared.config import Config
 from calyx.shared.encryption import SealingParameters
-from calyx.shared.host.regular_file import read_regular
-from calyx.shared.protocol.authority.client import (
+from calyx.shared.protocol.authority.interface import (
     Authority,
     Head,
     Opening,
@@ -38,8 +37,8 @@ from calyx.simulations.scratch import scratch_folder
 OnRelease = Callable[[ReleaseRequest, Sequence[bytes], Released], None]
 
 
-class WatchedAuthority:
-    """The real key authority; what it is asked and what it answers is shown to a watcher."""
+class ObservedAuthority:
+    """The real key authority; an observer sees its requests and its answers."""
 
     def __init__(self, authority: Authority, on_release: OnRelease) -> None:
         self._authority, self._on_release = authority, on_release
@@ -75,14 +74,14 @@ class WatchedAuthority:
 
 
 @dataclass(frozen=True)
-class Watching:
-    """What to look at, and what the clients get besides.
+class Observers:
+    """What to observe, and what the clients get in addition.
 
     Attributes:
         tap: sees the messages at the server's boundary.
         on_release: sees releases of sealed sums.
         client_settings: further node settings of every client, such as its canaries.
-        on_round: told the number of each round that is done.
+        on_round: receives the number of each finished round.
     """
 
     tap: Tap | None = None
@@ -92,20 +91,20 @@ class Watching:
 
 
 @contextmanager
-def twin(
+def replayed_run(
     config: Config,
-    watching: Watching,
+    observers: Observers,
     *,
     workers: int | None = None,
     partition: Sequence[NDArray[np.int64]] | None = None,
 ) -> Iterator[RunFolder]:
-    """Repeat a run and give its folder, which vanishes afterwards.
+    """Repeat a run and give its folder, which is deleted afterwards.
 
     Args:
-        config: of the run; the number of rounds may be cut for a look at the messages alone.
-        watching: see `Watching`.
+        config: the run's; with fewer rounds if only the messages matter.
+        observers: see `Observers`.
         workers: client processes.
-        partition: record indices of every client, where they are not the run's own.
+        partition: record indices of every client, if not the run's own.
 
     Raises:
         CalyxError: the run failed.
@@ -114,30 +113,23 @@ def twin(
         folder = RunFolder(scratch / "run")
         folder.prepare(config, list(partition or partition_of(config)))
         simulation, number = assemble(config, folder, "local", workers, stack)
-        simulation = _watched(simulation, watching)
-        journal = folder.path / "metrics.jsonl"
-        if watching.on_round is not None:
-            told = watching.on_round
+        simulation = _observed(simulation, observers)
+        if observers.on_round is not None:
+            told = observers.on_round
 
-            def on_event(event: dict[str, Any]) -> None:
+            def on_event(event: Event) -> None:
                 if event["event"] == "round":
                     told(int(event["round"]))
 
-            stack.enter_context(JournalFollower(journal, on_event))
+            stack.enter_context(JournalFollower(folder.path / JOURNAL, on_event))
         run_local(simulation, number)
         yield folder
 
 
-def rounds_of(folder: RunFolder) -> list[dict[str, Any]]:
-    """The round events of a run's journal."""
-    lines = read_regular(folder.path / "metrics.jsonl", folder.path).decode("utf-8").splitlines()
-    return [event for event in map(json.loads, lines) if event["event"] == "round"]
-
-
-def _watched(simulation: Simulation, watching: Watching) -> Simulation:
+def _observed(simulation: Simulation, observers: Observers) -> Simulation:
     authority = simulation.authority
-    if authority is not None and watching.on_release is not None:
-        authority = WatchedAuthority(authority, watching.on_release)
-    further = watching.client_settings or {}
+    if authority is not None and observers.on_release is not None:
+        authority = ObservedAuthority(authority, observers.on_release)
+    further = observers.client_settings or {}
     clients = {number: {**own, **further} for number, own in simulation.clients.items()}
-    return replace(simulation, authority=authority, clients=clients, tap=watching.tap)
+    return replace(simulation, authority=authority, clients=clients, tap=observers.tap)

@@ -12,11 +12,9 @@ from calyx.audit.findings.measured import (
     inversion,
     membership,
     noise,
+    party_views,
     replay,
     utility,
-)
-from calyx.audit.findings.measured import (
-    party_views as views,
 )
 from calyx.audit.findings.measured.canaries import CanarySection
 from calyx.audit.findings.promised import (
@@ -26,13 +24,9 @@ from calyx.audit.findings.promised import (
     limits,
     mechanism,
     parties,
+    plain_words,
     sampling,
-)
-from calyx.audit.findings.promised import (
-    plain_words as odds,
-)
-from calyx.audit.findings.promised import (
-    uncounted_accesses as uncounted,
+    uncounted_accesses,
 )
 from calyx.audit.finished_run import AuditedRun
 from calyx.audit.report.headline import headline
@@ -44,12 +38,12 @@ from calyx.shared.errors import EvidenceError
 Find = Callable[[AuditedRun, EvidenceStore], Section | None]
 
 SETUP = "audit-setup"
-# Who has signed the head cannot be in here: it is signed when the report is finished.
+# Who signed the head cannot be in here: it is signed after the report is finished.
 _STANDING = (
-    "Heads and numbers are what this folder says of itself. Whoever may write it can take earlier "
-    "audits away, or make run and audit anew as a whole; audits of a copy are not counted. Whether "
-    "somebody who is not the auditee has signed the head, since when, and as which audit of this "
-    "run it was brought to him, is told by calyx audit verify --authority-key."
+    "Heads and numbers are what this folder says of itself. Anyone who may write to it can remove "
+    "earlier audits, or replace run and audit as a whole; audits of a copy are not counted. To see "
+    "whether someone other than the auditee has signed the head, since when, and as which audit "
+    "of this run it was presented to them, use calyx audit verify --authority-key."
 )
 
 # Sections that need an attack: field of the report, and what makes it from the evidence.
@@ -58,7 +52,7 @@ ATTACK_SECTIONS: dict[str, Find] = {
     "noise": noise.find,
     "membership": membership.find,
     "inversion": inversion.find,
-    "views": views.find,
+    "views": party_views.find,
 }
 
 
@@ -77,12 +71,12 @@ def build(run: AuditedRun, store: EvidenceStore) -> Report:
     sections: dict[str, Any] = {
         "agreement": agreement.find(run, store),
         "guarantee": guaranteed,
-        "odds": odds.in_words(guaranteed),
+        "odds": plain_words.in_words(guaranteed),
         "sampling": sampled,
         "composition": composition.find(run, store),
         "mechanism": mechanism.find(run, store),
         "parties": parties.seen(run, guaranteed),
-        "uncounted": uncounted.find(run, store),
+        "uncounted": uncounted_accesses.find(run, store),
         "utility": utility.find(run, store),
         "limits": limits.find(run, store),
         "replay": replay.find(run, store),
@@ -113,8 +107,8 @@ def _found(name: str, find: Find, run: AuditedRun, store: EvidenceStore) -> Sect
         return find(run, store)
     except KeyError as error:
         raise EvidenceError(
-            f"the evidence of {name} lacks {error}: it was gathered by another version of Calyx; "
-            f"audit the run anew with: calyx audit run {run.path}"
+            f"the evidence of {name} lacks {error}: it was gathered by another version of Calyx",
+            hint=f"audit the run again with: calyx audit run {run.path}",
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""The first thing that is read, and the order in which bad news come first."""
+"""The first thing that is read, and the order of bad news, which comes first."""
 
 from __future__ import annotations
 
@@ -32,10 +32,9 @@ def headline(
 ) -> Headline:
     """Put the result of the whole report in a few sentences.
 
-    A contradiction by measurement comes before a folder that is not what its configuration gives,
-    that before a run in which nothing was learned, that before a disagreement of records, then a
-    headline that had to be moved, then a delta that is no protection, then one that could not be
-    confirmed, and only then comes what is
+    In order: a contradiction by measurement, a folder that is not what its configuration gives, a
+    run in which nothing was learned, a disagreement of records, a headline that had to be moved, a
+    delta that is no protection, a headline that could not be confirmed, and only then what is
     guaranteed.
     """
     epsilon = guarantee.epsilon
@@ -56,8 +55,8 @@ def headline(
             title="No differential privacy" if rounds_with_effect else _NOTHING_LEARNED,
             guaranteed="Nothing is guaranteed: what the released values say about a record or a "
             "client is not bounded.",
-            for_whom="nobody",
-            against_whom="nobody",
+            for_whom="no one",
+            against_whom="no one",
             measured=_measured(bounds, epsilon, attacks),
             not_guaranteed=tuple(not_guaranteed),
         )
@@ -72,7 +71,7 @@ def headline(
             f"only ε = {epsilon_text(guarantee.epsilon_record)}."
         )
     not_guaranteed += [
-        f"Nothing bounds what {what} gives away: it is told to the server and is in the journal."
+        f"Nothing bounds what {what} gives away: it is sent to the server and is in the journal."
         for what in guarantee.outside
     ]
     if contradicted:
@@ -102,7 +101,7 @@ def headline(
             "title": title,
             "guaranteed": _guaranteed(guarantee, epsilon),
             "for_whom": f"{guarantee.units:,} {guarantee.unit}s",
-            "against_whom": ", ".join(parties.holds_against) or "nobody",
+            "against_whom": ", ".join(parties.holds_against) or "no one",
             "measured": _measured(bounds, epsilon, attacks),
             "not_guaranteed": tuple(not_guaranteed),
         }
@@ -110,7 +109,7 @@ def headline(
 
 
 def _is_repeated(replay: ReplaySection | None, is_audit: bool) -> bool:
-    """Whether the run's repetition confirms it, which no audit may do without and be green."""
+    """Whether the run's repetition confirms it; without that, no audit may be green."""
     if replay is None:
         return not is_audit
     return replay.verdict == "the same"
@@ -126,7 +125,7 @@ def _guaranteed(guarantee: GuaranteeSection, epsilon: float) -> str:
     ]
     if not guarantee.delta_is_small:
         sentences.append(
-            f"With δ at or above 1/n this promises nobody anything: to give away "
+            f"With δ at or above 1/n this promises no one anything: giving away "
             f"{delta_text(guarantee.delta_times_units)} of {guarantee.units:,} {guarantee.unit}s "
             "whole would be allowed."
         )
@@ -136,8 +135,8 @@ def _guaranteed(guarantee: GuaranteeSection, epsilon: float) -> str:
 def largest_proven(bounds: Sequence[LowerBound]) -> LowerBound | None:
     """The largest bound of the observer who knows most and so comes last; None without bounds.
 
-    Which observer is fixed beforehand, since the largest of several observers' would be too large
-    too often. That the largest of its methods is not is what `calyx audit selftest` measures.
+    The observer is fixed beforehand, since the largest bound of several observers would be too
+    large too often. `calyx audit selftest` measures that the largest of its methods is not.
     """
     proven = [bound for bound in bounds_of_strongest(bounds) if bound.kind == "bound"]
     return max(proven, key=lambda bound: bound.epsilon, default=None)
@@ -167,7 +166,9 @@ def _measured(
         return "Nothing was measured: this report was made without attacks."
     ceiling = best.ceiling
     could = (
-        f" So many canaries could have shown up to {lower_bound_text(ceiling)}." if ceiling else ""
+        f" That many canaries could have shown up to {lower_bound_text(ceiling)}."
+        if ceiling
+        else ""
     )
     return (
         f"Attacks of this audit show an ε of at least {lower_bound_text(best.epsilon)} with "

@@ -23,7 +23,7 @@ from calyx.audit.report.plots.drawing import Plot
 from calyx.audit.report.plots.guarantee import epsilon_delta, epsilon_over_rounds
 from calyx.audit.report.plots.roc import Roc, roc
 from calyx.audit.report.plots.sampling import batch_sizes
-from calyx.audit.report.plots.scenarios import ladder
+from calyx.audit.report.plots.scenarios import scenarios
 from calyx.audit.report.plots.utility import accuracy_over_rounds, group_accuracy
 from calyx.audit.report.schema import Report
 from calyx.shared.privacy.epsilon_text import (
@@ -58,7 +58,7 @@ def _figures(report: Report) -> dict[str, Plot | None]:
         "bounds": bounds_against_guarantee(report.lower_bounds, report.guarantee),
         "roc": _canary_roc(report),
         "membership_roc": _membership_roc(report),
-        "ladder": ladder(inversion) if inversion else None,
+        "scenarios": scenarios(inversion) if inversion else None,
         "accuracy": accuracy_over_rounds(report.utility),
         "groups": group_accuracy(report.utility),
         "batches": batch_sizes(report.sampling),
@@ -70,7 +70,7 @@ def _canary_roc(report: Report) -> Plot | None:
         return None
     curves = [Roc(f"{o.observer} observer", o.auc, o.roc) for o in report.canaries.observers]
     shaded = "95 % Clopper-Pearson intervals of each point"
-    red = "above it no attacker can be, if the guarantee holds"
+    red = "no attacker can be above it if the guarantee holds"
     return roc(curves, report.guarantee.curve, shaded, red)
 
 

@@ -1,4 +1,4 @@
-"""The report as data: ``report.json``, of which ``report.html`` is a view.
+"""The report as data: ``report.json``; ``report.html`` is a view of it.
 
 `SCHEMA` changes when a reader of the file could stumble: a field that is renamed, removed or means
 something else. Fields may be added under the same version. `docs/report-schema.md` explains it.
@@ -19,9 +19,9 @@ from calyx.audit.findings.promised.guarantee import GuaranteeSection
 from calyx.audit.findings.promised.limits import LimitsSection
 from calyx.audit.findings.promised.mechanism import MechanismSection
 from calyx.audit.findings.promised.parties import PartiesSection
-from calyx.audit.findings.promised.plain_words import OddsSection
+from calyx.audit.findings.promised.plain_words import PlainWordsSection
 from calyx.audit.findings.promised.sampling import SamplingSection
-from calyx.audit.findings.promised.uncounted_accesses import UncountedSection
+from calyx.audit.findings.promised.uncounted_accesses import UncountedAccessesSection
 from calyx.audit.section import LowerBound, Section
 
 SCHEMA: Literal["calyx-audit-report/1"] = "calyx-audit-report/1"
@@ -87,7 +87,7 @@ class Headline(Section):
     ]
     simulated: bool = Field(
         description="the run was a simulation: it says what a real one would give, and protects "
-        "nobody"
+        "no one"
     )
     title: str
     guaranteed: str
@@ -106,13 +106,13 @@ class Report(Section):
     agreement: AgreementSection
     replay: ReplaySection | None
     guarantee: GuaranteeSection
-    odds: OddsSection
+    odds: PlainWordsSection
     lower_bounds: tuple[LowerBound, ...]
     sampling: SamplingSection
     composition: CompositionSection
     mechanism: MechanismSection
     parties: PartiesSection
-    uncounted: UncountedSection
+    uncounted: UncountedAccessesSection
     utility: UtilitySection
     canaries: SerializeAsAny[Section] | None
     noise: SerializeAsAny[Section] | None

@@ -41,15 +41,15 @@ def client_caption(found: GuaranteeSection) -> str:
     """What the table of clients shows."""
     if len(found.by_client) <= MOST_CLIENTS:
         return "From each client's ledger"
-    return f"From the {MOST_CLIENTS} dearest of {len(found.by_client):,} clients' ledgers"
+    return f"From the {MOST_CLIENTS} costliest of {len(found.by_client):,} clients' ledgers"
 
 
 def client_lines(found: GuaranteeSection) -> list[Row]:
-    """What each client's ledger adds up to; of many clients the dearest."""
+    """What each client's ledger adds up to; with many clients, only the costliest."""
     shown = found.by_client
     if len(shown) > MOST_CLIENTS:
-        dearest = sorted(shown, key=lambda c: math.inf if c.epsilon is None else c.epsilon)
-        shown = tuple(reversed(dearest[-MOST_CLIENTS:]))
+        costliest = sorted(shown, key=lambda c: math.inf if c.epsilon is None else c.epsilon)
+        shown = tuple(reversed(costliest[-MOST_CLIENTS:]))
     return [
         (
             str(cost.client),
@@ -135,7 +135,7 @@ def step_lines(report: Report) -> list[Row]:
 
 
 def accountant(epsilon: float | None, headline: float | None) -> str:
-    """One accountant's figure; a dash where it has no bound but the other one has."""
+    """One accountant's figure; a dash where only the other one has a bound."""
     return "–" if epsilon is None and headline is not None else epsilon_text(epsilon)
 
 
@@ -146,7 +146,7 @@ def figures(values: Sequence[float]) -> str:
 
 
 def percent(share: float | None, *, up: bool = False) -> str:
-    """A share as per cent; `up` rounds it up where it is the most that is allowed."""
+    """A share as per cent; `up` rounds it up where it is an allowed maximum."""
     if share is None:
         return "–"
     value = math.ceil(1000 * share - 1e-9) / 10 if up else 100 * share

@@ -3,7 +3,7 @@
 * *Null*: canaries whose scores say nothing. A bound above 0 is a false alarm; at 95 % confidence
   there may be one in at most 5 % of the runs.
 * *Coverage*: ideal canaries of Gaussian mechanisms. A bound above the true epsilon is an error; at
-  least 95 % of the runs must be without.
+  least 95 % of the runs must be without one.
 * *Sampled batches*: the same for the f-DP bound with curves from the accountant, on an observer of
   all rounds of Poisson-sampled steps.
 * *Largest*: a report prints several bounds side by side, and people read the largest. The largest
@@ -24,11 +24,11 @@ from calyx.audit.bounds import clopper_pearson, fdp, gaussian, steinke
 from calyx.audit.bounds.gdp import mu_of
 from calyx.audit.bounds.guesses import LEVEL, Coins, Guesses, Scores, ceiling, guess_counts
 from calyx.audit.bounds.scores import likelihood_scores
+from calyx.audit.progress import Progress, untold
 from calyx.audit.subsampled import HYPOTHESES, curve_of, subsampled
 from calyx.shared.privacy.epsilon_text import epsilon_text
 
 Bound = Callable[[Scores, Coins, float], float]
-Progress = Callable[[str, float], None]
 
 BOUNDS: dict[str, Bound] = {
     "steinke": steinke.lower_bound,
@@ -74,7 +74,7 @@ class SelfTest:
 
     Attributes:
         null_positive_rate: by bound, share of null runs with a bound above 0.
-        largest_null_positive_rate: the same of the largest bound but for the model-based one.
+        largest_null_positive_rate: the same for the largest bound except the model-based one.
         coverage: by bound and true epsilon, share of runs whose bound is not above it.
         pins: published figures beside those computed here.
         delta_mutant_caught: whether the pins tell the bound without its delta term apart.
@@ -140,14 +140,14 @@ def sampled_canaries(canaries: int, seed: int) -> tuple[Scores, Coins]:
 
 
 def run(
-    *, null_runs: int = 1000, coverage_runs: int = 200, progress: Progress = lambda *_: None
+    *, null_runs: int = 1000, coverage_runs: int = 200, progress: Progress = untold
 ) -> SelfTest:
     """Test the bounds; the same seeds each time, so the same figures.
 
     Args:
         null_runs: runs in which nothing is leaked.
         coverage_runs: runs at each known epsilon.
-        progress: told what is being done, and how much of it is done, 0 to 1.
+        progress: receives what is being done and the share of it that is done, 0 to 1.
     """
     nothing = []
     for seed in range(null_runs):

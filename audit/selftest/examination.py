@@ -1,4 +1,4 @@
-"""A small run, audited with everything there is: what the whole auditor says against it."""
+"""A small run, audited in every way: what the whole auditor says against it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import tempfile
 from pathlib import Path
 
-from calyx.audit.attacks.canaries import record as canaries
+from calyx.audit.attacks.canaries import record as record_canaries
 from calyx.audit.attacks.noise import noise
 from calyx.audit.evidence.store import EvidenceStore
 from calyx.audit.findings.measured import canaries as canary_finding
@@ -16,6 +16,7 @@ from calyx.audit.findings.measured.client_canaries import ClientCanarySection
 from calyx.audit.findings.promised import agreement, sampling
 from calyx.audit.findings.promised.least_epsilon import is_below, least_of
 from calyx.audit.finished_run import AuditedRun
+from calyx.audit.progress import untold
 from calyx.shared.errors import ModelError, RoundError
 from calyx.shared.models import build_model
 from calyx.shared.models.per_record.private import check_private
@@ -27,7 +28,7 @@ CANARIES = 200
 
 
 def examine(settings: tuple[str, ...], seed: int) -> tuple[str, ...]:
-    """Carry out one run, audit it with everything there is, and name what is flagged."""
+    """Carry out one run, audit it in every way, and name what is flagged."""
     with tempfile.TemporaryDirectory(prefix="calyx-mutant-") as name:
         folder = Path(name) / "run"
         try:
@@ -60,9 +61,9 @@ def _attacked(folder: Path) -> EvidenceStore:
     """Evidence of all attacks that measure the mechanism."""
     store, privacy = EvidenceStore.anew(folder), RunFolder(folder).stored_config().privacy
     if (privacy.unit, privacy.noise) != ("client", "local"):
-        canaries.run(RunFolder(folder), store, lambda *_: None, canaries=CANARIES, workers=1)
+        record_canaries.run(RunFolder(folder), store, untold, canaries=CANARIES, workers=1)
     if privacy.noise != "central":
-        noise.run(RunFolder(folder), store, lambda *_: None, workers=1)
+        noise.run(RunFolder(folder), store, untold, workers=1)
     return store
 
 
@@ -98,7 +99,7 @@ def _clients_flags(found: ClientCanarySection) -> list[str]:
 
 
 def _model_fault(audited: AuditedRun) -> str | None:
-    """Looked at again by the auditor: the trainer's own check may be what is broken."""
+    """Checked again by the auditor: the trainer's own check may be what is broken."""
     config = audited.config
     try:
         check_private(build_model(config.model, (1, 8, 8), 10, config.seed))

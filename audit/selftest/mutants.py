@@ -18,12 +18,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from calyx.audit.progress import Progress, untold
 from calyx.audit.selftest.examination import examine
 from calyx.audit.selftest.planted_faults import MUTANTS
 from calyx.audit.selftest.planting import ALONE, CLIENTS, SAMPLED, SEALED, planted
 from calyx.simulations.engines.engine import default_workers
-
-Progress = Callable[[str, float], None]
 
 CLEAN_RUNS = 20
 
@@ -45,7 +44,7 @@ class MutantReport:
 
     @property
     def caught(self) -> int:
-        """Mutants that were found out."""
+        """Mutants that were detected."""
         return sum(bool(verdict.flags) for verdict in self.mutants)
 
     @property
@@ -70,15 +69,15 @@ def run(
     names: tuple[str, ...] | None = None,
     clean_runs: int = CLEAN_RUNS,
     workers: int | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = untold,
 ) -> MutantReport:
     """Plant every fault once, and audit clean runs beside them.
 
     Args:
         names: the mutants to plant; None for all.
-        clean_runs: runs without a fault, of another seed each.
-        workers: processes that do so; None for one a core, 1 for this one.
-        progress: told what is being done, and how much of it is done.
+        clean_runs: runs without a fault, each with its own seed.
+        workers: processes to use; None for one per core, 1 for this one.
+        progress: receives what is being done and the share of it that is done.
     """
     chosen = [mutant.name for mutant in MUTANTS if names is None or mutant.name in names]
     with _mapping(workers or default_workers(len(chosen) + clean_runs)) as each:
@@ -95,7 +94,7 @@ def run(
 
 @contextmanager
 def _mapping(workers: int) -> Iterator[Callable[..., Iterator[Verdict]]]:
-    """`map`, in this process or in others, each of which plants one fault at a time."""
+    """`map`, in this process or in others that each plant one fault at a time."""
     if workers == 1:
         yield map
         return

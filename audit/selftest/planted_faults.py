@@ -1,6 +1,6 @@
 """The faults that `calyx.audit.selftest.mutants` plants: each replaces functions for a run.
 
-Those of noise and rounding are in `calyx.audit.selftest.planted_noise`. Nothing in the product
+Faults of noise and rounding are in `calyx.audit.selftest.planted_noise`. Nothing in the product
 reaches them.
 """
 
@@ -101,7 +101,7 @@ def _other_norm() -> list[Patch]:
 
 
 def _reset_accountant() -> list[Patch]:
-    """A new accountant each round, as some examples have it."""
+    """A new accountant each round, as in some examples."""
     from calyx.client.node import Node
 
     real = Node.ledger
@@ -133,21 +133,21 @@ def _shuffled() -> list[Patch]:
 
 
 def _wrong_count() -> list[Patch]:
-    """A plan for ten times the records there are: a lower sampling rate, so less noise."""
-    import calyx.server.round.plans as planning
+    """A plan for ten times the actual records: a lower sampling rate, so less noise."""
+    import calyx.server.round.plans as plans
     from calyx.client.policy import Policy
 
-    real: Any = vars(planning)["make_plan"]
+    real: Any = vars(plans)["make_plan"]
 
     def inflated(config: Any, declared_records: int, sum_shape: Any = None) -> Any:
         plan = real(config, 10 * declared_records, sum_shape)
         return replace(plan, declared_records=declared_records)
 
-    return [(planning, "make_plan", inflated), (Policy, "check", lambda *_: None)]
+    return [(plans, "make_plan", inflated), (Policy, "check", lambda *_: None)]
 
 
 def _weaker_plan_for_others() -> list[Patch]:
-    """Every second client is told of a third of the noise, and none compares plan and terms."""
+    """Every second client's plan has a third of the noise, and none compares plan and terms."""
     from calyx.client.ledger.ledger import Budget
     from calyx.client.policy import Policy
     from calyx.client.sealing.terms import SealingTerms
@@ -175,7 +175,7 @@ def _weaker_plan_for_others() -> list[Patch]:
 
 
 def _counted_once() -> list[Patch]:
-    """A client's update cannot move by more than C if one of its records changes, it is said."""
+    """It is claimed that a client's update moves by at most C if one of its records changes."""
     from calyx.shared.privacy.plan import PrivacyPlan
 
     return [(PrivacyPlan, "replacement_factor", property(lambda _: 1))]
@@ -183,8 +183,8 @@ def _counted_once() -> list[Patch]:
 
 def _batch_norm() -> list[Patch]:
     """A batch norm in the model, and no check that would refuse it."""
-    import calyx.audit.attacks.canaries.observers as views
-    import calyx.audit.attacks.canaries.record as attack
+    import calyx.audit.attacks.canaries.observers as observers
+    import calyx.audit.attacks.canaries.record as record
     import calyx.audit.attacks.noise.gradient_probe as probe
     import calyx.audit.selftest.examination as examination
     import calyx.client.round as client_round
@@ -201,7 +201,7 @@ def _batch_norm() -> list[Patch]:
     def nothing(*_: Any) -> None:
         """Refuses no model."""
 
-    owners: list[Any] = [attack, views, probe, examination, client_round, federation]
+    owners: list[Any] = [record, observers, probe, examination, client_round, federation]
     return [
         *((owner, "build_model", mixing) for owner in owners),
         (dp_sgd, "check_private", nothing),
@@ -222,7 +222,7 @@ def _double_clip() -> list[Patch]:
 
 
 def _other_batch() -> list[Patch]:
-    """As many records as were drawn enter the model, but always the first ones."""
+    """The model gets as many records as were drawn, but always the first ones."""
     import calyx.client.training.dp_sgd as dp_sgd
 
     real: Any = vars(dp_sgd)["batch_tensors"]
@@ -255,7 +255,7 @@ def _one_record_twice(real: Any, records: int, plan: Any, noise: Any) -> Any:
 
 
 def _half_epsilon() -> list[Patch]:
-    """Both accountants say half; whoever plans, charges or reports believes them."""
+    """Both accountants say half; all code that plans, charges or reports relies on them."""
     import calyx.shared.privacy.accounting as accounting
 
     pld, rdp = accounting._pld_epsilon, accounting._rdp_epsilon

@@ -147,9 +147,9 @@ def public_dither(scaled: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def no_clamp() -> list[Patch]:
-    from calyx.shared.encryption.quantise import Grid
+    from calyx.shared.encryption.quantise import IntegerGrid
 
-    return [(Grid, "scaled", lambda self, x: x.astype(np.float64) / self.step)]
+    return [(IntegerGrid, "scaled", lambda self, x: x.astype(np.float64) / self.step)]
 
 
 def gaussian_times(factor: float, where: str) -> Callable[[], list[Patch]]:

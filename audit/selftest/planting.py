@@ -58,8 +58,8 @@ class Mutant:
     Attributes:
         name: what is wrong.
         settings: of the run it is planted in.
-        patches: gives (owner, attribute, replacement) of what is replaced.
-        forget: figures of accountants that were kept before are not used, and none are kept.
+        patches: returns (owner, attribute, replacement) for each thing that is replaced.
+        forget: whether to ignore cached figures of accountants, and cache none.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A command's docstring as its ``--help``."""
+"""Text in the source as ``--help`` of a command or of a group of commands."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 EXAMPLES = "[bold]Examples[/bold]"
 
 
-def help_text(command: Callable[..., Any]) -> str:
-    """The docstring with each paragraph on one line, to be wrapped at the terminal's width.
+def help_text(of: Callable[..., Any] | str) -> str:
+    """A command's docstring, or a text, with each paragraph on one line.
 
-    Only the examples keep their lines: they are there to be copied.
+    It is wrapped at the terminal's width. Only the examples keep their lines: they are there to be
+    copied.
     """
-    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    text = of if isinstance(of, str) else of.__doc__ or ""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
     return "\n\n".join(
         paragraph if paragraph.startswith(EXAMPLES) else " ".join(paragraph.split())
         for paragraph in paragraphs

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
-Preset = Annotated[str, typer.Argument(metavar="[PRESET|FILE.toml]")]
+Preset = Annotated[
+    str, typer.Argument(metavar="[PRESET|FILE.toml]", help="A preset, or a file of your own.")
+]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable."),
 ]
 DataDir = Annotated[
     Path | None,
@@ -20,5 +22,5 @@ AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")
 ]
 Verbose = Annotated[
-    bool, typer.Option("--verbose", help="Let the libraries' output and tracebacks through.")
+    bool, typer.Option("--verbose", help="Show tracebacks and the output of libraries.")
 ]

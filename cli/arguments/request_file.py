@@ -1,4 +1,4 @@
-"""Reading an enrolment request that somebody sent, and the fingerprint that goes with it."""
+"""Reading an enrolment request from a device, and the fingerprint that goes with it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Fingerprint = Annotated[
     str | None,
     typer.Option(
         metavar="XXXX-XXXX-...",
-        help="The fingerprint, as the device's owner read it out.",
+        help="The fingerprint, as the device's owner reads it out.",
         show_default="asked for",
     ),
 ]
@@ -31,7 +31,8 @@ def request_text(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise ConfigError(
-            f"{path} cannot be read: {reason}; name the file request.json of the device"
+            f"{path} cannot be read: {reason}",
+            hint="name the file request.json of the device",
         ) from None
 
 
@@ -46,14 +47,17 @@ def stated_fingerprint(screen: Terminal, given: str | None) -> str:
         given: on the command line; None to ask.
 
     Raises:
-        UsageError: none was given and nobody is there to ask.
+        UsageError: none was given and there is no terminal to ask at.
     """
     stated = given
     if stated is None:
         stated = screen.ask("fingerprint, as the device's owner reads it out:")
     if not stated:
         raise UsageError(
-            "a request is approved with the fingerprint that the device's owner reads out, on the "
-            "telephone or in person: add --fingerprint XXXX-XXXX-..., all eight groups"
+            "a request is approved only with the fingerprint that the device's owner reads out",
+            hint=(
+                "get it by telephone or in person, and add --fingerprint XXXX-XXXX-..., all eight "
+                "groups"
+            ),
         )
     return stated

@@ -15,11 +15,18 @@ from calyx.cli.commands.audit_mutants import mutants
 from calyx.cli.commands.audit_selftest import selftest
 from calyx.cli.commands.report import RunDir, require_report_packages, short, show_headline
 
-app = typer.Typer(no_args_is_help=True, help="Audit a run: what was guaranteed, what was measured.")
+_GROUP = """Audit a run: compare what is guaranteed with what attacks can measure.
 
-Names = Annotated[
-    str, typer.Option(metavar="A,B", help="Attacks to leave out, separated by commas.")
-]
+RUN_DIR is the folder of a finished run. calyx report gives the guarantee alone, in seconds.
+
+[bold]Examples[/bold]
+calyx simulate --out runs/first
+calyx audit run runs/first
+calyx audit verify runs/first/audit/report.json
+"""
+app = typer.Typer(no_args_is_help=True, help=help_text(_GROUP))
+
+Names = Annotated[str, typer.Option(metavar="A,B", help="Attacks to leave out.")]
 Only = Annotated[str, typer.Option(metavar="A,B", help="Run these attacks only.")]
 
 TsaCa = Annotated[
@@ -37,11 +44,13 @@ def run(
 ) -> None:
     """Attack a finished run and write its whole privacy report.
 
-    The run is repeated with canary records whose presence is decided by coins, and by an observer
-    who sees what each party would see; what they find is held against what is guaranteed.
-    Everything is kept as evidence, so that calyx audit verify can compute each figure again. Ten
-    minutes at most for the default preset on two cores. Attacks: unprotected (the same run without
-    privacy, for its accuracy), canaries, membership, inversion.
+    The run is repeated with canary records, whose presence is decided by coin flips, and under the
+    eyes of an observer who sees what each party would see. What they find is compared with what is
+    guaranteed. Everything is kept as evidence, so that calyx audit verify can compute each figure
+    again. The default preset takes at most ten minutes on two cores.
+
+    The attacks are unprotected (the same run without privacy, for its accuracy), canaries,
+    membership and inversion.
 
     [bold]Examples[/bold]
     calyx audit run runs/first
@@ -86,7 +95,7 @@ def verify(
     authority_key: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="authority.pub of a witness who must have signed the head."
+            metavar="FILE", help="authority.pub of a witness that must have signed the head."
         ),
     ] = None,
     tsa_ca: TsaCa = None,
@@ -95,17 +104,19 @@ def verify(
 ) -> None:
     """Compute every figure of a report again, from the evidence in its run folder.
 
-    No training data are needed. Fails if one byte of the report, of its evidence, of a ledger or of
-    any other file of the run is not what it was when the report was made, or if the coins of the
-    canaries were not committed to before the first round.
+    REPORT.json is the report in its run folder. No training data are needed. The command fails if
+    one byte of the report, of its evidence, of a ledger or of any other file of the run differs
+    from when the report was made, or if the coins of the canaries were not committed to before the
+    first round.
 
-    Says who else keeps the head of the report. With --authority-key it fails if this witness does
-    not, or knows of more audits than the folder has. Take the key from its owner, and not from
-    whoever gave you the report.
+    It shows who else keeps the head of the report. With --authority-key it fails if this witness
+    does not, or knows of more audits than the folder holds. Get the key from its owner, and not
+    from the person who gave you the report.
 
     [bold]Examples[/bold]
     calyx audit verify runs/first/audit/report.json
-    calyx audit verify runs/first/audit/report.json --authority-key authority.pub
+    calyx audit verify runs/first/audit/report.json \\
+        --authority-key authority.pub
     """
     from calyx.cli.terminal.console import facts, terminal
 
@@ -133,8 +144,8 @@ def verify(
             screen.line(f"{one.what}: witnessed by {by} since {one.since}")
         if not any(one.is_known for one in found.witnesses):
             screen.warn(
-                "nobody whose key you named keeps this head: whoever can write the folder can have "
-                "made run and audit anew as a whole, or chosen this audit among several"
+                "no witness whose key you named keeps this head: anyone who can write the folder "
+                "can have made run and audit again as a whole, or chosen this audit among several"
             )
         screen.emit(
             {
@@ -152,16 +163,19 @@ def verify(
 
 def head(
     run_dir: RunDir,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Where it goes.")] = Path("head.json"),
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the head goes.")] = Path(
+        "head.json"
+    ),
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write down the head of a run, or of its audit, for somebody else to sign or to note.
+    """Write the head of a run, or of its audit, to a file for a witness to sign.
 
-    Bring FILE to a key authority's operator, who signs it with calyx authority witness; anybody who
-    is not audited can keep one for this with calyx authority init, it need not be served. Or have
-    the head stamped by a time-stamping authority (RFC 3161). Do so before you look at the result:
-    a witness counts the audits that he is shown.
+    Take the file to the operator of a key authority, who signs it with calyx authority witness.
+    Anyone who is not audited can keep a key authority for this with calyx authority init; it need
+    not be served. Or have the head stamped by a time-stamping authority (RFC 3161).
+
+    Do so before you look at the result: a witness counts the audits that it is shown.
 
     [bold]Examples[/bold]
     calyx audit head runs/first
@@ -179,7 +193,10 @@ def head(
         try:
             out.write_text(request.to_json() + "\n", encoding="utf-8")
         except OSError as error:
-            raise UsageError(f"{out} cannot be written: {error.strerror}") from None
+            raise UsageError(
+                f"{out} cannot be written: {error.strerror}",
+                hint="name another file with --out",
+            ) from None
         digest = request.audit_head or request.run_head
         what = "audit" if request.audit_head else "run"
         screen.show(facts({"run": request.run, f"head of the {what}": digest}))
@@ -192,7 +209,8 @@ def head(
 def witness(
     run_dir: RunDir,
     word: Annotated[
-        Path | None, typer.Argument(metavar="[WITNESS.json]", help="What a witness has signed.")
+        Path | None,
+        typer.Argument(metavar="[WITNESS.json]", help="The file that a witness has signed."),
     ] = None,
     timestamp: Annotated[
         Path | None, typer.Option(metavar="FILE.tsr", help="RFC 3161 response on the head.")
@@ -201,7 +219,9 @@ def witness(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Put a witness's signed word, or a time stamp, beside the report of a run.
+    """Keep a witness's signed statement, or a time stamp, beside the report of a run.
+
+    WITNESS.json is the file that calyx authority witness makes.
 
     [bold]Examples[/bold]
     calyx audit witness runs/first witness.json
@@ -214,9 +234,15 @@ def witness(
     require_report_packages("calyx audit")
     with terminal(as_json=as_json, verbose=verbose) as screen:
         if word is None and timestamp is None:
-            raise UsageError("name a file that a witness has signed, or a --timestamp")
+            raise UsageError(
+                "neither a witness's file nor a time stamp was given",
+                hint="name a file that a witness has signed, or a --timestamp",
+            )
         if timestamp is not None and tsa_ca is None:
-            raise UsageError("a time stamp is checked with the authority's certificates: --tsa-ca")
+            raise UsageError(
+                "a time stamp cannot be checked without its authority's certificates",
+                hint="name them with --tsa-ca",
+            )
         from calyx.audit.evidence.witnesses import keep, keep_time_stamp
 
         since = {}
@@ -240,11 +266,11 @@ def compare(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Put several runs on one page: accuracy against epsilon.
+    """Compare finished runs on one page: accuracy against epsilon.
 
     [bold]Examples[/bold]
     calyx audit compare runs/first runs/second
-    calyx audit compare runs/* --out comparison.html --json
+    calyx audit compare runs/* --out all-runs.html --json
     """
     from calyx.cli.terminal.console import table, terminal
 
@@ -277,7 +303,7 @@ def _key(path: Path) -> bytes:
     except (OSError, UnicodeDecodeError):
         text = ""
     if not is_hex(text, 64):
-        raise ConfigError(f"{path} holds no key: name the authority.pub of the witness")
+        raise ConfigError(f"{path} holds no key", hint="name the authority.pub of the witness")
     return bytes.fromhex(text)
 
 

@@ -10,13 +10,15 @@ _ENOUGH = 0.9
 
 
 def mutants(as_json: AsJson = False, verbose: Verbose = False) -> None:
-    """Plant known faults in the training, one at a time, and see whether the audit finds them.
+    """Plant known faults in the training, one at a time, and check that the audit finds them.
 
-    Some thirty faults (no noise, half of it, noise of another law or in all layers but one, no
-    clipping, reused noise, accountants that forget or halve, batches that are not drawn as claimed,
-    rounding that is no secret, ...) and twenty clean runs, each a small federation that is audited
-    with everything there is. Takes a few minutes. Fails if one fault in ten is not found, or if a
-    clean run is suspected.
+    There are some thirty faults (no noise, half the noise, noise of another law or in all layers
+    but one, no clipping, reused noise, accountants that forget or halve, batches that are not
+    drawn as claimed, rounding that is not secret, ...) and twenty clean runs, each a small
+    federation that is audited with all attacks.
+
+    It takes a few minutes, and fails if more than one fault in ten is missed or if a clean run is
+    suspected.
 
     [bold]Examples[/bold]
     calyx audit mutants

@@ -22,9 +22,9 @@ def selftest(
 ) -> None:
     """Test the auditor's bounds on mechanisms whose epsilon is known.
 
-    Each bound may find leakage in at most 5 % of the runs in which there is none, must not be above
-    the true epsilon in more than 5 % of the others, and must give the published figures. A copy of
-    the bound with a known fault (no delta) must be found out. About half a minute.
+    Each bound may find leakage in at most 5 % of the runs in which there is none, may exceed the
+    true epsilon in at most 5 % of the others, and must give the published figures. A copy of a
+    bound with a known fault (no delta) must be detected. It takes about half a minute.
 
     [bold]Examples[/bold]
     calyx audit selftest

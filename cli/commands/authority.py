@@ -11,13 +11,25 @@ from calyx.cli.arguments.help_text import help_text
 from calyx.cli.arguments.options import AsJson, Verbose
 from calyx.cli.arguments.request_file import Fingerprint
 
-app = typer.Typer(no_args_is_help=True, help="Run the key authority, which alone can decrypt sums.")
+_GROUP = """Run the key authority, which alone can decrypt sums.
+
+DIR is the folder of the key authority, which calyx authority init makes. Keep it on a machine of
+its own, apart from the server.
+
+[bold]Examples[/bold]
+calyx authority init ~/authority --host authority.example.org
+calyx authority serve ~/authority
+calyx authority approve ~/authority clinic-a.json
+"""
+app = typer.Typer(no_args_is_help=True, help=help_text(_GROUP))
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR")]
 PassphraseFile = Annotated[
     Path | None,
     typer.Option(
-        "--passphrase-file", metavar="FILE", help="Its content encrypts the secret keys on disk."
+        "--passphrase-file",
+        metavar="FILE",
+        help="File with the passphrase that encrypts the secret keys on disk.",
     ),
 ]
 
@@ -26,12 +38,24 @@ def init(
     directory: Directory,
     hosts: Annotated[
         list[str] | None,
-        typer.Option("--host", help="Name or address under which the server reaches it."),
+        typer.Option(
+            "--host",
+            metavar="NAME",
+            help="Name or address at which the server reaches it; repeatable.",
+            show_default="localhost, 127.0.0.1",
+        ),
     ] = None,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to serve on.")] = 9443,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=1, max=65535, help="Port to listen on.")
+    ] = 9443,
     min_contributors: Annotated[
         int | None,
-        typer.Option(min=2, help="No run with a smaller minimum is opened; 3 unless you say so."),
+        typer.Option(
+            metavar="N",
+            min=2,
+            help="Fewest updates in a sum that it decrypts.",
+            show_default="3",
+        ),
     ] = None,
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
@@ -39,12 +63,13 @@ def init(
 ) -> None:
     """Make a key authority in DIR: its identity, its certificates, its settings.
 
-    Keep DIR on a machine of its own. The folder for-server in it goes to the aggregation server;
-    the key that is shown goes to the owners of the devices, who pin it.
+    Keep DIR on a machine of its own. Give the folder for-server in it to the operator of the
+    aggregation server, and the key that is shown to the owners of the devices, who pin it.
 
     [bold]Examples[/bold]
     calyx authority init ~/authority
-    calyx authority init ~/authority --host authority.example --min-contributors 5
+    calyx authority init ~/authority --host authority.example.org \\
+        --min-contributors 5
     """
     from calyx.authority.launch import init as make
     from calyx.cli.terminal.console import facts, terminal
@@ -79,18 +104,28 @@ def init(
 def serve(
     directory: Directory,
     host: Annotated[
-        str | None, typer.Option(help="Address to listen on.", show_default="as in DIR: 127.0.0.1")
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Address to listen on.", show_default="as in authority.toml"
+        ),
     ] = None,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port.", show_default="as in DIR")
+        int | None,
+        typer.Option(
+            metavar="PORT",
+            min=0,
+            max=65535,
+            help="Port to listen on.",
+            show_default="as in authority.toml",
+        ),
     ] = None,
     passphrase_file: PassphraseFile = None,
     verbose: Verbose = False,
 ) -> None:
-    """Serve the key authority of DIR until it is told to stop (Ctrl-C or SIGTERM).
+    """Run the key authority in DIR until it is stopped (Ctrl-C, SIGTERM or calyx authority stop).
 
-    It listens over TLS and answers only servers that show a certificate of its own. Every release
-    and every refusal is written to releases.jsonl in DIR.
+    It listens over TLS and answers only servers that present a certificate that it has issued.
+    Every release and every refusal is written to releases.jsonl in DIR.
 
     [bold]Examples[/bold]
     calyx authority serve ~/authority
@@ -114,30 +149,36 @@ def approve(
     request: Annotated[Path, typer.Argument(metavar="REQUEST")],
     fingerprint: Fingerprint = None,
     as_json: AsJson = False,
+    verbose: Verbose = False,
 ) -> None:
-    """Enrol the device whose enrolment request is in the file REQUEST.
+    """Approve the device whose enrolment request is in the file REQUEST.
 
-    Anybody can make a request under any name, the server's operator too. So get the fingerprint
-    from the device's owner, on the telephone or in person, and neither from the server's operator
-    nor with the file. It is asked for if it is not on the command line.
+    Anyone can make a request under any name, including the server's operator. So get the
+    fingerprint from the device's owner, by telephone or in person, and neither from the server's
+    operator nor together with the file. Without --fingerprint the command asks for it.
 
     [bold]Examples[/bold]
-    calyx authority approve ~/authority device-7.json
-    calyx authority approve ~/authority device-7.json --fingerprint XXXX-XXXX-...
+    calyx authority approve ~/authority clinic-a.json
     """
     from calyx.authority.launch import approve as enrol
     from calyx.cli.arguments.request_file import request_text, stated_fingerprint
     from calyx.cli.terminal.console import terminal
 
-    with terminal(as_json=as_json) as screen:
+    with terminal(as_json=as_json, verbose=verbose) as screen:
         text = request_text(request)
         made = enrol(directory, text, fingerprint=stated_fingerprint(screen, fingerprint))
         screen.say(f"enrolled {made.name}, fingerprint {made.fingerprint}")
         screen.emit({"name": made.name, "fingerprint": made.fingerprint})
 
 
-def revoke(directory: Directory, name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
-    """Take a device out for good, also while the authority is served.
+def revoke(
+    directory: Directory,
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    verbose: Verbose = False,
+) -> None:
+    """Exclude the device NAME for good.
+
+    It works while the key authority is served, and takes effect at once.
 
     [bold]Examples[/bold]
     calyx authority revoke ~/authority clinic-a
@@ -145,13 +186,13 @@ def revoke(directory: Directory, name: Annotated[str, typer.Argument(metavar="NA
     from calyx.authority.launch import revoke as take_out
     from calyx.cli.terminal.console import terminal
 
-    with terminal() as screen:
+    with terminal(verbose=verbose) as screen:
         take_out(directory, name)
-        screen.say(f"revoked {name}; no sum with a part of it is released any more")
+        screen.say(f"revoked {name}; no sum that contains an update of it is released any more")
 
 
-def status(directory: Directory, as_json: AsJson = False) -> None:
-    """Show whether the key authority of DIR is served, who is enrolled, and check its log.
+def status(directory: Directory, as_json: AsJson = False, verbose: Verbose = False) -> None:
+    """Show whether the key authority in DIR is served and who is enrolled, and check its log.
 
     [bold]Examples[/bold]
     calyx authority status ~/authority
@@ -160,7 +201,7 @@ def status(directory: Directory, as_json: AsJson = False) -> None:
     from calyx.authority.launch import status_of
     from calyx.cli.terminal.console import facts, plain, table, terminal, whole
 
-    with terminal(as_json=as_json) as screen:
+    with terminal(as_json=as_json, verbose=verbose) as screen:
         found = status_of(directory)
         state = f"served (process {found['pid']})" if found["running"] else "not served"
         screen.show(
@@ -186,12 +227,14 @@ def status(directory: Directory, as_json: AsJson = False) -> None:
                 )
             screen.show(members)
         else:
-            screen.line("nobody is enrolled; approve one with: calyx authority approve DIR REQUEST")
+            screen.line(
+                "no device is enrolled; approve one with: calyx authority approve DIR REQUEST"
+            )
         screen.emit(found)
 
 
-def stop(directory: Directory) -> None:
-    """Stop the key authority of DIR.
+def stop(directory: Directory, verbose: Verbose = False) -> None:
+    """Stop the key authority in DIR.
 
     [bold]Examples[/bold]
     calyx authority stop ~/authority
@@ -199,22 +242,23 @@ def stop(directory: Directory) -> None:
     from calyx.authority.launch import stop_running
     from calyx.cli.terminal.console import terminal
 
-    with terminal() as screen:
+    with terminal(verbose=verbose) as screen:
         with screen.busy("stopping"):
             ran = stop_running(directory)
         screen.say("stopped" if ran else "it was not served")
 
 
-def log(directory: Directory, as_json: AsJson = False) -> None:
+def log(directory: Directory, as_json: AsJson = False, verbose: Verbose = False) -> None:
     """Check the log of releases and refusals, and show its last entries.
 
     [bold]Examples[/bold]
     calyx authority log ~/authority
+    calyx authority log ~/authority --json
     """
     from calyx.authority.launch import verify_log
     from calyx.cli.terminal.console import terminal
 
-    with terminal(as_json=as_json) as screen:
+    with terminal(as_json=as_json, verbose=verbose) as screen:
         report = verify_log(directory)
         screen.say(f"{len(report.entries)} entries, chain complete, head {report.head[:16]}…")
         for entry in report.entries[-10:]:
@@ -228,17 +272,23 @@ def witness(
     head: Annotated[Path, typer.Argument(metavar="HEAD.json")],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Where the signed word goes.", show_default="printed"),
+        typer.Option(
+            metavar="FILE", help="Where the signed statement goes.", show_default="printed"
+        ),
     ] = None,
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
+    verbose: Verbose = False,
 ) -> None:
-    """Sign the head of a run, or of an audit of it, that somebody else made.
+    """Sign the head of a run, or of an audit of it, as a witness.
 
-    HEAD.json is what calyx audit head gave. It is written into a log of its own with the time and,
-    for an audit, its number among those of this run that were brought here; the same head gets the
-    same word again. Nothing of the run is looked at: what is signed is that it was so then. Who
-    keeps DIR must not be who is audited. Works while the authority is served, and without.
+    HEAD.json is the file that calyx audit head makes. It is written into a log of its own with the
+    time and, for an audit, its number among the audits of this run that were brought here; the
+    same head gets the same statement again. The run itself is not looked at: the signature says
+    that it had this head at this time.
+
+    The owner of DIR must not be the one who is audited. It works whether or not the key authority
+    is served.
 
     [bold]Examples[/bold]
     calyx authority witness ~/authority head.json --out witness.json
@@ -248,14 +298,17 @@ def witness(
     from calyx.cli.terminal.console import facts, terminal
     from calyx.shared.errors import UsageError
 
-    with terminal(as_json=as_json) as screen:
+    with terminal(as_json=as_json, verbose=verbose) as screen:
         text = request_text(head)
         made = sign(directory, text, passphrase=_passphrase(passphrase_file))
         if out is not None:
             try:
                 out.write_text(made.to_json() + "\n", encoding="utf-8")
             except OSError as error:
-                raise UsageError(f"{out} cannot be written: {error.strerror}") from None
+                raise UsageError(
+                    f"{out} cannot be written: {error.strerror}",
+                    hint="name another file with --out",
+                ) from None
         what = f"audit {made.audit} of it that was shown here" if made.audit else "the run alone"
         screen.show(facts({"run": made.run, "signed": what, "since": made.time[:19] + " UTC"}))
         screen.line(f"written to {out}" if out is not None else made.to_json())
@@ -270,9 +323,12 @@ def _passphrase(path: Path | None) -> bytes | None:
     try:
         passphrase = path.read_bytes().strip()
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}",
+            hint="check the path given to --passphrase-file",
+        ) from None
     if not passphrase:
-        raise ConfigError(f"{path} is empty; put the passphrase in it")
+        raise ConfigError(f"the passphrase file {path} is empty", hint="put the passphrase in it")
     return passphrase
 
 

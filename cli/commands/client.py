@@ -20,10 +20,18 @@ if TYPE_CHECKING:
     from calyx.cli.terminal.console import Terminal
     from calyx.client.ledger.ledger import Entry, Ledger
 
-app = typer.Typer(
-    no_args_is_help=True,
-    help="For the owner of a device: let it take part, and see what was spent on its records.",
-)
+_GROUP = """Run a device of yours, and see what was spent on its records.
+
+DIR is the folder of the device, which calyx client enroll makes.
+
+[bold]Examples[/bold]
+calyx client enroll ~/device --server fl.example.org:9441 \\
+    --ca for-devices --data ~/records
+calyx client join ~/device
+calyx client status ~/device
+calyx client budget ~/device/ledger.sqlite
+"""
+app = typer.Typer(no_args_is_help=True, help=help_text(_GROUP))
 
 
 class Unit(StrEnum):
@@ -39,7 +47,7 @@ def budget(
         bool, typer.Option("--verify", help="Also check every page of the file for damage.")
     ] = False,
     delta: Annotated[
-        float, typer.Option(metavar="D", help="At which delta epsilon is told.")
+        float, typer.Option(metavar="D", help="The delta at which epsilon is given.")
     ] = 1e-4,
     unit: Annotated[
         Unit, typer.Option(help="Whom epsilon protects: a record or the whole client.")
@@ -49,15 +57,17 @@ def budget(
 ) -> None:
     """Show what training has cost the records of a ledger, over all runs together.
 
-    LEDGER is the file in which a client records each round before it trains; those of a
-    simulation lie in the folder ledgers of its run folder. The hash chain is checked each time:
-    a ledger that was altered or shortened is an error with exit code 1. Epsilon is worked out
-    from the recorded events, by privacy loss distributions (PLD) and by Rényi DP (RDP).
+    LEDGER is the file in which a client records each round before it trains: ledger.sqlite in the
+    folder of a device, or a file in the folder ledgers of a simulation's run folder.
+
+    The hash chain is checked each time: a ledger that was altered or shortened is an error with
+    exit code 1. Epsilon is computed from the recorded events, by privacy loss distributions (PLD)
+    and by Rényi DP (RDP).
 
     [bold]Examples[/bold]
     calyx client budget runs/first/ledgers/client-0000.sqlite
-    calyx client budget my.sqlite --verify --delta 1e-5
-    calyx client budget my.sqlite --unit client --json
+    calyx client budget ~/device/ledger.sqlite --verify --delta 1e-5
+    calyx client budget ~/device/ledger.sqlite --unit client --json
     """
     from calyx.cli.terminal.console import terminal
 
@@ -80,13 +90,13 @@ for command in (enroll, join, status, stop, budget):
 
 
 def _opened(path: Path) -> Ledger:
-    """A ledger of a run folder may be somebody else's; any other is this device's own."""
+    """A ledger of a run folder may belong to someone else; any other is this device's own."""
     from calyx.client.ledger.ledger import Ledger
 
     run_dir = path.absolute().parent.parent
     if path.absolute().parent.name == "ledgers" and (run_dir / "config.toml").exists():
         if not path.exists():
-            raise LedgerError(f"there is no ledger at {path}; check the path")
+            raise LedgerError(f"there is no ledger at {path}", hint="check the path")
         return Ledger.inspect(path.absolute(), run_dir)
     return Ledger.read_only(path)
 

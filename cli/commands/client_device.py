@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from calyx.cli.terminal.console import Terminal
     from calyx.client.deployment.enrolment import Enrolled
     from calyx.client.deployment.folder import DataPlace
-    from calyx.client.deployment.launch import Happening
+    from calyx.client.deployment.launch import DeviceEvent
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR")]
 AcceptOverlap = Annotated[
     bool,
     typer.Option(
         "--accept-overlap",
-        help="Some records are another device's too: what each spends on them adds up.",
+        help="Accept records that another device has too; what both spend on them adds up.",
     ),
 ]
 _STYLES = {"refused": "bold yellow", "trouble": "yellow", "connected": "green"}
@@ -29,12 +29,13 @@ _STYLES = {"refused": "bold yellow", "trouble": "yellow", "connected": "green"}
 def enroll(
     directory: Directory,
     server: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="The server, as devices reach it.")
+        str | None, typer.Option(metavar="HOST:PORT", help="The server's address for devices.")
     ] = None,
     ca: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE|FOLDER", help="ca.pem in the folder for-devices of the server's operator."
+            metavar="FILE|FOLDER",
+            help="The folder for-devices of the server's operator, or ca.pem in it.",
         ),
     ] = None,
     data: Annotated[
@@ -44,30 +45,34 @@ def enroll(
         ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Name of the device.", show_default="this machine's")
+        str | None,
+        typer.Option(metavar="NAME", help="Name of the device.", show_default="this machine's"),
     ] = None,
     authority_key: Annotated[
-        str, typer.Option(metavar="HEX|FILE", help="The key authority's key, to seal updates.")
+        str,
+        typer.Option(metavar="HEX|FILE", help="The key authority's key, needed to seal updates."),
     ] = "",
     server_key: Annotated[
         str,
         typer.Option(
             metavar="HEX|FILE",
-            help="The key the server signs with.",
+            help="The key that the server signs with.",
             show_default="instructions.pub beside --ca",
         ),
     ] = "",
     python_path: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where the module of --data is.")
+        Path | None, typer.Option(metavar="FOLDER", help="Folder of the module in --data.")
     ] = None,
     partition: Annotated[
         str | None,
         typer.Option(metavar="K/N", help="For demonstrations: part K of N of the digits."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="With --partition: who gets which digits.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="SEED", help="With --partition: how the digits are divided.")
+    ] = 0,
     accept_overlap: AcceptOverlap = False,
     renew: Annotated[
-        bool, typer.Option("--renew", help="Only make a new request for the device in DIR.")
+        bool, typer.Option("--renew", help="Only make a new request, for an existing device.")
     ] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -75,15 +80,19 @@ def enroll(
     """Make a device in DIR: its keys, a strict policy to edit, and an enrolment request.
 
     Send the file request.json in DIR to the operators of the server and of the key authority, and
-    tell them the fingerprint on another way. Both approve it once. The policy is yours: read it
-    and set the limits you want. Keys and records never leave the device. Records have one budget:
-    those that are another device's of this user already are refused.
+    give them the fingerprint over another channel. Each of them approves it once.
+
+    The policy is yours: read it and set the limits that you want. Keys and records never leave
+    the device. Records have one budget: records that another device of this user already has are
+    refused.
 
     [bold]Examples[/bold]
-    calyx client enroll ~/device --server fl.example.org:9441 --ca for-devices --data ~/records \
---authority-key authority.pub
-    calyx client enroll ~/device --server HOST:PORT --ca for-devices --data mine:load \
---python-path .
+    calyx client enroll ~/device --server fl.example.org:9441 \\
+        --ca for-devices --data ~/records --authority-key authority.pub
+    calyx client enroll ~/device --server fl.example.org:9441 \\
+        --ca for-devices --data mine:load --python-path .
+    calyx client enroll ~/demo --server 127.0.0.1:9440 \\
+        --ca ~/server/for-devices --partition 0/3
     calyx client enroll ~/device --renew
     """
     from calyx.cli.terminal.console import facts, terminal
@@ -142,17 +151,17 @@ def join(
         typer.Option(
             "--simulated-noise",
             metavar="SEED",
-            help="NOT PRIVATE: noise from a seed, to compare a deployment with a simulation.",
+            help="NOT PRIVATE: seeded noise, to compare a deployment with a simulation.",
         ),
     ] = None,
     accept_overlap: AcceptOverlap = False,
     verbose: Verbose = False,
 ) -> None:
-    """Let the device of DIR take part until it is told to stop (Ctrl-C or SIGTERM).
+    """Run the device in DIR until it is stopped (Ctrl-C, SIGTERM or calyx client stop).
 
-    It runs the code that is installed here, never any that a server sends, opens no port, and
-    checks policy and ledger before each round. What it refuses is shown here and told to the
-    server. Output goes to DIR/logs too.
+    It takes part in the runs of its server. It runs the code that is installed here, never code
+    that a server sends, opens no port, and checks policy and ledger before each round. What it
+    refuses is shown here and reported to the server. Output also goes to DIR/logs.
 
     [bold]Examples[/bold]
     calyx client join ~/device
@@ -162,10 +171,10 @@ def join(
 
     with terminal(verbose=verbose) as screen:
         if simulated_noise is not None:
-            screen.warn("the noise is seeded: whoever knows the seed sees through it")
+            screen.warn("the noise is seeded: anyone who knows the seed can remove it")
 
-        def show(happening: Happening) -> None:
-            screen.say(plain(happening.text), _STYLES.get(happening.kind, ""))
+        def show(event: DeviceEvent) -> None:
+            screen.say(plain(event.text), _STYLES.get(event.kind, ""))
 
         serve(
             directory,
@@ -176,7 +185,7 @@ def join(
 
 
 def status(directory: Directory, as_json: AsJson = False, verbose: Verbose = False) -> None:
-    """Show what the device of DIR is doing and what its policy allows.
+    """Show what the device in DIR is doing and what its policy allows.
 
     [bold]Examples[/bold]
     calyx client status ~/device
@@ -191,8 +200,8 @@ def status(directory: Directory, as_json: AsJson = False, verbose: Verbose = Fal
         screen.emit(found)
 
 
-def stop(directory: Directory) -> None:
-    """Stop the device of DIR.
+def stop(directory: Directory, verbose: Verbose = False) -> None:
+    """Stop the device in DIR.
 
     [bold]Examples[/bold]
     calyx client stop ~/device
@@ -200,7 +209,7 @@ def stop(directory: Directory) -> None:
     from calyx.cli.terminal.console import terminal
     from calyx.client.deployment.launch import stop_running
 
-    with terminal() as screen:
+    with terminal(verbose=verbose) as screen:
         with screen.busy("stopping"):
             ran = stop_running(directory)
         screen.say("stopped" if ran else "it did not run")
@@ -225,8 +234,8 @@ def _enroll(
 
     if server is None or ca is None or (data is None) == (partition is None):
         raise UsageError(
-            "give --server, --ca and --data (or --partition for a demonstration); see "
-            "calyx client enroll --help"
+            "--server, --ca and --data (or --partition for a demonstration) are needed",
+            hint="see calyx client enroll --help",
         )
     place = _digits(directory, partition, seed) if data is None else _place(data, python_path)
     return make(
@@ -261,7 +270,10 @@ def _digits(directory: Path, partition: str | None, seed: int) -> DataPlace:
 
     number, _, parts = (partition or "").partition("/")
     if not (number.isdigit() and parts.isdigit() and int(number) < int(parts)):
-        raise UsageError(f"--partition {partition}: write it as K/N with K from 0, as in 0/3")
+        raise UsageError(
+            f"--partition {partition} is not a part of the digits",
+            hint="write it as K/N with K from 0, for example 0/3",
+        )
     return keep_records(directory, share_of_digits(int(number), int(parts), seed))
 
 
@@ -274,7 +286,10 @@ def _key_text(given: str) -> str:
     try:
         return path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} holds no key: {error}") from None
+        raise ConfigError(
+            f"{path} holds no key: {error}",
+            hint="name the file authority.pub or instructions.pub, or give the key itself",
+        ) from None
 
 
 def _show_status(screen: Terminal, found: dict[str, Any]) -> None:

@@ -83,7 +83,14 @@ def _given(settings: Sequence[str]) -> dict[str, Any]:
         key = next(iter(nested), "data")
         raise ConfigError(
             "settings cannot be used",
-            [Fault(key, "''", "only settings of data, as data.label=NAME")],
+            [
+                Fault(
+                    key,
+                    "''",
+                    "not a setting of data",
+                    "give only settings of data, as data.label=NAME",
+                )
+            ],
         )
     return data
 
@@ -212,7 +219,7 @@ def _try(preset: str, settings: Mapping[str, str], place: Path) -> None:
         train = load_split(config.data, config.seed).train
         partition(train, config.data, config.federation.clients, config.seed)
     except DataError as error:
-        if "data.view=sequence" in str(error):
-            raise ModelError(str(error)) from None
+        if "data.view=sequence" in error.hint:
+            raise ModelError(str(error), hint=error.hint) from None
         raise
     try_model(config, train.input_shape, train.classes)

@@ -171,7 +171,7 @@ class Forecast:
 
         None where the promise itself is for records, or nothing is promised.
         """
-        if not self.config.is_private or self.config.privacy.unit == "record":
+        if not self.config.privacy.is_client_level:
             return None
         costs = [entry.plan.spent(entry.plan.rounds, "record") for entry in self.plans]
         return max(cost.epsilon for cost in costs)
@@ -201,17 +201,17 @@ def forecast(config: Config) -> Forecast:
         ClientPlan(plan, clients, plan.spent(1), plan.spent(plan.rounds))
         for plan, clients in sorted(counts.items(), key=lambda item: item[0].declared_records)
     )
-    is_sealed = config.secure_aggregation.scheme != "none"
-    dearest = max(plans, key=lambda entry: entry.total_cost.epsilon).plan
-    rounds = thinned(range(1, dearest.rounds + 1), _CURVE_POINTS) if config.is_private else []
+    costliest = max(plans, key=lambda entry: entry.total_cost.epsilon).plan
+    rounds = thinned(range(1, costliest.rounds + 1), _CURVE_POINTS) if config.is_private else []
+    sealing = sealing_parameters(config, costliest, dimension(model)) if config.is_sealed else None
     return Forecast(
         config=config,
         parameters=sum(int(value.numel()) for value in model.state_dict().values()),
         train_records=sum(len(part) for part in parts),
         plans=plans,
-        curve=tuple((int(number), dearest.spent(int(number))) for number in rounds),
-        sealing=sealing_parameters(config, dearest, dimension(model)) if is_sealed else None,
-        rounding_warning=_rounding_warning(dearest, by_member),
+        curve=tuple((int(number), costliest.spent(int(number))) for number in rounds),
+        sealing=sealing,
+        rounding_warning=_rounding_warning(costliest, by_member),
         data_warnings=split.warnings,
     )
 

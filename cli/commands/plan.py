@@ -28,11 +28,13 @@ def plan(
 ) -> None:
     """Show what a run will cost in privacy and traffic, without training anything.
 
-    Takes a preset's name or a TOML file. The data are loaded and divided as the run would; for
-    each client's record count the noise is found that keeps the promised epsilon over all
-    rounds. Two accountants are asked: privacy loss distributions (PLD) and Rényi DP (RDP). Both
-    are upper bounds, the smaller one counts. For the integer noise of sealed sums only RDP has a
-    bound; PLD then shows a dash.
+    Give the name of a preset (calyx presets lists them) or a TOML file of your own. The data are
+    loaded and divided as in the run. For each record count among the clients, the plan finds the
+    noise that keeps the promised epsilon over all rounds.
+
+    Two accountants are used: privacy loss distributions (PLD) and Rényi DP (RDP). Both are upper
+    bounds, and the smaller one counts. For the integer noise of sealed sums only RDP has a bound;
+    PLD then shows a dash.
 
     [bold]Examples[/bold]
     calyx plan
@@ -138,7 +140,7 @@ def _plan_table(found: Forecast) -> Table:
 
 
 def _chosen(plans: Sequence[ClientPlan]) -> list[ClientPlan]:
-    """Rows for the terminal: all, or so many from smallest to largest."""
+    """Rows for the terminal: all, or that many from smallest to largest."""
     last, shown = len(plans) - 1, min(len(plans), _ROWS_SHOWN)
     return [plans[round(i * last / max(shown - 1, 1))] for i in range(shown)]
 
@@ -154,7 +156,7 @@ def _curve(found: Forecast, width: int) -> list[str]:
     top = max(values)
     rows = columns(values, _CHART_HEIGHT, top)
     labels = [epsilon_text(top), *[""] * (_CHART_HEIGHT - 2), "0"]
-    lines = ["ε spent after so many rounds"]
+    lines = ["ε spent after this many rounds"]
     for label, row in zip(labels, rows, strict=True):
         lines.append(f"{label:>7} │" + "".join(" " + level * (cell - 1) for level in row).rstrip())
     lines.append(" " * 8 + "└" + "─" * (cell * len(values)))

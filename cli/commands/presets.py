@@ -13,8 +13,9 @@ from calyx.shared.privacy.epsilon_text import promise_text
 def presets(as_json: AsJson = False, verbose: Verbose = False) -> None:
     """List the presets: whole runs that come with Calyx, each value with its reason.
 
-    A preset's name can be given to `calyx simulate` and `calyx plan`; any of its settings can be
-    changed with --set. Presets whose data are files of your own need --data-dir.
+    The name of a preset can be given to calyx simulate, calyx plan and calyx server run; any of
+    its settings can be changed with --set. Presets whose data are files of your own need
+    --data-dir.
 
     [bold]Examples[/bold]
     calyx presets

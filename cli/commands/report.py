@@ -19,12 +19,14 @@ RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of a fin
 
 
 def report(run_dir: RunDir, as_json: AsJson = False, verbose: Verbose = False) -> None:
-    """Write the privacy report of a finished run: a page for people and its data.
+    """Write the privacy report of a finished run: report.html for people, report.json for programs.
 
-    What is guaranteed is computed anew from the run's privacy ledgers. No attack is run, so it
-    takes seconds; calyx audit run measures too. calyx simulate makes this report by itself.
+    RUN_DIR is the folder of the run. What is guaranteed is computed again from the run's privacy
+    ledgers. No attack is run, so it takes seconds; calyx audit run also measures. calyx simulate
+    makes this report by itself.
 
     [bold]Examples[/bold]
+    calyx simulate --out runs/first --no-report
     calyx report runs/first
     calyx report runs/first --json
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -11,10 +11,18 @@ from calyx.cli.arguments.help_text import help_text
 from calyx.cli.arguments.options import AsJson, DataDir, Settings, Verbose
 from calyx.cli.arguments.request_file import Fingerprint
 
-if TYPE_CHECKING:
-    from calyx.cli.terminal.console import Terminal
+_GROUP = """Run the server that real devices connect to.
 
-app = typer.Typer(no_args_is_help=True, help="Run the server that real devices connect to.")
+DIR is the folder of the server, which calyx server init makes. Devices are made with calyx client
+enroll; sealed runs also need a key authority, see calyx authority.
+
+[bold]Examples[/bold]
+calyx server init ~/server
+calyx server up ~/server
+calyx server approve ~/server clinic-a.json
+calyx server run ~/server digits-cnn --set federation.clients=3
+"""
+app = typer.Typer(no_args_is_help=True, help=help_text(_GROUP))
 
 # The executor learns of it with its next call to the SuperLink, or its next heartbeat.
 _STOP_S = 30.0
@@ -26,22 +34,29 @@ def init(
     directory: Directory,
     hosts: Annotated[
         list[str] | None,
-        typer.Option("--host", help="Name or address under which devices reach it; may repeat."),
+        typer.Option(
+            "--host",
+            metavar="NAME",
+            help="Name or address at which devices reach it; repeatable.",
+        ),
     ] = None,
     listen: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Address to listen on.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 9440,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=1, max=65535, help="Port to listen on.")
+    ] = 9440,
     public_port: Annotated[
-        int, typer.Option(min=1, max=65535, help="Port of the reverse proxy.")
+        int,
+        typer.Option(metavar="PORT", min=1, max=65535, help="Port of the reverse proxy."),
     ] = 9441,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Make a server in DIR: its CA and certificate, its secrets, its settings.
 
-    The folder for-devices in it goes to the owners of devices. The server listens on this machine
-    only; nginx.conf in DIR is a reverse proxy that lets devices in, and nobody else.
+    Give the folder for-devices in DIR to the owners of devices. The server listens on this machine
+    only; nginx.conf in DIR sets up a reverse proxy that lets in devices and no one else.
 
     [bold]Examples[/bold]
     calyx server init ~/server
@@ -79,20 +94,24 @@ def init(
 def renew(
     directory: Directory,
     hosts: Annotated[
-        list[str] | None, typer.Option("--host", help="A further name or address.")
+        list[str] | None,
+        typer.Option("--host", metavar="NAME", help="A further name or address; repeatable."),
     ] = None,
+    verbose: Verbose = False,
 ) -> None:
-    """Make a new certificate for the server of DIR; restart it afterwards.
+    """Make a new certificate for the server in DIR.
 
     It is signed by the same CA and keeps the names of the old one, so devices need nothing new.
+    Restart the server afterwards.
 
     [bold]Examples[/bold]
     calyx server renew ~/server
+    calyx server renew ~/server --host fl.example.org
     """
     from calyx.cli.terminal.console import terminal
     from calyx.server.deployment.setup import renew as make
 
-    with terminal() as screen:
+    with terminal(verbose=verbose) as screen:
         until = make(directory, hosts or ())
         screen.say(f"valid until {until:%Y-%m-%d}; now stop the server and start it again")
 
@@ -101,27 +120,29 @@ def authority(
     directory: Directory,
     address: Annotated[str, typer.Argument(metavar="HOST:PORT")],
     files: Annotated[Path, typer.Argument(metavar="FOLDER")],
+    verbose: Verbose = False,
 ) -> None:
-    """Name the key authority of the server of DIR, which sealed runs need.
+    """Tell the server in DIR which key authority to use; sealed runs need one.
 
-    FOLDER is the folder for-server that calyx authority init made, brought from that machine.
+    HOST:PORT is the address of the key authority. FOLDER is a copy of the folder for-server that
+    calyx authority init made on its machine.
 
     [bold]Examples[/bold]
-    calyx server authority ~/server authority.example:9443 ./for-server
+    calyx server authority ~/server authority.example.org:9443 for-server
     """
     from calyx.cli.terminal.console import terminal
     from calyx.server.deployment.setup import use_authority
 
-    with terminal() as screen:
+    with terminal(verbose=verbose) as screen:
         use_authority(directory, address, files)
         screen.say(f"key authority at {address}")
 
 
 def up(directory: Directory, verbose: Verbose = False) -> None:
-    """Start the server of DIR and watch over it until it is told to stop (Ctrl-C or SIGTERM).
+    """Run the server in DIR until it is stopped (Ctrl-C, SIGTERM or calyx server stop).
 
-    It runs Flower's SuperLink with TLS and registered nodes only, and beside it the ServerApp that
-    is installed here: no code that comes with a run is ever used. Output goes to DIR/logs.
+    It runs Flower's SuperLink, with TLS and for registered nodes only, and beside it the ServerApp
+    that is installed here: no code that comes with a run is ever used. Output goes to DIR/logs.
 
     [bold]Examples[/bold]
     calyx server up ~/server
@@ -137,26 +158,35 @@ def up(directory: Directory, verbose: Verbose = False) -> None:
 def run(
     directory: Directory,
     preset: Annotated[
-        str | None, typer.Argument(metavar="[PRESET|FILE.toml]", show_default="digits-cnn")
+        str | None,
+        typer.Argument(
+            metavar="[PRESET|FILE.toml]",
+            show_default="digits-cnn",
+            help="A preset, or a file of your own.",
+        ),
     ] = None,
     settings: Settings = None,
     name: Annotated[
         str | None,
-        typer.Option(help="Name of the run, also in ledgers.", show_default="PRESET-TIME"),
+        typer.Option(
+            metavar="NAME", help="Name of the run, also in ledgers.", show_default="PRESET-TIME"
+        ),
     ] = None,
     data_dir: DataDir = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run of this --name.")
+        bool, typer.Option("--resume", help="Continue the run with this --name.")
     ] = False,
-    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for its end.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Do not wait until the run ends.")
+    ] = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Have the devices of the server in DIR train, and show how it goes.
+    """Train a model over the devices of the server in DIR, and show the progress.
 
-    Needs calyx server up in another terminal. The run goes on when this command is interrupted;
-    the exit code is 1 if it fails. --data-dir names the server's own test records; each device
-    has its own.
+    Needs calyx server up in another terminal. The run continues when this command is interrupted;
+    the exit code is 1 if the run fails. --data-dir names the server's own test records; each
+    device has records of its own.
 
     [bold]Examples[/bold]
     calyx server run ~/server digits-cnn --set federation.clients=3
@@ -181,7 +211,7 @@ def run(
                 result = follow(directory, chosen, display)
         except KeyboardInterrupt:
             screen.line(
-                f"the run goes on; stop it with: calyx server stop {directory} --run {chosen}"
+                f"the run continues; stop it with: calyx server stop {directory} --run {chosen}"
             )
             raise typer.Exit(130) from None
         screen.line()
@@ -195,19 +225,20 @@ def run(
 
 
 def status(directory: Directory, as_json: AsJson = False, verbose: Verbose = False) -> None:
-    """Show whether the server of DIR is up, its devices and its runs.
+    """Show whether the server in DIR is up, its devices and its runs.
 
     [bold]Examples[/bold]
     calyx server status ~/server
     calyx server status ~/server --json
     """
     from calyx.cli.terminal.console import terminal
+    from calyx.cli.terminal.server_status import show_status
     from calyx.server.deployment.launch import status_of
 
     with terminal(as_json=as_json, verbose=verbose) as screen:
         with screen.busy("asking"):
             found = status_of(directory)
-        _show_status(screen, found)
+        show_status(screen, found)
         screen.emit(found)
 
 
@@ -216,13 +247,15 @@ def stop(
     run: Annotated[
         str | None, typer.Option("--run", metavar="NAME", help="Stop this run only.")
     ] = None,
+    verbose: Verbose = False,
 ) -> None:
-    """Stop the server of DIR, or one of its runs.
+    """Stop the server in DIR, or one of its runs.
 
     A run that is stopped in the middle of a round can be resumed: devices that have answered in
-    that round answer the same again, and are charged for it once. (Of updates that are not sealed
-    nothing is kept; that round is charged again.) With the whole server its runs stop until it is
-    up again; they then go on by themselves.
+    that round give the same answer again, and are charged for it once. (Updates that are not
+    sealed are not kept; that round is charged again.)
+
+    When the whole server stops, its runs pause and continue by themselves once it is up again.
 
     [bold]Examples[/bold]
     calyx server stop ~/server
@@ -230,21 +263,22 @@ def stop(
     """
     from calyx.cli.terminal.console import terminal
 
-    with terminal() as screen:
+    with terminal(verbose=verbose) as screen:
         if run is not None:
             from calyx.server.deployment.folder import ServerFolder
-            from calyx.server.deployment.submission import stop_run, wait_for_end
+            from calyx.server.deployment.handover import stop_run
+            from calyx.server.deployment.submission import wait_for_end
 
             folder = ServerFolder(directory)
             stop_run(folder, run)
             if folder.running_pid() is None:
-                screen.say(f"run {run} does not go on when the server is up again")
+                screen.say(f"run {run} will not continue when the server is up again")
                 return
             with screen.busy("stopping"):
                 state = wait_for_end(folder, run, _STOP_S).state
-            go_on = f"go on with: calyx server run {directory} --name {run} --resume"
+            go_on = f"continue it with: calyx server run {directory} --name {run} --resume"
             how = {"stopped": f"was stopped; {go_on}", "stopping": "is still being stopped"}
-            screen.say(f"run {run} {how.get(state, f'has ended meanwhile: {state}')}")
+            screen.say(f"run {run} {how.get(state, f'has meanwhile ended: {state}')}")
             return
         from calyx.server.deployment.launch import stop_running
 
@@ -260,30 +294,34 @@ def approve(
     max_records: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Records it may declare at most.", show_default="as in server.toml"
+            metavar="N",
+            min=1,
+            help="Most records that the device may declare.",
+            show_default="as in server.toml",
         ),
     ] = None,
     as_json: AsJson = False,
+    verbose: Verbose = False,
 ) -> None:
-    """Let the device take part whose enrolment request is in the file REQUEST.
+    """Approve the device whose enrolment request is in the file REQUEST.
 
-    The fingerprint is what the device's owner reads from his screen, on the telephone or in
-    person: it shows that nobody exchanged the request on its way. It is asked for if it is not on
-    the command line. A request can be used once.
+    Get the fingerprint from the device's owner, by telephone or in person: it shows that the
+    request was not replaced on its way. Without --fingerprint the command asks for it. A request
+    can be used once.
 
-    A device's vote weighs as much as the record count that it declares, which nobody can check;
-    --max-records limits it for this device, max_records in server.toml for all others.
+    A device's update weighs as much as the record count that it declares, which cannot be checked.
+    --max-records limits the count of this device, max_records in server.toml that of all others.
 
     [bold]Examples[/bold]
     calyx server approve ~/server clinic-a.json
-    calyx server approve ~/server clinic-a.json --fingerprint XXXX-XXXX-... --max-records 5000
+    calyx server approve ~/server clinic-a.json --max-records 5000
     """
     from calyx.cli.arguments.request_file import request_text, stated_fingerprint
     from calyx.cli.terminal.console import terminal
     from calyx.server.deployment.enrolment import approve as enrol
     from calyx.server.deployment.folder import ServerFolder
 
-    with terminal(as_json=as_json) as screen:
+    with terminal(as_json=as_json, verbose=verbose) as screen:
         text = request_text(request)
         node = enrol(
             ServerFolder(directory),
@@ -295,8 +333,14 @@ def approve(
         screen.emit({"name": node.name, "fingerprint": node.fingerprint, "node_id": node.node_id})
 
 
-def revoke(directory: Directory, name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
-    """Take a device out for good. Take it out at the key authority too.
+def revoke(
+    directory: Directory,
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    verbose: Verbose = False,
+) -> None:
+    """Exclude the device NAME for good.
+
+    Revoke it at the key authority too, with calyx authority revoke.
 
     [bold]Examples[/bold]
     calyx server revoke ~/server clinic-a
@@ -305,48 +349,10 @@ def revoke(directory: Directory, name: Annotated[str, typer.Argument(metavar="NA
     from calyx.server.deployment.enrolment import revoke as take_out
     from calyx.server.deployment.folder import ServerFolder
 
-    with terminal() as screen:
+    with terminal(verbose=verbose) as screen:
         take_out(ServerFolder(directory), name)
         screen.say(f"revoked {name}; also run: calyx authority revoke DIR {name}")
 
 
 for command in (init, up, run, status, stop, approve, revoke, authority, renew):
     app.command(help=help_text(command))(command)
-
-
-def _show_status(screen: Terminal, found: dict[str, Any]) -> None:
-    from calyx.cli.terminal.console import facts, plain, table, whole
-
-    state = f"up (process {found['pid']})" if found["running"] else "down"
-    screen.show(
-        facts(
-            {
-                "server": state,
-                "address": found["address"],
-                "key authority": found["authority"] or "none: no sealed runs",
-                "certificate": f"valid until {found['certificate_valid_until'][:10]}",
-                "CA fingerprint": found["ca_fingerprint"],
-            }
-        )
-    )
-    screen.line()
-    if not found["devices"]:
-        screen.line("no devices yet; approve one with: calyx server approve DIR REQUEST")
-    else:
-        devices = table("device", "status", "approved", "fingerprint")
-        for device in found["devices"]:
-            devices.add_row(
-                plain(device["name"]),
-                device["status"],
-                device["approved_at"][:10],
-                whole(device["fingerprint"]),
-            )
-        screen.show(devices)
-    if found["runs"]:
-        screen.line()
-        runs = table("run", "state", "submitted", "")
-        for run in found["runs"]:
-            runs.add_row(
-                plain(run["run"]), run["state"], run["submitted_at"][:19], plain(run["error"])
-            )
-        screen.show(runs)

@@ -25,11 +25,15 @@ class Engine(StrEnum):
 def simulate(
     preset: Annotated[
         str | None,
-        typer.Argument(metavar="[PRESET|FILE.toml]", show_default="digits-cnn"),
+        typer.Argument(
+            metavar="[PRESET|FILE.toml]",
+            show_default="digits-cnn",
+            help="A preset, or a file of your own.",
+        ),
     ] = None,
     settings: Settings = None,
     engine: Annotated[
-        Engine, typer.Option(help="local: on this machine; ray: Flower's Ray runtime.")
+        Engine, typer.Option(help="local: processes of Calyx; ray: Flower's Ray runtime.")
     ] = Engine.LOCAL,
     workers: Annotated[
         int | None,
@@ -37,7 +41,7 @@ def simulate(
             metavar="N",
             min=1,
             help="Client processes; the result does not depend on it.",
-            show_default="one a core",
+            show_default="one per core",
         ),
     ] = None,
     data_dir: DataDir = None,
@@ -46,7 +50,7 @@ def simulate(
         typer.Option(metavar="DIR", help="The run folder.", show_default="runs/PRESET-TIME"),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a run where it stopped.")
+        bool, typer.Option("--resume", help="Continue a run where it stopped.")
     ] = False,
     with_report: Annotated[
         bool, typer.Option("--report/--no-report", help="Write the privacy report of the run.")
@@ -56,17 +60,19 @@ def simulate(
 ) -> None:
     """Train a model over simulated clients, with the privacy that the preset promises.
 
-    Give a preset's name (calyx presets lists them) or a TOML file of your own; without either it
-    is digits-cnn, whose data come with Calyx. The clients, the server and the accounting are the
-    real ones; only the network is left out. Everything about the run (settings, metrics, privacy
-    ledgers, checkpoints, the final model, a privacy report) is kept in the run folder, so a run
-    that was stopped can go on with --resume.
+    Give the name of a preset (calyx presets lists them) or a TOML file of your own. The default
+    is digits-cnn, whose data come with Calyx.
+
+    The clients, the server and the accounting are the real ones; only the network is left out.
+    Settings, metrics, privacy ledgers, checkpoints, the final model and a privacy report are kept
+    in the run folder, so a run that was stopped can be continued with --resume.
 
     [bold]Examples[/bold]
     calyx simulate
     calyx simulate digits-cnn --set privacy.epsilon=3 --set seed=1
     calyx simulate --set privacy.noise=none
     calyx simulate my-run.toml --data-dir ~/mnist --workers 4
+    calyx simulate --out runs/first
     calyx simulate --out runs/first --resume
     """
     from calyx.cli.terminal.console import terminal
@@ -96,7 +102,9 @@ def simulate(
             if folder is None:
                 screen.line("stopped before the first round; nothing was trained")
             else:
-                screen.line(f"stopped; go on with: calyx simulate --resume --out {short(folder)}")
+                screen.line(
+                    f"stopped; continue with: calyx simulate --resume --out {short(folder)}"
+                )
             raise typer.Exit(130) from None
         screen.line()
         screen.show(run_summary(result, display.start, display.rounds))
@@ -118,7 +126,7 @@ def _report(screen: Terminal, run_dir: Path) -> Path | None:
 
             done = report_new_run(run_dir)
     except CalyxError as error:
-        screen.warn(f"no report was made: {error}")
+        screen.warn(f"no report was made: {error}", hint=error.hint)
         return None
     headline = done.report.headline
     if headline.status not in ("guaranteed", "no guarantee"):

@@ -19,9 +19,9 @@ _STYLES = {"ok": "green", "note": "yellow", "fault": "bold red"}
 def doctor(as_json: AsJson = False, verbose: Verbose = False) -> None:
     """Check this machine: versions, libraries, processor, GPU, disk, and whose code runs.
 
-    Compiled libraries are not only imported but used: a matrix product with torch, gradients of
-    single samples with Opacus, an encrypted sum with TenSEAL. Each fault comes with a fix. The
-    exit code is 1 if there is a fault; a note stops nothing.
+    Compiled libraries are not only imported but used: a matrix product with torch, per-sample
+    gradients with Opacus, an encrypted sum with TenSEAL. Each fault comes with a hint on how to
+    fix it. The exit code is 1 if there is a fault; a note stops nothing.
 
     [bold]Examples[/bold]
     calyx doctor
@@ -68,7 +68,7 @@ def _show(screen: Terminal, checks: list[Check], faults: int) -> None:
         mark = Text(check.status, style=_STYLES[check.status])
         made.add_row(mark, plain(check.name), Text(plain(check.found)))
         if check.fix:
-            made.add_row("", "", Text(f"→ {plain(check.fix)}", style="bold"))
+            made.add_row("", "", Text(f"hint: {plain(check.fix)}", style="bold"))
     screen.show(made)
     screen.line()
     verdict = count_text(faults, "fault") if faults else "no faults; calyx simulate will run here"

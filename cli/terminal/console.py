@@ -12,7 +12,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TextIO
 
@@ -57,12 +57,14 @@ class Terminal:
         shown = sentence if isinstance(sentence, Text) else Text(plain(sentence), style=style)
         self.human.print(shown, soft_wrap=not self.human.is_terminal)
 
-    def warn(self, message: str) -> None:
-        """Something to think about that stops nothing."""
+    def warn(self, message: str, *, hint: str = "") -> None:
+        """Something to think about that stops nothing, and what to do about it."""
         self.say(f"warning: {message}", style="yellow")
+        if hint:
+            self.say(f"hint: {hint}")
 
     def ask(self, question: str) -> str | None:
-        """What the user types in answer; None where nobody sits at a terminal."""
+        """What the user types in answer; None where there is no terminal."""
         if sys.stdin is None or not sys.stdin.isatty():
             return None
         self.human.print(Text(plain(question) + " "), end="", soft_wrap=True)
@@ -86,11 +88,22 @@ def terminal(*, as_json: bool = False, verbose: bool = False) -> Iterator[Termin
         yield Terminal(out, err, as_json=as_json)
 
 
-def report_error(message: str) -> None:
-    """One line on standard error."""
-    if sys.stderr is not None:
-        text = Text.assemble(("calyx: error: ", "bold red"), plain(message))
-        Console(file=sys.stderr, highlight=False).print(text, soft_wrap=True)
+def report_error(message: str, hints: Sequence[str] = (), details: Sequence[str] = ()) -> None:
+    """What is wrong and what to do about it, on standard error.
+
+    Args:
+        message: after ``error:``.
+        hints: each after ``hint:``, on a line of its own.
+        details: lines between the two, indented: one for each of several faults.
+    """
+    if sys.stderr is None:
+        return
+    lines = [Text.assemble(("error: ", "bold red"), plain(message))]
+    lines += [Text(f"  {plain(detail)}") for detail in details]
+    lines += [Text.assemble(("hint: ", "bold"), plain(hint)) for hint in hints]
+    console = Console(file=sys.stderr, highlight=False)
+    for line in lines:
+        console.print(line, soft_wrap=True)
 
 
 def table(*headings: str, right: tuple[str, ...] = ()) -> Table:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,10 +42,15 @@ def choose(
         config = resolve(preset or DEFAULT, settings, data_dir)
         return config, name or f"{config.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     if name is None:
-        raise ConfigError("--resume needs the --name of the run; calyx server status lists them")
+        raise ConfigError(
+            "--resume needs the --name of the run",
+            hint=f"calyx server status {directory} lists the runs",
+        )
     if data_dir is not None:
         raise ConfigError(
-            "a run goes on with the test records it was started with; leave out --data-dir"
+            "--data-dir cannot be given with --resume: a run keeps the test records it was started "
+            "with",
+            hint="leave out --data-dir",
         )
     stored = stored_config(ServerFolder(directory), name)
     if preset is None and not settings:
@@ -54,14 +59,14 @@ def choose(
 
 
 def submit_run(directory: Path, name: str, config: Config, *, resume: bool) -> Submission:
-    """Try the run's model, and hand it to the server (`calyx.server.deployment.submission`).
+    """Try the run's model, and hand it to the server (`calyx.server.deployment.handover`).
 
     Raises:
         ModelError: the model, or the device for it, cannot be used.
         ConfigError: its sealed updates are larger than what devices can hand over.
     """
     from calyx.server.deployment.folder import ServerFolder
-    from calyx.server.deployment.submission import check_upload, submit
+    from calyx.server.deployment.handover import check_upload, submit
     from calyx.shared.data import load_split
     from calyx.shared.models.tryout import try_model
     from calyx.shared.models.vector import dimension
@@ -87,50 +92,40 @@ def follow(directory: Path, name: str, display: RunDisplay) -> dict[str, Any]:
     """
     from calyx.server.deployment.folder import ServerFolder
     from calyx.server.deployment.submission import read_submission
+    from calyx.server.state.journal import FILE_NAME as JOURNAL
     from calyx.simulations.follower import JournalFollower
 
     folder = ServerFolder(directory)
     began = time.monotonic()
-    with JournalFollower(folder.run_dir(name) / "metrics.jsonl", display.on_event):
+    with JournalFollower(folder.run_dir(name) / JOURNAL, display.on_event):
         while (submission := read_submission(folder, name)).is_open:
             if folder.running_pid() is None:
                 raise RunError(
-                    f"the server went down; start it with calyx server up {directory}, it goes on "
-                    "with the run"
+                    f"the server in {directory} went down",
+                    hint=f"start it with: calyx server up {directory}; the run then continues",
                 )
             time.sleep(_PAUSE_S)
     if submission.state == "failed":
-        raise RunError(f"run {name} failed: {submission.error}")
+        raise RunError(
+            f"run {name} failed: {submission.error}",
+            hint=f"the folder {folder.run_dir(name)} holds its journal",
+        )
     if submission.state == "stopped":
         raise RunError(
-            f"run {name} was stopped; go on with: calyx server run {directory} --name {name} "
-            "--resume"
+            f"run {name} was stopped",
+            hint=f"continue it with: calyx server run {directory} --name {name} --resume",
         )
     return _result(folder.run_dir(name), name, time.monotonic() - began)
 
 
 def _result(run_dir: Path, name: str, seconds: float) -> dict[str, Any]:
-    from calyx.server.state.outcome import rounds_with_effect
+    from calyx.server.state.journal import RunEvents
+    from calyx.server.state.outcome import RunFigures
 
-    lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    events = [json.loads(line) for line in lines]
-    start = next(e for e in events if e["event"] == "start")
-    rounds = [e for e in events if e["event"] == "round"]
-    last = rounds[-1]
     return {
         "run": name,
         "state": "completed",
-        "accuracy": last["accuracy"],
-        "loss": last["loss"],
-        "epsilon_max": last["epsilon_max"],
-        "delta": start["delta"],
-        "noise_multiplier": start["noise_multiplier"],
-        "rounds": len(rounds),
-        "clients": start["clients"],
-        "rejected": sum(len(e["rejected"]) for e in rounds),
-        "rounds_with_effect": rounds_with_effect(rounds),
-        "declined": sum(len(e["declined"]) for e in rounds),
+        **asdict(RunFigures.of(RunEvents.read(run_dir))),
         "seconds": round(seconds, 3),
-        "seconds_per_round": round(sum(e["seconds"] for e in rounds) / len(rounds), 4),
         "run_dir": str(run_dir),
     }

@@ -56,7 +56,7 @@ def duration_text(seconds: float) -> str:
 
 
 def delta_warning(delta: float, units: int, unit: str) -> str | None:
-    """A sentence if delta is too large for so many records or clients in all, else None."""
+    """A sentence if delta is too large for this number of records or clients in all, else None."""
     from calyx.shared.privacy.accounting import delta_is_small
 
     if delta_is_small(delta, units):

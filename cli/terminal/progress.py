@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from calyx.audit.progress import Progress as Told
 from calyx.cli.terminal.console import Terminal
 
 
 @contextmanager
-def progress(screen: Terminal) -> Iterator[Callable[[str, float], None]]:
+def progress(screen: Terminal) -> Iterator[Told]:
     """Give a function that shows how far each kind of work is.
 
     On a terminal there is one bar a kind; elsewhere a line when a kind begins.

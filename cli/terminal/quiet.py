@@ -16,7 +16,7 @@ from typing import TextIO
 
 _STDOUT, _STDERR = 1, 2
 
-# Nothing is reported to anybody, and Flower must not replace the installed packages.
+# Nothing is reported to anyone, and Flower must not replace the installed packages.
 _ALWAYS = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -66,7 +66,7 @@ def own_streams(*, verbose: bool) -> Iterator[tuple[TextIO, TextIO]]:
 def _copy(descriptor: int) -> int:
     try:
         return os.dup(descriptor)
-    except OSError:  # started with this descriptor closed: nobody listens
+    except OSError:  # started with this descriptor closed: no one listens
         return os.open(os.devnull, os.O_WRONLY)
 
 

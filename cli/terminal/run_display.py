@@ -8,10 +8,8 @@ resumed run.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from statistics import median
-from types import TracebackType
-from typing import Any, Protocol
+from typing import Protocol
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
@@ -25,9 +23,9 @@ from calyx.cli.terminal.formatting import (
     number_text,
     percent_text,
 )
+from calyx.server.state.journal import Event
 from calyx.shared.privacy.epsilon_text import delta_text, epsilon_text, promise_text, whom_text
 
-Event = Mapping[str, Any]
 _NOTES_SHOWN = 5
 _FIGURES_WIDTH = 62
 _KINDS = {
@@ -50,12 +48,7 @@ class RunDisplay:
         self._lines.begin()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._lines.end()
 
     def on_event(self, event: Event) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich.table import Table
 from rich.text import Text
@@ -11,10 +10,9 @@ from rich.text import Text
 from calyx.cli.terminal.chart import sparkline
 from calyx.cli.terminal.console import facts
 from calyx.cli.terminal.formatting import NO_PRIVACY, duration_text, number_text, percent_text
+from calyx.server.state.journal import Event
 from calyx.server.state.outcome import rounds_with_effect
 from calyx.shared.privacy.epsilon_text import delta_text, epsilon_text, whom_text
-
-Event = Mapping[str, Any]
 
 
 def run_summary(result: Event, start: Event | None, rounds: Sequence[Event]) -> Table:

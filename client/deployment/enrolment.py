@@ -62,7 +62,7 @@ class Enrolled:
         device: its folder.
         request: what to give to the operators.
         ca_fingerprint: SHA-256 of the pinned CA; compare it with what the server's operator says.
-        server_key: the pinned key of the server's instructions, hex; compare it likewise.
+        server_key: the pinned key of the server's instructions, hex; compare it too.
     """
 
     device: Device
@@ -86,8 +86,8 @@ def enroll(
     """Make a device in `directory`.
 
     Args:
-        directory: made 0700; a device that is there already is not touched.
-        name: how server and ledger call it; None for this machine's host name.
+        directory: made 0700; an existing device is not touched.
+        name: its name at the server and in the ledger; None for this machine's host name.
         server: host:port of the server.
         ca: the server's CA certificate, as its operator gave it, or the folder for-devices.
         authority_key: the key authority's key, 64 hex digits; empty: this device cannot seal.
@@ -98,11 +98,11 @@ def enroll(
         registry: where they are claimed; None for this user's own.
 
     Raises:
-        UsageError: there is a device in this folder, the CA is no certificate, or there is no
+        UsageError: there is a device in this folder, the CA is not a certificate, or there is no
             key of the server.
         ConfigError: a value is not allowed.
         DataError: the records are not there or cannot be used; nothing was made.
-        LedgerError: some of them are on the account of another device.
+        LedgerError: some of them are charged to another device.
     """
     device = _new_device(directory)
     name = name or socket.gethostname()
@@ -114,7 +114,10 @@ def enroll(
         certificate = ca.read_bytes()
         pinned = fingerprint(certificate)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{ca} is no CA certificate that can be read: {error}") from None
+        raise UsageError(
+            f"{ca} is not a readable CA certificate: {error}",
+            hint="give ca.pem, or the folder for-devices that the server's operator sent",
+        ) from None
     settings = DeviceSettings(
         name=name,
         server=server,
@@ -126,7 +129,7 @@ def enroll(
         records, device.ledger_path, accept_overlap=accept_overlap
     )
     private_directory(directory)
-    # A set-up that was broken off before its settings were written is done over.
+    # A set-up that was interrupted before its settings were written is repeated.
     for old in (device.node_key_path, device.identity_path, device.policy_path, device.ca_path):
         old.unlink(missing_ok=True)
     key = ec.generate_private_key(ec.SECP384R1())
@@ -135,7 +138,7 @@ def enroll(
     ContributorIdentity.create(device.identity_path)
     create_private(device.ca_path, certificate)
     create_private(device.policy_path, POLICY.encode())
-    # From now on, no file is a file that was lost.
+    # From now on, a missing file is a lost file.
     SequenceFile(device.sequence_path).advance(0)
     request = _write_request(device, settings)
     replace_file(device.settings_path, tomli_w.dumps(settings.model_dump()).encode())
@@ -143,7 +146,7 @@ def enroll(
 
 
 def renew_request(directory: Path) -> Enrolled:
-    """A new request for a device that is there, with the same keys.
+    """A new request for an existing device, with the same keys.
 
     Raises:
         UsageError: there is none.
@@ -156,25 +159,31 @@ def renew_request(directory: Path) -> Enrolled:
 
 
 def stored_records(data: DataPlace) -> Dataset:
-    """A device's records as a ledger and the registry know them, however a run looks at them.
+    """A device's records as a ledger and the registry know them, however a run reads them.
 
     Raises:
-        DataError: there are none that can be used.
+        DataError: no records can be used.
     """
     if data.source == "python":
         if ":" not in data.place:
-            raise DataError(f"{data.place}: write your own function as module:function")
+            raise DataError(
+                f"{data.place} is not the name of a function",
+                hint="write --data MODULE:FUNCTION",
+            )
         make_importable(data.python_path)
     elif not Path(data.place).exists():
-        raise DataError(f"{data.place}: no such file or folder; name the records with --data")
+        raise DataError(
+            f"{data.place}: no such file or folder",
+            hint="name the records with --data",
+        )
     records = load_own(data.source, data.place, "sequence")
     if not len(records):
-        raise DataError(f"{data.place} holds no records; name others with --data")
+        raise DataError(f"{data.place} holds no records", hint="name others with --data")
     return records
 
 
 def keep_records(directory: Path, archive: bytes) -> DataPlace:
-    """Put records of a demonstration into a new device's folder, as an NPZ archive.
+    """Put a demonstration's records into a new device's folder, as an NPZ archive.
 
     Raises:
         UsageError: there is a device in this folder, whose records must stay.
@@ -193,8 +202,11 @@ def _new_device(directory: Path) -> Device:
     device = Device(directory)
     if device.settings_path.exists():
         raise UsageError(
-            f"there is a device in {directory}; start it with calyx client join, make a new "
-            "request with --renew, or choose a new folder"
+            f"{directory} already holds a device",
+            hint=(
+                "start it with calyx client join, make a new request with --renew, or choose a new "
+                "folder"
+            ),
         )
     return device
 
@@ -208,7 +220,7 @@ def _write_request(device: Device, settings: DeviceSettings) -> EnrolmentRequest
 
 
 def _key_beside(ca: Path) -> str:
-    """The server's instruction key, where its operator's folder for devices has it."""
+    """The server's instruction key, from its operator's folder for devices."""
     path = ca.parent / INSTRUCTION_KEY_FILE
     try:
         text = path.read_text(encoding="ascii").strip()
@@ -216,7 +228,10 @@ def _key_beside(ca: Path) -> str:
         text = ""
     if not is_hex(text, 64):
         raise UsageError(
-            f"there is no key of the server in {path}; get the whole folder for-devices from its "
-            "operator, or name the key with --server-key"
+            f"there is no key of the server in {path}",
+            hint=(
+                "get the whole folder for-devices from the server's operator, or give the key with "
+                "--server-key"
+            ),
         )
     return text

@@ -1,9 +1,9 @@
-"""A device's line to the server: Flower's Fleet API, spoken from inside the client process.
+"""A device's connection to the server: Flower's Fleet API, called from inside the client process.
 
 Flower's own SuperNode is a second process that fetches the server's code, keeps messages in a
-store, and hands them to an executor over a port of its own. This is the same node for the server
-(same API, same key, same heartbeats), without the port, the store and the code: what a run is to
-do comes as its configuration, what runs is what is installed here (docs/adr/0013).
+store, and hands them to an executor over a port of its own. To the server this is the same node
+(same API, same key, same heartbeats), without the port, the store and the code: the run comes as a
+configuration, and the code that runs is the code installed here (docs/adr/0013).
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from calyx.client.deployment.message_size import guard_of, most_bytes
 from calyx.shared.errors import CalyxError, EnrolmentError, RunError
 from calyx.shared.protocol.flower import internals as flower
-from calyx.shared.protocol.flower.http_retry import Line, Rejected, Stopped
+from calyx.shared.protocol.flower.answer_limit import AnswerRefused, limit_answers
+from calyx.shared.protocol.flower.compatibility import check_flower
+from calyx.shared.protocol.flower.http_retry import FIRST_LOOK_S, Rejected, RetryingClient, Stopped
+from calyx.shared.protocol.flower.interceptors import NodeAuthHttpInterceptor
 
 _HEARTBEAT_S = flower.HEARTBEAT_DEFAULT_INTERVAL / 3
-# A server's arrays come from the machine of the SuperLink; if they do not, their sender has died.
+# A server's arrays come from the SuperLink's machine; if they do not come, their sender has died.
 _OBJECTS_TIMEOUT_S = 10.0
 _UNAUTHORIZED, _FORBIDDEN = 401, 403
 RunConfig = dict[str, str | int | float | bool]
@@ -34,7 +37,7 @@ class RunOver(Exception):
 
 
 class MessageLost(RunError):
-    """A message that could not be read, or a reply that the server did not take."""
+    """A message that could not be read, or a reply that the server did not accept."""
 
 
 class Fleet:
@@ -46,7 +49,7 @@ class Fleet:
         key: the device's P-384 key.
         max_message_bytes: a larger message is not fetched.
         stop: set to end pending calls.
-        on_trouble: see `Line`.
+        on_trouble: see `RetryingClient`.
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class Fleet:
         stop: threading.Event,
         on_trouble: Callable[[str], None],
     ) -> None:
-        flower.check()
+        check_flower()
         self._address, self._public_key = address, key.public_key()
         self._client = flower.FleetHttpClient.from_server_address(
             address,
@@ -66,12 +69,12 @@ class Fleet:
             root_certificate,
             interceptors=[
                 flower.RuntimeVersionHttpInterceptor(component_name="SuperNode"),
-                flower.NodeAuthHttpInterceptor(key, self._public_key),
+                NodeAuthHttpInterceptor(key, self._public_key),
             ],
         )
-        flower.limit_answers(self._client, most_bytes)
+        limit_answers(self._client, most_bytes)
         self._max_message_bytes = max_message_bytes
-        self._line = Line(address, stop, on_trouble=on_trouble)
+        self._retrying = RetryingClient(address, stop, on_trouble=on_trouble)
         self._node = flower.Node(node_id=0)
         self._is_connected = False
         self._configs: dict[int, RunConfig] = {}
@@ -79,12 +82,12 @@ class Fleet:
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def connect(self, last_node_id: int | None) -> int:
-        """Be counted among the server's nodes.
+        """Join the server's nodes.
 
         Args:
-            last_node_id: of this device's last session. One that was killed is still counted as
-                there for a minute, and is not let in again as new; a heartbeat of its own goes
-                on with it.
+            last_node_id: of this device's last session. A killed session still counts as present
+                for a minute, and the device is not let in again as new; a heartbeat of that
+                session continues it.
 
         Returns:
             The device's node id.
@@ -104,7 +107,7 @@ class Fleet:
         """The next message for this device, complete; None if there is none.
 
         Raises:
-            EnrolmentError: the server does not accept this device any more.
+            EnrolmentError: the server no longer accepts this device.
             RunOver: the run ended while its message was fetched.
             MessageLost: there was one, and it could not be read.
         """
@@ -128,7 +131,7 @@ class Fleet:
                 return content
 
             def confirmed(object_id: str) -> None:
-                # All objects are there, and nothing was made of them yet.
+                # All objects are there, and nothing has been built from them yet.
                 guard.check_whole()
                 confirm(object_id)
 
@@ -138,17 +141,17 @@ class Fleet:
                 confirmed,
                 return_type=flower.Message,
                 max_time=_OBJECTS_TIMEOUT_S,
-                initial_backoff=flower.FIRST_LOOK_S,
+                initial_backoff=FIRST_LOOK_S,
                 backoff_cap=1.0,
             )
-        # Left out of the object that its hash is the name of.
+        # Left out of the object, which is named by its hash.
         message.metadata.__dict__["_message_id"] = tree.object_id
         identity = flower.TaskIdentity
         identity.task_id, identity.run_id, identity.node_id = 0, run_id, self._node.node_id
         return message
 
     def run_config(self, run_id: int) -> RunConfig:
-        """What the server says a run is; asked again when it was about another one meanwhile."""
+        """What the server says a run is; asked again if another run was asked about meanwhile."""
         if run_id not in self._configs:
             request = flower.GetRunRequest(node=self._node, run_id=run_id)
             answer = self._call(self._client.GetRun, request)
@@ -161,11 +164,11 @@ class Fleet:
 
         Args:
             reply: to a message from `receive`.
-            seconds: what it took.
+            seconds: how long it took.
 
         Raises:
-            RunOver: nobody waits for it any more.
-            MessageLost: the server did not take it.
+            RunOver: the server no longer waits for it.
+            MessageLost: the server did not accept it.
         """
         run_id = reply.metadata.run_id
         reply.metadata.__dict__["_message_id"] = reply.object_id
@@ -189,7 +192,7 @@ class Fleet:
             )
 
     def close(self) -> None:
-        """Take leave, if the server can be reached, and close the connection."""
+        """Sign off, if the server can be reached, and close the connection."""
         self._ended.set()
         if self._is_connected:
             request = flower.DeactivateNodeRequest(node_id=self._node.node_id)
@@ -205,7 +208,7 @@ class Fleet:
             node=node, heartbeat_interval=flower.HEARTBEAT_DEFAULT_INTERVAL
         )
         try:
-            accepted = self._line.call(self._client.SendNodeHeartbeat, request).success
+            accepted = self._retrying.call(self._client.SendNodeHeartbeat, request).success
         except Rejected:
             return False
         self._node = node
@@ -217,28 +220,30 @@ class Fleet:
             heartbeat_interval=flower.HEARTBEAT_DEFAULT_INTERVAL,
         )
         try:
-            return int(self._line.call(self._client.ActivateNode, request).node_id)
+            return int(self._retrying.call(self._client.ActivateNode, request).node_id)
         except Rejected as error:
             if error.status == _UNAUTHORIZED:
                 raise EnrolmentError(
-                    f"{self._address} does not accept this device's signature ({error}); compare "
-                    "the clocks of both machines"
+                    f"{self._address} does not accept this device's signature ({error})",
+                    hint="compare the clocks of both machines",
                 ) from error
             raise EnrolmentError(
                 f"{self._address} does not know this device: it was not approved yet or was "
-                "revoked; its operator approves it with: calyx server approve DIR REQUEST"
+                "revoked",
+                hint="the server's operator approves it with: calyx server approve DIR REQUEST",
             ) from error
 
     def _call(self, method: Any, request: Any) -> Any:
         try:
-            return self._line.call(method, request)
-        except flower.AnswerRefused as error:
-            raise MessageLost(str(error)) from error
+            return self._retrying.call(method, request)
+        except AnswerRefused as error:
+            raise MessageLost(str(error), hint=error.hint) from error
         except Rejected as error:
             if error.status == _UNAUTHORIZED:
                 raise EnrolmentError(
-                    f"{self._address} does not accept this device any more; its operator has "
-                    "revoked it, or the clocks of the two machines differ"
+                    f"{self._address} does not accept this device any more: its operator has "
+                    "revoked it, or the clocks of the two machines differ",
+                    hint="compare the clocks, and ask the server's operator",
                 ) from error
             if error.status == _FORBIDDEN:
                 raise RunOver from error
@@ -249,7 +254,7 @@ class Fleet:
         return lambda request: self._call(bound, request)
 
     def _beat(self) -> None:
-        """Say every few seconds that this device is there, also while it trains."""
+        """Say every few seconds that this device is present, even while it trains."""
         request = flower.SendNodeHeartbeatRequest(
             node=self._node, heartbeat_interval=flower.HEARTBEAT_DEFAULT_INTERVAL
         )
@@ -258,21 +263,21 @@ class Fleet:
             try:
                 self._client.SendNodeHeartbeat(request)
             except (httpx.HTTPError, RunError):
-                # A lost network is told by the calls of the main thread.
+                # Calls of the main thread report a lost network.
                 self._ended.wait(max(0.0, 1.0 - (time.monotonic() - began)))
 
 
 @contextlib.contextmanager
 def _losing(what: str) -> Iterator[None]:
-    """Make of anything that goes wrong with one message the loss of that message alone.
+    """Turn any failure with one message into the loss of that message alone.
 
-    What the server sent may be anything, and Flower reads it with many kinds of exceptions.
+    The server may send anything, and Flower raises many kinds of exceptions when it reads it.
     """
     try:
         yield
     except (RunOver, EnrolmentError, Stopped):
         raise
     except CalyxError as error:
-        raise MessageLost(f"{what}: {error}") from error
+        raise MessageLost(f"{what}: {error}", hint=error.hint) from error
     except Exception as error:
         raise MessageLost(f"{what}: {type(error).__name__}") from error

@@ -1,4 +1,4 @@
-"""The folder of a device: what its owner set up, and what it may never lose.
+"""The folder of a device: what its owner set up, and what must never be lost.
 
 ::
 
@@ -13,15 +13,14 @@
       admissions/         public keys of sealed runs it was admitted to
       logs/client.log     rotated
       instructions.last   number of the last message of the server that was obeyed
-      status.json         what it is doing; only while it runs is it true
+      status.json         what it is doing; true only while it runs
       lock                held by the process that runs it
 
-Everything a round needs comes from here and nothing of it from a server.
+Everything a round needs comes from here, nothing of it from a server.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from pydantic import BaseModel, ConfigDict, Field
 
 from calyx.shared.errors import EnrolmentError
-from calyx.shared.host.process_lock import exclusive, holder
+from calyx.shared.host.served_folder import ServedFolder
 from calyx.shared.host.settings_file import read_settings
 
 DataSource = Literal["idx", "npz", "python"]
@@ -77,7 +76,7 @@ class DeviceSettings(BaseModel):
     data: DataPlace
 
 
-class Device:
+class Device(ServedFolder):
     """A device's folder.
 
     Args:
@@ -85,7 +84,14 @@ class Device:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory.absolute()
+        directory = directory.absolute()
+        self.log_path = directory / "logs" / "client.log"
+        super().__init__(
+            directory,
+            taken=f"the device in {directory} is already running",
+            hint=f"see: calyx client status {directory}",
+            log=self.log_path,
+        )
         self.settings_path = self.directory / "device.toml"
         self.policy_path = self.directory / "policy.toml"
         self.ca_path = self.directory / "ca.pem"
@@ -93,10 +99,8 @@ class Device:
         self.identity_path = self.directory / "contributor.key"
         self.request_path = self.directory / "request.json"
         self.ledger_path = self.directory / "ledger.sqlite"
-        self.log_path = self.directory / "logs" / "client.log"
         self.sequence_path = self.directory / "instructions.last"
         self.status_path = self.directory / "status.json"
-        self.lock_path = self.directory / "lock"
 
     def settings(self) -> DeviceSettings:
         """What `device.toml` says.
@@ -105,14 +109,18 @@ class Device:
             UsageError: there is no device in this folder.
             ConfigError: the file cannot be used; all faults are listed.
         """
-        absent = f"there is no device in {self.directory}; make one with: calyx client enroll DIR"
-        return read_settings(self.settings_path, DeviceSettings, absent)
+        return read_settings(
+            self.settings_path,
+            DeviceSettings,
+            f"there is no device in {self.directory}",
+            "make one with: calyx client enroll DIR",
+        )
 
     def node_settings(self, simulated_noise: int | None = None) -> NodeSettings:
         """The settings that `calyx.client.node.Node` reads.
 
         Args:
-            simulated_noise: seed of noise that protects nobody, for comparing a deployment with
+            simulated_noise: seed of noise that protects no one, for comparing a deployment with
                 a simulation; None, as on any real device, for the system's entropy.
         """
         settings = self.settings()
@@ -132,7 +140,7 @@ class Device:
         return node
 
     def node_key(self) -> ec.EllipticCurvePrivateKey:
-        """The key that the server knows this device by.
+        """The key by which the server knows this device.
 
         Raises:
             EnrolmentError: missing, damaged, or readable by others.
@@ -140,25 +148,16 @@ class Device:
         path = self.node_key_path
         try:
             if path.stat().st_mode & 0o077:
-                raise EnrolmentError(f"{path} can be read by others; run: chmod 600 {path}")
+                raise EnrolmentError(f"{path} can be read by others", hint=f"run: chmod 600 {path}")
             key = load_ssh_private_key(path.read_bytes(), None)
         except (OSError, ValueError) as error:
             raise EnrolmentError(
-                f"the key {path} cannot be used ({error}); enrol this device again in a new folder"
+                f"the key {path} cannot be used ({error})",
+                hint="enrol this device again in a new folder",
             ) from None
         if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise EnrolmentError(f"{path} is not a key of a device; enrol it again in a new folder")
+            raise EnrolmentError(
+                f"{path} is not a key of a device",
+                hint="enrol it again in a new folder",
+            )
         return key
-
-    def exclusive(self) -> AbstractContextManager[None]:
-        """Hold the folder for the one process that runs this device.
-
-        Raises:
-            UsageError: another process has it.
-        """
-        taken = f"this device runs already; see: calyx client status {self.directory}"
-        return exclusive(self.lock_path, taken)
-
-    def running_pid(self) -> int | None:
-        """Process that runs this device now, None if none does."""
-        return holder(self.lock_path)

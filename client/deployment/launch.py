@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import resource
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from calyx.client.deployment.enrolment import stored_records
@@ -25,9 +22,9 @@ from calyx.client.ledger.ledger import Ledger
 from calyx.client.policy import Policy
 from calyx.shared.errors import CalyxError, LedgerError, UsageError
 from calyx.shared.host.log_file import logging_to
-from calyx.shared.host.private_files import replace_file
-from calyx.shared.host.process_lock import stop_holder
 from calyx.shared.host.proxies import host_of, is_loopback, keep_local_calls_direct, proxy_for
+from calyx.shared.host.served_folder import read_status, write_status
+from calyx.shared.host.stop_signal import stop_signal
 from calyx.shared.protocol.flower.http_retry import Stopped
 
 _log = logging.getLogger("calyx.client")
@@ -36,7 +33,7 @@ _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 @dataclass(frozen=True)
-class Happening:
+class DeviceEvent:
     """Something that the owner may want to see.
 
     Attributes:
@@ -53,19 +50,19 @@ def join(
     *,
     simulated_noise: int | None = None,
     accept_overlap: bool = False,
-    on_event: Callable[[Happening], None] = lambda _: None,
+    on_event: Callable[[DeviceEvent], None] = lambda _: None,
 ) -> None:
     """Serve the server of this device until SIGTERM or SIGINT; call it in the main thread.
 
     Args:
         directory: the device's folder.
-        simulated_noise: seed of noise that protects nobody; see `Device.node_settings`. It is
-            never read from the folder, and log and status say it.
+        simulated_noise: seed of noise that protects no one; see `Device.node_settings`. It is
+            never read from the folder, and log and status report it.
         accept_overlap: see `DataRegistry.claim`.
-        on_event: told what happens.
+        on_event: called with what happens.
 
     Raises:
-        UsageError: no device here, or it runs already.
+        UsageError: no device here, or it is already running.
         EnrolmentError: the server does not accept this device, or is not the pinned one.
         ConfigError, LedgerError, DataError: policy, ledger or records cannot be used.
     """
@@ -76,20 +73,23 @@ def join(
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every request
     host = host_of(settings.server)
     keep_local_calls_direct(*([host] if is_loopback(host) else []))
-    with device.exclusive(), logging_to(device.log_path), _Stop() as stop:
+    interruption = _Interruption()
+    with device.exclusive(), logging_to(device.log_path), stop_signal(interruption) as stop:
         status = _Status(device, settings.server, simulated_noise)
         tell = _teller(status, on_event)
         if simulated_noise is not None:
-            tell("trouble", "the noise is SEEDED: this device protects nobody in this session")
-        os.chdir(directory)  # a neutral place: nothing of a user's folder is imported by mistake
+            tell("trouble", "the noise is SEEDED: this device protects no one in this session")
+        os.chdir(directory)  # a neutral place: nothing in a user's folder is imported by mistake
         _log.info("device %s starts, records: %s", settings.name, place)
         try:
-            _serve(device, simulated_noise, status, tell, stop)
+            _serve(device, simulated_noise, status, tell, stop, interruption)
         except Stopped:
             pass
         except BaseException as error:
             if not isinstance(error, SystemExit):
-                _log.error("stopped: %s", error if isinstance(error, CalyxError) else repr(error))
+                _log.error(
+                    "stopped: %s", error.full_text if isinstance(error, CalyxError) else repr(error)
+                )
             raise
         finally:
             status.put(state="stopped")
@@ -101,7 +101,8 @@ def _serve(
     simulated_noise: int | None,
     status: _Status,
     tell: Callable[[str, str], None],
-    stop: _Stop,
+    stop: threading.Event,
+    interruption: _Interruption,
 ) -> None:
     import torch
 
@@ -132,7 +133,7 @@ def _serve(
         device.ca_path.read_bytes(),
         device.node_key(),
         settings.max_message_bytes,
-        stop.event,
+        stop,
         on_trouble,
     )
     try:
@@ -143,8 +144,8 @@ def _serve(
         way = f", through the proxy {proxy}" if proxy else ""
         tell("connected", f"connected to {settings.server} as {settings.name}{way}")
         node_settings = device.node_settings(simulated_noise)
-        with stop.interrupting():
-            SuperNode(fleet, app, node_settings, node_id, stop.event, on_answer, on_trouble).serve()
+        with interruption.armed():
+            SuperNode(fleet, app, node_settings, node_id, stop, on_answer, on_trouble).serve()
     finally:
         fleet.close()
 
@@ -158,7 +159,7 @@ def status_of(directory: Path) -> dict[str, Any]:
     device = Device(directory)
     settings = device.settings()
     pid = device.running_pid()
-    stored = _read_status(device)
+    stored = read_status(device.status_path)
     stored["state"] = stored.get("state", "never ran") if pid else "stopped"
     return {
         "running": pid is not None,
@@ -172,7 +173,7 @@ def status_of(directory: Path) -> dict[str, Any]:
 
 
 def stop_running(directory: Path, timeout_s: float = 20.0) -> bool:
-    """Tell a running device to stop and wait until it has; False if none ran.
+    """Tell a running device to stop and wait until it has; False if none was running.
 
     Raises:
         UsageError: there is no device.
@@ -180,25 +181,28 @@ def stop_running(directory: Path, timeout_s: float = 20.0) -> bool:
     """
     device = Device(directory)
     device.settings()
-    return stop_holder(device.lock_path, device.log_path, timeout_s)
+    return device.stop_running(timeout_s)
 
 
 def _check_ready(device: Device, *, accept_overlap: bool) -> None:
-    """Fail before the server is bothered, with everything that only the owner can mend."""
+    """Fail before the server is contacted, with everything that only the owner can mend."""
     Policy.load(device.policy_path)
     device.node_key()
     if device.ledger_path.exists():
         with Ledger.read_only(device.ledger_path) as ledger:
             ledger.entries()
-    elif _read_status(device).get("trained"):  # not "messages": a refusal needs no ledger
+    # Not "messages", since a refusal needs no ledger.
+    elif read_status(device.status_path).get("trained"):
         raise LedgerError(
-            f"the ledger {device.ledger_path} is gone, so nobody knows what was spent on these "
-            "records; restore it from a copy, or enrol a new device with new records"
+            f"the ledger {device.ledger_path} is gone, so it is unknown what was spent on these "
+            "records",
+            hint="restore it from a copy, or enrol a new device with new records",
         )
     if not device.sequence_path.exists():
         raise UsageError(
-            f"{device.sequence_path} is gone, so nobody knows which messages of the server were "
-            "obeyed already; restore it from a copy, or enrol the device anew in another folder"
+            f"{device.sequence_path} is gone, so it is unknown which messages of the server were "
+            "obeyed already",
+            hint="restore it from a copy, or enrol the device again in another folder",
         )
     records = stored_records(device.settings().data)
     DataRegistry.of_user().claim(records, device.ledger_path, accept_overlap=accept_overlap)
@@ -209,13 +213,13 @@ class _Status:
 
     def __init__(self, device: Device, server: str, simulated_noise: int | None) -> None:
         self._path = device.status_path
-        before = _read_status(device)
+        before = read_status(device.status_path)
         self.last_node_id: int | None = before.get("node_id")
         self._fields: dict[str, Any] = {
             "pid": os.getpid(),
             "since": _now(),
             "node_id": self.last_node_id,
-            "noise": "system entropy" if simulated_noise is None else "SEEDED, protects nobody",
+            "noise": "system entropy" if simulated_noise is None else "SEEDED, protects no one",
             "messages": before.get("messages", 0),
             "trained": before.get("trained", 0),
             "refusals": before.get("refusals", 0),
@@ -237,54 +241,36 @@ class _Status:
 
     def put(self, **fields: Any) -> None:  # fields of the file, not arguments passed on
         self._fields |= fields
-        replace_file(self._path, json.dumps(self._fields).encode())
+        write_status(self._path, self._fields)
 
 
-class _Stop:
-    """SIGTERM and SIGINT: end the loop, or a training in the middle."""
+class _Interruption:
+    """Whether a signal ends not only the loop, but also what is being computed, as `Stopped`."""
 
     def __init__(self) -> None:
-        self.event = threading.Event()
-        self._interrupts = False
-
-    def __enter__(self) -> _Stop:
-        self._previous = {s: signal.signal(s, self._on) for s in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        self._is_armed = False
 
     @contextmanager
-    def interrupting(self) -> Iterator[None]:
-        """Within the block a signal also ends what is being computed, as `Stopped`."""
-        self._interrupts = True
+    def armed(self) -> Iterator[None]:
+        """Within the block the next signal interrupts."""
+        self._is_armed = True
         try:
             yield
         finally:
-            self._interrupts = False
+            self._is_armed = False
 
-    def _on(self, number: int, frame: FrameType | None) -> None:
-        self.event.set()
-        if self._interrupts:
-            self._interrupts = False
+    def __call__(self) -> None:
+        if self._is_armed:
+            self._is_armed = False
             raise Stopped
 
 
-def _teller(status: _Status, on_event: Callable[[Happening], None]) -> Callable[[str, str], None]:
+def _teller(status: _Status, on_event: Callable[[DeviceEvent], None]) -> Callable[[str, str], None]:
     def tell(kind: str, text: str) -> None:
         _log.log(logging.WARNING if kind in ("refused", "trouble") else logging.INFO, text)
-        on_event(Happening(kind, text))
+        on_event(DeviceEvent(kind, text))
 
     return tell
-
-
-def _read_status(device: Device) -> dict[str, Any]:
-    try:
-        found = json.loads(device.status_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _now() -> str:

@@ -1,6 +1,6 @@
-"""How large an answer and a message of the server may be: the second is said by the owner.
+"""How large an answer and a message of the server may be: the owner sets the second limit.
 
-Each answer says how long it is before it is read, and a longer one is not read; the objects of a
+Each answer states its length before it is read, and a longer one is not read; the objects of a
 message are counted as they come (`calyx.shared.protocol.message_size`).
 """
 
@@ -10,7 +10,7 @@ from calyx.shared.protocol.message_size import SizeGuard
 
 # One object: a part of 5 MB of an array, or a record as a whole.
 OBJECT_BYTES = 16 * 2**20
-# What no object comes in: lists of objects, the configuration of a run.
+# Answers that hold no object: lists of objects, the configuration of a run.
 OTHER_BYTES = 4 * 2**20
 
 
@@ -20,7 +20,7 @@ def most_bytes(path: str) -> int:
 
 
 def guard_of(most: int) -> SizeGuard:
-    """Counts one message, of which the owner allows so many bytes."""
+    """Counts one message, up to the number of bytes that the owner allows."""
     return SizeGuard(
         most,
         f"a message of the server is larger than the {most} bytes that this device's "

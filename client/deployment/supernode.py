@@ -1,8 +1,8 @@
 """The node: receive a message, let this device's own client app answer it, send the answer.
 
 One process, one message at a time, one warm model library. The app is the one installed here. If
-the server's run says something that its owner does not allow, the app answers with a refusal, and
-so it does for anything that goes wrong; nothing else of this device can be asked for.
+the server's run asks for something that the device's owner does not allow, or anything goes wrong,
+the app answers with a refusal; nothing else can be requested from this device.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Answered:
         what: kind of message, as in Flower: query, train, evaluate.
         round: number of the round; 0 before the first.
         refusal: why the device did not do it; empty if it did.
-        seconds: what it took.
+        seconds: how long it took.
     """
 
     run_id: int
@@ -57,8 +57,8 @@ class SuperNode:
         settings: this device's node settings.
         node_id: as given by the server.
         stop: ends the loop.
-        on_answer: told about each message.
-        on_trouble: told why a message was lost.
+        on_answer: called with each answered message.
+        on_trouble: called with the reason why a message was lost.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class SuperNode:
         """Answer messages until `stop` is set.
 
         Raises:
-            EnrolmentError: the server does not accept this device any more.
+            EnrolmentError: the server no longer accepts this device.
             Stopped: `stop` was set while the server could not be reached.
         """
         last, lost = time.monotonic(), 0
@@ -95,8 +95,8 @@ class SuperNode:
             except RunOver:
                 _log.info("a run has ended before this device answered")
             except (MessageLost, Rejected) as error:
-                # The round goes on without this device; the next one may be better.
-                self._on_trouble(str(error))
+                # The round continues without this device; the next one may go better.
+                self._on_trouble(error.full_text)
                 lost += 1
                 pause = min(2.0**lost, _LONGEST_PAUSE_S)
             self._stop.wait(pause)

@@ -1,15 +1,15 @@
 """Which records entered which batch: written by simulated clients only, for the audit.
 
-Amplification by sampling is only as true as the sampling. The log lets an auditor compare what was
-drawn with what was assumed. On a real device it would be a list of who was used when, so a real
-device refuses to keep one (`calyx.client.node`).
+Amplification by sampling holds only as far as the sampling does. The log lets an auditor compare
+what was drawn with what was assumed. On a real device it would list which record was used when, so
+a real device refuses to keep one (`calyx.client.node`).
 
-A record counts as used when its features and its label stand in what the model is given, whatever
-was drawn before: a draw that is written down and not used would look as good as one that is.
+A record counts as used when its features and its label are in what the model is given, regardless
+of what was drawn before: a draw that is logged and not used would look as good as one that is.
 
 One JSON line a batch: round, step, the number of records, the batch as the hex of its packed bits,
-and how many rows of it are *out of place*: no record of this client, or one that was in the batch
-already. A round that is repeated after a crash stands there twice; the later one counts.
+and how many of its rows are *out of place*: not a record of this client, or one that is already in
+the batch. A round that is repeated after a crash is in the log twice; the later one counts.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class BatchSeen:
 
         Args:
             features, labels: the rows, as arrays of the records' own types.
-            drawn: which records they are said to be; a row that is another one counts as that.
+            drawn: which records they are said to be; a row that is another record counts as that.
         """
         rows = len(labels)
         places = np.full(rows, -1, dtype=np.int64)
@@ -64,7 +64,7 @@ class BatchSeen:
                 self.mask[place] = True
 
     def _place(self, row: NDArray[np.generic], label: np.generic) -> int:
-        """A record with this content, one that is not in the batch yet if it can be; -1: none."""
+        """A record with this content, if possible one that is not in the batch yet; -1: none."""
         if self._places is None:
             self._places = {}
             for place, (own, its) in enumerate(
@@ -112,7 +112,7 @@ class LoggedBatches:
 
     Attributes:
         used: which records were in which batch, bool (batches, records).
-        out_of_place: rows that were no record of the client, or one for the second time.
+        out_of_place: rows that were not a record of the client, or were one for the second time.
     """
 
     used: NDArray[np.bool_]
@@ -124,11 +124,11 @@ def read_batches(path: Path, below: Path) -> LoggedBatches:
 
     Args:
         path: the log.
-        below: the run folder, which may be somebody else's.
+        below: the run folder, which may be someone else's.
 
     Raises:
         ValueError: the file is not such a log.
-        OSError: it cannot be read, or is no regular file.
+        OSError: it cannot be read, or is not a regular file.
     """
     batches: dict[tuple[int, int], tuple[NDArray[np.bool_], int]] = {}
     for text in read_regular(path, below).decode("ascii").splitlines():

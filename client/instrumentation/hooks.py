@@ -13,7 +13,7 @@ class Audit:
     """The additions.
 
     Attributes:
-        batches: where the batches are written down; None for nowhere.
+        batches: log of the batches; None writes none.
         canaries: records whose gradients the auditor knows; None for none.
     """
 

@@ -1,19 +1,18 @@
-"""Which records of this user are on whose account: one set of records has one budget.
+"""Which ledger each of this user's records is charged to: one set of records has one budget.
 
-A ledger keeps what is spent on its own records. Two devices with the same records on one machine
-would have two ledgers, two budgets, and records that lose twice what each of them tells; in one
-run they would be two contributors, and the records count twice in a sum whose noise is for one. So
-each device claims its records here, when it is enrolled, when it joins and when its ledger is
-opened, and a device whose records, or some of them, are on another ledger is refused
-(docs/adr/0022).
+A ledger records what is spent on its own records. Two devices with the same records on one machine
+would have two ledgers, two budgets, and records that lose twice what each ledger says; in one run
+they would be two contributors, and the records count twice in a sum with noise for one. So each
+device claims its records here when it is enrolled, when it joins and when its ledger is opened, and
+a device is refused if any of its records are on another ledger (docs/adr/0022).
 
 ``$XDG_STATE_HOME/calyx/data-registry.sqlite``, by default under ``~/.local/state``; folder 0700,
 file 0600. It holds no records but a hash of each, 8 bytes, under a key of this file's own: without
-the file nobody can tell whether a record is in it, with it anybody who guesses a record can. Two
+the file no one can tell whether a record is in it; with it, anyone who guesses a record can. Two
 different records look the same with a chance of 2^-64 a pair, 5e-8 for two sets of a million.
 
 It guards against accidents, and against a server's operator who asks for one more enrolment. It
-does not keep an owner from cheating himself: he can delete it, or work as another user.
+does not keep owners from cheating themselves: they can delete it, or work as another user.
 Simulations claim nothing: each run folder has ledgers of its own.
 """
 
@@ -33,7 +32,7 @@ from numpy.typing import NDArray
 
 from calyx.client.ledger.ledger import Ledger
 from calyx.shared.data import Dataset
-from calyx.shared.errors import EncryptionError, LedgerError
+from calyx.shared.errors import EncryptionError, LedgerError, full_text
 from calyx.shared.host.private_files import private_directory
 
 FILE_NAME = "data-registry.sqlite"
@@ -59,7 +58,7 @@ class _Holding:
 
     Attributes:
         ledger: its path.
-        ledger_id: the ledger's own number; empty as long as nothing was charged to it.
+        ledger_id: the ledger's own number; empty as long as nothing has been charged to it.
         fingerprint: keyed hash of the whole data set, hex.
         accepted: whether the owner said that they may be on other ledgers too.
     """
@@ -87,7 +86,7 @@ class DataRegistry:
 
     @classmethod
     def of_user(cls) -> DataRegistry:
-        """That of whoever runs this process.
+        """The registry of the user who runs this process.
 
         Raises:
             LedgerError: there is no place for it.
@@ -99,16 +98,16 @@ class DataRegistry:
             home = Path()
         if not home.is_absolute():
             raise LedgerError(
-                "there is no place for the registry of this user's records; set XDG_STATE_HOME to "
-                "a folder that stays, with its whole path"
+                "there is no place for the registry of this user's records",
+                hint="set XDG_STATE_HOME to a folder that stays, with its whole path",
             )
         return cls(home / "calyx")
 
     def claim(self, records: Dataset, ledger: Path, *, accept_overlap: bool = False) -> None:
-        """Put records on the account of a ledger, or see that they are.
+        """Claim records for a ledger, or check that they are claimed.
 
         Args:
-            records: as they are stored, however a run looks at them.
+            records: as they are stored, however a run reads them.
             ledger: path of the ledger, which need not exist yet.
             accept_overlap: the owner knows that some are on other ledgers too, and from now on
                 this ledger may have them.
@@ -152,7 +151,10 @@ class DataRegistry:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             os.close(os.open(self.path, flags, 0o600))
             if self.path.stat().st_mode & 0o077:
-                raise LedgerError(f"{self.path} can be read by others; run: chmod 600 {self.path}")
+                raise LedgerError(
+                    f"{self.path} can be read by other users",
+                    hint=f"run: chmod 600 {self.path}",
+                )
             with closing(
                 sqlite3.connect(self.path, isolation_level=None, timeout=_BUSY_S)
             ) as database:
@@ -161,19 +163,20 @@ class DataRegistry:
         except (OSError, sqlite3.Error, EncryptionError) as error:
             raise LedgerError(
                 f"{self.path}, the registry of this user's records, cannot be used "
-                f"({' '.join(str(error).split())}); mend it, or set XDG_STATE_HOME"
+                f"({full_text(error)})",
+                hint="repair it, or set XDG_STATE_HOME to another folder",
             ) from None
 
 
 def record_hashes(records: Dataset, key: bytes) -> NDArray[np.uint64]:
     """Keyed hashes of all records with their labels: sorted, each once, uint64.
 
-    Equal values give equal hashes whatever file, order or shape they were stored in.
+    Equal values give equal hashes regardless of the file, order or shape they were stored in.
     """
     found = []
     for first in range(0, len(records), _AT_ONCE):
         features = records.features[first : first + _AT_ONCE]
-        # Adding zero makes -0.0 and 0.0, which train alike, the same bytes.
+        # Adding zero gives -0.0 and 0.0, which train alike, the same bytes.
         values = np.ascontiguousarray(features.reshape(len(features), -1) + 0.0, dtype="<f4")
         labels = np.ascontiguousarray(records.labels[first : first + _AT_ONCE], dtype="<i8")
         together = np.hstack([values.view(np.uint8), labels[:, None].view(np.uint8)])
@@ -196,8 +199,8 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
     version = database.execute("PRAGMA user_version").fetchone()[0]
     if (application, version) != (_APPLICATION_ID, _VERSION):
         raise LedgerError(
-            f"{path} is no registry of records that this version knows; use the version that wrote "
-            "it"
+            f"{path} is not a registry of records that this version can read",
+            hint="use the version that wrote it",
         )
 
 
@@ -212,7 +215,7 @@ def _holding(database: sqlite3.Connection, column: str, value: str) -> _Holding 
 def _follow_move(
     database: sqlite3.Connection, ledger: Path, ledger_id: str, *, accept: bool
 ) -> _Holding | None:
-    """What is known of a ledger, under its old path too if its folder was moved."""
+    """What is known of a ledger, also under its old path if its folder was moved."""
     known = _holding(database, "ledger", str(ledger))
     elsewhere = _holding(database, "ledger_id", ledger_id) if ledger_id else None
     if elsewhere is None or elsewhere.ledger == ledger:
@@ -221,9 +224,9 @@ def _follow_move(
         if accept:
             return known
         raise LedgerError(
-            f"the ledger {ledger} is a copy of {elsewhere.ledger}, which is still there: what is "
-            f"spent on one would be missing on the other; use {elsewhere.ledger.parent}, or delete "
-            "it if this is to take its place"
+            f"the ledger {ledger} is a copy of {elsewhere.ledger}, which still exists: what is "
+            "spent on one would be missing on the other",
+            hint=f"use {elsewhere.ledger.parent}, or delete it if this folder is to take its place",
         )
     database.execute(
         "DELETE FROM holdings WHERE ledger IN (?, ?)", (str(ledger), str(elsewhere.ledger))
@@ -234,13 +237,14 @@ def _follow_move(
 def _check_same(known: _Holding, ledger_id: str, tag: str) -> None:
     if known.ledger_id != ledger_id:
         raise LedgerError(
-            f"the ledger {known.ledger} is not the one that was charged for these records, which "
-            f"is gone or was replaced; restore it from a copy, or {_ACCEPT}"
+            f"the ledger {known.ledger} is not the one that was charged for these records; that "
+            "one is gone or was replaced",
+            hint=f"restore it from a copy, or {_ACCEPT}",
         )
     if known.fingerprint != tag:
         raise LedgerError(
-            f"the ledger {known.ledger} is of other records than this device holds now; put them "
-            "back, or enrol a new device for these"
+            f"the ledger {known.ledger} belongs to other records than this device now holds",
+            hint="put those records back, or enrol a new device for the new ones",
         )
 
 
@@ -261,14 +265,14 @@ def _check_overlap(database: sqlite3.Connection, ledger: Path, hashes: NDArray[n
         is_gone = other.ledger_id and not other.ledger.exists()
         way_out = "restore it" if is_gone else f"use the device in {other.ledger.parent}"
         raise LedgerError(
-            f"{common:,} of these {len(hashes):,} records are on the account of another ledger, "
-            f"{other.ledger}{', which is gone' if is_gone else ''}, and records have one budget: "
-            f"{way_out}, or, {_ACCEPT}"
+            f"{common:,} of these {len(hashes):,} records are already charged to another ledger, "
+            f"{other.ledger}{', which is gone' if is_gone else ''}; records have one budget",
+            hint=f"{way_out}, or {_ACCEPT}",
         )
 
 
 def _ledger_id(ledger: Path) -> str:
-    """The number of a ledger, empty where there is none yet."""
+    """The number of a ledger, empty if there is none yet."""
     if not ledger.exists():
         return ""
     with Ledger.read_only(ledger) as opened:

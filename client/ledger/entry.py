@@ -2,21 +2,22 @@
 
 ``hash(entry) = SHA-256(canonical JSON of the entry, the hash of the entry before it included)``;
 the first entry follows the genesis hash, which covers the schema version, a random ledger id, the
-fingerprint of the data and the time of creation. Whoever changes, removes, inserts or reorders
+fingerprint of the data and the time of creation. Anyone who changes, removes, inserts or reorders
 lines has to rewrite every hash after them.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from calyx.shared.errors import PrivacyError
-from calyx.shared.privacy.accounting import PrivacyEvent
+from calyx.shared.hash_chain import ChainFormat, canonical_json
+from calyx.shared.privacy.event import PrivacyEvent
 
 SCHEMA_VERSION = 1
+CHAIN = ChainFormat(number="sequence", previous="previous_hash")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Identity:
     @property
     def genesis(self) -> str:
         """The hash that the first entry follows, hex."""
-        return _sha256({"schema": SCHEMA_VERSION, **asdict(self)})
+        return CHAIN.hash_of({"schema": SCHEMA_VERSION, **asdict(self)})
 
 
 @dataclass(frozen=True)
@@ -65,17 +66,19 @@ class Entry:
 
     @property
     def sealed(self) -> Entry:
-        """The same entry with the hash that its content demands."""
-        # The event as it is stored: a field that a later version adds changes no old hash.
-        content = {**asdict(self), "event": self.event.as_dict()}
-        del content["hash"]
-        return replace(self, hash=_sha256(content))
+        """The same entry with the hash that its content requires."""
+        return replace(self, hash=CHAIN.hash_of(self._fields))
 
     @property
     def row(self) -> tuple[Any, ...]:
         """The stored form, fields in the order above, the event as JSON text."""
-        fields = {**asdict(self), "event": _canonical(self.event.as_dict())}
-        return tuple(fields.values())
+        event = canonical_json(self.event.as_dict()).decode()
+        return tuple({**self._fields, "event": event}.values())
+
+    @property
+    def _fields(self) -> dict[str, Any]:
+        # The event as it is stored: a field that a later version adds changes no old hash.
+        return {**asdict(self), "event": self.event.as_dict()}
 
     @classmethod
     def from_row(cls, row: tuple[Any, ...], sequence: int, previous_hash: str) -> Entry:
@@ -85,24 +88,12 @@ class Entry:
             ValueError: it is not that entry, or it was altered; the text says what does not fit.
         """
         number, run, server_round, instruction, event_text, *rest = row
-        if type(number) is not int or number != sequence:
-            raise ValueError(f"number {number!r} stands in its place")
         try:
             event = PrivacyEvent.from_dict(json.loads(event_text))
-            entry = cls(sequence, run, server_round, instruction, event, *rest)
-            intact = entry.hash == entry.sealed.hash
+            entry = cls(number, run, server_round, instruction, event, *rest)
+            fault = CHAIN.fault_of(entry._fields, sequence, previous_hash)
         except (TypeError, ValueError, RecursionError, PrivacyError):
             raise ValueError("its content cannot be read") from None
-        if not intact:
-            raise ValueError("its content does not match its hash")
-        if entry.previous_hash != previous_hash:
-            raise ValueError("it does not follow the entry before it")
+        if fault:
+            raise ValueError(fault)
         return entry
-
-
-def _sha256(content: dict[str, Any]) -> str:
-    return hashlib.sha256(_canonical(content).encode()).hexdigest()
-
-
-def _canonical(content: dict[str, Any]) -> str:
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)

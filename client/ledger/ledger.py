@@ -11,16 +11,16 @@
 * **Fail closed.** A ledger that is damaged, altered, shortened, of other data or of an unknown
   schema answers every call with `LedgerError`, and so nothing trains.
 
-What the hash chain can and cannot do. Entries are chained by SHA-256 from a random genesis, and
-count and hash of the last one are kept in a head record that changes in the same transaction, so
-damage, edits, swapped, inserted and missing entries are found, missing ones at the end included.
-The chain has no secret. Whoever may write the file can rewrite the whole chain and the head, put
-back an older copy, or delete the ledger and begin anew, and no check inside the file can tell. A
-keyed hash would not change that: its key would have to lie on the same device under the same
-user, and an older copy bears valid tags too. The ledger is there to keep a *server* within the
-owner's limits, and that server has no hand on the file. Owners who must also trust those who
-administer the device should note `Ledger.head_hash` elsewhere: a head that no longer occurs in
-the chain proves a rewrite.
+What the hash chain can and cannot do. Entries are chained by SHA-256 from a random genesis, and the
+count and the hash of the last one are kept in a head record that changes in the same transaction,
+so damage, edits, and swapped, inserted and missing entries are found, including missing ones at the
+end. The chain has no secret. Anyone who may write the file can rewrite the whole chain and the
+head, restore an older copy, or delete the ledger and start again, and no check inside the file can
+tell. A keyed hash would not change that: its key would have to be on the same device under the same
+user, and an older copy has valid tags too. The ledger is there to keep a *server* within the
+owner's limits, and that server has no access to the file. Owners who must also trust the people who
+administer the device should note `Ledger.head_hash` elsewhere: a head that no longer occurs in the
+chain proves a rewrite.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from calyx.client.ledger.entry import Entry
 from calyx.client.ledger.schema import create_if_missing
 from calyx.client.ledger.store import LedgerStore, read_foreign
 from calyx.shared.errors import BudgetExceeded, LedgerError, PrivacyError
-from calyx.shared.privacy.accounting import PrivacyEvent, Spent, Unit, Whom, spent, within
+from calyx.shared.host.closable import Closable
+from calyx.shared.privacy.accounting import Spent, Whom, spent, within
 from calyx.shared.privacy.epsilon_text import delta_text, epsilon_text, promise_text
+from calyx.shared.privacy.event import PrivacyEvent, Unit
 
 __all__ = ["Budget", "Entry", "Ledger"]
 
@@ -54,7 +54,7 @@ class Budget:
             their sensitivity (docs/adr/0017).
 
     Raises:
-        PrivacyError: a value that is no budget.
+        PrivacyError: a value is not a budget.
     """
 
     epsilon: float
@@ -64,7 +64,7 @@ class Budget:
     def __post_init__(self) -> None:
         if not (self.epsilon > 0 and 0 < self.delta < 1 and self.unit in ("record", "client")):
             raise PrivacyError(
-                f"{self} is no budget; epsilon must be above 0, delta between 0 and 1, unit "
+                f"{self} is not a budget: epsilon must be above 0, delta between 0 and 1, unit "
                 "record or client"
             )
 
@@ -73,7 +73,7 @@ class Budget:
         return f"epsilon {limit} at delta {delta} for each {self.unit}"
 
 
-class Ledger:
+class Ledger(Closable):
     """An open ledger; use `open` or `read_only`, and close it."""
 
     def __init__(self, store: LedgerStore, *, writable: bool) -> None:
@@ -98,15 +98,17 @@ class Ledger:
             LedgerError: it is of other data, unreadable, altered, in use, or of another schema.
         """
         if not data_fingerprint:
-            raise LedgerError(f"ledger {path} needs the fingerprint of its data; none was given")
+            raise LedgerError(
+                f"ledger {path} needs the fingerprint of its data, and none was given"
+            )
         create_if_missing(path, data_fingerprint)
         ledger = cls(LedgerStore(path, busy_timeout_s=busy_timeout_s, writable=True), writable=True)
         try:
             if ledger.data_fingerprint != data_fingerprint:
                 raise LedgerError(
-                    f"ledger {path} is of the data {ledger.data_fingerprint[:12]}..., but this "
-                    f"device holds the data {data_fingerprint[:12]}...; name the ledger of these "
-                    "records"
+                    f"ledger {path} belongs to the data {ledger.data_fingerprint[:12]}..., but "
+                    f"this device holds the data {data_fingerprint[:12]}...",
+                    hint="name the ledger of these records",
                 )
             ledger.entries()
         except BaseException:
@@ -127,18 +129,18 @@ class Ledger:
 
     @classmethod
     def inspect(cls, path: Path, below: Path) -> Ledger:
-        """Look at a ledger in a folder that may be somebody else's, without touching the file.
+        """Read a ledger in a folder that may be someone else's, without touching the file.
 
-        It is read whole and opened in memory, so that nothing beside it is used: a journal made for
-        the purpose would have SQLite write, or delete files it names.
+        It is read whole and opened in memory, so that nothing beside it is used: a journal crafted
+        for the purpose would have SQLite write, or delete files it names.
 
         Args:
             path: of the ledger.
-            below: the run folder, of which nothing leads out.
+            below: the run folder, which no path may leave.
 
         Raises:
-            LedgerError: as `read_only`; or it is no regular file of that folder, too large, or a
-                process that was killed left it half written.
+            LedgerError: as `read_only`; or it is not a regular file of that folder, is too large,
+                or was left half written by a killed process.
         """
         store = LedgerStore(
             path,
@@ -184,8 +186,8 @@ class Ledger:
             budget: what may be spent in all.
             repeatable: only where the same instruction of the same round is answered with the
                 same bytes as before: a sealed reply that was kept, or a simulation whose noise
-                is derived from the instruction. They reveal nothing new, so an entry that is
-                there already is returned and nothing is charged.
+                is derived from the instruction. They reveal nothing new, so an existing entry
+                is returned and nothing is charged.
 
         Raises:
             BudgetExceeded: all events with this one would cost more than the budget; nothing
@@ -193,7 +195,7 @@ class Ledger:
             LedgerError: it cannot be recorded; nothing was.
         """
         if not self._writable:
-            raise LedgerError(f"ledger {self._store.path} was opened for reading only")
+            raise LedgerError(f"ledger {self._store.path} was opened read-only")
         _check_names(run, round, instruction)
         with self._store.writing():
             self._catch_up()
@@ -217,12 +219,12 @@ class Ledger:
         return entry
 
     def check_affordable(self, run: str, event: PrivacyEvent, rounds: int, budget: Budget) -> None:
-        """See whether so many more rounds would stay within the budget; records nothing.
+        """Check whether this many more rounds would stay within the budget; records nothing.
 
         Args:
             run: identifier of the run, for the message.
             event: what one of its rounds costs.
-            rounds: how many are to come.
+            rounds: how many are still to come.
             budget: what may be spent in all.
 
         Raises:
@@ -268,25 +270,14 @@ class Ledger:
         return len(self.entries())
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._store.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _head(self) -> str:
         return self._entries[-1].hash if self._entries else self._store.identity.genesis
 
     def _catch_up(self) -> None:
-        """Read and check what was added since the last look, by whichever process."""
+        """Read and check what any process has added since the last time."""
         self._entries += self._store.entries_after(len(self._entries), self._head())
 
     def _check_budget(self, event: PrivacyEvent, budget: Budget, what: str = "this round") -> None:
@@ -296,9 +287,9 @@ class Ledger:
         now = spent(before, budget.delta, budget.unit).epsilon
         then = spent([*before, event], budget.delta, budget.unit).epsilon
         raise BudgetExceeded(
-            f"{what} would bring what is spent from epsilon {epsilon_text(now)} to "
-            f"{epsilon_text(then)}, and the budget is {budget}; end the run here, or let the owner "
-            "of the data raise the budget"
+            f"{what} would raise the epsilon spent from {epsilon_text(now)} to "
+            f"{epsilon_text(then)}; the budget is {budget}",
+            hint="end the run here, or let the owner of the data raise the budget",
         )
 
 

@@ -1,15 +1,13 @@
 """The tables of a ledger file, and how a new one comes into being.
 
-The triggers abort every UPDATE and DELETE of what was written. They are a seat belt against our
-own mistakes; what finds foreign hands is the hash chain of `calyx.client.ledger.entry`.
+The triggers abort every UPDATE and DELETE of what was written. They are a seat belt against our own
+mistakes; the hash chain of `calyx.client.ledger.entry` finds changes by others.
 """
 
 from __future__ import annotations
 
-import os
 import secrets
 import sqlite3
-import tempfile
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
@@ -17,6 +15,7 @@ from pathlib import Path
 
 from calyx.client.ledger.entry import SCHEMA_VERSION, Identity
 from calyx.shared.errors import LedgerError
+from calyx.shared.host.atomic_write import draft_of, publish_new
 
 APPLICATION_ID = 0x63616C79  # "caly", so that another program's database is not taken for ours
 
@@ -85,24 +84,18 @@ def create_if_missing(path: Path, data_fingerprint: str) -> None:
     Raises:
         LedgerError: the folder or file cannot be written.
     """
-    draft: Path | None = None
     try:
         if path.exists():
             return
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(descriptor)
-        draft = Path(name)
-        _write_empty(draft, data_fingerprint)
-        with suppress(FileExistsError):  # another process was faster; its ledger counts
-            path.hardlink_to(draft)
-        draft.unlink()
-        _sync_folder(path.parent)
+        with draft_of(path, 0o600) as draft:
+            _write_empty(draft, data_fingerprint)
+            with suppress(FileExistsError):  # another process was faster; its ledger counts
+                publish_new(draft, path)
     except (OSError, sqlite3.Error) as error:
-        if draft is not None:
-            draft.unlink(missing_ok=True)
         raise LedgerError(
-            f"the ledger {path} cannot be created ({error}); check the folder and free space"
+            f"the ledger {path} cannot be created ({error})",
+            hint="check that the folder exists and has free space",
         ) from None
 
 
@@ -123,11 +116,3 @@ def _write_empty(path: Path, data_fingerprint: str) -> None:
         database.execute("COMMIT")
     finally:
         database.close()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -32,10 +32,10 @@ class LedgerStore:
         path: an existing ledger.
         busy_timeout_s: how long to wait for another process.
         writable: whether charges will be written.
-        content: what the file held, to open that in memory and leave the file alone.
+        content: what the file held; it is opened in memory and the file is left alone.
 
     Raises:
-        LedgerError: the file is missing, no ledger, damaged, or of a newer schema.
+        LedgerError: the file is missing, is not a ledger, is damaged, or has a newer schema.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class LedgerStore:
             raise
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._database.close()
 
     @contextmanager
@@ -84,7 +84,7 @@ class LedgerStore:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """See one state of the ledger, whatever other processes write meanwhile."""
+        """See one state of the ledger, no matter what other processes write meanwhile."""
         with self._errors():
             self._database.execute("BEGIN")
         try:
@@ -130,10 +130,10 @@ class LedgerStore:
             )
 
     def check_pages(self) -> None:
-        """Let SQLite look for damage in the whole file.
+        """Have SQLite look for damage in the whole file.
 
         Raises:
-            LedgerError: there is some.
+            LedgerError: it found damage.
         """
         with self._errors():
             found = self._database.execute("PRAGMA integrity_check(1)").fetchone()[0]
@@ -150,11 +150,15 @@ class LedgerStore:
         application = self._database.execute("PRAGMA application_id").fetchone()[0]
         version = self._database.execute("PRAGMA user_version").fetchone()[0]
         if application != APPLICATION_ID:
-            raise LedgerError(f"{self.path} is a database but no privacy ledger; check the path")
+            raise LedgerError(
+                f"{self.path} is a database but not a privacy ledger",
+                hint="check the path",
+            )
         if version != SCHEMA_VERSION:
             raise LedgerError(
-                f"ledger {self.path} has schema version {version}, this program knows "
-                f"{SCHEMA_VERSION}; use the program version that wrote it"
+                f"ledger {self.path} has schema version {version}; this program reads "
+                f"{SCHEMA_VERSION}",
+                hint="use the program version that wrote it",
             )
         if not schema_of(self._database) <= expected_schema():
             raise self._altered("its tables: they are not those of a ledger")
@@ -169,8 +173,8 @@ class LedgerStore:
 
     def _altered(self, what: str) -> LedgerError:
         return LedgerError(
-            f"ledger {self.path} was altered or damaged at {what}; restore it from a backup, "
-            "nothing may train on its account until then"
+            f"ledger {self.path} was altered or damaged at {what}",
+            hint="restore it from a backup; nothing may train on its account until then",
         )
 
     @contextmanager
@@ -179,30 +183,34 @@ class LedgerStore:
             yield
         # Damaged text shows as a UnicodeError, where it is part of SQLite's own message too.
         except (sqlite3.Error, UnicodeError) as error:
-            raise LedgerError(" ".join(self._explained(error).split())) from None
+            raise self._explained(error) from None
 
-    def _explained(self, error: sqlite3.Error | UnicodeError) -> str:
+    def _explained(self, error: sqlite3.Error | UnicodeError) -> LedgerError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code, see sqlite.org
         if code in _IN_USE:
-            return (
+            return LedgerError(
                 f"ledger {self.path} is in use by another process and stayed so for "
-                f"{self._busy_timeout_s:g} s; end that process or try again"
+                f"{self._busy_timeout_s:g} s",
+                hint="end that process or try again",
             )
+        reason = " ".join(str(error).split())
         if code in _NO_SPACE:
-            return (
-                f"ledger {self.path} could not be read or written ({error}); nothing was "
-                "recorded; free space on the disk and check it"
+            return LedgerError(
+                f"ledger {self.path} could not be read or written ({reason}); nothing was recorded",
+                hint="free space on the disk and check it",
             )
         if code in _READ_ONLY:
-            return f"ledger {self.path} cannot be written ({error}); check its permissions"
-        return (
-            f"ledger {self.path} cannot be read ({error}); check the path or restore it from a "
-            "backup"
+            return LedgerError(
+                f"ledger {self.path} cannot be written ({reason})", hint="check its permissions"
+            )
+        return LedgerError(
+            f"ledger {self.path} cannot be read ({reason})",
+            hint="check the path or restore it from a backup",
         )
 
 
 def read_foreign(path: Path, below: Path) -> bytes:
-    """The content of a ledger file in a folder that may be somebody else's.
+    """The content of a ledger file in a folder that may be someone else's.
 
     Raises:
         LedgerError: it cannot be read, or is not whole without the journal beside it.
@@ -210,16 +218,17 @@ def read_foreign(path: Path, below: Path) -> bytes:
     for suffix in ("-journal", "-wal"):
         if os.path.lexists(f"{path}{suffix}"):
             raise LedgerError(
-                f"ledger {path} was left half written (there is {path.name}{suffix}); finish its "
-                "run with calyx simulate --resume, or have its owner do so"
+                f"ledger {path} was left half written (there is {path.name}{suffix})",
+                hint="finish its run with calyx simulate --resume, or ask its owner to",
             )
     try:
         content = read_regular(path, below)
     except OSError as error:
-        raise LedgerError(f"ledger {path} cannot be read: {error}; check the path") from None
+        raise LedgerError(f"ledger {path} cannot be read: {error}", hint="check the path") from None
     if not content:
         raise LedgerError(
-            f"ledger {path} is empty, which no ledger ever is; restore it from a backup"
+            f"ledger {path} is empty, which a ledger never is",
+            hint="restore it from a backup",
         )
     return content
 
@@ -228,12 +237,16 @@ def _check_file(path: Path) -> None:
     try:
         is_file, size = path.is_file(), path.stat().st_size
     except FileNotFoundError:
-        raise LedgerError(f"there is no ledger at {path}; check the path") from None
+        raise LedgerError(f"there is no ledger at {path}", hint="check the path") from None
     except OSError as error:
-        raise LedgerError(f"ledger {path} cannot be read ({error}); check the path") from None
+        raise LedgerError(
+            f"ledger {path} cannot be read ({error})",
+            hint="check the path",
+        ) from None
     if not is_file:
-        raise LedgerError(f"{path} is no file and so no ledger; check the path")
+        raise LedgerError(f"{path} is not a file, so it is not a ledger", hint="check the path")
     if not size:
         raise LedgerError(
-            f"ledger {path} is empty, which no ledger ever is; restore it from a backup"
+            f"ledger {path} is empty, which a ledger never is",
+            hint="restore it from a backup",
         )

@@ -1,12 +1,11 @@
 """A client's own keys: one signs receipts, one opens what the authority seals.
 
-The file holds two private keys and is readable by its owner only. It never leaves the device; the
-public halves are its enrolment request.
+The file holds two private keys and only its owner can read it. It never leaves the device; the
+public halves are the client's enrolment request.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from calyx.shared.errors import LedgerError, PolicyViolation
+from calyx.shared.host.atomic_write import create_atomically
 from calyx.shared.protocol.sealed.contributor_keys import ContributorKeys
 
 _KEY_BYTES = 32
@@ -41,13 +41,12 @@ class ContributorIdentity:
         identity = cls(Ed25519PrivateKey.generate(), X25519PrivateKey.generate())
         content = identity.signing.private_bytes_raw() + identity.sealing.private_bytes_raw()
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            create_atomically(path, content, 0o600)
         except OSError as error:
-            raise LedgerError(f"{path} cannot be made: {error.strerror}") from None
+            raise LedgerError(
+                f"{path} cannot be made: {error.strerror}",
+                hint="check the folder and its permissions",
+            ) from None
         return identity
 
     @classmethod
@@ -62,12 +61,19 @@ class ContributorIdentity:
             content = path.read_bytes()
         except OSError as error:
             raise PolicyViolation(
-                f"this client's keys {path} cannot be read ({error.strerror}); enrol it again"
+                f"this client's keys {path} cannot be read ({error.strerror})",
+                hint="enrol it again",
             ) from None
         if mode:
-            raise PolicyViolation(f"{path} can be read by others; make it private with chmod 600")
+            raise PolicyViolation(
+                f"{path} can be read by other users",
+                hint=f"run: chmod 600 {path}",
+            )
         if len(content) != 2 * _KEY_BYTES:
-            raise PolicyViolation(f"{path} holds no contributor keys; enrol this client again")
+            raise PolicyViolation(
+                f"{path} holds no contributor keys",
+                hint="enrol this client again",
+            )
         return cls(
             Ed25519PrivateKey.from_private_bytes(content[:_KEY_BYTES]),
             X25519PrivateKey.from_private_bytes(content[_KEY_BYTES:]),

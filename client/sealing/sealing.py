@@ -1,14 +1,14 @@
 """Sealing on the client: accept the authority's offer once, then seal a vector a round.
 
-The vector is rotated (public, so that coordinates are of one size), put on the plan's integer
-grid, noised, tagged and encrypted with the public key. What leaves the device is ciphertext.
+The vector is rotated (a public rotation that makes coordinates similar in size), put on the plan's
+integer grid, noised, tagged and encrypted with the public key. What leaves the device is
+ciphertext.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,23 +17,19 @@ from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 from calyx.client.sealing.identity import ContributorIdentity
-from calyx.client.sealing.kept_reply import KeptReply, Occasion
+from calyx.client.sealing.kept_reply import KeptReply, ReplyKey
 from calyx.client.sealing.terms import SealingTerms
 from calyx.shared.config import Config
 from calyx.shared.encryption import PublicSealer, SealingParameters, pack
-from calyx.shared.encryption.quantise import Grid, dithered_rounding
+from calyx.shared.encryption.quantise import dithered_rounding
 from calyx.shared.errors import PolicyViolation, ProtocolError
+from calyx.shared.host.private_files import replace_file
 from calyx.shared.privacy.noise import NoiseSource
 from calyx.shared.privacy.plan import PrivacyPlan
-from calyx.shared.privacy.rotation import Rotation
 from calyx.shared.protocol.sealed.admission import Admission
-from calyx.shared.protocol.sealed.messages import (
-    SealingOffer,
-    rotation_seed,
-    sealed_reply,
-    sealing_parameters,
-)
+from calyx.shared.protocol.sealed.messages import SealingOffer, sealed_reply
 from calyx.shared.protocol.sealed.receipts import Receipt, fresh_nonce
+from calyx.shared.protocol.sealed.sum_coding import SumCoding
 from calyx.shared.protocol.sealed.tags import TagKeys
 from calyx.shared.protocol.signatures.signed import canonical
 
@@ -43,7 +39,7 @@ _MOST_ADMISSIONS = 20
 
 @dataclass(frozen=True)
 class SealingState:
-    """Where a client keeps what it accepted, and whom it trusts.
+    """Where a client keeps what it has accepted, and the authority it trusts.
 
     Attributes:
         directory: a folder of its own.
@@ -66,7 +62,7 @@ class SealingState:
             owners_least: the owner's minimum of contributors; 0 in a simulation.
 
         Raises:
-            ProtocolError: it is not the authority's word to this client.
+            ProtocolError: the authority did not sign it for this client.
             PolicyViolation: its terms are other or weaker than the run's or the owner's.
         """
         admission = offer.admission
@@ -76,16 +72,16 @@ class SealingState:
         PublicSealer(offer.parameters, offer.public_context)  # refuses a context with a secret key
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         fields = {"parameters": offer.parameters.to_json(), "admission": admission.to_json()}
-        _write(self._path(offer.run, "context"), offer.public_context)
-        _write(self._path(offer.run, "json"), json.dumps(fields).encode())
+        replace_file(self._path(offer.run, "context"), offer.public_context)
+        replace_file(self._path(offer.run, "json"), json.dumps(fields).encode())
         self._forget_old()
 
     def check(self, terms: SealingTerms) -> None:
-        """See that the kept admission is the authority's, and says what it must; before a charge.
+        """Check, before a charge, that the kept admission is the authority's and says what it must.
 
         Raises:
-            PolicyViolation: it was not admitted, or on other or weaker terms; or what was kept is
-                not the authority's word to this client, which no further round mends.
+            PolicyViolation: the client was not admitted, or on other or weaker terms; or the
+                authority did not sign for this client what was kept, which no further round mends.
         """
         try:
             admission, context = self._admitted(terms.run)
@@ -93,13 +89,14 @@ class SealingState:
             self._opened(admission, context)
         except ProtocolError as error:
             raise PolicyViolation(
-                f"what was kept of run {terms.run!r} is of no use: {error}"
+                f"what was kept of run {terms.run!r} cannot be used: {error}",
+                hint=error.hint,
             ) from None
 
     def seal(self, values: NDArray[np.int64], server_round: int, terms: SealingTerms) -> RecordDict:
         """Seal integers of shape (length,) for one round of a run it was admitted to.
 
-        Raises: as `check`, which is made again: the admission may have been replaced since.
+        Raises: as `check`, which is repeated: the admission may have been replaced since.
         """
         run, expected = terms.run, terms.parameters
         admission, context = self._admitted(run)
@@ -116,25 +113,25 @@ class SealingState:
         return sealed_reply(sealed, receipt)
 
     def sent_before(self, run: str, server_round: int, instruction: str) -> RecordDict | None:
-        """The reply this device has made to this very instruction, if it still has it.
+        """The reply this device has made to exactly this instruction, if it still has it.
 
         Raises:
-            PolicyViolation: it was not admitted to the run.
+            PolicyViolation: the client was not admitted to the run.
         """
-        return self._kept.load(self._occasion(run, server_round, instruction))
+        return self._kept.load(self._reply_key(run, server_round, instruction))
 
     def keep(self, reply: RecordDict, run: str, server_round: int, instruction: str) -> None:
         """Keep a reply for `sent_before`; before it is sent."""
-        self._kept.save(self._occasion(run, server_round, instruction), reply)
+        self._kept.save(self._reply_key(run, server_round, instruction), reply)
 
     @property
     def _kept(self) -> KeptReply:
         return KeptReply(self.directory / f"{self._prefix}.last-reply")
 
-    def _occasion(self, run: str, server_round: int, instruction: str) -> Occasion:
+    def _reply_key(self, run: str, server_round: int, instruction: str) -> ReplyKey:
         admission, _ = self._admitted(run)
         parameters, context = admission.parameters_digest, admission.context_hash
-        return Occasion(run, server_round, instruction, parameters, context)
+        return ReplyKey(run, server_round, instruction, parameters, context)
 
     def _admitted(self, run: str) -> tuple[Admission, bytes]:
         try:
@@ -150,9 +147,9 @@ class SealingState:
         return admission.open(sealing, self.authority_key, context)
 
     def _forget_old(self) -> None:
-        """Keep the newest admissions only: a server can open as many runs as it likes.
+        """Keep only the newest admissions: a server can open as many runs as it likes.
 
-        Whoever is still in an older run is refused there, uncharged, until it is offered again.
+        A client that is still in an older run refuses there, uncharged, until it gets a new offer.
         """
         kept = [
             (path.stat().st_mtime_ns, path)
@@ -189,20 +186,8 @@ def integers_to_seal(
     Returns:
         int64 (dimension,) within the value bound, and the parameters to seal it with.
     """
-    parameters = sealing_parameters(config, plan, len(vector))
-    rotated = Rotation(len(vector), rotation_seed(config, server_round)).forward(vector)
-    if plan.mechanism is None:
-        grid = Grid(
-            config.secure_aggregation.clamp / parameters.value_bound, parameters.value_bound
-        )
-        return dithered_rounding(grid.scaled(rotated), noise.generator), parameters
-    mechanism = plan.mechanism
-    grid = Grid(mechanism.step, mechanism.clamp)
-    rounded = dithered_rounding(grid.scaled(rotated), noise.generator)
-    return rounded + mechanism.noise(noise.generator), parameters
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    coding = SumCoding.of(config, plan, len(vector), server_round)
+    rounded = dithered_rounding(coding.scaled(vector), noise.generator)
+    if plan.mechanism is not None:
+        rounded = rounded + plan.mechanism.noise(noise.generator)
+    return rounded, coding.parameters

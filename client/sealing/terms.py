@@ -1,9 +1,9 @@
-"""What the authority's word to a device has to say before anything is sealed under it.
+"""What the authority must have signed for a device before anything is sealed under it.
 
 One run has one configuration, one plan and one minimum, for all of its contributors: the authority
-signs the same terms to each (docs/adr/0018). A device holds them against what *it* was told and
-what its owner wants: when the offer is made, before each charge, and again at each sealing. So
-whoever tells two honest devices different things finds one of them refusing, uncharged.
+signs the same terms for each (docs/adr/0018). A device compares them with what *it* was told and
+what its owner wants: when the offer is made, before each charge, and again at each sealing. So if
+anyone tells two honest devices different things, one of them refuses, uncharged.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class SealingTerms:
     """What a device expects of an admission.
 
     Attributes:
-        run, client: whom it must be for.
-        config_digest: of the configuration that the device was told.
+        run, client: what it must be for.
+        config_digest: of the configuration that the device was sent.
         parameters: how to pack and encrypt: as offered, later as they follow from plan and model.
         least: no sum of fewer contributors may be released.
         plan_digest: of the plan, where all share it; None while no plan has been seen.
@@ -85,9 +85,9 @@ class SealingTerms:
         ):
             if told is not None and signed != told:
                 raise PolicyViolation(
-                    f"what this device was told of the {what} is not what the key authority signed "
-                    f"for all contributors of run {self.run!r}; do not take part, and ask the "
-                    "operator"
+                    f"the {what} that this device was told is not what the key authority signed "
+                    f"for all contributors of run {self.run!r}",
+                    hint="do not take part, and ask the operator of the key authority",
                 )
         if admission.is_tagged != (self.parameters.scheme == "bfv"):
             raise PolicyViolation(
@@ -96,5 +96,6 @@ class SealingTerms:
         if admission.min_contributors < self.least:
             raise PolicyViolation(
                 f"the key authority would release sums of {admission.min_contributors} clients in "
-                f"run {self.run!r}; the run, its noise or this device's owner needs {self.least}"
+                f"run {self.run!r}; the run, its noise or this device's owner requires "
+                f"{self.least}"
             )

@@ -14,8 +14,8 @@ from calyx.shared.errors import PrivacyError
 from calyx.shared.privacy.noise import NoiseSource
 from calyx.shared.privacy.plan import PrivacyPlan
 
-# Updates are clipped to this part of C less than C: as much as rounding in double precision can be
-# wrong about the norm of a hundred million values.
+# Updates are clipped to C less this fraction of C: the error that rounding in double precision can
+# make in the norm of a hundred million values.
 _SLACK = 1e-8
 
 
@@ -48,7 +48,7 @@ def protect_update(
     if plan.unit != "client" or plan.noise != "local" or not plan.noise_multiplier > 0:
         raise PrivacyError(
             "protecting an update needs a plan with unit client, local noise and a noise "
-            f"multiplier above 0, this one has {plan.unit}, {plan.noise}, {plan.noise_multiplier}"
+            f"multiplier above 0; this one has {plan.unit}, {plan.noise}, {plan.noise_multiplier}"
         )
     _refuse_mismatch(before, after)
     floating = [name for name, tensor in before.items() if tensor.is_floating_point()]
@@ -76,14 +76,17 @@ def protect_update(
 
 
 def _wide(tensor: torch.Tensor) -> torch.Tensor:
-    """A float64 copy on the CPU, so that rounding does not carry the norm over the bound."""
+    """A float64 copy on the CPU, so that rounding does not push the norm over the bound."""
     return tensor.detach().cpu().double()
 
 
 def _refuse_mismatch(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> None:
     if before.keys() != after.keys():
         names = sorted(before.keys() ^ after.keys())
-        raise PrivacyError(f"the update cannot be protected: {names[0]} is only on one side of it")
+        raise PrivacyError(
+            f"the update cannot be protected: {names[0]} is in the model before or after training, "
+            "not in both"
+        )
     for name, tensor in before.items():
         if tensor.shape != after[name].shape or tensor.dtype != after[name].dtype:
             raise PrivacyError(

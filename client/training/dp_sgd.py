@@ -13,7 +13,7 @@ What the accounting in `calyx.shared.privacy` rests on, and where it is kept:
 * a record's gradient depends on the weights and on the record, and on nothing else: no other record
   of the batch, not even by rounding (`calyx.shared.models.per_record.blocks`), and no random
   number;
-* the noise has standard deviation σC whatever the batch is, and comes from a `NoiseSource`;
+* the noise has standard deviation σC for every batch, and comes from a `NoiseSource`;
 * the divisor b is the plan's public constant and not the number of records, which is secret;
 * what is added afterwards (FedProx's term, momentum, weight decay) depends on weights only.
 
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from calyx.client.instrumentation.batch_log import BatchSeen
-from calyx.client.instrumentation.canaries import LOUDNESS, add_to
+from calyx.client.instrumentation.canaries import CANARY_NORM, add_to
 from calyx.client.instrumentation.hooks import NO_AUDIT, Audit
 from calyx.client.training.step import TrainingLog, add_proximal_gradient, batch_tensors
 from calyx.shared.config.schema import TrainingConfig
@@ -118,12 +118,12 @@ def train_privately(
     """
     if plan.unit != "record" or plan.noise != "local" or not plan.noise_multiplier > 0:
         raise PrivacyError(
-            f"DP-SGD needs a plan with unit record, local noise and a noise multiplier above 0, "
+            "DP-SGD needs a plan with unit record, local noise and a noise multiplier above 0; "
             f"this one has {plan.unit}, {plan.noise}, {plan.noise_multiplier}"
         )
     check_private(model)
     if type(model) not in BUILT_IN:
-        # As long as a training step, each round; for the built-in models the tests do it.
+        # It takes as long as a training step, each round; for the built-in models the tests do it.
         try_private(model, data.input_shape)
     device = next(model.parameters()).device
     blocks = _blocks(model, data, plan)
@@ -164,7 +164,7 @@ def clipped_gradient_sum(
     Returns:
         float64 (trainable parameters,) in the model's order, and the batch size, which is secret.
     """
-    if plan.unit != "record" or plan.noise != "distributed":
+    if not plan.is_gradient_sum:
         raise PrivacyError("only distributed noise takes a sum of gradients without its own noise")
     check_private(model)
     if type(model) not in BUILT_IN:
@@ -187,7 +187,7 @@ def clipped_gradient_sum(
 
 
 def _blocks(model: nn.Module, data: Dataset, plan: PrivacyPlan) -> RecordBlocks:
-    """In what sizes a batch goes through the model: from public numbers, before any is drawn."""
+    """Block sizes in which a batch goes through the model: from public numbers, before any draw."""
     if plan.sampling == "full":
         return record_blocks(model, data.input_shape, full_blocks(len(data)))
     return record_blocks(model, data.input_shape, sampled_blocks(plan.expected_batch_size))
@@ -204,11 +204,11 @@ def _batch(records: int, plan: PrivacyPlan, noise: NoiseSource) -> NDArray[np.in
 
 
 def _add_canaries(sums: Sums, plan: PrivacyPlan, noise: NoiseSource, audit: Audit) -> None:
-    """Add the gradients of an audited simulation's canaries to the sums, clipped as others."""
+    """Add the gradients of an audited simulation's canaries to the sums, clipped like others."""
     if audit.canaries is None:
         return
     drawn = audit.canaries.drawn(plan, noise)
-    norms = torch.full((len(drawn),), LOUDNESS * plan.clip_norm, dtype=torch.float64)
+    norms = torch.full((len(drawn),), CANARY_NORM * plan.clip_norm, dtype=torch.float64)
     lengths = (norms * clip_factors(norms, plan.clip_norm)).numpy()
     total = audit.canaries.summed(drawn, lengths, sum(p.numel() for p in sums))
     add_to(sums.values(), total)

@@ -58,13 +58,12 @@ def train_locally(
         PrivacyError: the plan is for records, but its noise is not local or is missing.
     """
     device = torch_device(config.device)
-    private = plan.is_private and plan.unit == "record"
     model.to(device)
     was_training = model.training
     model.train()
     try:
         with torch_seeded(order_seed, device):
-            if not private:
+            if not plan.is_record_level:
                 return _train_plainly(model, data, config, plan, proximal_mu, order_seed)
             # Opacus takes more than a second to load; plain training does without.
             from calyx.client.training.dp_sgd import train_privately

@@ -1,4 +1,4 @@
-"""What one step of local training takes and leaves, with privacy and without it."""
+"""What one step of local training uses and yields, with and without privacy."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from flwr.app import Message
 from numpy.typing import NDArray
 
 from calyx.server.aggregation.reply_validation import Update, examine, examine_unprotected
-from calyx.server.aggregation.strategy import Aggregator as Strategy
+from calyx.server.aggregation.strategy import Strategy
 from calyx.server.roster import Member
 from calyx.shared.config import Config
 from calyx.shared.encryption.quantise import contribution
@@ -77,7 +77,7 @@ class PlainCollection:
 
     @property
     def updates(self) -> list[Update]:
-        """What was accepted; sums of floats depend on their order, so it is not that of arrival."""
+        """What was accepted, not in order of arrival: sums of floats depend on their order."""
         return [self._updates[client] for client in _in_order(self._updates)]
 
     def combine(self) -> Combined:
@@ -97,8 +97,8 @@ class CentralCollection:
     **Nothing but the noisy sum depends on values.** An update is never left out for its norm, and
     one that is not finite counts as zero: to leave it out, or to divide by those that are left,
     would change the noise of the released mean with one client's records, and the reason would
-    stand in the journal. A client that is late, or whose message is none that its code could have
-    sent, counts as zero too; who answers in time is taken to be public.
+    be in the journal. A client that is late, or that sends a message its code could not have
+    sent, counts as zero too; which clients answer in time is taken to be public.
     """
 
     def __init__(

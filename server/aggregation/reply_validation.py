@@ -46,7 +46,7 @@ def examine(
 
     Args:
         reply: a reply that carries no error.
-        client: who sent it.
+        client: its sender.
         reference: the weights the client was given.
         declared_records: the count it declared; the reply must state the same.
         max_update_norm: largest L2 norm of the difference to `reference`.
@@ -58,12 +58,14 @@ def examine(
     metrics = read_metrics(reply.content)
     stated = metrics.pop(WEIGHT_KEY, None)
     if stated != declared_records:
-        raise ProtocolError(f"the reply states {stated} records, {declared_records} were declared")
+        raise ProtocolError(
+            f"the reply states {stated} records; the client declared {declared_records}"
+        )
     if unknown := sorted(set(metrics) - {"train-loss"}):
-        raise ProtocolError(f"metric {unknown[0]!r} was not asked for")
+        raise ProtocolError(f"metric {unknown[0]!r} was not requested")
     norm = update_norm(weights, reference)
     if not norm <= max_update_norm:
-        raise ProtocolError(f"the update's norm {norm:.4g} is above the limit {max_update_norm:g}")
+        raise ProtocolError(f"the update's norm is {norm:.4g}; the limit is {max_update_norm:g}")
     return Update(client, weights, declared_records, metrics)
 
 
@@ -73,8 +75,8 @@ def examine_unprotected(
     """Check a reply whose values are private and not noised yet, without regard to the values.
 
     Only what the client's code decides is checked: names, shapes, types, the declared count. No
-    norm, no NaN, no metric: a refusal is seen by whoever sees the run, and so would tell something
-    of the client's records that no noise covers.
+    norm, no NaN, no metric: anyone who sees the run sees a refusal, which would tell something
+    about the client's records that no noise covers.
 
     Args:
         reply: a reply that carries no error.

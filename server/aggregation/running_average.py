@@ -1,7 +1,7 @@
 """A running average of the global model: what is evaluated and kept, while clients train on.
 
 Noise that DP adds to each round moves the model about a good point; averaging over rounds takes
-most of that out again. It only uses what was released, so it costs no privacy. The warm-up keeps
+most of it out again. It only uses what was released, so it costs no privacy. The warm-up keeps
 the first, random rounds out (De et al. 2022, "Unlocking High-Accuracy Differentially Private
 Image Classification through Scale", appendix C).
 """

@@ -1,37 +1,36 @@
 """One round's updates as a sealed sum: the server adds ciphertexts and never sees an update.
 
-Ciphertexts are added as they arrive, so memory does not grow with the clients. When enough are
-there the sum is written down (`calyx.server.state.pending_release`) and the key authority decrypts
-it, and only it; what comes back is integers that already carry the clients' noise.
+Ciphertexts are added as they arrive, so memory does not grow with the clients. When enough have
+arrived the sum is written down (`calyx.server.state.pending_release`) and the key authority
+decrypts it, and only it; what comes back is integers that already carry the clients' noise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import Message
 
 from calyx.server.aggregation.collection import Combined, moved
+from calyx.server.aggregation.gradient_step import ServerGradientStep
 from calyx.server.aggregation.reply_validation import Update
-from calyx.server.aggregation.strategy import Aggregator as Strategy
+from calyx.server.aggregation.strategy import Strategy
 from calyx.server.aggregation.sum_bound import SumBound
 from calyx.server.roster import Member, RoundRecord
 from calyx.server.state.pending_release import PendingRelease
 from calyx.server.state.witness import Witness
 from calyx.shared.config import Config
 from calyx.shared.config.load import digest as config_digest
-from calyx.shared.config.schema import FederationConfig
 from calyx.shared.encryption import Aggregator, SealedVector, SealingParameters, context_hash
-from calyx.shared.encryption.quantise import Grid as IntegerGrid
 from calyx.shared.errors import EncryptionError, ProtocolError, RoundError
 from calyx.shared.privacy.plan import PrivacyPlan
-from calyx.shared.privacy.rotation import Rotation
-from calyx.shared.protocol.arrays import NDArray, Weights
-from calyx.shared.protocol.authority.client import Authority, Opening
-from calyx.shared.protocol.sealed.messages import read_sealed_reply, rotation_seed
+from calyx.shared.protocol.arrays import Weights
+from calyx.shared.protocol.authority.interface import Authority, Opening
+from calyx.shared.protocol.sealed.messages import read_sealed_reply
 from calyx.shared.protocol.sealed.receipts import Receipt
+from calyx.shared.protocol.sealed.sum_coding import SumCoding
 
 Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
 
@@ -46,7 +45,7 @@ class SealedRun:
         plan: the plan that all clients share.
         parameters: how vectors are packed and encrypted.
         names: trainable parameters, in order.
-        authority: who can decrypt sums.
+        authority: decrypts sums.
         opening: public key and admissions.
         witness: remembers what was released.
     """
@@ -71,73 +70,38 @@ class SealedRun:
         return context_hash(self.opening.public_context)
 
 
-class UnionStep:
-    """The step along a released sum of gradients: SGD with momentum, on the server.
-
-    It works on released values only, so it costs no privacy.
-    """
-
-    def __init__(self, config: FederationConfig) -> None:
-        self._rate, self._momentum = config.server_learning_rate, config.server_momentum
-        self._velocity: Vector | None = None
-
-    def step(self, gradient: Vector) -> Vector:
-        """What to add to the weights, float64 (dimension,)."""
-        before = 0.0 if self._velocity is None else self._momentum * self._velocity
-        self._velocity = before + gradient
-        return np.asarray(-self._rate * self._velocity)
-
-    def state(self) -> dict[str, NDArray]:
-        """For the checkpoint."""
-        kept = self._velocity is not None and self._momentum > 0
-        return {"union.velocity": np.asarray(self._velocity)} if kept else {}
-
-    def restore(self, state: Mapping[str, NDArray]) -> None:
-        """Inverse of `state`."""
-        self._velocity = state.get("union.velocity")
-
-
 class SealedStep:
-    """From a sum that the clients' uploads were added up to, to the next global weights."""
+    """From the sum of the clients' uploads to the next global weights."""
 
-    def __init__(self, run: SealedRun, strategy: Strategy, union: UnionStep) -> None:
-        self.run, self._strategy, self._union = run, strategy, union
+    def __init__(self, run: SealedRun, strategy: Strategy, server_step: ServerGradientStep) -> None:
+        self.run, self._strategy, self._server_step = run, strategy, server_step
 
     def finish(self, pending: PendingRelease, current: Weights) -> Combined:
         """Have a sum released and take the step from `current`.
 
         Raises:
-            ReleaseRefused: the key authority does not release it, or was put back from a backup.
-            UnfitSum: honest clients do not add up to it; no step is taken.
+            ReleaseRefused: the key authority does not release it, or was restored from a backup.
+            UnfitSum: honest clients cannot add up to it; no step is taken.
             RunError: the authority cannot be reached. The same sum may be released later.
         """
         plan, server_round = self.run.plan, pending.record.round
         released = self.run.authority.release(pending.request, pending.total.chunks)
         self.run.witness.saw(released)
         if released.values.shape != (self.run.parameters.length,):
-            raise EncryptionError("the released sum has not the length of the model")
+            raise EncryptionError("the released sum does not have the length of the model")
         bound = SumBound.of(
             self.run.config, plan, self.run.parameters, pending.total.contributors, pending.weight
         )
         bound.check(released.values)
-        vector = self._restored(released.values, server_round)
-        if plan.unit == "record" and plan.noise == "distributed":
+        coding = SumCoding.of(self.run.config, plan, self.run.parameters.length, server_round)
+        vector = coding.restored(released.values)
+        if plan.is_gradient_sum:
             return Combined(self._gradient_step(vector, pending, current), {})
         divisor = pending.weight if not plan.is_private else float(pending.total.contributors)
         mean = moved(current, self.run.names, vector / divisor)
         update = [Update("sum", mean, 1, {})]
         weights, _ = self._strategy.aggregate(server_round, current, update)
         return Combined(weights, {})
-
-    def _restored(self, values: NDArray, server_round: int) -> Vector:
-        plan, length = self.run.plan, self.run.parameters.length
-        if plan.mechanism is None:
-            bound = self.run.parameters.value_bound
-            grid = IntegerGrid(self.run.config.secure_aggregation.clamp / bound, bound)
-        else:
-            grid = IntegerGrid(plan.mechanism.step, plan.mechanism.clamp)
-        seed = rotation_seed(self.run.config, server_round)
-        return Rotation(length, seed).inverse(grid.restored(values))
 
     def _gradient_step(self, total: Vector, pending: PendingRelease, current: Weights) -> Weights:
         """One step over the union; the divisor is public: the records expected in the sum.
@@ -147,7 +111,7 @@ class SealedStep:
         plan = self.run.plan
         mean = total / (plan.sampling_rate * pending.weight * plan.declared_records)
         if not self._strategy.is_adaptive:
-            return moved(current, self.run.names, self._union.step(mean))
+            return moved(current, self.run.names, self._server_step.step(mean))
         update = [Update("sum", moved(current, self.run.names, -mean), 1, {})]
         return self._strategy.aggregate(pending.record.round, current, update)[0]
 
@@ -156,7 +120,7 @@ class SealedCollection:
     """A `calyx.server.aggregation.collection.Collection` of ciphertexts.
 
     Args:
-        record: of this round; the replies that come are noted in it elsewhere.
+        record: of this round; replies are noted in it elsewhere as they come.
         current: the global weights.
         step: what is done with the sum.
         keep: makes the sum survive a crash, before it is released.
@@ -184,7 +148,7 @@ class SealedCollection:
         self._weight += member.declared_records / self._run.plan.declared_records
 
     def _check(self, receipt: Receipt, client: str, sealed: SealedVector) -> None:
-        """All that the key authority will ask of a receipt: it refuses a sum for one bad one."""
+        """All that the key authority checks in a receipt: it refuses a sum for one bad receipt."""
         run = self._run
         said = (receipt.run, receipt.round, receipt.contributor, receipt.upload_hash)
         if said != (run.run, self._record.round, client, sealed.digest):
@@ -195,7 +159,7 @@ class SealedCollection:
         if key is None or not receipt.verify(key):
             raise ProtocolError("the receipt is not signed with the key this client enrolled with")
         if any(receipt.nonce == other.nonce for other in self._receipts):
-            raise ProtocolError("the receipt has the nonce of another client's")
+            raise ProtocolError("the receipt has the nonce of another client's receipt")
         if any(receipt.upload_hash == other.upload_hash for other in self._receipts):
             raise ProtocolError("the upload is the same as another client's")
 
@@ -203,7 +167,9 @@ class SealedCollection:
         """See `Collection`."""
         total, least = self._sum.finish(), self._run.least
         if total.contributors < least:
-            raise RoundError(f"{total.contributors} of at least {least} clients sealed an update")
+            raise RoundError(
+                f"only {total.contributors} clients sealed an update; a sum needs at least {least}"
+            )
         digest, receipts = config_digest(self._run.config), tuple(self._receipts)
         pending = PendingRelease(digest, self._run.run, self._record, receipts, total, self._weight)
         self._keep(pending)

@@ -2,7 +2,7 @@
 
 Flower's strategies would also sample nodes (from a global random state), wait for them without
 limit and let a reply's own weight decide its vote. So they get a cohort that is already chosen
-and replies that already passed `calyx.server.aggregation.reply_validation`.
+and replies that have already passed `calyx.server.aggregation.reply_validation`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def make_strategy(config: FederationConfig) -> FedAvg:
     return strategy
 
 
-class Aggregator:
+class Strategy:
     """One strategy over the rounds of one run, with its state open to checkpoints."""
 
     def __init__(self, config: FederationConfig) -> None:
@@ -76,7 +76,7 @@ class Aggregator:
         """Combine updates, in the order given, into the next global model.
 
         Returns:
-            The new weights, in names, shapes and dtypes those of `current` (FedAdam and FedYogi
+            The new weights, with the names, shapes and dtypes of `current` (FedAdam and FedYogi
             compute in float64), and the averaged open metrics.
         """
         if isinstance(self._strategy, FedOpt):
@@ -112,7 +112,10 @@ class Aggregator:
         if not state:
             return
         if not isinstance(self._strategy, FedOpt):
-            raise CheckpointError("the checkpoint holds optimiser state this strategy has not")
+            raise CheckpointError(
+                "the checkpoint holds optimiser state that this strategy does not use",
+                hint="resume with the same settings",
+            )
         self._strategy.m_t = _with_prefix(state, "m.")
         self._strategy.v_t = _with_prefix(state, "v.")
 

@@ -1,6 +1,6 @@
-"""How large a sum of honest clients can be: what the server holds against every released sum.
+"""How large a sum of honest clients can be: the bound that the server checks each released sum by.
 
-In a sealed run nobody sees a single update, so one client can put any values into the sum that its
+In a sealed run no one sees a single update, so one client can put into the sum any values that its
 fields hold, hundreds of times what an honest one can. What is released can be examined, at no cost
 in privacy. A sum beyond what honest clients can add up to is not used.
 
@@ -20,27 +20,26 @@ Let V = n (v + 1/4). By Hoeffding's lemma E exp(t e) <= exp(t^2/8), and t^2/2 <=
 each w_j has E exp(t w_j) <= exp(V (cosh t - 1)): the tail of Skellam noise of variance V
 (`calyx.shared.privacy.skellam.tail_bound`). Each of three events has a probability of at most p:
 
-1. <u, w> is above a = tail_bound(V, p). For (cosh x - 1)/x^2 grows with |x| and |u_j| <= 1, so
+1. <u, w> is above a = tail_bound(V, p). As (cosh x - 1)/x^2 grows with |x| and |u_j| <= 1,
    Σ (cosh(t u_j) - 1) <= (cosh t - 1) Σ u_j^2 = cosh t - 1, the same tail again.
 2. Some |w_j| is above b = tail_bound(V, p/d).
-3. Else, with X_j = w_j^2 where |w_j| <= b and 0 elsewhere, |w|^2 = Σ X_j. E X_j <= V, and
+3. Otherwise, with X_j = w_j^2 where |w_j| <= b and 0 elsewhere, |w|^2 = Σ X_j. E X_j <= V, and
    E X_j^2 <= E w_j^4 <= 3 V^2 + V (a Skellam variable's fourth cumulant is its variance, that of a
    rounding error is below 1/12), 0 <= X_j <= b^2. By Bernstein's inequality Σ X_j is above d V + τ
    with probability at most p, where with L = ln(1/p)
 
        τ = L b^2/3 + sqrt((L b^2/3)^2 + 2 L d (3 V^2 + V)).
 
-So an honest sum is longer than sqrt(S^2 + 2 S a + d V + τ) with probability at most 3p. p is such
-that this is `FALSE_ALARMS` over all rounds of a run, to which the cuts of the noise add no more
+So an honest sum is longer than sqrt(S^2 + 2 S a + d V + τ) with probability at most 3p. p is chosen
+so that this is `FALSE_ALARMS` over all rounds of a run, to which the cuts of the noise add no more
 than 1e-15 (`calyx.shared.privacy.skellam_mechanism`).
 
 **S.** For unit record a client's clipped sum is no longer than C for each record in it: those it
-declared, where counts are public. Where they are not, and always, its clamp bounds it too: by
-sqrt(d) times that. For unit client it is C. Without distributed noise there is no clipping on
-which to rely, but `federation.max_update_norm` says how long an update may be, as in runs without
-sealing, and v = 0.
+declared, where counts are public. Whether they are or not, its clamp bounds it too: by sqrt(d)
+times that. For unit client it is C. Without distributed noise there is no clipping to rely on, but
+`federation.max_update_norm` says how long an update may be, as in runs without sealing, and v = 0.
 
-What passes is not thereby honest: a client can still move the sum by S and the length of the
+A sum that passes need not be honest: a client can still move the sum by S and the length of the
 noise. It can no longer move it by a hundred times that.
 """
 
@@ -58,6 +57,7 @@ from calyx.shared.errors import UnfitSum
 from calyx.shared.privacy.plan import PrivacyPlan
 from calyx.shared.privacy.skellam import tail_bound
 from calyx.shared.protocol.arrays import NDArray
+from calyx.shared.protocol.sealed.sum_coding import sum_grid
 
 FALSE_ALARMS = 1e-9
 # Squares and sums of doubles are exact to far better than this.
@@ -70,7 +70,7 @@ class SumBound:
 
     Attributes:
         largest: most in one coordinate.
-        length: most as L2 norm, but for the probability of a false alarm.
+        length: largest L2 norm, except with the probability of a false alarm.
     """
 
     largest: int
@@ -95,23 +95,23 @@ class SumBound:
             weight: their declared records, in units of the plan's.
         """
         d, mechanism = parameters.length, plan.mechanism
+        grid = sum_grid(config, plan, parameters)
         if mechanism is None:
-            step = config.secure_aggregation.clamp / parameters.value_bound
             votes = contributors if plan.is_private else weight
-            signal = votes * config.federation.max_update_norm / step
-            variance, clamp = 0.0, parameters.value_bound
+            signal = votes * config.federation.max_update_norm / grid.step
+            variance = 0.0
         else:
             each = float(contributors) if plan.unit == "client" else weight * plan.declared_records
             counted = plan.unit == "client" or config.privacy.record_counts == "public"
             signal = each * mechanism.scaled_norm if counted else math.inf
-            variance, clamp = mechanism.share_variance, mechanism.clamp
-        signal = min(signal, contributors * clamp * math.sqrt(d))
+            variance = mechanism.share_variance
+        signal = min(signal, contributors * grid.clamp * math.sqrt(d))
         p = FALSE_ALARMS / (3 * plan.rounds)
         length = longest(signal, contributors * (variance + 0.25), d, p)
         return cls(contributors * parameters.value_bound, length * (1 + _ROUNDING))
 
     def check(self, values: NDArray) -> None:
-        """See that a released sum, int64 (d,), can be one of honest clients.
+        """Check that a released sum, int64 (d,), can be one of honest clients.
 
         Raises:
             UnfitSum: it cannot.
@@ -120,14 +120,14 @@ class SumBound:
         low, high = int(values.min()), int(values.max())
         if low < -self.largest or high > self.largest:
             raise UnfitSum(
-                f"the released sum holds {low if -low > high else high}, honest clients add up to "
-                f"{self.largest} at most; the step is left out"
+                f"the released sum holds {low if -low > high else high}; updates of honest clients "
+                f"add up to at most {self.largest}; no step was taken"
             )
         length = float(np.linalg.norm(values.astype(np.float64)))
         if not length <= self.length:
             raise UnfitSum(
-                f"the released sum is {length:.4g} grid steps long, one of honest clients at most "
-                f"{self.length:.4g}; the step is left out"
+                f"the released sum is {length:.4g} grid steps long; a sum of honest clients is at "
+                f"most {self.length:.4g} long; no step was taken"
             )
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from calyx.server.deployment.folder import ServerFolder
 from calyx.shared.errors import UsageError
+from calyx.shared.host.closable import Closable
 from calyx.shared.host.proxies import host_of, keep_local_calls_direct
 from calyx.shared.protocol.flower import internals as flower
-from calyx.shared.protocol.flower.http_retry import Line, Rejected
+from calyx.shared.protocol.flower.bundle import bundle_hash
+from calyx.shared.protocol.flower.http_retry import Rejected, RetryingClient
+from calyx.shared.protocol.flower.interceptors import SecretHttpInterceptor
 
 _PATIENCE_S = 20.0
 Scalar = str | int | float | bool
@@ -34,7 +36,7 @@ class FlowerNode:
     status: str
 
 
-class Control:
+class Control(Closable):
     """Calls to the server of a folder.
 
     Raises:
@@ -44,8 +46,8 @@ class Control:
     def __init__(self, folder: ServerFolder) -> None:
         if folder.running_pid() is None:
             raise UsageError(
-                f"the server in {folder.directory} is not up; start it with: "
-                f"calyx server up {folder.directory}"
+                f"the server in {folder.directory} is not up",
+                hint=f"start it with: calyx server up {folder.directory}",
             )
         address = folder.local_address
         keep_local_calls_direct(host_of(address))
@@ -55,28 +57,28 @@ class Control:
             folder.ca_path.read_bytes(),
             interceptors=[
                 flower.RuntimeVersionHttpInterceptor(component_name="flwr CLI"),
-                flower.SecretHttpInterceptor(folder.control_secret()),
+                SecretHttpInterceptor(folder.control_secret()),
             ],
         )
-        self._line = Line(address, threading.Event(), _PATIENCE_S)
+        self._retrying = RetryingClient(address, threading.Event(), _PATIENCE_S)
 
     def register(self, key: ec.EllipticCurvePublicKey) -> int:
         """Let a device in; returns its node id."""
         request = flower.RegisterNodeRequest(public_key=flower.public_key_to_bytes(key))
-        return int(self._line.call(self._client.RegisterNode, request).node_id)
+        return int(self._retrying.call(self._client.RegisterNode, request).node_id)
 
     def unregister(self, node_id: int) -> None:
-        """Let a device in no more."""
+        """Stop letting a device in."""
         try:
             request = flower.UnregisterNodeRequest(node_id=node_id)
-            self._line.call(self._client.UnregisterNode, request)
+            self._retrying.call(self._client.UnregisterNode, request)
         except Rejected:
             if any(node.node_id == node_id for node in self.nodes()):
                 raise
 
     def nodes(self) -> list[FlowerNode]:
         """All nodes that are registered."""
-        answer = self._line.call(self._client.ListNodes, flower.ListNodesRequest())
+        answer = self._retrying.call(self._client.ListNodes, flower.ListNodesRequest())
         return [
             FlowerNode(int(node.node_id), bytes(node.public_key), str(node.status))
             for node in answer.nodes_info
@@ -85,28 +87,17 @@ class Control:
 
     def start_run(self, bundle: bytes, run_config: Mapping[str, Scalar]) -> int:
         """Start a run; returns Flower's number for it."""
-        fab = flower.Fab(flower.bundle_hash(bundle), bundle, {})
+        fab = flower.Fab(bundle_hash(bundle), bundle, {})
         request = flower.StartRunRequest(
             fab=flower.fab_to_proto(fab),
             override_config=flower.user_config_to_proto(dict(run_config)),
         )
-        return int(self._line.call(self._client.StartRun, request).run_id)
+        return int(self._retrying.call(self._client.StartRun, request).run_id)
 
     def stop_run(self, run_id: int) -> None:
         """End a run."""
-        self._line.call(self._client.StopRun, flower.StopRunRequest(run_id=run_id))
+        self._retrying.call(self._client.StopRun, flower.StopRunRequest(run_id=run_id))
 
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
-
-    def __enter__(self) -> Control:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -2,7 +2,7 @@
 
 A request is approved once: its nonce is remembered. A name belongs to its first keys for good, and
 no name looks like another, so that a name in a run's report always means one device. Approving and
-revoking work also while the server is down; when it is up, Flower's list is changed at once.
+revoking also work while the server is down; when it is up, Flower's list is changed at once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ApprovedNode:
         approved_at: when first.
         revoked_at: when it was revoked; empty if it was not.
         node_id: Flower's number; 0 until the server knows it.
-        max_records: more than so many it may not declare; 0: as many as the server's settings say.
+        max_records: the most records it may declare; 0: as many as the server's settings say.
     """
 
     name: str
@@ -47,12 +47,12 @@ class ApprovedNode:
 
     @property
     def is_revoked(self) -> bool:
-        """Whether it may take part no more."""
+        """Whether it may no longer take part."""
         return bool(self.revoked_at)
 
 
 def approved_nodes(folder: ServerFolder) -> dict[str, ApprovedNode]:
-    """Everybody who was ever approved, by name.
+    """Every device that was ever approved, by name.
 
     Raises:
         LedgerError: the file is damaged.
@@ -64,7 +64,8 @@ def approved_nodes(folder: ServerFolder) -> dict[str, ApprovedNode]:
         return {}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise LedgerError(
-            f"the list of devices {folder.nodes_path} is damaged; restore it from a copy"
+            f"the list of devices {folder.nodes_path} is damaged",
+            hint="restore it from a copy",
         ) from error
 
 
@@ -86,17 +87,20 @@ def approve(
     Args:
         folder: of the server.
         request_text: of the device's enrolment request.
-        fingerprint: what the device's owner sees; not taken from the request.
-        max_records: records that it may declare at most; None for what the settings say.
+        fingerprint: as the device's owner sees it; not taken from the request.
+        max_records: the most records it may declare; None for what the settings say.
 
     Raises:
-        EnrolmentError: the request was altered, is too old, of another fingerprint or was used
+        EnrolmentError: the request was altered, is too old, has another fingerprint or was used
             before, its name or key is taken, or its name looks like that of another device.
         UsageError: there is no server in this folder, or `max_records` is below 1.
     """
     folder.settings()
     if max_records is not None and max_records < 1:
-        raise UsageError(f"max_records is {max_records}; a device has at least one record")
+        raise UsageError(
+            f"max_records is {max_records}",
+            hint="a device declares at least one record; give 1 or more",
+        )
     request = read_request(request_text)
     request.check_age()
     request.check_fingerprint(fingerprint)
@@ -114,14 +118,14 @@ def revoke(folder: ServerFolder, name: str) -> ApprovedNode:
     """Take a device out for good; at once if the server is up.
 
     Raises:
-        UsageError: nobody of that name was approved.
+        UsageError: no device of that name was approved.
     """
     folder.settings()
     with _changing(folder):
         nodes = approved_nodes(folder)
         if name not in nodes:
             known = ", ".join(sorted(nodes)) or "none"
-            raise UsageError(f"no device {name!r} was approved; approved are: {known}")
+            raise UsageError(f"no device {name!r} was approved", hint=f"name one that was: {known}")
         node = nodes[name]
         if not node.is_revoked:
             node = replace(node, revoked_at=_now())
@@ -132,7 +136,7 @@ def revoke(folder: ServerFolder, name: str) -> ApprovedNode:
 
 
 def reconcile(folder: ServerFolder) -> None:
-    """Make Flower's list of nodes say what `nodes.json` says, and learn the node ids."""
+    """Make Flower's list of nodes match `nodes.json`, and learn the node ids."""
     nodes = approved_nodes(folder)
     with Control(folder) as control:
         registered = {node.public_key: node for node in control.nodes()}
@@ -163,20 +167,20 @@ def _approved(nodes: dict[str, ApprovedNode], request: EnrolmentRequest) -> Appr
         )
     if before.is_revoked:
         raise EnrolmentError(
-            f"{request.name!r} was revoked at {before.revoked_at}; enrol the device under a new "
-            "name, in a new folder"
+            f"{request.name!r} was revoked at {before.revoked_at}",
+            hint="enrol the device under a new name, in a new folder",
         )
     if before.node_key != request.node_key:
         raise EnrolmentError(
-            f"{request.name!r} is the name of another device; choose a new name, or revoke the "
-            "other one if it is gone"
+            f"{request.name!r} is the name of another device",
+            hint="choose a new name, or revoke the other one if it is gone",
         )
     return replace(before, nonces=(*before.nonces, request.nonce))
 
 
 def _changing(folder: ServerFolder) -> AbstractContextManager[None]:
     return exclusive(
-        folder.directory / "nodes.lock", "another command changes the list of devices; try again"
+        folder.directory / "nodes.lock", "another command changes the list of devices", "try again"
     )
 
 

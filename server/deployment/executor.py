@@ -3,10 +3,10 @@
 Takes the place of Flower's SuperExec and of the process it starts for each run. Nothing of an app
 bundle is installed or imported. One warm process, one run at a time.
 
-The claim on a run (`state/task.json`) outlives this process: when it was killed, its successor
-shows the same claim, goes on with the same Flower run, and the run with its last checkpoint. If
-the claim has lapsed meanwhile, the run is handed to Flower again, unless its operator has stopped
-it: Flower takes the claim away for both, so that is written in the run's folder first.
+The claim on a run (`state/task.json`) outlives this process: when it is killed, its successor
+shows the same claim and continues the same Flower run from the run's last checkpoint. If the claim
+has lapsed meanwhile, the run is handed to Flower again, unless its operator has stopped it: Flower
+takes the claim away in both cases, so a stop is written in the run's folder first.
 """
 
 from __future__ import annotations
@@ -19,148 +19,96 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-import httpx
 from flwr.app import Context, RecordDict
 
+from calyx.server.deployment.claim import Claims, Task, TaskLost
 from calyx.server.deployment.enrolment import approved_nodes, record_limits
 from calyx.server.deployment.folder import ServerFolder
+from calyx.server.deployment.handover import hand_over
 from calyx.server.deployment.signing import Signer, instruction_key
 from calyx.server.deployment.submission import (
     MOST_ATTEMPTS,
     Submission,
     finished,
-    hand_over,
     in_turn,
     read_submission,
-    run_of_bundle,
     store,
     stored_config,
     submissions,
 )
 from calyx.server.deployment.supervisor import end_with_parent
-from calyx.server.state.journal import FILE_NAME
+from calyx.server.state.journal import RunEvents
 from calyx.server.state.outcome import check_effect
 from calyx.shared.config.load import to_run_config
-from calyx.shared.errors import CalyxError, RunError, UsageError
+from calyx.shared.errors import CalyxError, UsageError
 from calyx.shared.host.atomic_write import write_atomically
-from calyx.shared.host.private_files import replace_file
 from calyx.shared.host.sequence_file import SequenceFile
 from calyx.shared.protocol.authority.client import RemoteAuthority
 from calyx.shared.protocol.flower import internals as flower
-from calyx.shared.protocol.flower.http_retry import Line, Rejected, Stopped
+from calyx.shared.protocol.flower.compatibility import check_flower
+from calyx.shared.protocol.flower.http_retry import Stopped
+from calyx.shared.protocol.flower.server_grid import server_grid
 from calyx.shared.protocol.message_size import SizeGuard
 
 _log = logging.getLogger("calyx.server")
 _BUSY_PAUSE_S, _IDLE_PAUSE_S, _BUSY_S = 0.1, 0.5, 60.0
-_HEARTBEAT_S = 10.0
-_ACQUIRE = frozenset({"/flwr.proto.Runtime/AcquireTask"})
-
-
-class _TaskLost(RunError):
-    """Flower does not accept this process's claim any more."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """The claim on one Flower run.
-
-    Attributes:
-        token: whoever has it acts for the run.
-        task_id, run_id, node_id: Flower's numbers.
-        run: its name here; empty if it is none of ours.
-        ticket: shows that it was handed over here; see `calyx.server.deployment.submission`.
-    """
-
-    token: str
-    task_id: int
-    run_id: int
-    node_id: int
-    run: str
-    ticket: str = field(repr=False)
 
 
 class Executor:
     """Takes runs from the SuperLink of a folder and carries them out."""
 
     def __init__(self, folder: ServerFolder) -> None:
-        flower.check()
+        check_flower()
         self._folder, self._address = folder, folder.local_address
         self._root, self._secret = folder.ca_path.read_bytes(), folder.control_secret()
         self._sequence = SequenceFile(folder.instruction_sequence_path)
         self._signing_key = instruction_key(folder)
         self._stop = threading.Event()
-        self._task_path = folder.state_dir / "task.json"
-        self._line = Line(self._address, self._stop)
-        self._client = flower.RuntimeHttpClient.from_server_address(
-            self._address,
-            False,
-            self._root,
-            interceptors=[
-                flower.RuntimeVersionHttpInterceptor(component_name="SuperExec"),
-                flower.SecretHttpInterceptor(self._secret),
-                flower.SuperExecAuthHttpInterceptor(
-                    master_secret=folder.secret_path.read_bytes(), protected_methods=_ACQUIRE
-                ),
-            ],
-        )
+        self._claims = Claims(folder, self._stop)
 
     def serve(self) -> None:
         """Carry out runs until SIGTERM."""
         self._go_on()
         last = time.monotonic()
-        request = flower.AcquireTaskRequest(supported_task_types=[flower.TaskType.SERVER_APP])
         while not self._stop.is_set():
-            answer = self._line.call(self._client.AcquireTask, request)
-            if answer.HasField("task") and answer.token:
-                self._begin(answer.token)
+            if token := self._claims.next_token():
+                self._begin(token)
                 last = time.monotonic()
                 continue
             is_busy = time.monotonic() - last < _BUSY_S
             self._stop.wait(_BUSY_PAUSE_S if is_busy else _IDLE_PAUSE_S)
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """SIGTERM ends this process; SIGINT is Flower's way to say that the claim is lost."""
+        """SIGTERM ends this process; with SIGINT Flower says that the claim is lost."""
         if number == signal.SIGTERM:
             self._stop.set()
             raise Stopped
-        raise _TaskLost("Flower has given up this attempt")
+        raise TaskLost("Flower has given up this attempt")
 
     def _begin(self, token: str) -> None:
-        with self._runtime(token) as client:
-            answer = self._line.call(client.PullTaskInput, flower.PullTaskInputRequest())
-        fab = flower.fab_from_proto(answer.fab)
-        task = Task(
-            token,
-            int(answer.task_id),
-            int(answer.run.run_id),
-            int(answer.context.node_id),
-            *run_of_bundle(fab.content),
-        )
-        replace_file(self._task_path, json.dumps(asdict(task)).encode())
+        task = self._claims.take(token)
         self._carry_out(task)
 
     def _go_on(self) -> None:
-        """What a predecessor that was killed has left undone."""
-        task = self._left_task()
+        """What a killed predecessor left undone."""
+        task = self._claims.left()
         left = self._submission(task) if task is not None else None
-        if task is not None and self._is_claimed(task):
+        if task is not None and self._claims.is_held(task):
             _log.warning("going on with run %s after a crash", task.run)
             self._carry_out(task)
         elif left is not None and left.state == "submitted":
-            self._again(left)  # taken, and not begun: nobody else has its ticket
-        self._task_path.unlink(missing_ok=True)
+            self._again(left)  # taken, and not begun: no other process has its ticket
+        self._claims.drop()
         for submission in submissions(self._folder):
             if submission.state in ("running", "stopping"):
                 self._again(submission)
 
     def _again(self, left: Submission) -> None:
-        """Hand a run that was broken off to Flower again; end it if that is what is wanted."""
+        """Hand an interrupted run to Flower again; end it if its operator wants that."""
         with in_turn(self._folder, left.run) as submission:
             self._again_or_end(submission)
 
@@ -181,35 +129,35 @@ class Executor:
     def _carry_out(self, task: Task) -> None:
         submission, error = self._begun(task), ""
         if submission is not None and not submission.is_open:
-            self._report(task, f"it was {submission.state} before it began")
-            self._task_path.unlink(missing_ok=True)
+            self._claims.report(task, f"it was {submission.state} before it began")
+            self._claims.drop()
             return
         if submission is None:
             error = "this run was not started with calyx server run; it is not carried out here"
             _log.error("Flower run %d: %s", task.run_id, error)
         else:
             try:
-                with self._heart(task):
+                with self._claims.kept_alive(task):
                     self._serve_run(task)
             except Stopped:
-                raise  # the claim stays; whoever comes next goes on
-            except (_TaskLost, flower.RunNotRunningException):
-                self._task_path.unlink(missing_ok=True)
+                raise  # the claim stays; the next process continues the run
+            except (TaskLost, flower.RunNotRunningException):
+                self._claims.drop()
                 self._again(submission)
                 return
             except CalyxError as failure:
-                error = str(failure)
+                error = failure.full_text
             except Exception as failure:  # a run must not end the executor
                 traceback.print_exc()
                 text = " ".join(str(failure).split())
                 error = f"unexpected {type(failure).__name__}: {text}; see logs/serverapp.log"
-        self._report(task, error)
+        self._claims.report(task, error)
         if submission is not None:
             self._end(submission.run, error)
-        self._task_path.unlink(missing_ok=True)
+        self._claims.drop()
 
     def _begun(self, task: Task) -> Submission | None:
-        """The run of a task, which from now on goes on, or has ended because it was to stop."""
+        """The run of a task, now running, or ended because it was to stop."""
         if self._submission(task) is None:
             return None
         with in_turn(self._folder, task.run):
@@ -224,7 +172,7 @@ class Executor:
             return begun
 
     def _end(self, run: str, error: str) -> None:
-        """Note how a run ended. What went wrong while it was being stopped is no failure of it."""
+        """Note how a run ended. A fault while it was being stopped is no failure of the run."""
         with in_turn(self._folder, run) as latest:
             if error and latest.state == "stopping":
                 end = finished(latest, "stopped")
@@ -244,7 +192,7 @@ class Executor:
         signer = Signer(self._signing_key, self._sequence, self._device_names, run_config)
         most = self._folder.settings().max_reply_bytes
         too_large = f"it is larger than max_reply_bytes = {most} in server.toml, or in many pieces"
-        grid = flower.server_grid(
+        grid = server_grid(
             self._address,
             self._root,
             task.token,
@@ -267,11 +215,10 @@ class Executor:
             state=RecordDict(),
             run_config=run_config,
         )
-        sealed = config.secure_aggregation.scheme != "none"
-        authority = self._authority() if sealed else None
+        authority = self._authority() if config.is_sealed else None
         try:
             serve(grid, context, authority)
-            _check_outcome(self._folder.run_dir(task.run))
+            check_effect(RunEvents.read(self._folder.run_dir(task.run)).rounds)
             if authority is not None:
                 authority.close_run(task.run)
         finally:
@@ -290,7 +237,7 @@ class Executor:
         return RemoteAuthority(target, root, certificate, key)
 
     def _submission(self, task: Task) -> Submission | None:
-        """The run that a task was handed over for; None for everybody else's tasks."""
+        """The run that a task was handed over for; None for all other tasks."""
         try:
             submission = read_submission(self._folder, task.run) if task.run else None
         except UsageError:
@@ -299,80 +246,9 @@ class Executor:
             return None
         return submission
 
-    def _report(self, task: Task, error: str) -> None:
-        status = flower.SubStatus
-        request = flower.PushTaskOutputRequest(
-            sub_status=status.FAILED if error else status.COMPLETED, details=error
-        )
-        with self._runtime(task.token) as client:
-            try:
-                self._line.call(client.PushTaskOutput, request)
-            except Rejected as refusal:
-                _log.warning("Flower did not take the result of %s: %s", task.run, refusal)
-
-    def _left_task(self) -> Task | None:
-        try:
-            return Task(**json.loads(self._task_path.read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError, TypeError):
-            return None
-
-    def _is_claimed(self, task: Task) -> bool:
-        with self._runtime(task.token) as client:
-            try:
-                request = flower.SendTaskHeartbeatRequest()
-                return bool(self._line.call(client.SendTaskHeartbeat, request).success)
-            except Rejected:
-                return False
-
-    @contextmanager
-    def _runtime(self, token: str) -> Iterator[flower.RuntimeHttpClient]:
-        client = flower.RuntimeHttpClient.from_server_address(
-            self._address,
-            False,
-            self._root,
-            interceptors=[
-                flower.RuntimeVersionHttpInterceptor(component_name="flwr-serverapp"),
-                flower.SecretHttpInterceptor(self._secret),
-                flower.RuntimeTokenHttpInterceptor(token),
-            ],
-        )
-        try:
-            yield client
-        finally:
-            client.close()
-
-    @contextmanager
-    def _heart(self, task: Task) -> Iterator[None]:
-        """Keep the claim alive for a block."""
-        ended = threading.Event()
-
-        def beat() -> None:
-            with self._runtime(task.token) as client:
-                while True:
-                    try:
-                        client.SendTaskHeartbeat(flower.SendTaskHeartbeatRequest())
-                    except (httpx.HTTPError, ValueError) as error:
-                        _log.warning("heartbeat of run %s: %s", task.run, error)
-                    if ended.wait(_HEARTBEAT_S):
-                        return
-
-        thread = threading.Thread(target=beat, name="task heartbeat", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
-
-
-def _check_outcome(run_dir: Path) -> None:
-    """See `calyx.server.state.outcome.check_effect`."""
-    lines = (run_dir / FILE_NAME).read_text(encoding="utf-8").splitlines()
-    check_effect([event for event in map(json.loads, lines) if event["event"] == "round"])
-
 
 def main() -> None:
-    """Carry out the runs of the folder that is named, until SIGTERM."""
+    """Carry out the runs of the given folder until SIGTERM."""
     end_with_parent()
     form = "%(asctime)s %(levelname)s %(name)s %(message)s"
     logging.basicConfig(level=logging.INFO, format=form)

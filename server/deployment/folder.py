@@ -8,7 +8,7 @@
       tls/               server.pem, server-key.pem
       for-devices/       ca.pem, instructions.pub: what a device pins
       instructions.key   signs every message to a device               (`signing`)
-      superexec.secret   only who has it may run a ServerApp here
+      superexec.secret   needed to run a ServerApp here
       flower/            Flower's home: state.db
       authority/         root.pem, server.pem, server-key.pem: from the key authority
       nodes.json         approved devices                    (`enrolment`)
@@ -22,13 +22,12 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from calyx.shared.errors import ProtocolError, UsageError
-from calyx.shared.host.process_lock import exclusive, holder
+from calyx.shared.host.served_folder import ServedFolder
 from calyx.shared.host.settings_file import read_settings
 from calyx.shared.protocol.signatures.signed import check_name
 
@@ -46,7 +45,7 @@ class ServerSettings(BaseModel):
         port: for devices, operators and the executor alike.
         authority: host:port of the key authority; empty: no sealed runs.
         max_records: records that a device may declare at most, unless it was approved with a
-            number of its own. A vote weighs as much as the count, which nobody can check.
+            number of its own. A vote weighs as much as the count, which no one can check.
         max_reply_bytes: a device whose reply is larger, or would become larger, takes no further
             part in the run.
     """
@@ -60,11 +59,17 @@ class ServerSettings(BaseModel):
     max_reply_bytes: int = Field(256 * 2**20, ge=1_000_000)
 
 
-class ServerFolder:
-    """Paths and settings of one server."""
+class ServerFolder(ServedFolder):
+    """Paths and settings of one server; ``calyx server up`` serves it."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory.absolute()
+        directory = directory.absolute()
+        super().__init__(
+            directory,
+            taken=f"the server in {directory} is already up",
+            hint=f"see: calyx server status {directory}",
+            log=directory / "logs",
+        )
         self.settings_path = self.directory / "server.toml"
         self.ca_dir = self.directory / "ca"
         self.ca_path = self.ca_dir / "ca.pem"
@@ -84,7 +89,7 @@ class ServerFolder:
         self.state_dir = self.directory / "state"
         self.instruction_sequence_path = self.state_dir / "instructions.last"
         self.control_secret_path = self.state_dir / "control.secret"
-        self.lock_path = self.directory / "lock"
+        self.processes_path = self.state_dir / "processes.json"
 
     def settings(self) -> ServerSettings:
         """What `server.toml` says.
@@ -93,8 +98,12 @@ class ServerFolder:
             UsageError: there is no server in this folder.
             ConfigError: the file cannot be used.
         """
-        absent = f"there is no server in {self.directory}; make one with: calyx server init DIR"
-        return read_settings(self.settings_path, ServerSettings, absent)
+        return read_settings(
+            self.settings_path,
+            ServerSettings,
+            f"there is no server in {self.directory}",
+            "make one with: calyx server init DIR",
+        )
 
     @property
     def local_address(self) -> str:
@@ -107,23 +116,29 @@ class ServerFolder:
         """Folder of a run.
 
         Raises:
-            UsageError: no name of a run.
+            UsageError: it cannot be the name of a run.
         """
         try:
             check_name("run", run)
         except ProtocolError as error:
-            raise UsageError(str(error)) from None
+            raise UsageError(str(error), hint=error.hint) from None
         if "/" in run or run.startswith("."):
-            raise UsageError(f"{run!r} cannot be the name of a run: no slash, no dot at its start")
+            raise UsageError(
+                f"{run!r} cannot be the name of a run",
+                hint="choose a name without a slash that does not start with a dot",
+            )
         if (size_bytes := len(os.fsencode(run))) > _NAME_BYTES:
             raise UsageError(
-                f"the name of a run has at most {_NAME_BYTES} bytes, {run[:40]}... has "
-                f"{size_bytes}; choose a shorter --name"
+                f"the name of a run has at most {_NAME_BYTES} bytes; {run[:40]}... has "
+                f"{size_bytes}",
+                hint="choose a shorter --name",
             )
         return self.runs_dir / run
 
     def control_secret(self) -> str:
-        """What this server's own processes show to its SuperLink; made by ``calyx server up``.
+        """The secret that this server's own processes show to its SuperLink.
+
+        Made by ``calyx server up``.
 
         Raises:
             UsageError: it is not there; the server is down.
@@ -132,19 +147,6 @@ class ServerFolder:
             return self.control_secret_path.read_text(encoding="ascii")
         except OSError:
             raise UsageError(
-                f"the server in {self.directory} is not up; start it with: "
-                f"calyx server up {self.directory}"
+                f"the server in {self.directory} is not up",
+                hint=f"start it with: calyx server up {self.directory}",
             ) from None
-
-    def exclusive(self) -> AbstractContextManager[None]:
-        """Hold the folder for ``calyx server up``.
-
-        Raises:
-            UsageError: another process has it.
-        """
-        taken = f"this server is up already; see: calyx server status {self.directory}"
-        return exclusive(self.lock_path, taken)
-
-    def running_pid(self) -> int | None:
-        """Process of ``calyx server up``, None if the server is down."""
-        return holder(self.lock_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import threading
 import time
@@ -21,10 +20,10 @@ from calyx.server.deployment.supervisor import Child, Supervisor, environment, p
 from calyx.shared.errors import EnrolmentError, RunError
 from calyx.shared.host.certificates import expiry, fingerprint
 from calyx.shared.host.private_files import replace_file
-from calyx.shared.host.process_lock import stop_holder
 from calyx.shared.host.proxies import host_of, keep_local_calls_direct
+from calyx.shared.host.served_folder import read_status, write_status
 from calyx.shared.host.stop_signal import stop_signal
-from calyx.shared.protocol.flower import internals as flower
+from calyx.shared.protocol.flower.compatibility import check_flower
 
 _READY_S = 60.0
 
@@ -43,7 +42,7 @@ def up(directory: Path, on_event: Callable[[str], None] = lambda _: None) -> Non
     """
     folder = ServerFolder(directory)
     folder.settings()
-    flower.check()
+    check_flower()
     _check_certificate(folder)
     keep_local_calls_direct(host_of(folder.local_address))  # the children inherit it
     instruction_key(folder)
@@ -52,7 +51,7 @@ def up(directory: Path, on_event: Callable[[str], None] = lambda _: None) -> Non
     work_dir.mkdir(exist_ok=True)
     with stop_signal() as stop, folder.exclusive():
         try:
-            # New with each start: whoever had the old one has nothing.
+            # New with each start: the old one is worthless.
             replace_file(folder.control_secret_path, secrets.token_hex(32).encode())
             _start(folder, supervisor, work_dir, stop)
             _tell_pids(folder, supervisor)
@@ -74,7 +73,7 @@ def stop_running(directory: Path, timeout_s: float = 30.0) -> bool:
     """
     folder = ServerFolder(directory)
     folder.settings()
-    return stop_holder(folder.lock_path, folder.log_dir, timeout_s)
+    return folder.stop_running(timeout_s)
 
 
 def status_of(directory: Path) -> dict[str, Any]:
@@ -92,7 +91,7 @@ def status_of(directory: Path) -> dict[str, Any]:
             with Control(folder) as control:
                 online = {node.node_id: node.status for node in control.nodes()}
         except RunError:
-            online = None  # it is only just starting, or about to end
+            online = None  # it has only just started, or is about to end
     certificate = folder.certificate_path.read_bytes()
     return {
         "running": pid is not None,
@@ -150,8 +149,8 @@ def _start(
         if stop.is_set():
             return
         raise RunError(
-            f"the SuperLink does not start: {supervisor.fault_of('superlink')}; see "
-            f"{folder.log_dir / 'superlink.log'}"
+            f"the SuperLink does not start: {supervisor.fault_of('superlink')}",
+            hint=f"see {folder.log_dir / 'superlink.log'}",
         )
     reconcile(folder)
     supervisor.start(child("serverapp", "calyx.server.deployment.executor"))
@@ -159,28 +158,23 @@ def _start(
     while not pid_path.exists() and not stop.wait(0.05):
         if not supervisor.is_alive("serverapp") or time.monotonic() > deadline:
             raise RunError(
-                f"the ServerApp does not start: {supervisor.fault_of('serverapp')}; see "
-                f"{folder.log_dir / 'serverapp.log'}"
+                f"the ServerApp does not start: {supervisor.fault_of('serverapp')}",
+                hint=f"see {folder.log_dir / 'serverapp.log'}",
             )
 
 
 def _tell_pids(folder: ServerFolder, supervisor: Supervisor) -> None:
-    text = json.dumps(supervisor.pids())
-    replace_file(folder.state_dir / "processes.json", text.encode())
+    write_status(folder.processes_path, supervisor.pids())
 
 
 def _processes(folder: ServerFolder) -> dict[str, int]:
-    try:
-        found = json.loads((folder.state_dir / "processes.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return {str(name): int(pid) for name, pid in found.items()}
+    return {name: int(pid) for name, pid in read_status(folder.processes_path).items()}
 
 
 def _check_certificate(folder: ServerFolder) -> None:
     until = expiry(folder.certificate_path.read_bytes())
     if until <= datetime.now(UTC):
         raise EnrolmentError(
-            f"the server's certificate has expired at {until:%Y-%m-%d %H:%M} UTC; make a new one "
-            f"with: calyx server renew {folder.directory}"
+            f"the server's certificate expired at {until:%Y-%m-%d %H:%M} UTC",
+            hint=f"make a new one with: calyx server renew {folder.directory}",
         )

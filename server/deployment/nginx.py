@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from calyx.server.deployment.folder import ServerFolder
 from calyx.server.deployment.superlink.gate import Limits
-from calyx.shared.protocol.flower import internals as flower
+from calyx.shared.protocol.flower.superlink import FLEET_CALLS
 
 _CALLS_PER_S = 200
 
@@ -95,7 +95,7 @@ def nginx_config(folder: ServerFolder, public_port: int) -> str:
     """
     limits = Limits()
     long_ones = {"push-object", "push-messages"}
-    small = sorted({path.rpartition("/")[2] for path in flower.FLEET_CALLS} - long_ones)
+    small = sorted({path.rpartition("/")[2] for path in FLEET_CALLS} - long_ones)
     return _NGINX.format(
         calls="|".join(small),
         calls_per_s=_CALLS_PER_S,

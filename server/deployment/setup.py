@@ -53,7 +53,7 @@ def init(
     """Make a server: CA, certificate, secrets, settings, proxy configuration.
 
     Args:
-        directory: made 0700; a server that is there already is not touched.
+        directory: made 0700; an existing server is not touched.
         hosts: names and addresses under which devices reach it; this machine's own are added.
         listen: address to listen on.
         port: to listen on.
@@ -64,7 +64,10 @@ def init(
     """
     folder = ServerFolder(directory)
     if folder.settings_path.exists():
-        raise UsageError(f"there is a server in {directory}; start it with calyx server up")
+        raise UsageError(
+            f"{directory} already holds a server",
+            hint=f"start it with: calyx server up {directory}",
+        )
     for private in (
         folder.directory,
         folder.ca_dir,
@@ -76,7 +79,7 @@ def init(
         folder.runs_dir,
     ):
         private_directory(private)
-    # A set-up that was broken off before its settings were written is done over.
+    # A set-up that was interrupted before its settings were written is repeated.
     secret_paths = (folder.ca_dir / "ca-key.pem", folder.secret_path, folder.instruction_key_path)
     for old in (folder.ca_path, *secret_paths):
         old.unlink(missing_ok=True)
@@ -98,11 +101,11 @@ def init(
 
 
 def renew(directory: Path, hosts: Sequence[str] = ()) -> datetime:
-    """A new server certificate of the same CA: devices need nothing new.
+    """Issue a new server certificate of the same CA: devices need nothing new.
 
     Args:
         directory: of a server.
-        hosts: further names or addresses; those of the certificate so far are kept.
+        hosts: further names or addresses; those of the present certificate are kept.
 
     Returns:
         Until when it is valid.
@@ -126,7 +129,7 @@ def use_authority(directory: Path, address: str, files: Path) -> None:
         files: its folder for-server, brought from its machine.
 
     Raises:
-        UsageError: no server, or not such a folder.
+        UsageError: there is no server, or `files` is not such a folder.
     """
     folder = ServerFolder(directory)
     settings = folder.settings()
@@ -134,7 +137,8 @@ def use_authority(directory: Path, address: str, files: Path) -> None:
         contents = {name: (files / name).read_bytes() for name in _AUTHORITY_FILES}
     except OSError as error:
         raise UsageError(
-            f"{error.filename} cannot be read; name the folder for-server of the key authority"
+            f"{error.filename} cannot be read",
+            hint="give the folder for-server of the key authority",
         ) from None
     updated = ServerSettings(**{**settings.model_dump(), "authority": address})
     private_directory(folder.authority_dir)

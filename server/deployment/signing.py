@@ -11,7 +11,7 @@ from flwr.app import Message
 from calyx.server.deployment.folder import ServerFolder
 from calyx.shared.errors import UsageError
 from calyx.shared.host.sequence_file import SequenceFile
-from calyx.shared.protocol.signatures import instruction as instruction_signature
+from calyx.shared.protocol.signatures import instruction
 from calyx.shared.protocol.signatures.instruction import RunConfig
 
 
@@ -21,8 +21,8 @@ class Signer:
     Args:
         key: the server's instruction key.
         sequence: of the server, kept between its runs.
-        names: of the devices by Flower's node id, as they are approved now. Who is not among
-            them gets a message for nobody, and refuses it.
+        names: of the devices by Flower's node id, as they are approved now. A device that is not
+            among them gets a message that names no device, and refuses it.
         run_config: what devices are told of the run.
     """
 
@@ -38,14 +38,14 @@ class Signer:
 
     def sign(self, messages: Sequence[Message]) -> None:
         """Put a signature into each of the messages."""
-        # By the clock, so that a folder restored from a copy goes on beyond what devices have
-        # seen; and never back, whatever the clock does.
+        # By the clock, so that a folder restored from a copy continues beyond what devices have
+        # seen; and never back, even if the clock goes back.
         first = max(time.time_ns(), self._sequence.last() + 1)
         self._sequence.advance(first + len(messages))
         names, known = self._names(), dict[int, bytes]()
         for number, message in enumerate(messages, first):
             name = names.get(message.metadata.dst_node_id, "")
-            instruction_signature.sign(self._key, message, name, self._run_config, number, known)
+            instruction.sign(self._key, message, name, self._run_config, number, known)
 
 
 def instruction_key(folder: ServerFolder) -> Ed25519PrivateKey:
@@ -59,6 +59,6 @@ def instruction_key(folder: ServerFolder) -> Ed25519PrivateKey:
         return Ed25519PrivateKey.from_private_bytes(path.read_bytes())
     except (OSError, ValueError):
         raise UsageError(
-            f"the key {path} that devices have pinned cannot be read; restore it from a copy, or "
-            "make a new server and enrol the devices there"
+            f"the key {path}, which devices have pinned, cannot be read",
+            hint="restore it from a copy, or make a new server and enrol the devices there",
         ) from None

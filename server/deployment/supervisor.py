@@ -1,7 +1,7 @@
 """The processes of a server: started, watched, started again, stopped; their output to files.
 
-Children lead sessions of their own, so that Ctrl-C at a terminal reaches the supervisor alone,
-and end by themselves when it is gone (`end_with_parent`): nothing stays behind.
+Children lead sessions of their own, so that Ctrl-C at a terminal reaches the supervisor alone, and
+they end by themselves when it is gone (`end_with_parent`): nothing stays behind.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from calyx.shared.errors import RunError
 
 _LOG_BYTES, _LOG_FILES = 5_000_000, 5
 _STOP_S = 10.0
-# So many deaths within so many seconds are no accident.
+# This many deaths within this many seconds are no accident.
 _DEATHS, _WITHIN_S = 5, 120.0
 _PARENT = "CALYX_PARENT"
-# What is kept of a child's output to find its fault in; the log has all of it.
+# How much of a child's output is kept to find its fault in; the log has all of it.
 _KEPT_LINES = 500
 _LAST_WORDS_S = 2.0
 _FAULT = re.compile(r"\b(error|critical|fatal)\b", re.IGNORECASE)
@@ -35,7 +35,7 @@ _FAULT = re.compile(r"\b(error|critical|fatal)\b", re.IGNORECASE)
 
 @dataclass
 class Child:
-    """One program that is to run all the time.
+    """One program that runs all the time.
 
     Attributes:
         name: of its log file, and in messages.
@@ -70,10 +70,10 @@ class Supervisor:
         self._launch(child)
 
     def watch(self) -> list[str]:
-        """Start again what has died; returns the names.
+        """Restart the children that have died; returns their names.
 
         Raises:
-            RunError: a child dies again and again; the message has its last words.
+            RunError: a child dies again and again; the message quotes its last words.
         """
         again = []
         for child in self._children:
@@ -85,8 +85,9 @@ class Supervisor:
             child.deaths = [t for t in child.deaths if now - t < _WITHIN_S] + [now]
             if len(child.deaths) >= _DEATHS:
                 raise RunError(
-                    f"{child.name} has ended {_DEATHS} times with code {code} "
-                    f"({self.fault_of(child.name)}); see {self._log_dir / child.name}.log"
+                    f"{child.name} ended {_DEATHS} times with code {code} "
+                    f"({self.fault_of(child.name)})",
+                    hint=f"see {self._log_dir / child.name}.log",
                 )
             self._launch(child)
             again.append(child.name)
@@ -104,7 +105,7 @@ class Supervisor:
         return {c.name: c.process.pid for c in self._children if c.process is not None}
 
     def fault_of(self, name: str) -> str:
-        """What a child said went wrong since it was last started; one line."""
+        """What a child said went wrong since its last start; one line."""
         for pump in self._pumps:
             if pump.name == name and not self.is_alive(name):
                 pump.join(_LAST_WORDS_S)  # it may not have read everything yet
@@ -154,8 +155,8 @@ class Supervisor:
 def fault_in(lines: Iterable[str]) -> str:
     """The first line of a program's output that says what went wrong; else its last.
 
-    A fault has consequences, which are told after it, and how a program ends is the last of them.
-    Of a traceback it is the line of the exception, and of several the first, which is the cause.
+    A program reports the consequences of a fault after the fault, and its own end last of all. In a
+    traceback it is the line of the exception, and of several tracebacks the first, the cause.
     """
     said = [line.rstrip() for line in lines if line.strip()]
     in_traceback = False
@@ -185,7 +186,7 @@ def end_with_parent() -> None:
 
 
 def environment(flower_home: Path) -> dict[str, str]:
-    """What every process of a server is started with: nothing is reported, nothing installed."""
+    """The environment of every process of a server: nothing is reported, nothing installed."""
     return {
         **os.environ,
         "FLWR_HOME": str(flower_home),

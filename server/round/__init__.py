@@ -1,1 +1,1 @@
-"""Who is asked in a round, what they are told, and what comes of it."""
+"""Which clients are asked in a round, what they are told, and what comes of it."""

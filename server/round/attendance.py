@@ -1,8 +1,8 @@
 """Finding the clients of a run: wait for them, let them introduce themselves, check them.
 
-Who is there is looked up again before each round. A client that went away is then not asked, and
-costs a round's deadline once and not each time; one that came back, under whatever number Flower
-gives it, is asked again.
+The clients present are looked up again before each round. A client that has gone is then not asked,
+so it costs a round's deadline once and not every time; one that has come back is asked again, even
+if Flower gives it another number.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from calyx.shared.protocol.messages import Introduction
 from calyx.shared.protocol.refusals import read_failure
 
 _POLL_S = 0.5
-# A resumed run waits so long for all of its clients before it goes on with those that are enough.
+# How long a resumed run waits for all of its clients before it continues with enough of them.
 _GRACE_S = 30.0
-# What a node may take to introduce itself in the middle of a run; the others wait for it.
+# How long a node may take to introduce itself in the middle of a run; the others wait for it.
 _INTRODUCTION_S = 10.0
 # The same for one that was silent before, and may be busy still, or dead.
 _SECOND_CHANCE_S = 2.0
@@ -59,7 +59,7 @@ class Attendance:
         self.node_ids: dict[str, int] = {}
 
     def gather(self) -> list[Member]:
-        """Wait for the configured number of clients and ask each who it is.
+        """Wait for the configured number of clients and have each introduce itself.
 
         Raises:
             RoundError: not enough clients came in time, or too few of them can be used.
@@ -72,19 +72,20 @@ class Attendance:
         if len(usable) < federation.min_replies:
             problems = [*self._problems, *(m.reason for m in self.members.values() if m.reason)]
             raise RoundError(
-                f"{len(usable)} of {federation.clients} clients can be used, a round needs "
-                f"{federation.min_replies}: {'; '.join(problems[:3]) or 'no answer'}"
+                f"{len(usable)} of {federation.clients} clients can be used; a round needs "
+                f"{federation.min_replies}: {'; '.join(problems[:3]) or 'no answer'}",
+                hint="see the logs of the clients that were declined",
             )
         return list(self.members.values())
 
     def wait_for(self, clients: Sequence[str], least: int) -> list[str]:
-        """Those of `clients` that are there now; wait until they are at least `least`.
+        """Those of `clients` that are present now; waits until there are at least `least`.
 
         Raises:
             RoundError: fewer came within ``federation.join_timeout_s``.
         """
         began, timeout_s = time.monotonic(), self._config.federation.join_timeout_s
-        # Only a run that goes on after a crash knows none of its clients yet.
+        # Only a run resumed after a crash knows none of its clients yet.
         grace_s = 0.0 if self._has_begun else min(_GRACE_S, timeout_s)
         self._has_begun = True
         while True:
@@ -95,17 +96,17 @@ class Attendance:
             if waited > timeout_s:
                 away = [client for client in clients if client not in there]
                 raise RoundError(
-                    f"{len(there)} of the {least} clients a round needs are there, and no more "
-                    f"came within {timeout_s:g} s: {', '.join(away[:5])} away; start them, then "
-                    "resume this run"
+                    f"{len(there)} of the {least} clients that a round needs are connected, and no "
+                    f"more joined within {timeout_s:g} s: {', '.join(away[:5])} away",
+                    hint="start them, then resume this run",
                 )
             time.sleep(_POLL_S)
 
     def doubt(self, clients: Sequence[str]) -> None:
-        """Ask clients who they are before they count as there again.
+        """Have clients introduce themselves before they count as present again.
 
-        For those that were silent in a round: Flower lists a node for a minute after it died, and
-        each round in that minute would otherwise be waited out to its deadline.
+        For those that were silent in a round: Flower lists a node for a minute after it dies, and
+        each round in that minute would otherwise last until its deadline.
         """
         for client in clients:
             if (node := self.node_ids.pop(client, None)) is not None:
@@ -114,7 +115,7 @@ class Attendance:
 
     def _look(self, clients: Sequence[str]) -> list[str]:
         nodes = set(self._grid.get_node_ids())
-        # Who comes back may have been started anew, with other code or other records.
+        # A client that comes back may have been restarted with other code or other records.
         self._seen &= nodes
         if unseen := nodes - self._seen:
             longest_s = _SECOND_CHANCE_S if unseen <= self._doubted else _INTRODUCTION_S
@@ -123,7 +124,7 @@ class Attendance:
         return [client for client in clients if self.node_ids.get(client) in nodes]
 
     def _introduce(self, nodes: list[int], online: Collection[int], timeout_s: float) -> None:
-        """Ask nodes who they are. Who does not answer is asked again at the next look."""
+        """Have nodes introduce themselves. Those that do not answer are asked again next time."""
         messages = [Message(RecordDict(), node, MessageType.QUERY) for node in nodes]
         for reply in exchange(self._grid, messages, timeout_s):
             node = reply.metadata.src_node_id
@@ -136,7 +137,7 @@ class Attendance:
                 if self._approved is not None:
                     _check_name(member.client, self._approved.get(node))
             except ProtocolError as error:
-                self._problems.append(str(error))
+                self._problems.append(error.full_text)
                 continue
             before = self.node_ids.get(member.client, node)
             if before != node and before in online:
@@ -151,8 +152,11 @@ def _wait_for_nodes(grid: Grid, wanted: int, timeout_s: float) -> list[int]:
     while len(nodes := sorted(grid.get_node_ids())) < wanted:
         if time.monotonic() > deadline:
             raise RoundError(
-                f"{len(nodes)} of {wanted} clients came within {timeout_s:g} s; start the missing "
-                "ones, lower federation.clients or raise federation.join_timeout_s"
+                f"{len(nodes)} of {wanted} clients joined within {timeout_s:g} s",
+                hint=(
+                    "start the missing ones, lower federation.clients or raise "
+                    "federation.join_timeout_s"
+                ),
             )
         time.sleep(_POLL_S)
     return nodes
@@ -161,8 +165,8 @@ def _wait_for_nodes(grid: Grid, wanted: int, timeout_s: float) -> list[int]:
 def _check_name(claimed: str, approved: str | None) -> None:
     if claimed != approved:
         raise ProtocolError(
-            f"a device that was approved as {approved!r} calls itself {claimed!r}; see to it, or "
-            "revoke it"
+            f"a device that was approved as {approved!r} calls itself {claimed!r}",
+            hint="ask the owner of the device why, or revoke it",
         )
 
 
@@ -176,14 +180,14 @@ def _introduced(reply: Message, config: Config, record_limits: Mapping[str, int]
         raise ProtocolError(f"client {who.client} declares no records")
     most = records if record_limits is None else record_limits.get(who.client, 0)
     if config.tells_record_counts and records > most:
-        # Kept with the largest count that is believed: nothing may weigh more than that.
+        # Kept with the largest count that is accepted: nothing may weigh more than that.
         return Member(
             who.client,
             max(most, 1),
             Standing.DECLINED,
             f"client {who.client} declares {records} records and at most {most} are believed; if "
-            "it has so many, set max_records in server.toml, or approve a new request of it with: "
-            "calyx server approve DIR REQUEST --max-records N",
+            "it has that many, set max_records in server.toml, or approve a new request of it "
+            "with: calyx server approve DIR REQUEST --max-records N",
         )
     if who.code_hash != code_hash():
         return Member(

@@ -1,20 +1,20 @@
-"""Who can be asked in a round: there, as declared, not revoked, willing, told of the key."""
+"""Which clients a round can ask: present, as declared, not revoked, willing, with the key."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from calyx.server.roster import Note, Roster, RoundRecord, Standing
+from calyx.server.roster import ClientOutcome, Roster, RoundRecord, Standing
 from calyx.server.round.attendance import Attendance
-from calyx.server.round.key_offers import Offers
+from calyx.server.round.key_offers import KeyOffers
 from calyx.server.round.preflight import Preflight
 
 
-class Presence:
-    """Looks at all of that before each round, and notes who is out for good.
+class Availability:
+    """Checks all of that before each round, and notes which clients are out for good.
 
     Args:
-        attendance: who is there.
+        attendance: the clients present.
         least: clients that a round needs.
         approved: in a deployment, the name that each node was approved under, without those that
             were revoked. None in a simulation.
@@ -26,14 +26,14 @@ class Presence:
         self._attendance, self._least, self._approved = attendance, least, approved
 
     def of(
-        self, roster: Roster, preflight: Preflight, rounds_left: int, offers: Offers | None
+        self, roster: Roster, preflight: Preflight, rounds_left: int, offers: KeyOffers | None
     ) -> list[str]:
         """Clients that can be asked now. Waits while they are too few: a round that cannot succeed
-        would spend everybody's budget on nothing.
+        would spend every client's budget on nothing.
 
         Args:
-            roster: of the run; who is out is noted in it.
-            preflight: asks who would take part in all of the run.
+            roster: of the run; clients that are out are noted in it.
+            preflight: asks clients whether they would take part in the whole run.
             rounds_left: of the run.
             offers: of a sealed run's public key; None otherwise.
 
@@ -42,7 +42,9 @@ class Presence:
         """
         if self._approved is not None:
             gone = [m.client for m in roster.active if m.client not in self._approved.values()]
-            _decline(roster, [Note(client, "this server has revoked it") for client in gone])
+            _decline(
+                roster, [ClientOutcome(client, "this server has revoked it") for client in gone]
+            )
         active = [member.client for member in roster.active]
         if len(active) < self._least:
             return active  # waiting cannot help
@@ -56,16 +58,18 @@ class Presence:
             _decline(roster, refused)
         return there
 
-    def _changed(self, there: list[str], roster: Roster) -> list[Note]:
-        notes = []
+    def _changed(self, there: list[str], roster: Roster) -> list[ClientOutcome]:
+        outcomes = []
         for client in there:
             now, then = self._attendance.members[client], roster[client]
             if now.standing is not Standing.ACTIVE:
-                notes.append(Note(client, now.reason))
+                outcomes.append(ClientOutcome(client, now.reason))
             elif now.declared_records != then.declared_records:
-                notes.append(Note(client, "it declares another record count than before"))
-        return notes
+                outcomes.append(
+                    ClientOutcome(client, "it declares another record count than before")
+                )
+        return outcomes
 
 
-def _decline(roster: Roster, notes: list[Note]) -> None:
-    roster.apply(RoundRecord(0, [], declined=notes))
+def _decline(roster: Roster, outcomes: list[ClientOutcome]) -> None:
+    roster.apply(RoundRecord(0, [], declined=outcomes))

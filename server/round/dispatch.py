@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 
 from calyx.server.aggregation.collection import Collection
 from calyx.server.exchange import exchange
-from calyx.server.roster import Note, Roster, RoundRecord
+from calyx.server.roster import ClientOutcome, Roster, RoundRecord
 from calyx.server.round.plans import Plans
 from calyx.shared.errors import EncryptionError, ProtocolError
 from calyx.shared.protocol.arrays import Weights, to_record
@@ -17,7 +17,7 @@ from calyx.shared.protocol.messages import ARRAYS, INSTRUCTION, TrainInstruction
 from calyx.shared.protocol.refusals import read_failure
 
 
-class Instructor:
+class Dispatcher:
     """Asks clients for updates.
 
     Args:
@@ -41,7 +41,7 @@ class Instructor:
         collection: Collection,
         on_reply: Callable[[int], None],
     ) -> list[str]:
-        """Ask everybody in `record` who has not answered, and fill it until the deadline.
+        """Ask the clients in `record` that have not answered, and fill it until the deadline.
 
         Args:
             record: of the round.
@@ -50,10 +50,10 @@ class Instructor:
             plans: for their plans.
             node_ids: Flower's node of each client that can be asked.
             collection: takes the good replies.
-            on_reply: told how many have answered, each time one has.
+            on_reply: called with the number of clients that have answered, each time one has.
 
         Returns:
-            Those who did not answer.
+            Those that did not answer.
         """
         clients = {node_ids[client]: client for client in record.silent if client in node_ids}
         arrays = to_record(weights)
@@ -64,7 +64,7 @@ class Instructor:
             content = RecordDict({ARRAYS: arrays, INSTRUCTION: instruction.to_record()})
             messages.append(Message(content, node, MessageType.TRAIN, group_id=str(record.round)))
         for reply in exchange(self._grid, messages, self._timeout_s):
-            # Flower answers by itself, as another node, for clients that went away.
+            # Flower itself answers, as another node, for clients that have gone.
             client = clients.get(reply.metadata.src_node_id, "")
             if client in record.silent:
                 _receive(reply, client, roster, record, collection)
@@ -77,12 +77,12 @@ def _receive(
 ) -> None:
     if reply.has_error():
         failure = read_failure(reply)
-        note = Note(client, failure.reason)
-        (record.declined if failure.kind.is_final else record.failed).append(note)
+        outcome = ClientOutcome(client, failure.reason)
+        (record.declined if failure.kind.is_final else record.failed).append(outcome)
         return
     try:
         collection.add(client, roster[client], reply)
     except (ProtocolError, EncryptionError) as error:
-        record.rejected.append(Note(client, str(error)))
+        record.rejected.append(ClientOutcome(client, error.full_text))
         return
     record.ok.append(client)

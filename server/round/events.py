@@ -1,4 +1,4 @@
-"""What the journal is told of a run: events as they stand in ``metrics.jsonl``."""
+"""The events of a run as the journal writes them in ``metrics.jsonl``."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def start_event(
 
 
 def declined_event(server_round: int, members: Sequence[Member]) -> Event:
-    """Clients that take no further part, before a round was paid for, and why."""
+    """Clients that take no further part, before any round was paid for, and why."""
     clients = [{"client": m.client, "reason": m.reason} for m in members]
     return {"event": "declined", "round": server_round, "clients": clients}
 
 
 def _for_one_record(plans: Sequence[PrivacyPlan]) -> float | None:
-    """What all rounds of a client-level run cost one record; None where epsilon is for records."""
-    by_client = {plan for plan in plans if plan.is_private and plan.unit == "client"}
+    """What all rounds of a client-level run cost one record; None where epsilon is per record."""
+    by_client = {plan for plan in plans if plan.is_client_level}
     costs = [plan.spent(plan.rounds, "record").epsilon for plan in by_client]
     return max(costs, default=None)
 
@@ -77,13 +77,13 @@ def round_event(
     """What came of a round.
 
     Args:
-        record: who did what.
+        record: what each client did.
         result: of the model on the server's test set.
         epsilon_max: most that any client may have spent so far.
         skipped: why the round had no effect; empty if it had.
         fault: the same in one word, see `calyx.server.round.lost_rounds`.
         client_metrics: the clients' own metrics, where they are open.
-        seconds: what it took.
+        seconds: how long it took.
     """
     return {
         "event": "round",

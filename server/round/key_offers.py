@@ -1,6 +1,6 @@
 """Opening a sealed run at the key authority, and letting every client check that it is open.
 
-A client that was away is offered the run's public key when it is there again.
+A client that was away is offered the run's public key when it is back.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from flwr.serverapp import Grid
 
 from calyx.server.aggregation.sealed import SealedRun
 from calyx.server.exchange import ask_clients
-from calyx.server.roster import Note
+from calyx.server.roster import ClientOutcome
 from calyx.shared.protocol.sealed.messages import SealingOffer
 
 
-class Offers:
+class KeyOffers:
     """Which clients have accepted the public key of a run, each with its own admission.
 
     Args:
@@ -30,12 +30,12 @@ class Offers:
 
     def make(
         self, clients: Sequence[str], node_ids: Mapping[str, int]
-    ) -> tuple[list[str], list[Note]]:
-        """Make the offer to those who have not accepted it yet.
+    ) -> tuple[list[str], list[ClientOutcome]]:
+        """Make the offer to those that have not accepted it yet.
 
         Returns:
-            Those of `clients` that can seal now, and who refused for good and why. Who does not
-            answer is in neither, and is asked again the next time.
+            Those of `clients` that can seal now, and those that refused for good with the reason.
+            A client that does not answer is in neither, and is asked again the next time.
         """
         sealed, offers = self._sealed, {}
         for client in clients:

@@ -1,12 +1,12 @@
-"""When a run whose rounds come to nothing stops by itself. Each of them is paid for by everybody.
+"""When a run whose rounds come to nothing stops by itself. Every client pays for each of them.
 
 A lost round has a *fault*, one word in its event:
 
 =============  =====================================================================  ==========
 fault          the round                                                              most
 =============  =====================================================================  ==========
-``refused``    the key authority does not release its sum, and names nobody           2 in all
-``unfit``      the released sum is none of honest clients (`aggregation.sum_bound`)   3 in all
+``refused``    the key authority does not release its sum, and names no client        2 in all
+``unfit``      honest clients cannot add up to its sum (`aggregation.sum_bound`)      3 in all
 ``no-reply``   not one usable reply                                                   2 in a row
 ``too-few``    too few usable replies                                                 3 in a row
 the last two   both together                                                          6, if that
@@ -14,28 +14,28 @@ the last two   both together                                                    
 =============  =====================================================================  ==========
 
 *Refused and unfit sums are counted over the whole run*, not in a row: a client that spoils every
-other round would otherwise never be stopped, and cost everybody half a budget. Neither happens by
-chance. A false alarm of the bound has a probability of 1e-9 a run, and a release without a culprit
-is refused only where a sum is not that of its receipts, or holds values out of range.
+other round would otherwise never be stopped, and cost every client half its budget. Neither happens
+by chance. A false alarm of the bound has a probability of 1e-9 a run, and a release without a
+culprit is refused only where a sum is not that of its receipts, or holds values out of range.
 
-Two refused ones, because the first may come of a fault that is over, such as a server that was
-restored from a copy; three unfit ones, because the step was left out, the model is none the worse,
-and whoever is behind it can be looked for meanwhile. Clients that do not answer come back, so
-rounds with too few replies count in a row only. Two rounds without any reply are a fault of all,
-such as a model that none of them can train, and the next would show it again. But a client without
-which there are too few could answer every third round and have the others pay for three of each
-step; so six such rounds are too many where they are a third of all rounds.
+Two refused ones, because the first may come from a fault that is over, such as a server that was
+restored from a copy; three unfit ones, because the step was left out, the model is no worse for it,
+and there is time to look for the culprit. Clients that do not answer come back, so rounds with too
+few replies count in a row only. Two rounds without any reply are a fault of all clients, such as a
+model that none of them can train, and the next round would show it again. But if there are too few
+without a certain client, it could answer every third round and have the others pay for three rounds
+for each step; so six such rounds are too many where they are a third of all rounds.
 
-Counts come from the history in the checkpoint, so a crash does not begin them anew. Whoever
-resumes a stopped run has looked into it; it goes on with the next round, and stops at the next
-fault of that kind.
+Counts come from the history in the checkpoint, so a crash does not reset them. An operator that
+resumes a stopped run has looked into it; the run continues with the next round, and stops at the
+next fault of that kind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from calyx.server.state.journal import Event
 from calyx.server.state.outcome import said
 
 REFUSED, UNFIT, NO_REPLY, TOO_FEW = "refused", "unfit", "no-reply", "too-few"
@@ -45,21 +45,21 @@ MOST_IN_A_ROW = {NO_REPLY: 2, TOO_FEW: 3}
 MOST_SCATTERED, ONE_IN = 6, 3
 
 _WORDS = {
-    REFUSED: "the key authority refused the sums of {rounds} and cannot say because of whom",
-    UNFIT: "the sums of {rounds} were none that honest clients add up to, and no step was taken",
+    REFUSED: "the key authority refused the sums of {rounds} and cannot name the clients at fault",
+    UNFIT: "honest clients cannot add up to the sums of {rounds}, and no step was taken",
     NO_REPLY: "{rounds} brought no usable reply",
     TOO_FEW: "{rounds} had too few usable replies",
 }
 _ADVICE = {
-    REFUSED: "look at the server and the clients, revoke who is at fault",
+    REFUSED: "look at the server and the clients, revoke the client at fault",
     UNFIT: "a client poisons them or is broken: find it, and revoke it",
     NO_REPLY: "mend the clients",
     TOO_FEW: "mend the clients",
 }
 
 
-def reason_to_stop(history: Sequence[Mapping[str, Any]]) -> str | None:
-    """Why a run should not go on after the last of its rounds; None if it may.
+def reason_to_stop(history: Sequence[Event]) -> str | None:
+    """Why a run should not continue after the last of its rounds; None if it may.
 
     Args:
         history: events of its rounds, see `calyx.server.round.events.round_event`.
@@ -82,9 +82,9 @@ def reason_to_stop(history: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def _few_replies(
-    history: Sequence[Mapping[str, Any]],
-) -> tuple[str, int, list[Mapping[str, Any]]]:
-    """The last rounds with too few replies; of these without any, fewer are borne.
+    history: Sequence[Event],
+) -> tuple[str, int, list[Event]]:
+    """The last rounds with too few replies; fewer are allowed where they had none at all.
 
     Or all of them, where they are a large part of the run.
     """

@@ -12,7 +12,7 @@ from calyx.shared.errors import ConfigError, EncryptionError, Fault, PrivacyErro
 from calyx.shared.privacy.plan import PrivacyPlan, make_plan
 from calyx.shared.protocol.sealed.messages import sum_shape
 
-# Rounding that takes so much more noise is worth a wider value.
+# Where rounding takes this much more noise, a wider value is worth it.
 MUCH_OVERHEAD = 0.05
 
 
@@ -24,17 +24,16 @@ class Plans:
 
     Args:
         config: the run.
-        members: the clients that introduced themselves.
+        members: the clients that have introduced themselves.
         dimension: the model's trainable parameters.
     """
 
     def __init__(self, config: Config, members: Iterable[Member], dimension: int) -> None:
         self._config = config
-        sealed = config.secure_aggregation.scheme != "none"
-        self.is_shared = sealed and config.privacy.noise != "local"
+        self.is_shared = config.has_common_plan
         self._largest = max(member.declared_records for member in members)
         self._dimension = dimension
-        self._shape = sum_shape(config, dimension) if sealed else None
+        self._shape = sum_shape(config, dimension) if config.is_sealed else None
         self._plans: dict[int, PrivacyPlan] = {}
 
     def of(self, member: Member) -> PrivacyPlan:
@@ -53,14 +52,16 @@ class Plans:
             bits = self._config.secure_aggregation.bits
             raise ConfigError(
                 "the noise does not fit the fields of the sealed sum",
-                [Fault("secure_aggregation.bits", str(bits), self._advice(records))],
+                [Fault("secure_aggregation.bits", str(bits), *self._advice(records))],
             ) from error
 
-    def _advice(self, records: int) -> str:
+    def _advice(self, records: int) -> tuple[str, str]:
+        """What is allowed, and what to do."""
         bits = self.better_bits(records)
         if bits is None:
-            return "no width will do; ask fewer clients a round or raise privacy.epsilon"
-        return f"at least {bits} for {self._dimension:,} values and these clients"
+            return "no width is enough", "use fewer clients per round or raise privacy.epsilon"
+        least = f"at least {bits} for {self._dimension:,} values and these clients"
+        return least, f"set secure_aggregation.bits = {bits}"
 
     def better_bits(self, records: int) -> int | None:
         """The least width above the configured one at which rounding costs little noise."""

@@ -1,7 +1,7 @@
-"""Asking each client whether it would take part in all of a run, before anybody is charged.
+"""Asking each client whether it would take part in the whole run, before any client is charged.
 
 Without it a client whose budget ends half-way, or a model that cannot be trained privately, shows
-in a round that the others have paid for.
+up in a round that the others have paid for.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from flwr.app import MessageType
 from flwr.serverapp import Grid
 
 from calyx.server.exchange import ask_clients
-from calyx.server.roster import Note, Roster
+from calyx.server.roster import ClientOutcome, Roster
 from calyx.server.round.plans import Plans
 from calyx.shared.protocol.messages import Proposal
 
 
 class Preflight:
-    """Which clients have said that they would take part in all of a run.
+    """Which clients have said that they would take part in the whole run.
 
     Args:
         grid: Flower's way to the clients.
@@ -33,12 +33,12 @@ class Preflight:
 
     def ask(
         self, clients: Sequence[str], node_ids: Mapping[str, int], roster: Roster, rounds_left: int
-    ) -> tuple[list[str], list[Note]]:
-        """Ask those who have not said yes yet.
+    ) -> tuple[list[str], list[ClientOutcome]]:
+        """Ask those that have not said yes yet.
 
         Returns:
-            Those of `clients` that would take part, and who would not and why. Who does not
-            answer is in neither, and is asked again the next time.
+            Those of `clients` that would take part, and those that would not with the reason. A
+            client that does not answer is in neither, and is asked again the next time.
         """
         proposals = {
             client: Proposal(self._run, self._plans.of(roster[client]), rounds_left).to_content()

@@ -1,12 +1,12 @@
 """From a round's replies to its outcome, where the key authority may refuse their sum.
 
-A refusal that names its culprits (a client that was revoked, or a receipt that is not right) comes
-before anything is decrypted. So the round has its one release still, and the others have paid for
-it: they are asked again, and answer with what they have answered before
-(`calyx.client.sealing.kept_reply`), which costs them nothing. That is no way to compare two sums of
-one round: of the first nothing was released, and after a release, or a decryption that failed, the
-authority refuses every other request for the round (rules 5 and 9 of `calyx.authority.release`).
-Which clients a sum has is for the server to choose anyway, within the minimum.
+A refusal that names its culprits (a revoked client, or a receipt that is not right) comes before
+anything is decrypted. So the round still has its one release, and the others have paid for it: they
+are asked again, and repeat their earlier answers (`calyx.client.sealing.kept_reply`), which costs
+them nothing. This does not let anyone compare two sums of one round: nothing of the first was
+released, and after a release, or a decryption that failed, the authority refuses every other
+request for the round (rules 5 and 9 of `calyx.authority.release`). The server chooses the clients
+of a sum anyway, within the minimum.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from calyx.server.aggregation.collection import Combined
-from calyx.server.roster import Note, RoundRecord, is_enough
+from calyx.server.roster import ClientOutcome, RoundRecord, is_enough
 from calyx.server.round.lost_rounds import NO_REPLY, REFUSED, TOO_FEW, UNFIT
 from calyx.shared.errors import ReleaseRefused, RoundError, UnfitSum
-from calyx.shared.protocol.authority.client import Refusal
+from calyx.shared.protocol.authority.interface import Refusal
 
-# What the key authority says of a run or of a client, and not of one sum.
+# Refusals that concern a run or a client, and not one sum.
 _FOR_GOOD = frozenset(
     {
         Refusal.UNKNOWN_RUN,
@@ -38,7 +38,7 @@ Again = Callable[[], Combine]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RoundOutcome:
     """What came of a round.
 
     Attributes:
@@ -54,13 +54,13 @@ class Outcome:
 
 def outcome(
     record: RoundRecord, combine: Combine, again: Again, *, min_replies: int, least: int
-) -> Outcome:
-    """Combine a round's replies; where their sum is refused for some of them, that of the others.
+) -> RoundOutcome:
+    """Combine a round's replies; where some make their sum be refused, combine the others'.
 
     Args:
         record: of the round; culprits are noted in it.
         combine: combines what `record.ok` sent.
-        again: has those who are then silent in `record` asked once more.
+        again: has the clients that are then silent in `record` asked once more.
         min_replies: usable replies that a round needs.
         least: the same, and what a sealed sum needs.
 
@@ -70,32 +70,38 @@ def outcome(
     """
     while is_enough(record, min_replies):
         try:
-            return Outcome(combine())
+            return RoundOutcome(combine())
         except ReleaseRefused as error:
             if Refusal.of(error) is Refusal.ROLLED_BACK:
                 raise  # its sum is kept: a round asked again could be released a second time
             named = [client for client in record.ok if client in error.culprits]
             if not named and Refusal.of(error) not in _FOR_GOOD:
-                return Outcome(None, str(error), REFUSED)
+                return RoundOutcome(None, error.full_text, REFUSED)
             if not named or len(record.ok) - len(named) < least:
                 raise ReleaseRefused(
-                    f"{error}; mend it at the key authority, or revoke that client here too, and "
-                    "then resume the run: the round is still open, and paid for",
+                    str(error),
                     error.culprits,
+                    hint=(
+                        "repair it at the key authority, or revoke that client here too, and then "
+                        "resume the run; the round is still open, and paid for"
+                    ),
                 ) from error
             _leave_out(record, named, error)
             combine = again()
         except UnfitSum as error:
-            return Outcome(None, str(error), UNFIT)
+            return RoundOutcome(None, error.full_text, UNFIT)
         except RoundError as error:
-            return Outcome(None, str(error), TOO_FEW)
+            return RoundOutcome(None, error.full_text, TOO_FEW)
     reason = f"{len(record.ok)} usable replies, {min_replies} are needed"
-    return Outcome(None, reason, TOO_FEW if record.ok else NO_REPLY)
+    return RoundOutcome(None, reason, TOO_FEW if record.ok else NO_REPLY)
 
 
 def _leave_out(record: RoundRecord, culprits: Sequence[str], error: ReleaseRefused) -> None:
-    notes = [Note(client, f"refused by the key authority: {error}") for client in culprits]
+    outcomes = [
+        ClientOutcome(client, f"refused by the key authority: {error.full_text}")
+        for client in culprits
+    ]
     if Refusal.of(error) in _LEFT_OUT:
-        record.reopen(declined=notes, rejected=[])
+        record.reopen(declined=outcomes, rejected=[])
     else:
-        record.reopen(declined=[], rejected=notes)
+        record.reopen(declined=[], rejected=outcomes)

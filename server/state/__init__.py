@@ -1,1 +1,1 @@
-"""What survives a crash, and what a run tells while it goes on."""
+"""What survives a crash, and what a run reports while it is under way."""

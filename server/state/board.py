@@ -1,9 +1,9 @@
-"""TensorBoard's event files, written in the thread that tells of the round.
+"""TensorBoard's event files, written in the thread that reports the round.
 
-PyTorch's ``SummaryWriter`` hands events to a thread of its own, which opens the file anew, by its
-path, whenever it writes. A run folder that is removed, as those of an audit's repeated runs are,
-could then fail in a thread that nobody waits for. A few scalars a round need no thread: here the
-file is opened once, and what is written is written when the call returns.
+PyTorch's ``SummaryWriter`` hands events to a thread of its own, which opens the file again, by its
+path, whenever it writes. If the run folder is removed, as it is for an audit's repeated runs, that
+could fail in a thread that nothing waits for. A few scalars a round need no thread: here the file
+is opened once, and what is written is written when the call returns.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Board:
     """One event file; made by `board_in`.
 
     Args:
-        directory: of the event files; made if it is not there.
-        first_round: what files of before a restart say of this round or later ones does not count.
+        directory: of the event files; made if it does not exist.
+        first_round: what files from before a restart say of this or later rounds does not count.
     """
 
     def __init__(self, directory: Path, first_round: int) -> None:
@@ -33,8 +33,8 @@ class Board:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         directory.mkdir(parents=True, exist_ok=True)
-        # The form of name that TensorBoard looks for. It reads them in the order of their names, so
-        # that the number keeps two of one second apart, and in order.
+        # The form of name that TensorBoard looks for. It reads files in the order of their names,
+        # so the number keeps two files of one second apart, and in order.
         place = f"{socket.gethostname()}.{os.getpid()}.{next(_NUMBERS):06d}"
         name = f"{int(time.time()):010d}.{place}"
         self._file = (directory / f"events.out.tfevents.{name}").open("wb")

@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file a round, written so that a crash leaves the old or the new.
+"""Checkpoints: one safetensors file a round; a crash leaves the old one or the new one.
 
 The file holds the global weights (``model/NAME``), their running average (``average/NAME``), the
 strategy's state (``strategy/NAME``) and, in the header, everything else the server must remember:
@@ -32,10 +32,10 @@ class Checkpoint:
         config_digest: of the run it belongs to.
         weights: the global model.
         strategy_state: server-side optimiser state.
-        average: running average of the weights; empty where there is none.
+        average: running average of the weights; empty if there is none.
         roster: see `calyx.server.roster.Roster.to_json`.
-        history: one event a completed round.
-        contributors: in a sealed run, for whom it was opened at the key authority.
+        history: one event per completed round.
+        contributors: in a sealed run, the clients it was opened for at the key authority.
     """
 
     round: int
@@ -94,17 +94,19 @@ def load_latest(directory: Path, config_digest: str) -> Checkpoint | None:
         )
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise CheckpointError(
-            f"{path} cannot be read ({error}); delete it to use the one before"
+            f"the checkpoint {path} cannot be read ({error})",
+            hint="delete it to use the one before",
         ) from None
     if checkpoint.config_digest != config_digest:
         raise CheckpointError(
-            f"{path} belongs to a run with another configuration; resume with the same settings"
+            f"{path} belongs to a run with another configuration",
+            hint="resume with the same settings",
         )
     return checkpoint
 
 
 def _metadata(content: bytes) -> dict[str, Any]:
-    """What stands in the header beside the arrays; `safe_open` would open the path by itself."""
+    """What the header holds beside the arrays; `safe_open` would open the path itself."""
     length = int.from_bytes(content[:8], "little")
     return dict(json.loads(content[8 : 8 + length])["__metadata__"])
 

@@ -1,6 +1,6 @@
-"""What a run tells while it goes on: ``metrics.jsonl`` and TensorBoard events.
+"""What a run reports while it is under way: ``metrics.jsonl`` and TensorBoard events.
 
-The journal is the only channel to whoever watches (terminal, scripts): they read the file, so it
+The journal is the only channel to those that watch (terminal, scripts): they read the file, so it
 works the same whether the server runs in this process, in Ray or on another machine. TensorBoard's
 files are a second view of it (`calyx.server.state.board`), left out where TensorBoard is not
 installed.
@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from calyx.server.state.board import Board, board_in
+from calyx.shared.errors import RunError
 from calyx.shared.host.atomic_write import write_atomically
+from calyx.shared.host.regular_file import read_regular
 
 Event = dict[str, Any]
 FILE_NAME = "metrics.jsonl"
@@ -23,6 +27,109 @@ FILE_NAME = "metrics.jsonl"
 def to_line(event: Event) -> str:
     """One JSON line; infinite and undefined numbers become null, which JSON can hold."""
     return json.dumps(_finite(event), separators=(",", ":")) + "\n"
+
+
+def append(run_dir: Path, event: Event) -> None:
+    """Add an event to the journal of a run whose `Journal` is closed."""
+    with (run_dir / FILE_NAME).open("a", encoding="utf-8") as file:
+        file.write(to_line(event))
+
+
+@dataclass(frozen=True)
+class RunEvents:
+    """What a run has told so far.
+
+    Attributes:
+        all: its events, in order.
+    """
+
+    all: tuple[Event, ...]
+
+    @classmethod
+    def read(cls, run_dir: Path) -> RunEvents:
+        """The journal of a run, which may be going on or may have been killed; empty without one.
+
+        The folder may come from elsewhere: links are not followed.
+
+        Raises:
+            RunError: the journal cannot be read, or a line of it is damaged.
+        """
+        path = run_dir / FILE_NAME
+        try:
+            content = read_regular(path, run_dir)
+        except FileNotFoundError:
+            return cls(())
+        except OSError as error:
+            raise RunError(f"{path} cannot be read: {error}") from None
+        return cls(tuple(_events(_whole_lines(content), path)))
+
+    def of(self, kind: str) -> list[Event]:
+        """Those of one kind."""
+        return [event for event in self.all if event["event"] == kind]
+
+    @property
+    def start(self) -> Event:
+        """The ``start`` event; empty if the run has not begun."""
+        return next(iter(self.of("start")), {})
+
+    @property
+    def rounds(self) -> list[Event]:
+        """The ``round`` events, those before a restart included."""
+        return self.of("round")
+
+    @property
+    def end(self) -> Event:
+        """The ``end`` event of a simulation; empty if it has not ended."""
+        return next(iter(self.of("end")), {})
+
+
+class JournalReader:
+    """Reads a journal while it is written.
+
+    Args:
+        path: of the journal, which may not be there yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._file_number, self._position = path, 0, 0
+
+    def new_events(self) -> list[Event]:
+        """What has come since the last call.
+
+        A journal that was begun again, because its writer was restarted, is read from its start.
+
+        Raises:
+            RunError: a line is damaged.
+        """
+        try:
+            with self._path.open("rb") as file:
+                number = os.fstat(file.fileno()).st_ino
+                if number != self._file_number:
+                    self._file_number, self._position = number, 0
+                file.seek(self._position)
+                lines = _whole_lines(file.read())
+        except FileNotFoundError:
+            return []
+        self._position += len(lines)
+        return _events(lines, self._path)
+
+
+def _whole_lines(content: bytes) -> bytes:
+    """Without a last line that is being written, or that a crash cut short."""
+    return content[: content.rfind(b"\n") + 1]
+
+
+def _events(lines: bytes, path: Path) -> list[Event]:
+    events = []
+    for number, line in enumerate(lines.split(b"\n")[:-1], 1):
+        try:
+            event = json.loads(line.decode("utf-8"))
+            if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+                raise ValueError("no event")
+        except (ValueError, RecursionError) as error:
+            raise RunError(f"{path} is damaged at line {number}: {error}") from None
+        events.append(event)
+    return events
 
 
 def _finite(value: Any) -> Any:

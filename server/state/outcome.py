@@ -1,4 +1,4 @@
-"""Whether a run came to anything, as its rounds tell; each check is of the journal's round events.
+"""What a run came to, and whether that is anything, as its journal tells.
 
 A round that had no effect cost each client its share of epsilon all the same, so a run of such
 rounds is not called a success. `calyx.server.round.lost_rounds` ends it early.
@@ -6,13 +6,68 @@ rounds is not called a success. `calyx.server.round.lost_rounds` ends it early.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from calyx.shared.errors import RoundError
+from calyx.server.state.journal import Event, RunEvents
+from calyx.shared.errors import RoundError, RunError
 
-Event = Mapping[str, Any]
 _REASONS_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class RunFigures:
+    """What a run came to.
+
+    Attributes:
+        accuracy: share of right classes on the server's test set, after the last round.
+        loss: mean cross-entropy on the same, in nats.
+        epsilon_max: what the server's plans say was spent; None without privacy.
+        delta: at which `epsilon_max` holds.
+        noise_multiplier: largest among the clients' plans; 0 without privacy.
+        rounds: completed rounds.
+        clients: clients in the run.
+        rejected, declined: replies rejected, and refused by clients, over all rounds.
+        rounds_with_effect: of the rounds, those that changed the model.
+        seconds_per_round: mean over all rounds, training to checkpoint.
+    """
+
+    accuracy: float
+    loss: float
+    epsilon_max: float | None
+    delta: float
+    noise_multiplier: float
+    rounds: int
+    clients: int
+    rejected: int
+    declined: int
+    rounds_with_effect: int
+    seconds_per_round: float
+
+    @classmethod
+    def of(cls, told: RunEvents) -> RunFigures:
+        """The figures of a run that has gone through a round.
+
+        Raises:
+            RunError: it has not.
+        """
+        start, rounds = told.start, told.rounds
+        if not start or not rounds:
+            raise RunError("the run's journal tells of no round")
+        last = rounds[-1]
+        return cls(
+            accuracy=last["accuracy"],
+            loss=last["loss"],
+            epsilon_max=last["epsilon_max"],
+            delta=start["delta"],
+            noise_multiplier=start["noise_multiplier"],
+            rounds=len(rounds),
+            clients=start["clients"],
+            rejected=sum(len(event["rejected"]) for event in rounds),
+            declined=sum(len(event["declined"]) for event in rounds),
+            rounds_with_effect=rounds_with_effect(rounds),
+            seconds_per_round=round(sum(event["seconds"] for event in rounds) / len(rounds), 4),
+        )
 
 
 def rounds_with_effect(rounds: Sequence[Event]) -> int:
@@ -21,7 +76,7 @@ def rounds_with_effect(rounds: Sequence[Event]) -> int:
 
 
 def check_effect(rounds: Sequence[Event]) -> None:
-    """Call a run failed of which no round had an effect, although all of them were gone through.
+    """Call a run failed if none of its rounds had an effect, although all were carried out.
 
     Raises:
         RoundError: with what the clients said.
@@ -31,7 +86,7 @@ def check_effect(rounds: Sequence[Event]) -> None:
 
 
 def said(rounds: Sequence[Event]) -> str:
-    """The first reasons that clients, or the rounds themselves, gave."""
+    """The first reasons given by clients or by the rounds themselves."""
     notes = [
         n for e in rounds for kind in ("declined", "failed", "rejected") for n in e.get(kind, ())
     ]

@@ -1,10 +1,10 @@
-"""The sum that a key authority is asked for, on the disk until its round is in a checkpoint.
+"""The sum that a key authority is asked for, on disk until its round is in a checkpoint.
 
 The authority releases one sum a round, and answers the *same* request again (rule 5 of
 `calyx.authority.release`). So the sum and its receipts are written down before it is asked: a
-server that is killed between the release and the checkpoint asks for the very same sum again,
-finishes that round, and troubles no client. Without the record the round would be lost: its budget
-spent by every client, its sum released to nobody.
+server that is killed between the release and the checkpoint asks for exactly the same sum again,
+finishes that round, and asks nothing of any client. Without the record the round would be lost:
+every client has spent its budget, and no one has the released sum.
 
 It holds nothing that the server does not know anyway, and no update of any single client.
 """
@@ -16,10 +16,10 @@ from pathlib import Path
 
 from calyx.server.roster import RoundRecord
 from calyx.shared.encryption import SealedSum
-from calyx.shared.errors import CheckpointError, ProtocolError
+from calyx.shared.errors import CheckpointError, ProtocolError, full_text
 from calyx.shared.host.atomic_write import write_atomically
-from calyx.shared.protocol.authority.client import ReleaseRequest
-from calyx.shared.protocol.sealed import ciphertext_file as sealed_file
+from calyx.shared.protocol.authority.interface import ReleaseRequest
+from calyx.shared.protocol.sealed import ciphertext_file
 from calyx.shared.protocol.sealed.receipts import Receipt
 
 FILE_NAME = "pending-release.safetensors"
@@ -27,12 +27,12 @@ FILE_NAME = "pending-release.safetensors"
 
 @dataclass(frozen=True)
 class PendingRelease:
-    """All that finishing a round takes once its clients have answered.
+    """Everything needed to finish a round once its clients have answered.
 
     Attributes:
         config_digest: of the run.
         run: its identifier.
-        record: who was asked, and what came of it.
+        record: which clients were asked, and what came of it.
         receipts: of the uploads that were added.
         total: their sum.
         weight: the contributors' records, in units of the plan's.
@@ -52,7 +52,7 @@ class PendingRelease:
 
 
 def save_pending(run_dir: Path, pending: PendingRelease) -> None:
-    """Write it, durably, in the place of an earlier one."""
+    """Write it durably; it replaces an earlier one."""
     total = pending.total
     fields = {
         "config_digest": pending.config_digest,
@@ -65,27 +65,27 @@ def save_pending(run_dir: Path, pending: PendingRelease) -> None:
         "digest": total.digest,
         "weight": pending.weight,
     }
-    write_atomically(run_dir / FILE_NAME, sealed_file.to_bytes(total.chunks, fields))
+    write_atomically(run_dir / FILE_NAME, ciphertext_file.to_bytes(total.chunks, fields))
 
 
 def load_pending(
     run_dir: Path, config_digest: str, server_round: int, context: str
 ) -> PendingRelease | None:
-    """What a server that was killed has left of this round; None if there is nothing of use.
+    """What a killed server left of this round; None if there is nothing of use.
 
     Args:
         run_dir: the run folder.
         config_digest: of the run.
         server_round: the round after the last checkpoint.
         context: hash of the run's public key. A simulation has a new authority each time it is
-            resumed; what was sealed for the old one nobody can open.
+            resumed; no one can open what was sealed for the old one.
 
     Raises:
         CheckpointError: it cannot be read, or belongs to another run.
     """
     path = run_dir / FILE_NAME
     try:
-        chunks, fields = sealed_file.read(path)
+        chunks, fields = ciphertext_file.read(path)
         total = SealedSum(
             chunks, fields["parameters"], fields["context"], int(fields["contributors"])
         )
@@ -101,9 +101,9 @@ def load_pending(
     except FileNotFoundError:
         return None
     except (ProtocolError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(_unusable(path, str(error))) from None
+        raise _unusable(path, full_text(error)) from None
     if not is_whole or pending.config_digest != config_digest:
-        raise CheckpointError(_unusable(path, "it is altered or of another run"))
+        raise _unusable(path, "it was altered or belongs to another run")
     # An older one was used: the server was killed after the checkpoint.
     is_due = pending.record.round == server_round and total.context == context
     return pending if is_due else None
@@ -114,5 +114,7 @@ def discard_pending(run_dir: Path) -> None:
     (run_dir / FILE_NAME).unlink(missing_ok=True)
 
 
-def _unusable(path: Path, reason: str) -> str:
-    return f"{path} cannot be used ({reason}); delete it to repeat the round with all clients"
+def _unusable(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} cannot be used ({reason})", hint="delete it to repeat the round with all clients"
+    )

@@ -1,10 +1,10 @@
 """What the server remembers of the key authority's log: the newest release of a run that it got.
 
-Every release says where it stands in the authority's hash-chained log. The server writes the newest
-down beside the run's checkpoints before it uses the values, and shows it whenever it opens the run.
-An authority that was put back from a backup has no such entry: it would release a round again that
-it has released, to other contributors, and the difference of two sums is a single update. So it
-refuses (`Refusal.ROLLED_BACK`). What this cannot do is in docs/adr/0018.
+Every release gives its position in the authority's hash-chained log. The server writes down the
+newest beside the run's checkpoints before it uses the values, and shows it whenever it opens the
+run. An authority that was restored from a backup has no such entry: it would release again a round
+that it has already released, for other contributors, and the difference of two sums is a single
+update. So it refuses (`Refusal.ROLLED_BACK`). What this cannot do is in docs/adr/0018.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from calyx.shared.errors import CheckpointError
 from calyx.shared.host.atomic_write import write_atomically
-from calyx.shared.protocol.authority.client import Head, Refusal, Released
+from calyx.shared.protocol.authority.interface import Head, Refusal, Released
 from calyx.shared.protocol.signatures.signed import is_hex
 
 FILE_NAME = "authority-head.json"
@@ -25,7 +25,7 @@ class Witness:
 
     Args:
         run_dir: the run folder; None where the authority ends with the process (a simulation):
-            there is no log that could be put back.
+            there is no log that could be restored.
 
     Raises:
         CheckpointError: what was written down cannot be read.
@@ -39,14 +39,14 @@ class Witness:
         """Remember a release, durably.
 
         Raises:
-            ReleaseRefused: it stands no later in the log than one before it: the log has lost
-                entries since. Its values must not be used.
+            ReleaseRefused: its position in the log is not after that of an earlier release: the
+                log has lost entries since. Its values must not be used.
         """
         head = (released.log_index, released.log_hash)
         if self.head is not None and head[0] <= self.head[0]:
             raise Refusal.ROLLED_BACK.error(
-                f"the key authority's release stands at entry {head[0]} of its log, an earlier one "
-                f"stood at {self.head[0]}: it was restored from a backup"
+                f"the key authority's release is entry {head[0]} of its log; an earlier one was "
+                f"entry {self.head[0]}: the log was restored from a backup"
             )
         if self._path is not None:
             content = json.dumps({"index": head[0], "hash": head[1]})
@@ -59,12 +59,15 @@ def _read(path: Path) -> Head | None:
         fields = json.loads(path.read_text(encoding="ascii"))
         index, entry_hash = fields["index"], fields["hash"]
         if type(index) is not int or index < 0 or not is_hex(entry_hash, 64):
-            raise ValueError("it is no place in a log")
+            raise ValueError("it is not a position in a log")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{path} cannot be used ({error}); restore it, or ask the key authority's operator "
-            "whether its log was put back from a backup, and delete it only if it was not"
+            f"{path} cannot be used ({error})",
+            hint=(
+                "restore it, or ask the key authority's operator whether its log was restored from "
+                "a backup, and delete it only if it was not"
+            ),
         ) from None
     return index, entry_hash

@@ -1,7 +1,7 @@
 """Settings of ``[data]`` that hold more than one value, as text: lists, bounds, a range, a size.
 
 A configuration is flat (Flower's run config holds single values), so these are written as text.
-Items are parted by commas; one with a comma in it stands in double quotes, as in CSV.
+Items are separated by commas; one with a comma in it stands in double quotes, as in CSV.
 
 >>> names("age, 'x', \\"a,b\\"")
 ('age', "'x'", 'a,b')
@@ -33,12 +33,12 @@ def names(text: str) -> tuple[str, ...]:
     try:
         (row,) = csv.reader([text], skipinitialspace=True, strict=True)
     except (csv.Error, ValueError) as error:
-        raise ValueError(f"it must be names parted by commas ({error})") from None
+        raise ValueError(f"it must be names separated by commas ({error})") from None
     found = tuple(name.strip() for name in row)
     if len(found) > _MOST_ITEMS:
         raise ValueError(f"it holds more than {_MOST_ITEMS:,} names")
     if "" in found:
-        raise ValueError("it must be names parted by commas, none of them empty")
+        raise ValueError("it must be names separated by commas, none of them empty")
     if len(set(found)) != len(found):
         twice = next(name for name, number in Counter(found).items() if number > 1)
         raise ValueError(f"{twice} is in it twice")
@@ -60,7 +60,7 @@ def class_names(text: str) -> tuple[str, ...]:
 
 
 def bounds(text: str) -> dict[str, tuple[float, float]]:
-    """``COLUMN=LOW:HIGH``, parted by commas; the column ``*`` stands for all others.
+    """``COLUMN=LOW:HIGH``, separated by commas; the column ``*`` stands for all others.
 
     Raises:
         ValueError: another form, or a low end that is not below the high one.
@@ -69,7 +69,7 @@ def bounds(text: str) -> dict[str, tuple[float, float]]:
 
 
 def categories(text: str) -> dict[str, tuple[str, ...]]:
-    """``COLUMN=ONE|OTHER``, parted by commas.
+    """``COLUMN=ONE|OTHER``, separated by commas.
 
     Raises:
         ValueError: another form, an empty category or one that is there twice.
@@ -112,7 +112,7 @@ def _pairs(text: str, form: str) -> list[tuple[str, str]]:
     for item in names(text):
         column, separator, value = item.partition("=")
         if not separator or not column.strip() or not value.strip():
-            raise ValueError(f"it must be {form}, parted by commas; {item} is not")
+            raise ValueError(f"it must be {form}, separated by commas, but {item} is not")
         pairs.append((column.strip(), value.strip()))
     columns = [column for column, _ in pairs]
     if len(set(columns)) != len(columns):
@@ -125,7 +125,7 @@ def _interval(text: str, separator: str) -> tuple[float, float]:
     try:
         low, high = (float(part) for part in parts)
     except ValueError:
-        raise ValueError(f"it must be LOW{separator}HIGH, two numbers; {text} is not") from None
+        raise ValueError(f"it must be LOW{separator}HIGH, two numbers, but {text} is not") from None
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f"of LOW and HIGH the first must be the smaller; in {text} it is not")
+        raise ValueError(f"LOW must be smaller than HIGH, but in {text} it is not")
     return low, high

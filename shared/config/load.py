@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import numbers
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -20,6 +21,16 @@ from calyx.shared.config.schema import FAULTS
 from calyx.shared.errors import ConfigError, Fault
 
 Scalar = str | int | float | bool
+# What a run is given beside its preset: ["privacy.epsilon=3"] or {"privacy.epsilon": 3}.
+Settings = Sequence[str] | Mapping[str, Scalar]
+# NumPy's numbers and members of enums are such values too; TOML writes the plain types only.
+# Booleans come first, because they are integers, and integers are real numbers.
+_PLAIN: tuple[tuple[Any, Callable[[Any], Scalar]], ...] = (
+    (bool, bool),
+    (numbers.Integral, int),
+    (numbers.Real, float),
+    (str, str.__str__),
+)
 # A configuration has sections of values and of lists.
 _DEEPEST = 16
 
@@ -57,13 +68,13 @@ def from_toml(text: str, *, where: str = "configuration") -> dict[str, Any]:
         # Some editors begin each file with a byte-order mark.
         found = tomllib.loads(text.removeprefix("\ufeff"))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{where} is not valid TOML: {error}") from None
+        raise ConfigError(f"{where} is not valid TOML: {error}", hint="correct the file") from None
     level: list[Any] = [found]
     for _ in range(_DEEPEST):
         level = [inner for outer in level for inner in _inner(outer)]
     if level:
-        # Whoever goes through it would run out of stack, long after it was read.
-        raise ConfigError(f"{where} has tables or lists within one another, more than {_DEEPEST}")
+        # Code that walks through it would run out of stack, long after it was read.
+        raise ConfigError(f"{where} nests tables or lists more than {_DEEPEST} deep")
     return found
 
 
@@ -71,23 +82,60 @@ def _inner(value: Any) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
-def from_settings(settings: Iterable[str]) -> dict[str, Any]:
-    """Parse ``key=value`` settings; a value is TOML, and what is not TOML is a string.
+def from_settings(settings: Settings) -> dict[str, Any]:
+    """Read settings with dotted keys, as ``key=value`` texts or as a mapping.
+
+    In a text the value is TOML, and what is not TOML is a string. In a mapping it has its type
+    already: ``"3"`` stays a string.
 
     >>> from_settings(["privacy.epsilon=3", "data.partition=iid"])
     {'privacy': {'epsilon': 3}, 'data': {'partition': 'iid'}}
+    >>> from_settings({"privacy.epsilon": 3, "data.partition": "iid"})
+    {'privacy': {'epsilon': 3}, 'data': {'partition': 'iid'}}
+
+    Raises:
+        ConfigError: naming each text without ``=``, or each key and value of another type.
     """
-    flat: dict[str, Scalar] = {}
-    faults = []
-    for setting in settings:
-        key, separator, value = setting.partition("=")
-        if not separator or not key.strip():
-            faults.append(Fault(setting, "''", "write it as key=value, for example seed=1"))
-            continue
-        flat[key.strip()] = _toml_value(value.strip())
+    if isinstance(settings, str):
+        give = 'give a list, ["key=value"], or a mapping'
+        fault = Fault("settings", _shown(settings), "a text of its own", give)
+        raise ConfigError("settings cannot be read", [fault])
+    flat, faults = _typed(settings) if isinstance(settings, Mapping) else _parsed(settings)
     if faults:
         raise ConfigError("settings cannot be read", faults)
     return unflatten(flat)
+
+
+def _typed(settings: Mapping[Any, Any]) -> tuple[dict[str, Scalar], list[Fault]]:
+    flat: dict[str, Scalar] = {}
+    faults = []
+    for key, value in settings.items():
+        if not isinstance(key, str) or not key.strip():
+            fault = Fault(repr(key), _shown(value), "not a key", 'write text, "privacy.epsilon"')
+            faults.append(fault)
+            continue
+        plain = next((plain for kind, plain in _PLAIN if isinstance(value, kind)), None)
+        if plain is None:
+            hint = f'write "{key}.KEY": value' if isinstance(value, Mapping) else ""
+            name = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+            allowed = f"must be str, int, float or bool, not {name}"
+            faults.append(Fault(key, _shown(value), allowed, hint))
+        else:
+            flat[key.strip()] = plain(value)
+    return flat, faults
+
+
+def _parsed(settings: Iterable[Any]) -> tuple[dict[str, Scalar], list[Fault]]:
+    flat: dict[str, Scalar] = {}
+    faults = []
+    for setting in settings:
+        key, separator, value = str(setting).partition("=")
+        if not separator or not key.strip():
+            hint = "write KEY=VALUE, for example seed=1"
+            faults.append(Fault(str(setting), "''", "not a setting", hint))
+            continue
+        flat[key.strip()] = _toml_value(value.strip())
+    return flat, faults
 
 
 def _toml_value(text: str) -> Any:
@@ -117,7 +165,11 @@ def unflatten(flat: Mapping[str, Scalar]) -> dict[str, Any]:
         for parent in parents:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
-                raise ConfigError("settings cannot be read", [Fault(key, str(value), "no section")])
+                raise ConfigError(
+                    "settings cannot be read",
+                    [Fault(key, str(value), "not a section")],
+                    hint="docs/configuration.md lists the keys",
+                )
         node[leaf] = value
     return nested
 
@@ -144,7 +196,11 @@ def build(*layers: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(nested)
     except ValidationError as error:
-        raise ConfigError("the configuration is not valid", faults_of(error, Config)) from None
+        raise ConfigError(
+            "the configuration is not valid",
+            faults_of(error, Config),
+            hint="docs/configuration.md lists every key and what is allowed",
+        ) from None
 
 
 def from_run_config(run_config: Mapping[str, Scalar]) -> Config:
@@ -193,13 +249,13 @@ def faults_of(
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
-            faults.append(Fault(key, _shown(item["input"]), f"no such key{_nearest(key, kind)}"))
+            faults.append(Fault(key, _shown(item["input"]), "no such key", _nearest(key, kind)))
         elif item["type"] == "missing":
             faults.append(Fault(key, "''", missing))
         elif item["type"] == FAULTS:
             faults += item["ctx"]["faults"]
         else:
-            faults.append(Fault(key, _shown(item["input"]), _allowed(key, item["msg"])))
+            faults.append(Fault(key, _shown(item["input"]), *_allowed(item["msg"])))
     return faults
 
 
@@ -207,15 +263,19 @@ def _shown(value: object) -> str:
     return json.dumps(value, default=str)
 
 
-def _allowed(key: str, message: str) -> str:
-    text = message.removeprefix("Value error, ")
-    text = text.replace("Input should be ", "must be ").replace("Input", "it")
-    return text[0].lower() + text[1:]
+def _allowed(message: str) -> tuple[str, str]:
+    """What is allowed, and what to do: our own validators put the second after a semicolon."""
+    own = message.removeprefix("Value error, ")
+    if own != message:
+        text, _, hint = own.partition("; ")
+    else:
+        text, hint = message.replace("Input should be ", "must be ").replace("Input", "it"), ""
+    return text[0].lower() + text[1:], hint
 
 
 def _nearest(key: str, kind: type[BaseModel]) -> str:
     close = get_close_matches(key, [*all_keys(kind), *kind.model_fields], n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    return f"did you mean {close[0]}?" if close else ""
 
 
 def all_keys(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:

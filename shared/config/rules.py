@@ -23,38 +23,57 @@ def _data(config: Sections) -> list[Fault]:
             Fault(
                 "data.directory",
                 "''",
-                f"source {data.source} needs a folder or file: --data-dir DIR",
+                f"source {data.source} needs a folder or file",
+                "name it with --data-dir PATH",
             )
         )
     if data.source == "digits" and data.directory:
-        # Whoever names a folder means it: other records than those would be trained on.
+        # A user who names a folder means it: other records than those would be trained on.
         faults.append(
             Fault(
                 "data.directory",
                 data.directory,
-                "source digits reads no folder and would train on other data; set "
-                "data.source = npz (NPZ archives), idx (IDX files), table (CSV, Parquet), images, "
-                "audio, sensors or hub, or leave out --data-dir",
+                "source digits reads no folder and would train on other data",
+                "set data.source = npz (NPZ archives), idx (IDX files), table (CSV, Parquet), "
+                "images, audio, sensors or hub, or leave out --data-dir",
             )
         )
     if data.source == "hub" and not data.hub_name:
-        faults.append(Fault("data.hub_name", "''", "source hub needs the name of a data set"))
+        faults.append(
+            Fault(
+                "data.hub_name",
+                "''",
+                "source hub needs the name of a data set",
+                "set data.hub_name, for example ylecun/mnist",
+            )
+        )
     if data.partition == "natural" and data.source in ("digits", "idx"):
         faults.append(
             Fault(
                 "data.partition",
                 "natural",
-                f"{data.source} has no client id; use another source",
+                f"{data.source} has no client ids",
+                "use another data.source",
             )
         )
     if data.source in ("table", "sensors") and not data.label:
         faults.append(
-            Fault("data.label", "''", f"source {data.source} needs the column with the class")
+            Fault(
+                "data.label",
+                "''",
+                f"source {data.source} needs the column with the class",
+                "name it, for example data.label=class",
+            )
         )
     for key, value in (("name_pattern", data.name_pattern), ("test_names", data.test_names)):
         if value and data.source not in _NAMED_FILES:
             faults.append(
-                Fault(f"data.{key}", value, "only images, audio and sensors have files to name")
+                Fault(
+                    f"data.{key}",
+                    value,
+                    "only images, audio and sensors have files to name",
+                    "leave it out",
+                )
             )
     return faults
 
@@ -85,7 +104,7 @@ def _federation(config: Sections) -> list[Fault]:
                 Fault(
                     "federation.malicious_clients",
                     str(fed.malicious_clients),
-                    f"Krum needs 2f+3 = {needed} clients a round, there are {config.cohort_size}",
+                    f"Krum needs 2f+3 = {needed} clients per round; there are {config.cohort_size}",
                 )
             )
         if fed.strategy == "multikrum" and fed.selected_clients > config.cohort_size:
@@ -101,18 +120,23 @@ def _federation(config: Sections) -> list[Fault]:
 
 def _privacy(config: Sections) -> list[Fault]:
     privacy, faults = config.privacy, []
-    sealed = config.secure_aggregation.scheme != "none"
+    sealed = config.is_sealed
     if privacy.record_counts == "nominal" and not privacy.nominal_records:
         faults.append(
-            Fault("privacy.nominal_records", "0", "nominal counts need a public number above 0")
+            Fault(
+                "privacy.nominal_records",
+                "0",
+                "nominal counts need a public number above 0",
+                "set privacy.nominal_records",
+            )
         )
     if config.federation.client_evaluation and config.is_private and not privacy.release_metrics:
         faults.append(
             Fault(
                 "federation.client_evaluation",
                 "true",
-                "exact metrics of private records are a release of their own; set it to false, "
-                "or privacy.release_metrics = true to send them without protection",
+                "exact metrics of private records are a release of their own",
+                "set it to false, or privacy.release_metrics = true to send them unprotected",
             )
         )
     if privacy.unit == "record" and privacy.noise == "central":
@@ -120,8 +144,8 @@ def _privacy(config: Sections) -> list[Fault]:
             Fault(
                 "privacy.noise",
                 "central",
-                "the server would have to be trusted with clean gradients of single records; "
-                "use noise = distributed (sealed) or local",
+                "the server would have to be trusted with clean gradients of single records",
+                "use privacy.noise = distributed (sealed) or local",
             )
         )
     if privacy.noise == "distributed" and not sealed:
@@ -129,8 +153,8 @@ def _privacy(config: Sections) -> list[Fault]:
             Fault(
                 "privacy.noise",
                 "distributed",
-                "a client's share of the noise hides nothing unless updates are sealed; set "
-                "secure_aggregation.scheme = bfv, or noise = local",
+                "a client's share of the noise hides nothing unless updates are sealed",
+                "set secure_aggregation.scheme = bfv, or privacy.noise = local",
             )
         )
     if sealed and config.federation.strategy not in ("fedavg", "fedadam", "fedyogi"):
@@ -138,8 +162,8 @@ def _privacy(config: Sections) -> list[Fault]:
             Fault(
                 "federation.strategy",
                 config.federation.strategy,
-                "it needs to see single updates, which sealed aggregation hides; use fedavg, "
-                "fedadam or fedyogi",
+                "it needs to see single updates, which sealed aggregation hides",
+                "use fedavg, fedadam or fedyogi, or secure_aggregation.scheme = none",
             )
         )
     if sealed and config.secure_aggregation.min_contributors > config.cohort_size:

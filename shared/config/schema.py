@@ -2,6 +2,7 @@
 
 A TOML file, ``--set key=value`` and Flower's flat run config all end in the same
 `Config` (see `calyx.shared.config.load`). Keys are written dotted, as in ``privacy.epsilon``.
+The table in docs/configuration.md is made of the descriptions here (`make docs`).
 Values that change only speed (workers, engine) are not here: they must not change results.
 """
 
@@ -13,6 +14,7 @@ from typing import Annotated, Any, Literal, LiteralString
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from calyx.shared.config import data_settings
+from calyx.shared.config.protection import Protection
 
 # Type of the validation error that carries the faults between sections.
 FAULTS: LiteralString = "calyx_faults"
@@ -52,178 +54,343 @@ Names = Annotated[_Text, _written_as(data_settings.names)]
 
 
 class DataConfig(Section):
-    """Which records there are and how they are divided among clients."""
+    """Which records there are, and how they are divided among clients."""
 
     source: Literal["digits", "idx", "npz", "hub", "table", "images", "audio", "sensors"] = Field(
         "digits",
-        description="digits: ships with scikit-learn; idx: MNIST-format files; npz: NumPy "
-        "archives (x_train, y_train, x_test, y_test); hub: a Hugging Face data set; table: CSV or "
-        "Parquet; images: PNG or JPEG in a folder a class; audio: WAV; sensors: a CSV a recording",
+        description="`digits`: 1,797 images that ship with scikit-learn; `idx`: files in MNIST's "
+        "format, under the names of MNIST or EMNIST; `npz`: NumPy archives with `x_train` and "
+        "`y_train`, and `x_test` and `y_test` if there is a test set, or the names of MedMNIST; "
+        "`hub`: a Hugging Face data set; `table`: CSV or Parquet; `images`: PNG or JPEG, one "
+        "folder for each class; `audio`: WAV files; `sensors`: one CSV file for each recording. "
+        "`calyx data inspect PATH` proposes the settings.",
     )
     view: Literal["image", "sequence"] = Field(
-        "image", description="image: (1, height, width); sequence: rows as time steps"
+        "image",
+        description="`image`: one record is (channels, height, width), with 1 or 3 channels; "
+        "`sequence`: the rows are time steps, one record is (steps, features).",
     )
-    directory: str = Field("", description="folder or file with the records (--data-dir)")
-    hub_name: str = Field("", description="hub only: name of the data set, OWNER/NAME")
-    hub_features: str = Field("image", description="hub only: column with the input")
-    hub_label: str = Field("label", description="hub only: column with the class")
-    allow_download: bool = Field(False, description="hub only: fetch it if it is not cached")
-    partition: Literal["iid", "dirichlet", "shards", "natural"] = "iid"
-    dirichlet_alpha: PositiveFloat = Field(0.5, description="smaller is more uneven")
-    classes_per_client: Positive = Field(2, description="shards only: classes each client holds")
-    natural_id: str = Field("client_id", description="natural only: array or column with the id")
-    min_records: Positive = Field(1, description="a client with fewer records is an error")
+    directory: str = Field(
+        "",
+        description="Folder or file with the records, or a local folder for `hub`; `--data-dir` "
+        "sets it. `table`, `images`, `audio` and `sensors` also read a tar archive (`.tar`, "
+        "`.tar.xz`, `.tar.gz`, `.tar.bz2`). `digits` reads no folder and refuses it. A real device "
+        "ignores it and uses its own folder.",
+    )
+    hub_name: str = Field(
+        "",
+        description="`hub` only: name of the data set, `OWNER/NAME`, or a local folder of Parquet "
+        "files or images. `data.directory` wins over it.",
+    )
+    hub_features: str = Field("image", description="`hub` only: column that holds the input.")
+    hub_label: str = Field("label", description="`hub` only: column that holds the class.")
+    allow_download: bool = Field(
+        False,
+        description="`hub` only: fetch the data set if it is not on this machine yet. Nothing is "
+        "downloaded otherwise.",
+    )
+    partition: Literal["iid", "dirichlet", "shards", "natural"] = Field(
+        "iid",
+        description="How a simulation divides the training records among clients. `iid`: equal "
+        "numbers, at random; `dirichlet`: uneven shares of each class; `shards`: each client holds "
+        "a few classes only; `natural`: by the source's own ids, the first `federation.clients` of "
+        "them in sorted order.",
+    )
+    dirichlet_alpha: PositiveFloat = Field(
+        0.5, description="`dirichlet` only: concentration; smaller is more uneven."
+    )
+    classes_per_client: Positive = Field(
+        2, description="`shards` only: how many classes each client holds."
+    )
+    natural_id: str = Field(
+        "client_id",
+        description="`npz`, `hub`, `table`: array or column that says whose record it is, for "
+        "`natural`. A table's column of this name is never learned from.",
+    )
+    min_records: Positive = Field(
+        1, description="A simulated client with fewer records is an error."
+    )
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.2, description="held out for the server where the source has no test set of its own"
+        0.2,
+        description="Share held out as the server's test set, where the source has no test set of "
+        "its own.",
     )
     max_records: Annotated[int, Field(ge=0)] = Field(
-        0, description="use only that many training records, drawn by the seed (0: all)"
+        0,
+        description="Use only this many training records, drawn by the seed, each equally likely; "
+        "0 uses all. The test set is not cut.",
     )
-    label: Names = Field("", description="table, sensors: column with the class")
+    label: Names = Field("", description="`table`, `sensors`: column with the class.")
     classes: Annotated[_Text, _written_as(data_settings.class_names)] = Field(
         "",
-        description="all classes in their order, parted by commas, or how many there are; empty: "
-        "those that the records have",
+        description="All classes in their order, separated by commas, or how many there are. "
+        "Empty: those that the records have, in sorted order. Whole numbers, such as "
+        "`25000,41401`, also map the labels of `idx`, `npz` and `hub`.",
     )
     value_range: Annotated[_Text, _written_as(data_settings.value_range)] = Field(
-        "", description="LOW,HIGH of stored values, mapped to 0..1; empty: by their dtype"
+        "",
+        description="`idx`, `npz`, `hub`, `images`: `LOW,HIGH`, what stored values can be, mapped "
+        "to 0 and 1. Empty: bytes are divided by 255, unsigned 16-bit values by 65,535, all others "
+        "are taken as stored. Twelve-bit images are `0,4095`.",
     )
-    columns: Names = Field("", description="table, sensors: columns to learn from; empty: all")
+    columns: Names = Field(
+        "",
+        description="`table`, `sensors`: columns to learn from, separated by commas. Empty: all "
+        "but the label and ids.",
+    )
     bounds: Annotated[_Text, _written_as(data_settings.bounds)] = Field(
         "",
-        description="table, sensors: public COLUMN=LOW:HIGH (* for all others), mapped to -1..1",
+        description="`table`, `sensors`: what columns can hold, as `COLUMN=LOW:HIGH`, separated by "
+        "commas, `*` for all others; mapped to -1 and 1, and cut off there. The bounds must be "
+        "known without the records. A column without bounds is taken as stored.",
     )
     categories: Annotated[_Text, _written_as(data_settings.categories)] = Field(
-        "", description="table: public COLUMN=ONE|OTHER of columns that hold words"
+        "",
+        description="`table`: the words of a column, as `COLUMN=ONE|OTHER`, separated by commas. "
+        "Empty: those that occur. A device must have them stated.",
     )
     missing: Literal["refuse", "indicator"] = Field(
         "refuse",
-        description="table: an empty cell is an error, or 0 with a column that says it was missing",
+        description="`table`: what an empty cell is. `refuse`: an error; `indicator`: 0, and each "
+        "column gets another one that is 1 where the cell was missing.",
     )
-    record_id: str = Field("", description="table: column with an id that no two records share")
+    record_id: str = Field(
+        "",
+        description="`table`: column with an id that no two records may share. It is not learned "
+        "from.",
+    )
     encoding: Literal["utf-8", "utf-16", "cp1252", "latin-1"] = Field(
-        "utf-8", description="table, sensors: encoding of CSV files"
+        "utf-8", description="`table`, `sensors`: encoding of CSV files."
     )
     name_pattern: str = Field(
         "",
-        description="images, audio, sensors: what paths say, as in {label}_{client}_{index}.wav",
+        description="`images`, `audio`, `sensors`: what the last parts of a path say, as "
+        "`{label}_{client}_{index}.wav` or `{client}/*_log.csv`. `{label}` is the class, "
+        "`{client}` whose record it is; files that do not fit are left out and named. Empty: the "
+        "folder is the class.",
     )
     test_names: str = Field(
-        "", description="images, audio, sensors: files for testing, as in *_[0-4].wav"
+        "",
+        description="`images`, `audio`, `sensors`: the files of the test set, as `*_[0-4].wav`; "
+        "several are separated by commas.",
     )
     hold_out: Literal["auto", "record", "file", "client"] = Field(
-        "auto", description="what is held out as a whole; auto: sensors client or file, else record"
+        "auto",
+        description="What is held out as a whole where the source has no test set. `auto`: with "
+        "`sensors` a client, or a file where clients are not known; otherwise single records, "
+        "evenly from all classes.",
     )
     image_size: Annotated[_Text, _written_as(data_settings.image_size)] = Field(
-        "", description="images: HEIGHTxWIDTH to scale to; empty: all must be equal"
+        "",
+        description="`images`: `HEIGHTxWIDTH` that they are scaled to. Empty: all must have the "
+        "same size.",
     )
     colour: Literal["as_stored", "grey", "rgb"] = Field(
-        "as_stored", description="images: convert them all to one or three channels"
+        "as_stored", description="`images`: convert them all to one or three channels."
     )
     sample_rate: Annotated[int, Field(ge=1000, le=192_000)] = Field(
-        16_000, description="audio: samples a second; recordings of another rate are resampled"
+        16_000,
+        description="`audio`: samples per second; recordings with another rate are resampled.",
     )
     seconds: Annotated[float, Field(gt=0, le=600)] = Field(
-        1.0, description="audio: length that recordings are cut or padded to"
+        1.0,
+        description="`audio`: length that recordings are cut to, or padded to with silence.",
     )
-    mels: Annotated[int, Field(ge=4, le=256)] = Field(40, description="audio: mel bands")
+    mels: Annotated[int, Field(ge=4, le=256)] = Field(
+        40, description="`audio`: mel bands of a spectrogram."
+    )
     window: Annotated[int, Field(ge=1, le=1 << 20)] = Field(
-        128, description="sensors: rows of a record"
+        128, description="`sensors`: rows of a record."
     )
     window_step: Annotated[int, Field(ge=0, le=1 << 20)] = Field(
-        0, description="sensors: rows from one record to the next; 0: as many as it has"
+        0,
+        description="`sensors`: rows from the start of one record to the start of the next; 0 is "
+        "`data.window`, so that they do not overlap.",
     )
 
 
 class ModelConfig(Section):
     """The model; its input and output sizes come from the data."""
 
-    name: str = Field("cnn", description="cnn, lstm, attention, or your own as module:function")
-    hidden: Positive = Field(128, description="lstm: state size; attention: embedding size")
-    layers: Positive = Field(1, description="lstm and attention: stacked layers")
-    heads: Positive = Field(4, description="attention only: must divide hidden")
+    name: str = Field(
+        "cnn",
+        description="`cnn`, `lstm`, `attention`, or a model of your own as `module:function`. The "
+        "function is called as `function(input_shape, classes)` and returns a `torch.nn.Module`. "
+        "This key chooses code that is imported and run, on the server and on the clients.",
+    )
+    hidden: Positive = Field(
+        128, description="`lstm`: size of the state; `attention`: size of the embedding."
+    )
+    layers: Positive = Field(1, description="`lstm` and `attention`: how many layers are stacked.")
+    heads: Positive = Field(
+        4, description="`attention` only: number of heads; it must divide `model.hidden`."
+    )
 
 
 class TrainingConfig(Section):
     """Rounds and local optimisation."""
 
-    rounds: Positive = 30
-    local_epochs: PositiveFloat = Field(1.0, description="passes over the local records a round")
-    local_steps: Annotated[int, Field(ge=0)] = Field(
-        0, description="optimiser steps a round; 0 derives it from local_epochs"
+    rounds: Positive = Field(
+        30,
+        description="Rounds of the run. The privacy budget is divided over all of them before the "
+        "first.",
     )
-    batch_size: Positive = Field(32, description="with DP: the expected size of a Poisson batch")
-    optimizer: Literal["sgd", "adam", "rmsprop"] = "sgd"
-    learning_rate: PositiveFloat = 0.1
-    momentum: Probability = 0.0
-    weight_decay: NonNegativeFloat = 0.0
-    device: Literal["cpu", "cuda"] = "cpu"
+    local_epochs: PositiveFloat = Field(
+        1.0,
+        description="Passes over the local records in a round. With differential privacy it only "
+        "fixes the number of steps: records × epochs / batch size, rounded, at least 1.",
+    )
+    local_steps: Annotated[int, Field(ge=0)] = Field(
+        0, description="Optimiser steps in a round; 0 derives them from `training.local_epochs`."
+    )
+    batch_size: Positive = Field(
+        32,
+        description="Size of a batch; with differential privacy the *expected* size of a Poisson "
+        "batch, and the public divisor of the noisy gradient sum. A client with fewer records "
+        "uses all of them.",
+    )
+    optimizer: Literal["sgd", "adam", "rmsprop"] = Field(
+        "sgd", description="The local optimiser. Its state does not outlive a round."
+    )
+    learning_rate: PositiveFloat = Field(0.1, description="Step size of the local optimiser.")
+    momentum: Probability = Field(
+        0.0, description="For `sgd` and `rmsprop`; `adam` has its own and ignores it."
+    )
+    weight_decay: NonNegativeFloat = Field(0.0, description="L2 penalty of the local optimiser.")
+    device: Literal["cpu", "cuda"] = Field(
+        "cpu",
+        description="Where models are trained and evaluated; `cuda` is refused before anything "
+        "starts where PyTorch finds none. It is part of the digest, because it can change the "
+        "last bits of a result.",
+    )
 
 
 class FederationConfig(Section):
-    """Who takes part in a round and how replies become one model."""
+    """Who takes part in a round, and how replies become one model."""
 
-    clients: Positive = 10
-    clients_per_round: Annotated[int, Field(ge=0)] = Field(0, description="0: all of them")
-    min_replies: Positive = Field(2, description="fewer usable replies: the round is skipped")
+    clients: Positive = Field(
+        10, description="Clients of the run. The server waits until that many are there."
+    )
+    clients_per_round: Annotated[int, Field(ge=0)] = Field(
+        0, description="Clients asked each round; 0 asks all."
+    )
+    min_replies: Positive = Field(
+        2,
+        description="A round with fewer usable replies is skipped and the model stays as it was; "
+        "three such rounds in a row end the run. With fewer usable *clients* the run ends.",
+    )
     strategy: Literal[
         "fedavg", "fedprox", "fedadam", "fedyogi", "fedmedian", "trimmed_mean", "krum", "multikrum"
-    ] = "fedavg"
+    ] = Field(
+        "fedavg",
+        description="How the updates of a round become the next model; these are Flower's "
+        "strategies.",
+    )
     server_learning_rate: PositiveFloat = Field(
         0.1,
-        description="fedadam, fedyogi, and the step over the union of unit record with "
-        "distributed noise",
+        description="Step size of the server: FedAdam, FedYogi, and the one step a round over all "
+        'clients\' records of `unit = "record"` with distributed noise.',
     )
     server_momentum: Probability = Field(
-        0.0, description="unit record with distributed noise: momentum of the step over the union"
+        0.0, description="Momentum of that step over all clients' records."
     )
-    proximal_mu: NonNegativeFloat = Field(0.1, description="fedprox only")
+    proximal_mu: NonNegativeFloat = Field(
+        0.1, description="`fedprox` only: weight of the proximal term in the clients' loss."
+    )
     trim_fraction: Annotated[float, Field(ge=0, lt=0.5)] = Field(
-        0.2, description="trimmed_mean only: share cut off at each end"
+        0.2, description="`trimmed_mean` only: share cut off at each end."
     )
     malicious_clients: Annotated[int, Field(ge=0)] = Field(
-        1, description="krum and multikrum: how many bad replies to withstand"
+        1, description="`krum` and `multikrum` only: number f of bad replies to withstand."
     )
-    selected_clients: Positive = Field(3, description="multikrum only: replies averaged")
+    selected_clients: Positive = Field(
+        3, description="`multikrum` only: how many replies are averaged."
+    )
     average_decay: Probability = Field(
-        0.0, description="decay of the running average of global models that is kept; 0: none"
+        0.0,
+        description="Decay of the running average of the global models that is evaluated and kept, "
+        "with a warm-up; 0 keeps the newest model. Clients always train on the newest. It uses "
+        "released models only and costs no privacy.",
     )
-    round_timeout_s: PositiveFloat = Field(600.0, description="deadline of a round")
+    round_timeout_s: PositiveFloat = Field(
+        600.0,
+        description="Deadline of a round, in seconds. A client that has not answered by then is "
+        "late, and the round goes on without it.",
+    )
     join_timeout_s: PositiveFloat = Field(
-        60.0, description="how long to wait until so many clients are there"
+        60.0,
+        description="How long the server waits at the start for `federation.clients` nodes, in "
+        "seconds.",
     )
     max_update_norm: PositiveFloat = Field(
-        1000.0, description="an update with a larger L2 norm is rejected"
+        1000.0,
+        description="An update whose L2 distance from the model it started from is larger is "
+        "rejected, and its sender is quarantined. In sealed runs without distributed noise no "
+        "single update is seen; there the sum is held against the number of contributors times "
+        'this. No effect with `privacy.noise = "central"`, where updates are clipped on arrival '
+        "and none is left out for what it holds.",
     )
     client_evaluation: bool = Field(
-        False, description="also evaluate on the clients' own records after each round"
+        False, description="Also evaluate on the clients' own records after each round."
     )
 
 
-class PrivacyConfig(Section):
-    """What is promised, to whom, by which noise. See docs and ARCHITECTURE.md."""
+class PrivacyConfig(Protection, Section):
+    """What is promised, to whom, by which noise; SECURITY.md says against whom."""
 
-    unit: Literal["record", "client"] = Field("record", description="whom epsilon protects")
+    unit: Literal["record", "client"] = Field(
+        "record",
+        description="Whom epsilon protects: one record of a client, or everything a client "
+        "contributes. With distributed and central noise the latter means its update against none; "
+        "what that is for one record, or for other data of the client, is told beside it ([ADR "
+        "0017](adr/0017-what-an-event-says-for-each-unit.md)).",
+    )
     noise: Literal["none", "local", "distributed", "central"] = Field(
-        "local", description="who adds the noise; none means no differential privacy"
+        "local",
+        description="Who adds the noise. `none`: there is no differential privacy. `local`: each "
+        "client to what it sends. `distributed`: each client a share of what a sealed sum needs. "
+        "`central`: the server, which sees updates without noise, to the sum of clipped updates "
+        "divided by the clients asked each round.",
     )
     # Below lies no use, above no promise, and in both no accountant that answers in time.
     epsilon: Annotated[float, Field(ge=0.001, le=10_000, allow_inf_nan=False)] = Field(
-        8.0, description="total budget of the run, not of a round"
+        8.0,
+        description='Budget of the whole run, not of a round. Ignored with `noise = "none"`.',
     )
-    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    delta: Annotated[float, Field(gt=0, lt=1)] = Field(
+        1e-4,
+        description="The δ at which `privacy.epsilon` is meant. It should be well below 1 / "
+        '(records of all clients), or 1 / (clients) for `privacy.unit = "client"`: from there on '
+        "plan and run warn, and no report calls the run guaranteed.",
+    )
     clip_norm: Annotated[
         float, Field(ge=SMALLEST_CLIP_NORM, le=LARGEST_CLIP_NORM, allow_inf_nan=False)
-    ] = Field(1.0, description="L2 bound of one unit's contribution")
-    sampling: Literal["poisson", "full"] = "poisson"
+    ] = Field(
+        1.0,
+        description="L2 bound C of one unit's contribution: of one record's gradient, or of one "
+        "client's update.",
+    )
+    sampling: Literal["poisson", "full"] = Field(
+        "poisson",
+        description="`poisson`: each record enters each batch by an independent coin, which "
+        "amplifies privacy; `full`: every record enters every batch, and no assumption on sampling "
+        "is needed.",
+    )
     record_counts: Literal["public", "nominal"] = Field(
         "public",
-        description="public: each client's record count is declared public; nominal: every "
-        "client uses nominal_records and its own count never leaves it",
+        description="`public`: each client's record count is declared public; `nominal`: every "
+        "client calculates with `privacy.nominal_records`, and its own count never leaves it. A "
+        "device whose policy lacks `[release] record_counts = true` takes part in nominal runs "
+        "only ([ADR 0007](adr/0007-public-and-nominal-record-counts.md)).",
     )
-    nominal_records: Annotated[int, Field(ge=0)] = Field(0, description="with nominal only")
+    nominal_records: Annotated[int, Field(ge=0)] = Field(
+        0, description="`nominal` only: the public number."
+    )
     release_metrics: bool = Field(
-        False, description="let clients send exact, unprotected metrics in a private run"
+        False,
+        description="Let clients send exact, unprotected metrics in a private run. Epsilon does "
+        "not cover them and the ledger is not charged; the report names them in its headline and "
+        "gives no bound against the server.",
     )
 
 
@@ -234,26 +401,40 @@ MAX_BITS = 24
 class SecureAggregationConfig(Section):
     """How single updates are hidden from the server."""
 
-    scheme: Literal["none", "bfv", "ckks"] = "none"
+    scheme: Literal["none", "bfv", "ckks"] = Field(
+        "none", description="Encryption under which updates are added up."
+    )
     min_contributors: Annotated[int, Field(ge=FEWEST_CONTRIBUTORS)] = Field(
         DEFAULT_CONTRIBUTORS,
-        description="no sum of fewer clients is ever released; the noise counts on so many",
+        description="No sum of fewer clients is ever released; distributed noise counts on that "
+        "many shares.",
     )
     bits: Annotated[int, Field(ge=2, le=MAX_BITS)] = Field(
-        14, description="least width of a quantised value; free room beside it is used too"
+        14,
+        description="Least width of a quantised value. It decides how many values share a slot; "
+        "room that is free beside them is used too.",
     )
     clamp: PositiveFloat = Field(
         1.0,
-        description="without distributed noise: largest coordinate of a rotated update; what is "
-        "beyond it is cut off",
+        description="Without distributed noise: largest coordinate of a rotated update; what is "
+        "beyond it is cut off.",
     )
 
 
 class Sections(Section):
     """All sections, each valid by itself; `Config` checks them together."""
 
-    name: str = Field("", description="preset or file the run was made from")
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    name: str = Field(
+        "",
+        description="Name of the preset or file the run was made from. Filled in when it is read; "
+        "no effect on results.",
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        0,
+        description="Seed of everything that is random in a simulation: held-out test set, "
+        "partition, initial weights, cohorts, order of batches and, in simulations only, the "
+        "noise. On a real device the noise comes from the operating system.",
+    )
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
@@ -264,7 +445,20 @@ class Sections(Section):
     @property
     def is_private(self) -> bool:
         """Whether the run gives any differential privacy."""
-        return self.privacy.noise != "none"
+        return self.privacy.is_private
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether single updates are encrypted, so that the server sees only sums."""
+        return self.secure_aggregation.scheme != "none"
+
+    @property
+    def has_common_plan(self) -> bool:
+        """Whether all clients follow one plan, that of the client with the most records.
+
+        A sealed sum needs one grid and one noise. With local noise each client protects itself.
+        """
+        return self.is_sealed and self.privacy.noise != "local"
 
     @property
     def tells_record_counts(self) -> bool:

@@ -42,24 +42,29 @@ class Dataset:
     def __post_init__(self) -> None:
         if self.features.dtype != np.float32 or self.features.ndim < 2:
             raise DataError(
-                f"features are {_described(self.features)}: they must be float32 (records, ...)"
+                f"features must be float32 (records, ...), not {_described(self.features)}",
+                hint="convert and reshape them",
             )
         if self.labels.dtype != np.int64 or self.labels.ndim != 1:
-            raise DataError(f"labels are {_described(self.labels)}: they must be int64 (records,)")
+            raise DataError(
+                f"labels must be int64 (records,), not {_described(self.labels)}",
+                hint="convert and reshape them",
+            )
         if len(self.features) != len(self.labels):
             raise DataError(
-                f"there are {len(self.features)} records but {len(self.labels)} labels: "
-                "each record needs exactly one"
+                f"there are {len(self.features)} records but {len(self.labels)} labels",
+                hint="give each record exactly one label",
             )
         if 0 in self.features.shape:
             raise DataError(
-                f"features have shape {self.features.shape}, so there are no values: "
-                "give at least one record"
+                f"features have shape {self.features.shape}, so there are no values",
+                hint="give at least one record",
             )
         if not (finite := np.isfinite(self.features)).all():
             record = int(np.argwhere(~finite)[0, 0])
             raise DataError(
-                f"record {record} holds a NaN or infinite value: clean the data or leave it out"
+                f"record {record} holds a NaN or infinite value",
+                hint="clean the data or leave it out",
             )
         self._check_labels()
         self._check_natural_ids()
@@ -67,18 +72,21 @@ class Dataset:
     def _check_labels(self) -> None:
         if self.classes > _MOST_CLASSES:
             raise DataError(
-                f"labels go up to {self.classes - 1}: number the classes 0, 1, 2 and so on, "
-                f"{_MOST_CLASSES} at most"
+                f"labels go up to {self.classes - 1}; at most {_MOST_CLASSES} classes are "
+                "supported",
+                hint="number the classes 0, 1, 2 and so on",
             )
         if self.classes < 2:
             raise DataError(
-                f"there is {self.classes} class: a classifier needs records of at least two"
+                f"there is {self.classes} class",
+                hint="give records of at least two classes",
             )
         lowest, highest = int(self.labels.min()), int(self.labels.max())
         if lowest < 0 or highest >= self.classes:
             raise DataError(
-                f"label {lowest if lowest < 0 else highest} is out of range: "
-                f"with {self.classes} classes labels are 0 to {self.classes - 1}"
+                f"label {lowest if lowest < 0 else highest} is out of range: with {self.classes} "
+                f"classes labels are 0 to {self.classes - 1}",
+                hint="number the classes 0, 1, 2 and so on",
             )
 
     def _check_natural_ids(self) -> None:
@@ -87,8 +95,9 @@ class Dataset:
             return
         if ids.shape != self.labels.shape or not (ids.dtype == np.int64 or ids.dtype.kind == "U"):
             raise DataError(
-                f"client ids are {_described(ids)}: they must be int64 or text, "
-                f"one for each of the {len(self.labels)} records"
+                f"client ids are {_described(ids)}, but must be int64 or text, one for each of the "
+                f"{len(self.labels)} records",
+                hint="convert them, or give one for each record",
             )
 
     def __len__(self) -> int:
@@ -124,14 +133,17 @@ class Dataset:
         """
         indices = np.asarray(indices, dtype=np.int64)
         if not indices.size:
-            raise DataError("a subset of no records was asked for: give at least one index")
+            raise DataError("a subset of no records was requested", hint="give at least one index")
         if indices.min() < 0 or indices.max() >= len(self):
             raise DataError(
-                f"record {indices.max() if indices.min() >= 0 else indices.min()} was asked for "
-                f"but there are {len(self)}: the data set changed since it was divided"
+                f"record {indices.max() if indices.min() >= 0 else indices.min()} was requested "
+                f"but there are {len(self)}: the data set has changed since it was divided"
             )
         if len(np.unique(indices)) != len(indices):
-            raise DataError("a record was asked for twice: indices must differ from each other")
+            raise DataError(
+                "a record was requested twice",
+                hint="make the indices differ from each other",
+            )
         ids = None if self.natural_ids is None else self.natural_ids[indices]
         return Dataset(self.features[indices], self.labels[indices], self.classes, ids)
 
@@ -160,12 +172,13 @@ class Split:
         if train.input_shape != test.input_shape:
             raise DataError(
                 f"training records have shape {train.input_shape} but test records "
-                f"{test.input_shape}: both must come from the same data set"
+                f"{test.input_shape}",
+                hint="take both from the same data set",
             )
         if train.classes != test.classes:
             raise DataError(
-                f"training data have {train.classes} classes but test data {test.classes}: "
-                "both must come from the same data set"
+                f"training data have {train.classes} classes but test data {test.classes}",
+                hint="take both from the same data set",
             )
 
 

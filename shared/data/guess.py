@@ -54,7 +54,7 @@ def source_of(place: str) -> str:
     """
     path = Path(place)
     if not path.exists():
-        raise DataError(f"{place}: no such file or folder; give the one with the records")
+        raise DataError(f"{place}: no such file or folder", hint="give the one with the records")
     if path.suffix == ".npz" or (path.is_dir() and any(path.glob("*.npz"))):
         return "npz"
     if path.is_dir() and any(path.glob("*idx3-ubyte*")):
@@ -71,8 +71,11 @@ def source_of(place: str) -> str:
     if not is_tar(path) and text.layout_of(place) is not None:
         return "text"
     raise DataError(
-        f"{place} holds nothing that is read: CSV, Parquet, PNG, JPEG, WAV, IDX, NPZ, or text as "
-        "LABEL<TAB>TEXT, a file a class, or ROLE: blocks"
+        f"{place} holds nothing that can be read",
+        hint=(
+            "give CSV, Parquet, PNG, JPEG, WAV, IDX, NPZ, or text as LABEL<TAB>TEXT, as one file "
+            "for each class, or as ROLE: blocks"
+        ),
     )
 
 
@@ -164,8 +167,8 @@ def _table(place: str, given: Mapping[str, Any]) -> Settings:
     label = str(given.get("label") or label_of(columns) or "")
     if not label:
         raise DataError(
-            f"{columns.shown}: which column is the label? Set data.label to one of "
-            f"{listed(list(columns.columns))}"
+            f"{columns.shown}: it is not clear which column is the label",
+            hint=f"set data.label to one of {listed(list(columns.columns))}",
         )
     made["label"] = as_setting([label])
     for name in columns.columns:
@@ -233,8 +236,8 @@ def _sensors(place: str, given: Mapping[str, Any]) -> Settings:
     label = str(given.get("label") or label_of(columns) or "")
     if not label:
         raise DataError(
-            f"{columns.shown}: which column is the label? Set data.label to one of "
-            f"{listed(list(columns.columns))}"
+            f"{columns.shown}: it is not clear which column is the label",
+            hint=f"set data.label to one of {listed(list(columns.columns))}",
         )
     made: Settings = {"label": as_setting([label])}
     learned = [name for name in columns.columns if name != label]

@@ -41,8 +41,8 @@ def hold_out(dataset: Dataset, fraction: float, seed: int) -> Split:
         held[label] += 1
     if not held.sum():
         raise DataError(
-            f"{len(dataset)} records are too few to hold out {fraction:g} of them for testing: "
-            "set data.test_fraction higher or give a test set"
+            f"{len(dataset)} records are too few to hold out {fraction:g} of them for testing",
+            hint="raise data.test_fraction or give a test set",
         )
     is_test = np.zeros(len(dataset), dtype=np.bool_)
     for label, number in enumerate(held):
@@ -70,7 +70,8 @@ def hold_out_together(dataset: Dataset, groups: NDArray[Any], fraction: float, s
     if len(names) < 2:
         raise DataError(
             f"all {len(dataset)} records are of {names[0]}, which would be on both sides of the "
-            "test split: give records of others too, or a test set"
+            "test split",
+            hint="give records of others too, or a test set",
         )
     sizes = np.bincount(member_of)
     order = np.random.default_rng((_GROUP_STREAM, seed)).permutation(len(names))

@@ -118,7 +118,7 @@ def inspect(place: str, given: Mapping[str, Any]) -> Inspection:
     kind = str(given.get("source") or source_of(place))
     if kind == "text":
         if unknown := [key for key in given if key not in ("source", "encoding")]:
-            raise DataError(f"data.{unknown[0]} is no setting of text: leave it out")
+            raise DataError(f"data.{unknown[0]} is no setting of text", hint="leave it out")
         return _inspected(place, kind, _read_text(place, str(given.get("encoding", "utf-8"))), {})
     guessed = settings_of(kind, place, given)
     settings = {"source": kind, **given, **guessed}
@@ -177,7 +177,10 @@ def _read_text(place: str, encoding: str) -> SourceRecords:
     columns = read_csv(source_files(place, (".csv", ".tsv"))[0], encoding)
     label, words = label_of(columns), text_column(columns)
     if label is None or words is None:
-        raise DataError(f"{place}: no column of sentences beside a label: name them text and label")
+        raise DataError(
+            f"{place}: there is no column of sentences beside a label",
+            hint="name them text and label",
+        )
     names = TextColumns(words, label)
     return read_text(place, "csv", HashedWords(_WORDS), _TOKENS, columns=names, encoding=encoding)
 

@@ -71,7 +71,8 @@ def load_folder(config: DataConfig, seed: int = 0) -> Dataset:
     if config.source in _NAMED and not config.classes:
         raise DataError(
             f"{config.directory}: a device may lack a class that others have, and would number "
-            "them differently: state all classes in their order with data.classes"
+            "them differently",
+            hint="state all classes in their order with data.classes",
         )
     return _drawn(as_view(_read_train(config), config.view), config, seed)
 
@@ -155,14 +156,16 @@ def _split(reading: Reading, config: DataConfig, seed: int) -> Split:
         if config.source == "sensors":
             raise DataError(
                 "data.hold_out = record would put windows of one recording on both sides of the "
-                "test split: use file or client"
+                "test split",
+                hint="use file or client",
             )
         return hold_out(reading.train, config.test_fraction, seed)
     groups = reading.files if together == "file" else reading.train.natural_ids
     if groups is None:
         raise DataError(
             f"data.hold_out = {together}: source {config.source} does not say which {together} a "
-            "record is of; use record, or name it in data.name_pattern or data.natural_id"
+            "record is of",
+            hint="use record, or name it in data.name_pattern or data.natural_id",
         )
     return hold_out_together(reading.train, groups, config.test_fraction, seed)
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calyx.shared.data.dataset import Dataset
-from calyx.shared.data.quiet import silenced
+from calyx.shared.data.quiet import quiet
 from calyx.shared.errors import DataError
 
 if TYPE_CHECKING:
@@ -45,15 +45,15 @@ def partition(
         records, except with ``natural``, where records of further ids are left out.
 
     Raises:
-        DataError: more clients than records, fewer ids than clients, a class for nobody, or a
+        DataError: more clients than records, fewer ids than clients, a class for no client, or a
             client that would hold fewer than ``min_records`` records.
     """
     if clients < 1:
-        raise DataError(f"federation.clients = {clients}: records need at least one client")
+        raise DataError(f"federation.clients = {clients}", hint="use at least one client")
     if config.partition != "natural":
         _enough_records(len(train), config, clients)
     order = np.random.default_rng((_STREAM, seed)).permutation(len(train))
-    with silenced():
+    with quiet():
         match config.partition:
             case "iid":
                 parts = _iid(order, clients)
@@ -67,8 +67,8 @@ def partition(
     if len(parts[smallest]) < config.min_records:
         raise DataError(
             f"client {smallest} would hold {len(parts[smallest])} records, fewer than "
-            f"data.min_records = {config.min_records}: lower it, use fewer clients or another "
-            f"data.partition than {config.partition}"
+            f"data.min_records = {config.min_records}",
+            hint=f"lower it, use fewer clients or another data.partition than {config.partition}",
         )
     return [np.sort(part) for part in parts]
 
@@ -76,14 +76,14 @@ def partition(
 def _enough_records(records: int, config: DataConfig, clients: int) -> None:
     if clients > records:
         raise DataError(
-            f"federation.clients = {clients} but there are only {records} training records: "
-            f"use at most {records} clients"
+            f"federation.clients = {clients} but there are only {records} training records",
+            hint=f"use at most {records} clients",
         )
     if clients * config.min_records > records:
         raise DataError(
             f"{clients} clients of at least data.min_records = {config.min_records} need "
-            f"{clients * config.min_records} training records, there are {records}: "
-            "lower federation.clients or data.min_records"
+            f"{clients * config.min_records} training records; there are {records}",
+            hint="lower federation.clients or data.min_records",
         )
 
 
@@ -113,14 +113,17 @@ def _dirichlet(
     except ValueError:
         raise DataError(
             f"data.dirichlet_alpha = {alpha:g} did not give each of {clients} clients "
-            f"data.min_records = {config.min_records} records, also when drawn again: use another "
-            "alpha (0.1 is very uneven, 100 nearly even), fewer clients or a lower "
-            "data.min_records"
+            f"data.min_records = {config.min_records} records, even after redrawing",
+            hint=(
+                "use another alpha (0.1 is very uneven, 100 nearly even), fewer clients or a lower "
+                "data.min_records"
+            ),
         ) from None
     if not np.array_equal(np.sort(np.concatenate(parts)), np.arange(len(train))):
         # Shares that are not numbers, for alpha beyond what floating point can do.
         raise DataError(
-            f"data.dirichlet_alpha = {alpha:g} is too extreme to draw from: use 0.01 to 1000"
+            f"data.dirichlet_alpha = {alpha:g} is too extreme to draw from",
+            hint="use 0.01 to 1000",
         )
     return parts
 
@@ -141,13 +144,16 @@ def _shards(
     if each > len(classes):
         raise DataError(
             f"data.classes_per_client = {each} but the training records have {len(classes)} "
-            f"classes: use at most {len(classes)}"
+            "classes",
+            hint=f"use at most {len(classes)}",
         )
     if clients * each < len(classes):
         raise DataError(
-            f"{clients} clients of {each} classes cannot hold all {len(classes)}: set "
-            f"data.classes_per_client to at least {-(-len(classes) // clients)}, or "
-            f"federation.clients to at least {-(-len(classes) // each)}"
+            f"{clients} clients of {each} classes cannot hold all {len(classes)}",
+            hint=(
+                f"set data.classes_per_client to at least {-(-len(classes) // clients)}, or "
+                f"federation.clients to at least {-(-len(classes) // each)}"
+            ),
         )
     rng = np.random.default_rng((_STREAM, seed, each))
     held: list[list[NDArray[np.int64]]] = [[] for _ in range(clients)]
@@ -166,7 +172,8 @@ def _shards(
         except ValueError:
             raise DataError(
                 f"a class has fewer records than there are clients to hold it, with {clients} "
-                f"clients of {each} classes: lower federation.clients or data.classes_per_client"
+                f"clients of {each} classes",
+                hint="lower federation.clients or data.classes_per_client",
             ) from None
         for client, part in zip(rng.permutation(clients), parts, strict=True):
             held[client].append(part)
@@ -181,13 +188,15 @@ def _natural(
     ids = train.natural_ids
     if ids is None:
         raise DataError(
-            f"data.partition = natural needs a client id for each record, and source "
-            f"{config.source} gave none: use another data.partition"
+            "data.partition = natural needs a client id for each record, and source "
+            f"{config.source} gave none",
+            hint="use another data.partition",
         )
     if (number := len(np.unique(ids))) < clients:
         raise DataError(
-            f"data.partition = natural: {config.natural_id} has {number} different ids, fewer "
-            f"than federation.clients = {clients}; use at most {number} clients"
+            f"data.partition = natural: {config.natural_id} has {number} different ids, fewer than "
+            f"federation.clients = {clients}",
+            hint=f"use at most {number} clients",
         )
     return _parts(NaturalIdPartitioner(partition_by="key"), clients, order, ids)
 

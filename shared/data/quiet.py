@@ -12,7 +12,7 @@ from calyx.shared.host.optional_packages import require
 
 
 @contextlib.contextmanager
-def silenced() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Run `datasets` and `flwr_datasets` without progress bars, warnings or log lines.
 
     They are imported here, because the first import may log too. All settings are put back, also

@@ -38,8 +38,8 @@ def as_view(dataset: Dataset, view: Literal["image", "sequence"]) -> Dataset:
     if view == "image":
         if len(shape) == 1:
             raise DataError(
-                f"a record is {shape[0]} single numbers, which is no image: set "
-                "data.view=sequence, or store records as (height, width)"
+                f"a record is {shape[0]} single numbers, which is not an image",
+                hint="set data.view=sequence, or store records as (height, width)",
             )
         features = features[:, np.newaxis] if len(shape) == 2 else features
     elif len(shape) == 1:
@@ -61,6 +61,9 @@ def _channels_first(features: NDArray[Any]) -> NDArray[Any]:
 
 def _unknown(shape: tuple[int, ...]) -> DataError:
     return DataError(
-        f"a record has shape {shape}: it must be (features,), (height, width) or (steps, "
-        "features), (channels, height, width) or (height, width, channels) with 1 or 3 channels"
+        f"a record has shape {shape}",
+        hint=(
+            "store records as (features,), (height, width) or (steps, features), (channels, "
+            "height, width) or (height, width, channels) with 1 or 3 channels"
+        ),
     )

@@ -63,13 +63,13 @@ class Aggregator:
             raise EncryptionError("the sealed vector was encrypted with another public key")
         if len(sealed.chunks) != p.chunks:
             raise EncryptionError(
-                f"the sealed vector has {len(sealed.chunks)} chunks, {p.chunks} are due"
+                f"the sealed vector has {len(sealed.chunks)} chunks; {p.chunks} are expected"
             )
         # Before hashing or parsing: a long chunk should cost the sender, not this server.
         for index, chunk in enumerate(sealed.chunks):
             if len(chunk) > p.max_chunk_bytes:
                 raise EncryptionError(
-                    f"chunk {index} of the sealed vector has {len(chunk)} bytes, "
+                    f"chunk {index} of the sealed vector has {len(chunk)} bytes; "
                     f"{p.max_chunk_bytes} are allowed"
                 )
         if self.contributors >= p.contributors:
@@ -78,7 +78,9 @@ class Aggregator:
             )
         digest = sealed.digest
         if digest in self._seen or digest in self._replayed:
-            raise EncryptionError("the sealed vector was received before; a replay is not added")
+            raise EncryptionError(
+                "the sealed vector was received before, and a replay is not added"
+            )
         # All chunks are read before the first is added, so that a refusal leaves no trace.
         addends = [self._scheme.read(chunk) for chunk in sealed.chunks]
         if self._sum:

@@ -43,15 +43,15 @@ def pack(values: NDArray[np.integer[Any]], parameters: SealingParameters) -> NDA
     p = parameters
     if values.dtype.kind not in "iu" or values.shape != (p.length,):
         raise EncryptionError(
-            f"a vector to seal must be integers of shape ({p.length},), "
-            f"not {values.dtype} of shape {values.shape}"
+            f"a vector to seal must be integers of shape ({p.length},), not {values.dtype} of "
+            f"shape {values.shape}"
         )
     # Extremes, not abs(): the absolute value of the least int64 is negative.
     low, high = int(values.min()), int(values.max())
     if low < -p.value_bound or high > p.value_bound:
         raise EncryptionError(
-            f"a value to seal is {low if -low > high else high}, the bound is {p.value_bound}; "
-            "clip it, or derive the parameters for a larger bound"
+            f"a value to seal is {low if -low > high else high}; the bound is {p.value_bound}",
+            hint="clip it, or derive the parameters for a larger bound",
         )
     fields = np.zeros((p.fields_per_slot, p.chunks * p.data_slots), dtype=np.int64)
     fields.reshape(-1)[: p.length] = values
@@ -87,19 +87,20 @@ def unpack_sum(
     p = parameters
     if not 1 <= contributors <= p.contributors:
         raise EncryptionError(
-            f"a sum of {contributors} vectors was decrypted, the parameters allow 1 to "
-            f"{p.contributors}; derive them for the largest cohort"
+            f"a sum of {contributors} vectors was decrypted; the parameters allow 1 to "
+            f"{p.contributors}",
+            hint="derive them for the largest cohort",
         )
     if slots.size != p.chunks * p.slots_per_chunk:
         raise EncryptionError(
-            f"the decrypted sum has {slots.size} slots, {p.chunks * p.slots_per_chunk} are due"
+            f"the decrypted sum has {slots.size} slots; {p.chunks * p.slots_per_chunk} are expected"
         )
     table = _as_integers(slots).reshape(p.chunks, p.slots_per_chunk)
     if check == "count" and (wrong := np.flatnonzero(table[:, -1] != contributors)).size:
         raise EncryptionError(
             f"chunk {int(wrong[0])} of the sum does not hold {contributors} contributions: a "
-            "ciphertext was corrupted, left out, counted twice or made for another key; "
-            "discard the round"
+            "ciphertext was corrupted, left out, counted twice or made for another key",
+            hint="discard the round",
         )
     rest = table[:, :-1].reshape(-1)
     fields = np.empty((p.fields_per_slot, rest.size), dtype=np.int64)
@@ -113,8 +114,8 @@ def unpack_sum(
     if rest.any() or padding.any() or sums.min() < -limit or sums.max() > limit:
         raise EncryptionError(
             f"the decrypted sum holds a field that {contributors} values up to {p.value_bound} "
-            "cannot add up to: a ciphertext was corrupted or a contributor broke its bound; "
-            "discard the round"
+            "cannot add up to: a ciphertext was corrupted or a contributor broke its bound",
+            hint="discard the round",
         )
     return sums
 
@@ -127,6 +128,7 @@ def _as_integers(slots: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.i
     if not is_countable or (np.abs(slots - np.rint(slots)) > _MAX_ROUNDING_ERROR).any():
         raise EncryptionError(
             "the decrypted sum is not close to integers: a ciphertext was corrupted or its "
-            "precision is used up; discard the round"
+            "precision is used up",
+            hint="discard the round",
         )
     return np.rint(slots).astype(np.int64)

@@ -6,7 +6,7 @@
 
 Only scheme, contributors, value bound and length are chosen; everything else follows. A set of
 parameters that another party sends is accepted only if deriving it again gives the same, so
-nobody can be talked into weaker encryption or into fields that overflow.
+no party can be talked into weaker encryption or into fields that overflow.
 """
 
 from __future__ import annotations
@@ -157,14 +157,15 @@ class SealingParameters:
             )
         except (TypeError, KeyError, ValueError, RecursionError) as error:
             raise EncryptionError(
-                f"the sealing parameters received cannot be read ({type(error).__name__}); "
-                "run the same version of calyx-fl everywhere"
+                f"the sealing parameters received cannot be read ({type(error).__name__})",
+                hint="run the same version of calyx-fl everywhere",
             ) from None
         # The text is compared, not the numbers: 1.0 and true equal 1 in Python.
         if stated.to_json() != derived.to_json():
             raise EncryptionError(
                 "the sealing parameters received are not those derived for their contributors, "
-                "value bound and length; run the same version of calyx-fl everywhere"
+                "value bound and length",
+                hint="run the same version of calyx-fl everywhere",
             )
         return derived
 
@@ -175,9 +176,9 @@ class SealingParameters:
 
 
 def value_bound_of_bits(bits: int) -> int:
-    """Largest absolute value of a signed integer of so many bits, the same on both sides."""
+    """Largest absolute value of a signed integer of `bits` bits, the same on both sides."""
     if not 2 <= bits <= 40:
-        raise EncryptionError(f"values of {bits} bits cannot be sealed; use 2 to 40 bits")
+        raise EncryptionError(f"values of {bits} bits cannot be sealed", hint="use 2 to 40 bits")
     return int(2 ** (bits - 1) - 1)
 
 
@@ -230,7 +231,7 @@ def derive_parameters(
             says what to lower.
     """
     if scheme not in get_args(Scheme):
-        raise EncryptionError(f"unknown sealing scheme {scheme!r}; use bfv, ckks or none")
+        raise EncryptionError(f"unknown sealing scheme {scheme!r}", hint="use bfv, ckks or none")
     for name, value, top in (
         ("contributors", contributors, MAX_CONTRIBUTORS),
         ("value bound", value_bound, 2**62),
@@ -250,8 +251,9 @@ def derive_parameters(
         fields -= 1
     if fields == 0:
         raise EncryptionError(
-            f"sums of {contributors} values up to {value_bound} need {field_bits} bits, more "
-            f"than a {scheme} slot holds; lower secure_aggregation.bits or the clients a round"
+            f"sums of {contributors} values up to {value_bound} need {field_bits} bits, more than "
+            f"a {scheme} slot holds",
+            hint="lower secure_aggregation.bits or the clients per round",
         )
     return SealingParameters(
         scheme=scheme,
@@ -268,7 +270,7 @@ def derive_parameters(
 
 
 def largest_value_bound(*, contributors: int, fields_per_slot: int) -> int:
-    """Largest B for which BFV still packs so many fields into a slot; 0 if none.
+    """Largest B for which BFV still packs that many fields into a slot; 0 if none.
 
     Whatever fits costs the same upload, so use all of it.
     """

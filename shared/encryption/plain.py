@@ -38,7 +38,9 @@ class PlainScheme:
 
     def __init__(self, parameters: SealingParameters, public_context: bytes) -> None:
         if public_context:
-            raise EncryptionError("plain sums have no key; the public context must be empty")
+            raise EncryptionError(
+                "the public context of plain sums must be empty, because they have no key"
+            )
         self._slots = parameters.slots_per_chunk
         self._limit = parameters.contributors * parameters.value_bound
 
@@ -53,10 +55,10 @@ class PlainScheme:
             EncryptionError: wrong length or a slot out of range.
         """
         if len(chunk) != _NONCE_BYTES + 8 * self._slots:
-            raise EncryptionError(f"a plain chunk has {len(chunk)} bytes, it is malformed")
+            raise EncryptionError(f"a plain chunk of {len(chunk)} bytes is malformed")
         slots = np.frombuffer(chunk, dtype="<i8", offset=_NONCE_BYTES).astype(np.int64)
         if slots.min() < -self._limit or slots.max() > self._limit:
-            raise EncryptionError("a plain chunk holds a value that is out of bounds")
+            raise EncryptionError("a plain chunk holds a value out of bounds")
         return PlainChunk(slots)
 
 

@@ -1,6 +1,6 @@
 """Real vectors to bounded integers and sums of them back: clip, scale, clamp, round.
 
->>> grid = Grid(step=0.001, clamp=6000)
+>>> grid = IntegerGrid(step=0.001, clamp=6000)
 >>> integers = dithered_rounding(grid.scaled(x), generator)
 >>> total = grid.restored(sum_of_integers)
 
@@ -23,7 +23,7 @@ _MAX_ATTEMPTS = 200
 
 
 @dataclass(frozen=True)
-class Grid:
+class IntegerGrid:
     """A grid of equal steps, cut off on both sides.
 
     Attributes:
@@ -39,7 +39,9 @@ class Grid:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.step) and self.step > 0 and 1 <= self.clamp <= 2**52):
-            raise EncryptionError(f"step {self.step} and clamp {self.clamp} make no usable grid")
+            raise EncryptionError(
+                f"step {self.step} and clamp {self.clamp} do not make a usable grid"
+            )
 
     def scaled(self, x: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """`x` in steps, float64 of the same shape, clamped; 1-Lipschitz in each coordinate.
@@ -61,7 +63,10 @@ class Grid:
 
     def _check(self, x: NDArray[np.floating[Any]]) -> None:
         if not np.isfinite(x).all():
-            raise EncryptionError("a vector to quantise holds NaN or infinity; lower the step size")
+            raise EncryptionError(
+                "a vector to quantise holds NaN or infinity",
+                hint="lower the step size",
+            )
 
 
 def clipped(x: NDArray[np.floating[Any]], norm: float) -> NDArray[np.float64]:
@@ -73,7 +78,7 @@ def clipped(x: NDArray[np.floating[Any]], norm: float) -> NDArray[np.float64]:
     y = x.astype(np.float64)
     length = float(np.linalg.norm(y))
     if not math.isfinite(length):
-        raise EncryptionError("a vector to clip holds NaN or infinity; lower the step size")
+        raise EncryptionError("a vector to clip holds NaN or infinity", hint="lower the step size")
     # A few units in the last place shorter, so that rounding cannot put the norm above.
     return y if length <= norm else y * (norm / length * (1 - 1e-12))
 
@@ -118,5 +123,6 @@ def bounded_rounding(
             return integers
     raise EncryptionError(
         f"a vector of norm {float(np.linalg.norm(scaled)):.6g} does not round to one within "
-        f"{norm_bound:.6g} grid steps; clip it first"
+        f"{norm_bound:.6g} grid steps",
+        hint="clip it first",
     )

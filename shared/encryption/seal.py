@@ -19,7 +19,7 @@ class PublicSealer:
     Args:
         parameters: the run's sealing parameters.
         public_context: the key authority's public context. That it really is the authority's
-            must be known from elsewhere: whoever made it can read what is sealed with it.
+            must be known from elsewhere: its maker can read what is sealed with it.
 
     Raises:
         EncryptionError: the context is not a public one of these parameters.
@@ -35,7 +35,7 @@ class PublicSealer:
         return self.seal_slots(pack(values, self._parameters))
 
     def seal_slots(self, slots: NDArray[np.int64]) -> SealedVector:
-        """Seal what `pack` returned, of which the caller may have replaced the check slots.
+        """Seal what `pack` returned; the caller may have replaced its check slots.
 
         Raises:
             EncryptionError: another shape or type, or a slot that would wrap.

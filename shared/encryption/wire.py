@@ -52,14 +52,14 @@ def open_public_context(data: bytes, parameters: SealingParameters) -> ts.Contex
     """
     if len(data) > parameters.max_context_bytes:
         raise EncryptionError(
-            f"the public context has {len(data)} bytes, {parameters.max_context_bytes} are "
-            "allowed; export it without Galois and relinearisation keys"
+            f"the public context has {len(data)} bytes; {parameters.max_context_bytes} are allowed",
+            hint="export it without Galois and relinearisation keys",
         )
     outer = _message(data, "public context")
     if 3 in outer:
         raise EncryptionError(
-            "the context received holds a secret key and is not used; tell the authority's "
-            "owner, because the key is compromised"
+            "the context received holds a secret key and is not used",
+            hint="tell the key authority's owner that the key is compromised",
         )
     inner = _message(outer.get(2, b""), "public context")
     key = inner.get(1, b"")
@@ -73,8 +73,8 @@ def open_public_context(data: bytes, parameters: SealingParameters) -> ts.Contex
         context = ts.Context.load(rebuilt, n_threads=1)
     except Exception as error:  # TenSEAL raises RuntimeError, ValueError and others
         raise EncryptionError(
-            f"the public context cannot be used ({_line(error)}); it is corrupted or of other "
-            "sealing parameters"
+            f"the public context cannot be used ({_line(error)}): it is corrupted or belongs to "
+            "other sealing parameters"
         ) from None
     if context.is_private() or not context.has_public_key():
         raise EncryptionError("the public context holds no public key")
@@ -109,7 +109,7 @@ def read_chunk(context: ts.Context, data: bytes, parameters: SealingParameters) 
     except Exception as error:  # TenSEAL raises RuntimeError, ValueError and others
         raise EncryptionError(f"a ciphertext cannot be read ({_line(error)})") from None
     if not is_sound:
-        raise EncryptionError("a ciphertext is not one that contributors make; it was refused")
+        raise EncryptionError("a ciphertext is not one that contributors make, and was refused")
     return vector
 
 
@@ -134,7 +134,7 @@ def encryption_parameters(parameters: SealingParameters) -> bytes:
 def _check_chunk_layout(data: bytes, parameters: SealingParameters) -> None:
     if len(data) > parameters.max_chunk_bytes:
         raise EncryptionError(
-            f"a ciphertext has {len(data)} bytes, {parameters.max_chunk_bytes} are allowed"
+            f"a ciphertext has {len(data)} bytes; {parameters.max_chunk_bytes} are allowed"
         )
     # sizes: [slots]; ciphertexts: [one]; CKKS also has its scale.
     head = _field(1, _varint(parameters.slots_per_chunk)) + b"\x12"
@@ -145,7 +145,7 @@ def _check_chunk_layout(data: bytes, parameters: SealingParameters) -> None:
         raise EncryptionError("a ciphertext does not hold exactly one full chunk")
     size, start = _read_varint(data, len(head))
     if start + size + len(tail) != len(data):
-        raise EncryptionError("a ciphertext is truncated or has something after its end")
+        raise EncryptionError("a ciphertext is truncated or is followed by other data")
     _check_seal_object(data[start : start + size], "ciphertext")
 
 
@@ -156,7 +156,7 @@ def _check_seal_object(data: bytes, what: str) -> None:
     if (magic, header, compression) != (_SEAL_MAGIC, _SEAL_HEADER.size, _SEAL_ZSTD):
         raise EncryptionError(f"the {what} is not in SEAL's format")
     if size != len(data):
-        raise EncryptionError(f"the {what} says it has {size} bytes, it has {len(data)}")
+        raise EncryptionError(f"the {what} says it has {size} bytes; it has {len(data)}")
 
 
 def _message(data: bytes | int, what: str) -> dict[int, bytes | int]:

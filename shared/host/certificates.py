@@ -77,7 +77,10 @@ def issue(
     """
     _check_days(days)
     if purpose == "server" and not hosts:
-        raise UsageError("a server's certificate needs at least one host name or address")
+        raise UsageError(
+            "a server's certificate needs at least one host name or address",
+            hint="give one with --host",
+        )
     key = ec.generate_private_key(ec.SECP256R1())
     extensions: list[tuple[x509.ExtensionType, bool]] = [
         (x509.BasicConstraints(ca=False, path_length=None), True),
@@ -168,4 +171,4 @@ def _host(host: str) -> x509.GeneralName:
 
 def _check_days(days: int) -> None:
     if days < 1:
-        raise UsageError("a certificate needs at least one day of validity")
+        raise UsageError("a certificate must be valid for at least one day")

@@ -24,6 +24,6 @@ def require(package: str, extra: str, purpose: str) -> None:
     """
     if find_spec(package) is None:
         raise UsageError(
-            f"{purpose} needs {package}, which is not installed; install it with: "
-            f"pip install 'calyx-fl[{extra}]'"
+            f"{purpose} needs {package}, which is not installed",
+            hint=f"install it with: pip install 'calyx-fl[{extra}]'",
         )

@@ -20,15 +20,39 @@ _NO_FILE = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO})
 
 
 @contextmanager
-def exclusive(path: Path, taken: str) -> Iterator[None]:
+def exclusive(path: Path, taken: str, hint: str) -> Iterator[None]:
     """Hold the lock file `path` until the block ends.
 
-    The folder may be somebody else's, with a link in the lock's place: what that leads to must not
+    The folder may be someone else's, with a link in the lock's place: what that leads to must not
     be emptied, nor made.
 
     Raises:
-        UsageError: another process holds it; the message is `taken`. Or it is no regular file.
+        UsageError: another process holds it, with `taken` and `hint`; or it is no regular file.
     """
+    with _opened(path) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(taken, hint=hint) from None
+        os.truncate(file, 0)
+        os.write(file, str(os.getpid()).encode())
+        yield
+
+
+@contextmanager
+def exclusive_waiting(path: Path) -> Iterator[None]:
+    """Like `exclusive`, but wait for the process that holds the lock file; for short changes.
+
+    Raises:
+        UsageError: it is no regular file.
+    """
+    with _opened(path) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
     try:
         file = os.open(path, _OPEN | os.O_CREAT, 0o600)
     except OSError as error:
@@ -38,19 +62,16 @@ def exclusive(path: Path, taken: str) -> Iterator[None]:
     try:
         if not stat.S_ISREG(os.fstat(file).st_mode):
             raise _no_lock(path)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(taken) from None
-        os.truncate(file, 0)
-        os.write(file, str(os.getpid()).encode())
-        yield
+        yield file
     finally:
         os.close(file)
 
 
 def _no_lock(path: Path) -> UsageError:
-    return UsageError(f"{path} is a link or no regular file, where a lock should be; remove it")
+    return UsageError(
+        f"{path} is a link or not a regular file, where a lock should be",
+        hint="remove it",
+    )
 
 
 def holder(path: Path) -> int | None:
@@ -86,6 +107,6 @@ def stop_holder(path: Path, log: Path, timeout_s: float) -> bool:
     deadline = time.monotonic() + timeout_s
     while holder(path) is not None:
         if time.monotonic() > deadline:
-            raise RunError(f"process {pid} does not stop; look at {log}")
+            raise RunError(f"process {pid} does not stop", hint=f"see {log}")
         time.sleep(0.05)
     return True

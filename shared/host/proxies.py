@@ -1,7 +1,7 @@
 """Proxies of the environment: what is on this machine is never asked for through one.
 
 ``HTTPS_PROXY`` and its relatives are for the way out. The libraries that we call through send calls
-to 127.0.0.1 to the proxy too, where nobody knows this machine's ports; so loopback is added to
+to 127.0.0.1 to the proxy too, which knows nothing of this machine's ports; so loopback is added to
 ``NO_PROXY``, which all of them read, before the first client is made. Calls to other machines
 go as the environment says.
 """
@@ -71,7 +71,9 @@ def _check(no_proxy: str) -> None:
     except (httpx.InvalidURL, ValueError, ImportError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(
-            f"the proxy settings of the environment cannot be used ({reason}); correct NO_PROXY = "
-            f"{no_proxy!r} (names and addresses, without brackets or ports), or the addresses in "
-            "HTTPS_PROXY, HTTP_PROXY and ALL_PROXY"
+            f"the proxy settings of the environment cannot be used ({reason})",
+            hint=(
+                f"correct NO_PROXY = {no_proxy!r} (names and addresses, without brackets or "
+                "ports), or the addresses in HTTPS_PROXY, HTTP_PROXY and ALL_PROXY"
+            ),
         ) from None

@@ -1,6 +1,6 @@
-"""Reading a folder that came from somebody else: regular files of its own, and not too large ones.
+"""Reading a folder that came from someone else: regular files of its own, and not too large ones.
 
-A link in such a folder leads to any file of whoever reads it, and the hash or the fault of that
+A link in such a folder leads to any file of the reader, and the hash or the fault of that
 file would stand in the answer. A pipe or device never ends, and a file with a hole can claim to be
 of any size. So: every component below the folder is opened by itself and must be no link
 (``O_NOFOLLOW`` from one open directory to the next, so that exchanging one meanwhile is no way
@@ -26,7 +26,7 @@ _MOST_FILES = 200_000
 class UnfitFile(OSError):
     """A file that is not read, with the reason as its text.
 
-    An `OSError`, so that whoever reads files says it in words of his own like any other.
+    An `OSError`, so that a caller reports it in its own words like any other.
     """
 
     def __str__(self) -> str:

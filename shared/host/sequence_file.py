@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from calyx.shared.errors import ProtocolError
-from calyx.shared.host.private_files import replace_file, sync_directory
+from calyx.shared.host.private_files import replace_file
 
 # Numbers are of 64 bits.
 _MOST_DIGITS = 20
@@ -25,7 +25,7 @@ class SequenceFile:
         """The last number; 0 if there was none.
 
         Raises:
-            ProtocolError: the file cannot be read. To begin anew would be to forget.
+            ProtocolError: the file cannot be read. To start over would be to forget.
         """
         try:
             text = self._path.read_text(encoding="ascii")
@@ -34,10 +34,9 @@ class SequenceFile:
         except (OSError, UnicodeDecodeError):
             text = ""
         if not text.isdigit() or len(text) > _MOST_DIGITS:
-            raise ProtocolError(f"{self._path} is damaged; restore it from a copy")
+            raise ProtocolError(f"{self._path} is damaged", hint="restore it from a copy")
         return int(text)
 
     def advance(self, number: int) -> None:
         """Keep a number that is larger than the last; it is on the disk when this returns."""
         replace_file(self._path, str(number).encode())
-        sync_directory(self._path.parent)

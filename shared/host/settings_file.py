@@ -14,13 +14,14 @@ from calyx.shared.errors import ConfigError, UsageError
 _Settings = TypeVar("_Settings", bound=BaseModel)
 
 
-def read_settings(path: Path, kind: type[_Settings], absent: str) -> _Settings:
+def read_settings(path: Path, kind: type[_Settings], absent: str, hint: str) -> _Settings:
     """Read and check the file.
 
     Args:
         path: of the file.
         kind: what it must hold.
-        absent: what to say, and to do, where there is no such file.
+        absent: what to say where there is no such file.
+        hint: what to do then.
 
     Raises:
         UsageError: there is none.
@@ -29,8 +30,15 @@ def read_settings(path: Path, kind: type[_Settings], absent: str) -> _Settings:
     try:
         return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except FileNotFoundError:
-        raise UsageError(absent) from None
+        raise UsageError(absent, hint=hint) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+        raise ConfigError(
+            f"{path} cannot be read: {' '.join(str(error).split())}",
+            hint="correct it or restore it from a copy",
+        ) from None
     except ValidationError as error:
-        raise ConfigError(f"{path} is not usable", faults_of(error, kind)) from None
+        raise ConfigError(
+            f"{path} is not usable",
+            faults_of(error, kind),
+            hint="correct these lines of the file",
+        ) from None

@@ -78,11 +78,15 @@ class AttentionEncoder(nn.Module):
         super().__init__()
         if len(input_shape) != 2 or min(input_shape) < 1:
             raise ModelError(
-                f"model attention takes sequences of shape (steps, features), the data has "
-                f"shape {tuple(input_shape)}: set data.view=sequence or another model"
+                "model attention takes sequences of shape (steps, features); the data have shape "
+                f"{tuple(input_shape)}",
+                hint="set data.view=sequence or use another model",
             )
         if hidden % heads:
-            raise ModelError(f"model.heads = {heads} must divide model.hidden = {hidden}")
+            raise ModelError(
+                f"model.heads = {heads} must divide model.hidden = {hidden}",
+                hint="choose model.heads and model.hidden so that the first divides the second",
+            )
         self.embedding = nn.Linear(input_shape[1], hidden)
         self.blocks = nn.ModuleList(EncoderBlock(hidden, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(hidden)

@@ -52,7 +52,10 @@ def build_model(
                 layers=config.layers,
                 heads=config.heads,
             )
-    raise ModelError(f"model.name = {config.name}: use cnn, lstm, attention or module:function")
+    raise ModelError(
+        f"model.name = {config.name}: no such model",
+        hint="use cnn, lstm, attention or module:function",
+    )
 
 
 def _users_model(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -61,13 +64,14 @@ def _users_model(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Mo
         model = function(input_shape, classes)
     except Exception as error:
         raise ModelError(
-            f"model.name = {name}: calling it with {tuple(input_shape)} and {classes} failed "
-            f"with {_one_line(error)}"
+            f"model.name = {name}: calling it with {tuple(input_shape)} and {classes} failed with "
+            f"{_one_line(error)}",
+            hint="the function must take the input shape and the number of classes",
         ) from error
     if not isinstance(model, nn.Module):
         raise ModelError(
-            f"model.name = {name}: it returned a {type(model).__name__}, "
-            "it must return a torch.nn.Module"
+            f"model.name = {name}: it must return a torch.nn.Module, not a {type(model).__name__}",
+            hint="return the model itself",
         )
     _try_out(name, model, input_shape, classes)
     return model
@@ -82,11 +86,14 @@ def _imported(name: str) -> Callable[..., Any]:
     except Exception as error:
         # The user's module may fail with anything while it is imported.
         raise ModelError(
-            f"model.name = {name}: it cannot be imported: {_one_line(error)}; "
-            "write module:function and have the module on PYTHONPATH"
+            f"model.name = {name}: it cannot be imported: {_one_line(error)}",
+            hint="write module:function and put the module's folder on PYTHONPATH",
         ) from error
     if not callable(found):
-        raise ModelError(f"model.name = {name}: {function_name} is not a function")
+        raise ModelError(
+            f"model.name = {name}: {function_name} is not a function",
+            hint="name a function that returns a torch.nn.Module",
+        )
     function: Callable[..., Any] = found
     return function
 
@@ -101,15 +108,16 @@ def _try_out(name: str, model: nn.Module, input_shape: tuple[int, ...], classes:
     except Exception as error:
         raise ModelError(
             f"model.name = {name}: it does not take records of shape {tuple(input_shape)}: "
-            f"{_one_line(error)}"
+            f"{_one_line(error)}",
+            hint="set data.view, or change the model",
         ) from error
     finally:
         model.train(was_training)
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if shape != (2, classes):
         raise ModelError(
-            f"model.name = {name}: for 2 records of {classes} classes it returned {shape}, "
-            f"it must return logits of shape (2, {classes})"
+            f"model.name = {name}: for 2 records of {classes} classes it returned {shape}",
+            hint=f"return logits of shape (2, {classes})",
         )
 
 

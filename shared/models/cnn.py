@@ -26,8 +26,9 @@ class Cnn(nn.Module):
         super().__init__()
         if len(input_shape) != 3 or input_shape[0] != 1 or min(input_shape[1:]) < 4:
             raise ModelError(
-                f"model cnn takes images of shape (1, height, width) of at least 4x4 pixels, "
-                f"the data has shape {tuple(input_shape)}: set data.view=image or another model"
+                "model cnn takes images of shape (1, height, width) of at least 4x4 pixels; the "
+                f"data have shape {tuple(input_shape)}",
+                hint="set data.view=image or use another model",
             )
         _, height, width = input_shape
         self.conv1 = nn.Conv2d(1, 32, kernel_size=3, padding=1)

@@ -49,8 +49,9 @@ class Lstm(nn.Module):
         super().__init__()
         if len(input_shape) != 2 or min(input_shape) < 1:
             raise ModelError(
-                f"model lstm takes sequences of shape (steps, features), the data has shape "
-                f"{tuple(input_shape)}: set data.view=sequence or another model"
+                "model lstm takes sequences of shape (steps, features); the data have shape "
+                f"{tuple(input_shape)}",
+                hint="set data.view=sequence or use another model",
             )
         self.lstm = SequenceLSTM(input_shape[1], hidden, layers)
         self.classifier = nn.Linear(hidden, classes)

@@ -25,8 +25,8 @@ def torch_device(name: str) -> torch.device:
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise ModelError(
-            "training.device = cuda: PyTorch finds no CUDA device here; set training.device=cpu, "
-            "or install a CUDA build of PyTorch and its driver"
+            "training.device = cuda: PyTorch finds no CUDA device here",
+            hint="set training.device=cpu, or install a CUDA build of PyTorch and its driver",
         )
     return torch.device(name)
 
@@ -50,7 +50,7 @@ def try_model(config: Config, input_shape: tuple[int, ...], classes: int) -> nn.
     """
     torch_device(config.training.device)
     model = build_model(config.model, input_shape, classes, config.seed)
-    if config.is_private and config.privacy.unit == "record":
+    if config.privacy.is_record_level:
         check_private(model)
         try_private(model, input_shape)
     _try_step(model, config.training, input_shape)
@@ -76,5 +76,5 @@ def _try_step(model: nn.Module, training: TrainingConfig, input_shape: tuple[int
         # The user's own layers may fail with anything.
         raise ModelError(
             f"the model cannot be trained: on {_RECORDS} made-up records it failed with "
-            f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
         ) from error

@@ -5,12 +5,6 @@ Doroshenko et al. 2022), the second opinion is Rényi DP (Mironov 2017; Mironov,
 2019), both from Google's dp-accounting. Both are upper bounds, so the smaller one may be
 used; both are reported. Opacus' GDP accountant can underestimate and is not used.
 
-What an event says:
-
-* a *Poisson* event is amplified by its sampling rate. That is only right when every record
-  entered each batch by an independent coin with that probability;
-* a *full* event takes every record each time and needs no assumption on sampling.
-
 Whom an event protects (docs/adr/0017). The noise multiplier is about the sensitivity under the
 event's own relation: a record replaced by a null record, a client's update replaced by zero, or,
 for client-level local noise, a client's data replaced by any others. Two clipped updates are up to
@@ -36,17 +30,17 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 
 from calyx.shared.errors import PrivacyError
+from calyx.shared.privacy.event import PrivacyEvent
 from calyx.shared.privacy.skellam import ORDERS, Floats, amplified
 from calyx.shared.privacy.skellam_mechanism import SkellamMechanism, epsilon_with_cuts
 
-Unit = Literal["record", "client"]
 # Whom epsilon is told for: beside the two units, a client whose data are replaced by any others.
 Whom = Literal["record", "client", "replaced client"]
 _RDP_ORDERS = tuple([1 + x / 10 for x in range(1, 100)] + list(range(11, 65)) + [128, 256, 512])
@@ -54,105 +48,12 @@ _RDP_ORDERS = tuple([1 + x / 10 for x in range(1, 100)] + list(range(11, 65)) + 
 # width gives a bound; with these it is within 0.03 % of widths five times smaller.
 _INTERVALS = ((1.0, 5e-4), (0.1, 1e-4), (0.0, 2e-5))
 _COARSER = 4
-_LARGEST_COUNT = 10**18
 # Beyond this, epsilon promises nothing and the loss grid would need too much memory; Rényi's bound
 # is then the only figure.
 _PLD_MAX_EPSILON = 1000.0
 _PLD_MAX_COUNT = 10**7
 # A step with less noise than this fits no PLD grid of reasonable size; RDP still bounds it.
 _PLD_MIN_NOISE = 0.1
-
-
-@dataclass(frozen=True)
-class PrivacyEvent:
-    """`count` uses of one mechanism on one data set.
-
-    Attributes:
-        mechanism: ``gaussian``, ``skellam``, or ``none`` for an access without noise (epsilon is
-            infinite).
-        unit: whom the event protects.
-        noise_multiplier: noise standard deviation divided by the sensitivity. The sensitivity
-            is the largest change of the released value under the neighbouring relation.
-        sampling: how units entered: independent coins (``poisson``) or all (``full``).
-        sampling_rate: probability of each coin, 1 for ``full``.
-        count: how many times.
-        skellam: grid, shares and noise of a ``skellam`` event, None for the others.
-        replacement_factor: of a client-level event, how many of its sensitivities the released
-            value moves at most if records of that client are replaced: 1 or 2. None for all other
-            events, and for client-level events of ledgers from before it was recorded; those
-            count as 2, the larger.
-    """
-
-    mechanism: Literal["gaussian", "skellam", "none"]
-    unit: Unit
-    noise_multiplier: float
-    sampling: Literal["poisson", "full"]
-    sampling_rate: float
-    count: int
-    skellam: SkellamMechanism | None = None
-    replacement_factor: int | None = None
-
-    def __post_init__(self) -> None:
-        if not (_is_sane(self) and _noise_is_sane(self)):
-            shown = repr(self)[:300]
-            raise PrivacyError(f"this is no valid privacy event and cannot be accounted: {shown}")
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready form; inverse of `from_dict`."""
-        # What an event does not say is not written: entries of older ledgers keep their hash.
-        optional = ("skellam", "replacement_factor")
-        return {k: v for k, v in asdict(self).items() if v is not None or k not in optional}
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> PrivacyEvent:
-        """Read an event; unknown or missing fields are refused, never guessed."""
-        try:
-            skellam = fields.get("skellam")
-            if skellam is not None:
-                fields = {**fields, "skellam": SkellamMechanism(**skellam)}
-            return cls(**fields)
-        except (TypeError, AttributeError) as error:
-            raise PrivacyError(f"unknown privacy event {fields}: {error}") from error
-
-
-def _is_sane(event: PrivacyEvent) -> bool:
-    """Everything but the noise; exact types, since 1.0 and True would pass for 1."""
-    rate, count = event.sampling_rate, event.count
-    return (
-        event.mechanism in ("gaussian", "skellam", "none")
-        and event.unit in ("record", "client")
-        and event.sampling in ("poisson", "full")
-        and type(rate) in (float, int)
-        and 0 < rate <= 1
-        and (event.sampling == "poisson" or rate == 1)
-        and type(count) is int
-        and 0 <= count <= _LARGEST_COUNT
-        and _factor_is_sane(event)
-    )
-
-
-def _factor_is_sane(event: PrivacyEvent) -> bool:
-    factor = event.replacement_factor
-    if factor is None:
-        return True
-    # Skellam noise is for sums, in which a client is there or counts as zero.
-    allowed = {"gaussian": (1, 2), "skellam": (2,), "none": ()}[event.mechanism]
-    return event.unit == "client" and type(factor) is int and factor in allowed
-
-
-def _noise_is_sane(event: PrivacyEvent) -> bool:
-    noise, skellam = event.noise_multiplier, event.skellam
-    if type(noise) not in (float, int):
-        return False
-    if event.mechanism == "none":
-        return noise == 0 and skellam is None
-    if event.mechanism == "skellam" and (
-        not isinstance(skellam, SkellamMechanism) or skellam.noise_multiplier != noise
-    ):
-        return False
-    if event.mechanism == "gaussian" and skellam is not None:
-        return False
-    return 1e-6 <= noise <= 1e12
 
 
 @dataclass(frozen=True)
@@ -192,7 +93,7 @@ def spent(
 
 
 def delta_is_small(delta: float, units: int) -> bool:
-    """Whether delta, among so many units, leaves no room for giving one of them away whole.
+    """Whether delta, among that many units, leaves no room for giving one of them away whole.
 
     To publish one of n records picked at random is (0, 1/n)-private, and to publish each with
     chance delta gives away delta n of them, by local noise as by noise on a sum. So n is
@@ -236,10 +137,10 @@ def within(events: Iterable[PrivacyEvent], epsilon: float, delta: float, whom: W
 
 @dataclass(frozen=True)
 class _Use:
-    """An event as it counts for somebody.
+    """An event as it counts for one unit.
 
     Attributes:
-        noise: standard deviation of the noise over the largest change that somebody can make.
+        noise: standard deviation of the noise over the largest change that one unit can make.
         rate: of sampling, 1 without.
         count: how many times.
         skellam: the mechanism of integer noise, None for Gaussians.

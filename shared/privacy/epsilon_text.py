@@ -1,6 +1,6 @@
 """Epsilon, odds and delta in print: the only place where they are turned into text.
 
-A guarantee is rounded up, what an attack has shown is rounded down, and what somebody has chosen
+A guarantee is rounded up, what an attack has shown is rounded down, and what a person has chosen
 is printed as it was written: nothing in print promises more than it keeps. A test looks through the
 source for other ways to format them.
 """
@@ -35,7 +35,7 @@ def lower_bound_text(epsilon: float | None) -> str:
 
 
 def promise_text(epsilon: float | None) -> str:
-    """An epsilon that somebody has chosen, every digit of it: ``8``, ``0.1``, ``8.0000001``."""
+    """An epsilon that a person has chosen, every digit of it: ``8``, ``0.1``, ``8.0000001``."""
     if epsilon is None or not math.isfinite(epsilon):
         return "∞"
     return repr(float(epsilon)).removesuffix(".0")

@@ -3,8 +3,8 @@
 Both draw from AES-128 in counter mode (NIST SP 800-38A) through NumPy's `Generator`:
 
 * `SeededNoise` is for simulations. Its 256 bits come from `seeded_key`, so a run can be
-  repeated bit for bit, and streams of different keys are independent of each other. Whoever
-  knows the seed can subtract the noise, so it protects nobody outside a simulation.
+  repeated bit for bit, and streams of different keys are independent of each other. Anyone
+  who knows the seed can subtract the noise, so it protects no one outside a simulation.
 * `SystemNoise` is for real devices. Its 256 bits come from the operating system, are never
   stored elsewhere, and the noise cannot be repeated.
 
@@ -63,7 +63,7 @@ class _CounterNoise:
 
     def __init__(self, key: bytes, draws: int) -> None:
         if len(key) != KEY_BYTES:
-            raise PrivacyError(f"a noise key has {KEY_BYTES} bytes, this one has {len(key)}")
+            raise PrivacyError(f"a noise key has {KEY_BYTES} bytes; this one has {len(key)}")
         # AES-128 takes half of the secret as its key. The other half is where the counter
         # starts, so that no block is shared by chance when many keys are in use.
         self._generator = np.random.Generator(
@@ -75,7 +75,7 @@ class _CounterNoise:
 
     def gaussian(self, shape: tuple[int, ...], std: float) -> torch.Tensor:
         if not (math.isfinite(std) and std >= 0):
-            raise PrivacyError(f"the noise standard deviation is {std}, it must be 0 or more")
+            raise PrivacyError(f"the noise standard deviation is {std}; it must be 0 or more")
         count = math.prod(shape)
         total = self._generator.standard_normal(count)
         for _ in range(self._draws - 1):
@@ -85,7 +85,7 @@ class _CounterNoise:
 
     def coins(self, n: int, probability: float) -> NDArray[np.bool_]:
         if not 0 <= probability <= 1:
-            raise PrivacyError(f"a sampling rate of {probability} is no probability")
+            raise PrivacyError(f"a sampling rate of {probability} is not a probability")
         return self._generator.random(n) < probability
 
     @property
@@ -97,7 +97,10 @@ class _CounterNoise:
 
     def __reduce__(self) -> Any:
         # A copy would repeat the stream: the same noise twice can be subtracted.
-        raise PrivacyError(f"{type(self).__name__} must not be copied or stored; make a new one")
+        raise PrivacyError(
+            f"{type(self).__name__} must not be copied or stored",
+            hint="make a new one",
+        )
 
 
 class SeededNoise(_CounterNoise):

@@ -8,7 +8,7 @@ Trainer, sealing, accountant, ledger, policy and report all read it, so they can
 
 Guarantee, by unit and noise:
 
-* *record, local*: DP-SGD (Abadi et al. 2016) inside the client. Whoever sees the client's
+* *record, local*: DP-SGD (Abadi et al. 2016) inside the client. Anyone who sees the client's
   updates, the server included, learns no more than (epsilon, delta) about one record.
   Neighbours: a record is replaced by a null record whose gradient is zero, so record counts
   and divisors are public constants.
@@ -16,14 +16,14 @@ Guarantee, by unit and noise:
   two data sets of that client, so two clipped updates differ by up to 2C.
 * *record, distributed*: one step of DP-SGD a round over the union of all clients' records. Each
   client adds its share of Skellam noise to the clipped sum of its own gradients and seals it.
-  Whoever sees the released sums learns no more than (epsilon, delta) about one record, as long
+  Anyone who sees the released sums learns no more than (epsilon, delta) about one record, as long
   as at least `min_contributors` of the clients in each sum are honest.
 * *client, distributed*: DP-FedAvg (McMahan et al. 2018) with the same noise on the sum of clipped
   updates. Neighbours: a client's update is replaced by zero. If instead one of its records, or
   all, are replaced, the clipped update moves by up to 2C and epsilon is larger
   (`PrivacyEvent.replacement_factor`).
 * *client, central*: the same sum, but in clear at the server, which adds Gaussian noise. The
-  promise holds against everybody but the server.
+  promise holds against everyone but the server.
 """
 
 from __future__ import annotations
@@ -39,9 +39,11 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 from scipy.optimize import brentq
 
 from calyx.shared.config import Config
+from calyx.shared.config.protection import Protection
 from calyx.shared.config.schema import LARGEST_CLIP_NORM, SMALLEST_CLIP_NORM
-from calyx.shared.errors import ConfigError, Fault, PrivacyError
-from calyx.shared.privacy.accounting import PrivacyEvent, Spent, Unit, Whom, spent
+from calyx.shared.errors import ConfigError, Fault, PrivacyError, full_text
+from calyx.shared.privacy.accounting import Spent, Whom, spent
+from calyx.shared.privacy.event import PrivacyEvent, Unit
 from calyx.shared.privacy.skellam_mechanism import (
     SkellamMechanism,
     calibrate_mechanism,
@@ -56,7 +58,7 @@ _LARGEST_COUNT = 10**9
 
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
-class PrivacyPlan:
+class PrivacyPlan(Protection):
     """What one client does to be private, for the whole run.
 
     Attributes:
@@ -95,15 +97,9 @@ class PrivacyPlan:
     mechanism: SkellamMechanism | None = None
 
     @property
-    def is_private(self) -> bool:
-        """Whether the plan gives any differential privacy."""
-        return self.noise != "none"
-
-    @property
     def replacement_factor(self) -> int | None:
         """See `PrivacyEvent`: two clipped updates are up to 2C apart, whatever was replaced."""
-        has_one = self.is_private and self.unit == "client"
-        return round(2 / self.sensitivity_factor) if has_one else None
+        return round(2 / self.sensitivity_factor) if self.is_client_level else None
 
     @property
     def round_event(self) -> PrivacyEvent:
@@ -120,11 +116,11 @@ class PrivacyPlan:
         return PrivacyEvent(kind, self.unit, effective, sampling, rate, count, mechanism, factor)
 
     def spent(self, rounds: int, whom: Whom | None = None) -> Spent:
-        """What so many rounds cost `whom`, by default the plan's unit, by both accountants."""
+        """What that many rounds cost `whom`, by default the plan's unit, by both accountants."""
         return spent([self.events(rounds)], self.delta, whom or self.unit)
 
     def events(self, rounds: int) -> PrivacyEvent:
-        """All that so many rounds cost, as one event."""
+        """All that those rounds cost, as one event."""
         event = self.round_event
         return replace(event, count=event.count * rounds)
 
@@ -159,8 +155,8 @@ class PrivacyPlan:
                 raise ValueError("a value is out of range")
             _ = plan.round_event
         except (ValueError, PrivacyError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise PrivacyError(f"the privacy plan received is not usable: {reason}") from None
+            reason = full_text(error)[:200]
+            raise PrivacyError(f"the privacy plan received cannot be used: {reason}") from None
         return plan
 
     @property
@@ -269,7 +265,7 @@ def draft_plan(config: Config, declared_records: int) -> PrivacyPlan:
 
 
 def _steps(config: Config, records: int, batch: int) -> int:
-    if (config.privacy.unit, config.privacy.noise) == ("record", "distributed"):
+    if config.privacy.is_gradient_sum:
         return 1  # only a sum of gradients at one and the same model is a step over the union
     epochs = config.training.local_epochs
     return config.training.local_steps or max(1, round(epochs * records / batch))
@@ -305,7 +301,14 @@ def _calibrated(draft: PrivacyPlan) -> PrivacyPlan:
         if high > math.log(1e6):
             raise ConfigError(
                 "no amount of noise reaches this budget",
-                [Fault("privacy.epsilon", str(draft.target_epsilon), "raise it or lower rounds")],
+                [
+                    Fault(
+                        "privacy.epsilon",
+                        str(draft.target_epsilon),
+                        "too little for these rounds",
+                        "raise it or lower training.rounds",
+                    )
+                ],
             )
     while low == high or excess(low) <= 0:
         low, high = low - step, low

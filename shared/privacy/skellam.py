@@ -1,4 +1,4 @@
-"""The Skellam mechanism: integer noise that clients share, for sums that nobody sees unnoised.
+"""The Skellam mechanism: integer noise that clients share, for sums that no one sees unnoised.
 
 Skellam noise is the difference of two Poisson variables and closed under addition: k clients who
 each add variance mu/k give the sum variance mu (Agarwal, Kairouz, Liu 2021).
@@ -81,8 +81,8 @@ def skellam_noise(
     """
     if not 0 <= variance <= LARGEST_VARIANCE:
         raise PrivacyError(
-            f"Skellam noise of variance {variance:g} cannot be drawn exactly enough; use a "
-            f"coarser grid (at most {LARGEST_VARIANCE:g})"
+            f"Skellam noise of variance {variance:g} cannot be drawn exactly enough",
+            hint=f"use a coarser grid (at most {LARGEST_VARIANCE:g})",
         )
     count = math.prod(shape) if isinstance(shape, tuple) else shape
     draws = poisson(generator, variance / 2, count) - poisson(generator, variance / 2, count)

@@ -67,10 +67,10 @@ from calyx.shared.privacy.skellam import (
 )
 
 _CUT_PROBABILITY = 1e-15
-# A rotated coordinate of a vector of norm L has standard deviation L/sqrt(d); beyond so many of
+# A rotated coordinate of a vector of norm L has standard deviation L/sqrt(d); beyond this many of
 # them it is clamped: about 7 in a million coordinates of the longest vector expected.
 _CLAMP_DEVIATIONS = 4.5
-# Noise multipliers are rounded up to so many parts of one, as in `calyx.shared.privacy.plan`.
+# Noise multipliers are rounded up to this many parts of one, as in `calyx.shared.privacy.plan`.
 _MULTIPLIER_GRID = 10_000
 
 
@@ -109,12 +109,13 @@ class SkellamMechanism:
             or not all(type(n) is int and n >= 1 for n in counts)
             or self.shares > self.contributors
         ):
-            raise PrivacyError(f"this is no valid Skellam mechanism: {self}")
+            raise PrivacyError(f"this is not a valid Skellam mechanism: {self}")
         if self.share_variance > LARGEST_VARIANCE:
             # Found when the plan is read, and not when the round has been charged.
             raise PrivacyError(
-                f"a share of the noise has variance {self.share_variance:g}, of which at most "
-                f"{LARGEST_VARIANCE:g} can be drawn; use a coarser grid"
+                f"a share of the noise has variance {self.share_variance:g}; at most "
+                f"{LARGEST_VARIANCE:g} can be drawn",
+                hint="use a coarser grid",
             )
 
     @property
@@ -184,7 +185,7 @@ class SkellamMechanism:
     def epsilon(
         self, delta: float, *, releases: int | None = None, sampling_rate: float = 1.0
     ) -> float:
-        """Epsilon of so many releases, by default all; infinite if delta is too small."""
+        """Epsilon of that many releases, by default all; infinite if delta is too small."""
         count = self.releases if releases is None else releases
         return epsilon_with_cuts(count * self.rdp(sampling_rate), delta, count / self.releases)
 
@@ -258,8 +259,9 @@ def fit_mechanism(
 
     if not signal_norm > 0 or not fits(1.0):
         raise PrivacyError(
-            f"noise multiplier {noise_multiplier:g} over {shares} shares does not fit fields up "
-            f"to {value_bound}; raise secure_aggregation.bits or min_contributors"
+            f"noise multiplier {noise_multiplier:g} over {shares} shares does not fit fields up to "
+            f"{value_bound}",
+            hint="raise secure_aggregation.bits or min_contributors",
         )
     low, high = 1.0, 2.0
     while fits(high):

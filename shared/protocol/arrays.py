@@ -78,8 +78,8 @@ def read_record(
             raise ProtocolError(f"array {name} holds NaN or infinity")
         if float(np.abs(value).max()) > largest:
             raise ProtocolError(
-                f"array {name} holds values beyond {largest:g}, which no training leads to; "
-                "lower the learning rate if it did"
+                f"array {name} holds values beyond {largest:g}, which no training leads to",
+                hint="lower the learning rate if training did lead to them",
             )
     return arrays
 
@@ -87,18 +87,18 @@ def read_record(
 def _read_array(name: str, array: Array, expected: NDArray) -> NDArray:
     if len(array.data) > expected.nbytes + _HEADER_ALLOWANCE_BYTES:
         raise ProtocolError(
-            f"array {name} has {len(array.data)} bytes, the model's has {expected.nbytes}"
+            f"array {name} has {len(array.data)} bytes; the model's has {expected.nbytes}"
         )
     try:
         value = array.numpy()  # never unpickles
     except Exception as error:
         raise ProtocolError(f"array {name} cannot be decoded: {type(error).__name__}") from None
     if not isinstance(value, np.ndarray):  # NumPy also opens archives of arrays
-        raise ProtocolError(f"array {name} cannot be decoded: it holds no single array")
+        raise ProtocolError(f"array {name} cannot be decoded: it does not hold a single array")
     if value.shape != expected.shape:
-        raise ProtocolError(f"array {name} has shape {value.shape}, expected {expected.shape}")
+        raise ProtocolError(f"array {name} has shape {value.shape}; expected {expected.shape}")
     if value.dtype != expected.dtype:
-        raise ProtocolError(f"array {name} has type {value.dtype}, expected {expected.dtype}")
+        raise ProtocolError(f"array {name} has type {value.dtype}; expected {expected.dtype}")
     return value
 
 

@@ -3,9 +3,9 @@
 The file goes from the device to the operators of the server and of the key authority. It holds no
 secret. Both private keys sign everything in it, so neither key can be taken out and enrolled under
 another name or beside another key, and only the device itself can have made it. The nonce makes
-each request one of a kind: whoever approves remembers it, and the same file is not approved twice.
+each request one of a kind: the approver remembers it, and the same file is not approved twice.
 
-What a signature cannot show is whose device it is: anybody can make a request under any name. For
+What a signature cannot show is whose device it is: anyone can make a request under any name. For
 that the owner reads the fingerprint out, and who approves has to state what he heard
 (`EnrolmentRequest.check_fingerprint`).
 """
@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 
-from calyx.shared.errors import EnrolmentError, ProtocolError
+from calyx.shared.errors import EnrolmentError, ProtocolError, full_text
 from calyx.shared.protocol.names import check_device_name, find_alike
 from calyx.shared.protocol.sealed.contributor_keys import ContributorKeys
 from calyx.shared.protocol.signatures.signed import canonical, is_hex, verifies
@@ -83,13 +83,19 @@ class EnrolmentRequest:
         digits = re.sub(r"[\s:-]", "", stated).lower()
         if not is_hex(digits, 32):
             raise EnrolmentError(
-                "a fingerprint is 32 hexadecimal digits in groups of four, all of them; ask the "
-                "owner of the device for it, who sees it with: calyx client enroll DIR --renew"
+                "a fingerprint is 32 hexadecimal digits in groups of four, and this is not one",
+                hint=(
+                    "ask the owner of the device for all of it; it is shown by: "
+                    "calyx client enroll DIR --renew"
+                ),
             )
         if digits != self.fingerprint.replace("-", ""):
             raise EnrolmentError(
-                f"this is not the request of {self.name!r} that has the fingerprint you gave; do "
-                "not approve it: get the file again from the device's owner, by another way"
+                f"this is not the request of {self.name!r} with the fingerprint that you gave",
+                hint=(
+                    "do not approve it; get the file from the device's owner again, over another "
+                    "channel"
+                ),
             )
 
     def check_age(self, now: datetime | None = None) -> None:
@@ -102,8 +108,9 @@ class EnrolmentRequest:
         made = datetime.fromisoformat(self.created_at)
         if not now - timedelta(days=VALID_DAYS) <= made <= now + _AHEAD:
             raise EnrolmentError(
-                f"the request of {self.name!r} is of {self.created_at} and requests are good for "
-                f"{VALID_DAYS} days; make a new one on that device: calyx client enroll DIR --renew"
+                f"the request of {self.name!r} was made at {self.created_at}, and requests are "
+                f"valid for {VALID_DAYS} days",
+                hint="make a new one on that device with: calyx client enroll DIR --renew",
             )
 
 
@@ -165,15 +172,19 @@ def read_request(text: str) -> EnrolmentRequest:
             raise ValueError("nonce or time are malformed")
         p384_key(request.node_key)
     except (KeyError, TypeError, ValueError, RecursionError, ProtocolError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise EnrolmentError(f"this is no enrolment request that can be used: {reason}") from error
+        reason = full_text(error)[:200]
+        raise EnrolmentError(
+            f"this is not a usable enrolment request: {reason}",
+            hint="get the file request.json from the device's owner again",
+        ) from error
     signed = _signed_bytes(request)
     if request.contributor.name != request.name or not _signed_by_both(
         request, signed, *signatures
     ):
         raise EnrolmentError(
             f"the enrolment request of {request.name!r} was altered on its way: its signatures do "
-            "not fit; get it again from the device, by another way"
+            "not match",
+            hint="get it from the device again, over another channel",
         )
     return request
 
@@ -219,19 +230,21 @@ def check_unused(
     for name, device in known.items():
         if request.nonce in device.nonces:
             raise EnrolmentError(
-                f"this request was used already, at {device.approved_at} for {name!r}; if that was "
-                f"not you, revoke it ({revoke} {name}); a device makes a new request with: "
-                "calyx client enroll DIR --renew"
+                f"this request was already used, at {device.approved_at} for {name!r}",
+                hint=(
+                    f"if that was not you, revoke it ({revoke} {name}); a device makes a new "
+                    "request with: calyx client enroll DIR --renew"
+                ),
             )
         if device.node_key == request.node_key and name != request.name:
             raise EnrolmentError(
-                f"the key of {request.name!r} is that of {name!r}; enrol the device in a folder of "
-                "its own"
+                f"the key of {request.name!r} is that of {name!r}",
+                hint="enrol the device in a folder of its own",
             )
     if alike := find_alike(request.name, known):
         raise EnrolmentError(
-            f"{request.name!r} looks like {alike!r}, which is known here; choose another name for "
-            "the new device"
+            f"{request.name!r} looks like {alike!r}, which is already known here",
+            hint="choose another name for the new device",
         )
 
 

@@ -35,7 +35,10 @@ def code_hash(packages: tuple[str, ...] = CLIENT_PACKAGES) -> str:
     for package in packages:
         spec = find_spec(package)
         if spec is None or not spec.submodule_search_locations:
-            raise ProtocolError(f"package {package} is not installed; install calyx-fl again")
+            raise ProtocolError(
+                f"package {package} is not installed",
+                hint="install calyx-fl again",
+            )
         root = Path(spec.submodule_search_locations[0])
         for path in sorted(root.rglob("*.py")):
             name = f"{package}/{path.relative_to(root).as_posix()}".encode()

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from calyx.shared.errors import ProtocolError
 from calyx.shared.protocol.flower import internals as flower
+from calyx.shared.protocol.flower.object_size import look_into
 
 # Names of the parts of arrays; more of them would be lists that are larger than what they name.
 _MOST_PARTS = 10**6
@@ -54,7 +55,7 @@ class SizeGuard:
             ProtocolError: with it the message is too large.
             ValueError: it cannot be read.
         """
-        look = flower.look_into(content)
+        look = look_into(content)
         with self._lock:
             self._got += len(content)
             self._sizes[object_id] = len(content)

@@ -125,7 +125,7 @@ class Proposal:
         rounds_left = _field(record, "rounds-left", int)
         if not 1 <= rounds_left <= plan.rounds:
             raise ProtocolError(
-                f"{rounds_left} rounds are left of a plan for {plan.rounds}, which cannot be"
+                f"{rounds_left} rounds are left of a plan for {plan.rounds}, which is impossible"
             )
         return cls(_field(record, "run", str), plan, rounds_left)
 

@@ -65,7 +65,10 @@ def check_device_name(name: str) -> None:
     """
     check_name("device", name)
     if fault := _fault(name):
-        raise ProtocolError(f"{name!r} cannot be the name of a device: {fault}")
+        raise ProtocolError(
+            f"{name!r} cannot be the name of a device: {fault}",
+            hint="choose another name, of plain letters",
+        )
 
 
 def find_alike(name: str, others: Iterable[str]) -> str | None:
@@ -76,7 +79,7 @@ def find_alike(name: str, others: Iterable[str]) -> str | None:
 
 def _fault(name: str) -> str:
     if unicodedata.normalize("NFKC", name) != name:
-        return "it has characters that Unicode writes in another way too; use the plain letters"
+        return "it has characters that Unicode also writes in another way"
     scripts = set()
     for character in name:
         if character in _SEPARATORS or character in "0123456789":
@@ -97,7 +100,7 @@ def _fault(name: str) -> str:
 
 
 def _skeletons(name: str) -> frozenset[str]:
-    """Texts of which two names share one if they are alike: without case, and as it is drawn."""
+    """Texts of a name, without case and as it is drawn; names that are alike share one."""
     bare = "".join(
         c
         for c in unicodedata.normalize("NFD", name)

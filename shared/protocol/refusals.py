@@ -90,7 +90,7 @@ def error_reply(error: Exception, message: Message) -> Message:
 
 def _told(error: CalyxError) -> str:
     """What of an error's text may leave the device."""
-    text = str(error)
+    text = error.full_text
     if isinstance(error, _OPEN) and not _PATH.search(text):
         return text
     instead = next(text for cls, text in _WITHHELD if isinstance(error, cls))

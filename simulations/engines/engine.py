@@ -14,7 +14,7 @@ from calyx.shared.errors import ConfigError
 from calyx.simulations.engines.grid import (
     RUN_ID,
     SERVER_NODE_ID,
-    Executor,
+    ClientExecutor,
     InProcessExecutor,
     LocalGrid,
     Settings,
@@ -81,7 +81,7 @@ def _run_here(simulation: Simulation, workers: int, *, verbose: bool) -> None:
 
 def _executor(
     simulation: Simulation, nodes: Mapping[int, Settings], workers: int, *, verbose: bool
-) -> Executor:
+) -> ClientExecutor:
     if workers > 1:
         return WorkerPool(workers, CLIENT_APP, nodes, simulation.run_config, verbose=verbose)
     from calyx.client.app import app as client_app
@@ -96,7 +96,10 @@ def run_ray(simulation: Simulation, workers: int, *, verbose: bool = False) -> N
         ConfigError: Ray is not installed.
     """
     if find_spec("ray") is None:
-        raise ConfigError("engine ray needs Ray; install it with: pip install 'calyx-fl[ray]'")
+        raise ConfigError(
+            "engine ray needs Ray, which is not installed",
+            hint="install it with: pip install 'calyx-fl[ray]'",
+        )
     from calyx.simulations.engines.ray_engine import run_on_ray
 
     run_on_ray(simulation, workers, verbose=verbose)

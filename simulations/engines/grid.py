@@ -61,7 +61,7 @@ def answer(app: ClientApp, message: Message, context: Context) -> Message:
         return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
 
 
-class Executor(Protocol):
+class ClientExecutor(Protocol):
     """Whatever answers messages."""
 
     def submit(self, message: Message) -> None:
@@ -71,7 +71,7 @@ class Executor(Protocol):
         """Return replies that are ready, waiting up to `timeout_s` for the first."""
 
     def forget(self, message_ids: set[str]) -> None:
-        """Drop messages nobody waits for any more, ending their work if it has begun."""
+        """Drop messages that no one waits for any more, ending their work if it has begun."""
 
     def close(self) -> None:
         """Stop everything that was started."""
@@ -115,9 +115,11 @@ class Tap(Protocol):
 
 
 class LocalGrid(Grid):
-    """A Flower `Grid` whose nodes are answered by an `Executor` on this machine."""
+    """A Flower `Grid` whose nodes are answered by a `ClientExecutor` on this machine."""
 
-    def __init__(self, executor: Executor, node_ids: Iterable[int], tap: Tap | None = None) -> None:
+    def __init__(
+        self, executor: ClientExecutor, node_ids: Iterable[int], tap: Tap | None = None
+    ) -> None:
         take_identity()
         self._executor, self._node_ids, self._tap = executor, list(node_ids), tap
         self._run = Run.create_empty(run_id=RUN_ID)

@@ -50,7 +50,7 @@ class _Worker:
 
 
 class WorkerPool:
-    """An `Executor` of `size` processes that all can play any client."""
+    """An `ClientExecutor` of `size` processes that all can play any client."""
 
     def __init__(
         self,
@@ -133,7 +133,10 @@ class WorkerPool:
     def _replace(self, worker: _Worker) -> list[Message]:
         """A worker died: answer for its client and start another in its place."""
         if not worker.ready:
-            raise RunError("a worker process ended while starting; run with --verbose to see why")
+            raise RunError(
+                "a worker process ended while starting",
+                hint="the same command with --verbose shows why",
+            )
         message = worker.message
         self._end(worker)
         self._workers[self._workers.index(worker)] = self._start()
@@ -168,7 +171,10 @@ class WorkerPool:
         deadline = time.monotonic() + _START_TIMEOUT_S
         while waiting := [w for w in self._workers if not w.ready]:
             if time.monotonic() > deadline:
-                raise RunError(f"worker processes did not start within {_START_TIMEOUT_S:g} s")
+                raise RunError(
+                    f"worker processes did not start within {_START_TIMEOUT_S:g} s",
+                    hint="use fewer --workers",
+                )
             for pipe in wait([w.pipe for w in waiting], timeout=1.0):
                 self._receive(next(w for w in waiting if w.pipe is pipe))
 

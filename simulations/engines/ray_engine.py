@@ -17,7 +17,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 
-from calyx.shared.errors import CalyxError, RunError
+from calyx.shared.errors import CalyxError, RunError, full_text
 from calyx.simulations.engines.pool import ONE_THREAD
 from calyx.simulations.engines.simulation import Simulation
 
@@ -31,7 +31,7 @@ def run_on_ray(simulation: Simulation, workers: int, *, verbose: bool) -> None:
     import ray
 
     failures: list[CalyxError] = []
-    # Ray's own processes inherit the environment: one thread each, and no reports to anybody.
+    # Ray's own processes inherit the environment: one thread each, and no reports to anyone.
     for name, value in {**ONE_THREAD, "RAY_USAGE_STATS_ENABLED": "0"}.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -56,13 +56,19 @@ def run_on_ray(simulation: Simulation, workers: int, *, verbose: bool) -> None:
             )
     except Exception as error:
         if not failures:
-            raise RunError(f"the Ray runtime failed: {error}") from error
+            raise RunError(
+                f"the Ray runtime failed: {full_text(error)}",
+                hint="the same command with --verbose shows why",
+            ) from error
     finally:
         ray.shutdown()
     if failures:
         raise failures[0]
     if not (Path(str(simulation.server["run-dir"])) / "model.safetensors").is_file():
-        raise RunError("the Ray runtime ended before the run did; try --verbose")
+        raise RunError(
+            "the Ray runtime ended before the run did",
+            hint="the same command with --verbose shows why",
+        )
 
 
 def _server_app(simulation: Simulation, failures: list[CalyxError]) -> ServerApp:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from calyx.shared.protocol.authority.client import Authority
+from calyx.shared.protocol.authority.interface import Authority
 from calyx.simulations.engines.grid import FIRST_CLIENT_NODE_ID, Settings, Tap
 
 

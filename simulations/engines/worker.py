@@ -41,7 +41,9 @@ def main(descriptor: int) -> None:
         nodes = {int(node): settings for node, settings in start["nodes"]}
         contexts = client_contexts(nodes, start["run_config"])
     except Exception as error:  # must reach the parent as one line
-        pipe.send_bytes(f"{type(error).__name__}: {error}".encode())
+        from calyx.shared.errors import full_text
+
+        pipe.send_bytes(f"{type(error).__name__}: {full_text(error)}".encode())
         return
     pipe.send_bytes(b"")
     while True:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from calyx.shared.config import Config
-from calyx.shared.config.load import build, from_settings, from_toml
+from calyx.shared.config.load import Scalar, Settings, build, from_settings, from_toml
 from calyx.shared.errors import ConfigError
 
 DEFAULT = "digits-cnn"
@@ -30,34 +31,66 @@ def describe(name: str) -> str:
     return first.lstrip("# ").rstrip()
 
 
-def load_preset(name_or_path: str) -> dict[str, Any]:
+def load_preset(preset: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a preset by name, or a TOML file by path, as nested settings.
+
+    Args:
+        preset: a name, or a path as text that ends in ``.toml`` or has a slash; a path object is
+            always a path. ``~`` is the user's home.
 
     Raises:
         ConfigError: there is no such preset or file (the nearest name is suggested), or it is
             not valid TOML.
     """
-    if name_or_path in preset_names():
-        text = (files(__name__) / f"{name_or_path}.toml").read_text(encoding="utf-8")
-        return {"name": name_or_path, **from_toml(text, where=f"preset {name_or_path}")}
-    path = Path(name_or_path)
-    if path.suffix != ".toml" and "/" not in name_or_path:
-        close = get_close_matches(name_or_path, preset_names(), n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(preset_names())}"
-        raise ConfigError(f"there is no preset {name_or_path!r}; {hint}")
+    path = Path(preset)
+    if isinstance(preset, str) and path.suffix != ".toml" and "/" not in preset:
+        return _named(preset)
+    path = path.expanduser()
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise ConfigError(
-            f"{path} cannot be read: {reason}; give a preset or a TOML file"
+            f"{path} cannot be read: {reason}",
+            hint="give the name of a preset or a TOML file",
         ) from None
     return {"name": path.stem, **from_toml(text, where=str(path))}
 
 
-def resolve(preset: str, settings: Sequence[str] = (), data_dir: Path | None = None) -> Config:
-    """Merge preset, ``key=value`` settings and the data folder into one validated config."""
-    layers = [load_preset(preset), from_settings(settings)]
+def _named(name: str) -> dict[str, Any]:
+    if name not in preset_names():
+        close = get_close_matches(name, preset_names(), n=1)
+        hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(preset_names())}"
+        raise ConfigError(f"there is no preset {name!r}", hint=hint)
+    text = (files(__name__) / f"{name}.toml").read_text(encoding="utf-8")
+    return {"name": name, **from_toml(text, where=f"preset {name}")}
+
+
+def resolve(
+    preset: str | os.PathLike[str],
+    settings: Settings = (),
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    shorthands: Mapping[str, Scalar | None] | None = None,
+) -> Config:
+    """Merge into one validated config; what comes later here wins.
+
+    Args:
+        preset: name of a preset or path of a TOML file.
+        settings: ``["key=value"]`` or ``{"key": value}``, with dotted keys.
+        shorthands: settings that have a parameter or an option of their own; None is not given.
+        data_dir: folder of the data, ``data.directory``.
+
+    Raises:
+        ConfigError: with every fault.
+    """
+    given = {key: value for key, value in (shorthands or {}).items() if value is not None}
+    layers = [load_preset(preset), from_settings(settings), from_settings(given)]
     if data_dir is not None:
-        layers.append({"data": {"directory": str(data_dir.expanduser().absolute())}})
+        layers.append(in_folder(data_dir))
     return build(*layers)
+
+
+def in_folder(data_dir: str | os.PathLike[str]) -> dict[str, Any]:
+    """The setting that says where the data lie, whatever folder a later command starts in."""
+    return {"data": {"directory": str(Path(data_dir).expanduser().absolute())}}

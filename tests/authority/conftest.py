@@ -27,19 +27,19 @@ from calyx.shared.encryption import (
     derive_parameters,
     pack,
 )
-from calyx.shared.protocol.authority.client import (
+from calyx.shared.protocol.authority.client import RemoteAuthority
+from calyx.shared.protocol.authority.interface import (
     Authority,
     Head,
     Opening,
     ReleaseRequest,
-    RemoteAuthority,
 )
 from calyx.shared.protocol.enrolment import make_request
 from calyx.shared.protocol.sealed.contributor_keys import ContributorKeys
 from calyx.shared.protocol.sealed.receipts import Receipt, fresh_nonce
 from calyx.shared.protocol.sealed.tags import TagKeys
-from tests.authority.line import HOST, Line
 from tests.authority.releases import CONFIG_DIGEST, PLAN_DIGEST
+from tests.authority.served_authority import HOST, ServedAuthority
 
 # Two fields a slot and three ciphertexts, with a plain modulus of 39 bits.
 PARAMETERS = derive_parameters(scheme="bfv", contributors=32, value_bound=8191, length=20_000)
@@ -129,7 +129,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def authority(folder: Path, devices: list[Device]) -> Iterator[LocalAuthority]:
     with LocalAuthority(folder) as made:
-        made.roster.approve([device.keys for device in devices])
+        made.enrolments.approve([device.keys for device in devices])
         yield made
 
 
@@ -180,19 +180,19 @@ def tls() -> CertificateSet:
 
 
 @pytest.fixture
-def line(authority: LocalAuthority, tls: CertificateSet) -> Iterator[Line]:
+def served(authority: LocalAuthority, tls: CertificateSet) -> Iterator[ServedAuthority]:
     server = AuthorityServer(authority, HOST, 0, tls.root, tls.authority)
     server.start()
-    yield Line(authority, server, tls)
+    yield ServedAuthority(authority, server, tls)
     server.stop()
 
 
 @pytest.fixture
-def remote(line: Line) -> Iterator[RemoteAuthority]:
-    with line.connect() as client:
+def remote(served: ServedAuthority) -> Iterator[RemoteAuthority]:
+    with served.connect() as client:
         yield client
 
 
 @pytest.fixture
-def far_run(remote: RemoteAuthority, line: Line, open_run: Callable[..., Any]) -> Any:
-    return open_run(remote, line.authority.verify_key)
+def far_run(remote: RemoteAuthority, served: ServedAuthority, open_run: Callable[..., Any]) -> Any:
+    return open_run(remote, served.authority.verify_key)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from calyx.authority.events import Failed, Granted, Refused, Repeated
 from calyx.authority.local import LocalAuthority
-from calyx.authority.log import verify
+from calyx.authority.log.events import Failed, Granted, Refused, Repeated
+from calyx.authority.log.log import verify
 from calyx.shared.errors import ReleaseRefused
-from calyx.shared.protocol.authority.client import Refusal
+from calyx.shared.protocol.authority.interface import Refusal
 
 TotalOf = Callable[[Sequence[Any]], NDArray[np.int64]]
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from calyx.authority.events import Granted, Opened, Refused
+from calyx.authority.log.events import Granted, Opened, Refused
 from calyx.authority.release import State, apply, decide, enrol
-from calyx.shared.protocol.authority.client import Refusal, ReleaseRequest
+from calyx.shared.protocol.authority.interface import Refusal, ReleaseRequest
 from calyx.shared.protocol.sealed.contributor_keys import ContributorKeys
 from calyx.shared.protocol.sealed.receipts import Receipt
 

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from calyx.authority.events import Granted, MoreRefused, Refused, Repeated, names_hash
-from calyx.authority.local import MAX_KEYS_IN_MEMORY, LocalAuthority
-from calyx.authority.log import verify
-from calyx.authority.refusal_lines import MAX_LINES
+from calyx.authority.keys.key_store import MAX_KEYS_IN_MEMORY
+from calyx.authority.local import LocalAuthority
+from calyx.authority.log.events import Granted, MoreRefused, Refused, Repeated, names_hash
+from calyx.authority.log.log import verify
+from calyx.authority.log.refusal_lines import MAX_LINES
 from calyx.shared.encryption import derive_parameters
 from calyx.shared.errors import EncryptionError, LedgerError, ReleaseRefused
-from calyx.shared.protocol.authority.client import Refusal
+from calyx.shared.protocol.authority.interface import Refusal
 from tests.authority.decisions import TotalOf, decisions, refusal
 
 
@@ -111,12 +112,12 @@ def test_an_approval_and_a_revocation_take_effect_without_a_restart(
     authority: LocalAuthority, run: Any, open_run: Callable[..., Any]
 ) -> None:
     uploads = run.uploads(1)
-    authority.roster.revoke(run.devices[0].name)
+    authority.enrolments.revoke(run.devices[0].name)
     assert refusal(authority, *run.request(1, uploads)) == Refusal.REVOKED
     with pytest.raises(ReleaseRefused, match=r"^revoked"):
         open_run(authority, authority.verify_key, "run-2")
     with pytest.raises(ReleaseRefused, match=r"^revoked"):
-        authority.roster.approve([run.devices[0].keys])
+        authority.enrolments.approve([run.devices[0].keys])
 
 
 def test_plain_sums_are_not_its_business(
@@ -131,9 +132,9 @@ def test_a_passphrase_protects_every_secret_of_the_folder(
     folder: Path, devices: Any, open_run: Callable[..., Any]
 ) -> None:
     with LocalAuthority(folder, passphrase=b"right") as authority:
-        authority.roster.approve([device.keys for device in devices])
+        authority.enrolments.approve([device.keys for device in devices])
         run = open_run(authority, authority.verify_key)
-        secret = authority._keys["run-1"]._tag_secret
+        secret = authority._keys.get("run-1")._tag_secret
         for path in folder.rglob("*"):
             assert path.is_dir() or secret not in path.read_bytes()
         asked = run.request(1, run.uploads(1))
@@ -169,7 +170,7 @@ def test_a_lost_identity_is_not_replaced_by_a_new_one(
 def test_refusals_do_not_fill_the_log_and_are_all_counted(
     authority: LocalAuthority, run: Any, folder: Path
 ) -> None:
-    """Requests that differ each time; the count goes on after a restart; releases still work."""
+    """Requests that differ each time; the count continues after a restart; releases still work."""
     path = folder / "releases.jsonl"
     request, chunks = run.request(1, run.uploads(1))
     sizes = []
@@ -240,7 +241,7 @@ def test_runs_without_end_are_not_opened(
     with pytest.raises(ReleaseRefused, match="100 runs were opened within an hour"):
         open_run(authority, authority.verify_key, "one-more")
     assert len(list((folder / "keys").iterdir())) == 1
-    open_run(authority, authority.verify_key)  # the same terms again are no new run
+    open_run(authority, authority.verify_key)  # the same terms again are not a new run
     hour_ago = time.monotonic() - 3601
     monkeypatch.setattr(authority, "_openings", deque([hour_ago] * 100, maxlen=100))
     open_run(authority, authority.verify_key, "one-more")
@@ -251,6 +252,7 @@ def test_keys_of_many_runs_are_not_all_kept_in_memory(
 ) -> None:
     for number in range(MAX_KEYS_IN_MEMORY):
         open_run(authority, authority.verify_key, f"other-{number}")
-    assert len(authority._keys) == MAX_KEYS_IN_MEMORY and "run-1" not in authority._keys
+    in_memory = authority._keys._keys
+    assert len(in_memory) == MAX_KEYS_IN_MEMORY and "run-1" not in in_memory
     uploads = run.uploads(1)
     assert (authority.release(*run.request(1, uploads)).values == total_of(uploads)).all()

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from calyx.authority.events import Failed, Granted, Refused
 from calyx.authority.local import LocalAuthority
+from calyx.authority.log.events import Failed, Granted, Refused
 from calyx.authority.release import MAX_FAILED_PROOFS
 from calyx.shared.encryption import PublicSealer, SealedSum, derive_parameters, pack
 from calyx.shared.encryption.wire import open_public_context, read_chunk
 from calyx.shared.errors import ReleaseRefused
-from calyx.shared.protocol.authority.client import Refusal
+from calyx.shared.protocol.authority.interface import Refusal
 from tests.authority.decisions import TotalOf, decisions, refusal
 
 
@@ -44,7 +44,7 @@ def one_client_scaled(run: Any, uploads: Sequence[Any]) -> SealedSum:
 
 
 def others_masked(run: Any, uploads: Sequence[Any]) -> SealedSum:
-    """Everybody's check slot, but the data of the first client only."""
+    """The check slots of all clients, but the data of the first one only."""
     mask = [0] * run.parameters.data_slots + [1]
     totals = public_chunks(run, uploads[0].sealed)
     for upload in uploads[1:]:
@@ -116,7 +116,7 @@ def test_whatever_is_not_the_sum_of_the_uploads_with_receipts_is_not_released(
     uploads = run.uploads(1)
     request, chunks = run.request(1, uploads, attack(run, uploads))
     assert refusal(authority, request, chunks) == Refusal.PROOF
-    # The round is spent, for the honest sum too: else the sender could try again and again.
+    # The round is spent, even for the honest sum: otherwise the sender could keep trying.
     assert refusal(authority, request, chunks) == Refusal.PROOF
     assert refusal(authority, *run.request(1, uploads)) == Refusal.ALREADY_RELEASED
     kinds = [type(d) for d in decisions(folder)]
@@ -176,7 +176,7 @@ def test_broken_ciphertexts_are_refused_before_the_round_is_spent(
     assert refusal(authority, request, damaged) == Refusal.MALFORMED
     announced = run.request(1, uploads, as_sum(run, damaged, 3))
     if how == "flipped":
-        # It may still be a ciphertext: then of something else, or of the same with more noise.
+        # It may still be a ciphertext: of something else, or of the same with more noise.
         try:
             assert (authority.release(*announced).values == total_of(uploads)).all()
         except ReleaseRefused as error:
@@ -208,11 +208,11 @@ def test_ckks_sums_need_an_owner_who_trusts_the_server(
     parameters = derive_parameters(scheme="ckks", contributors=5, value_bound=100, length=300)
     keys = [device.keys for device in devices]
     with LocalAuthority(tmp_path / "strict") as strict:
-        strict.roster.approve(keys)
+        strict.enrolments.approve(keys)
         with pytest.raises(ReleaseRefused, match="cannot be verified"):
             open_run(strict, strict.verify_key, parameters=parameters)
     with LocalAuthority(tmp_path / "lax", accept_untagged=True) as lax:
-        lax.roster.approve(keys)
+        lax.enrolments.approve(keys)
         run = open_run(lax, lax.verify_key, parameters=parameters)
         assert not run.opening.admissions[devices[0].name].is_tagged
         uploads = run.uploads(1)

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from calyx.authority.events import (
+from calyx.authority.log.events import (
     Closed,
     Event,
     Failed,
@@ -31,7 +31,7 @@ from calyx.authority.release import (
     open_run,
 )
 from calyx.shared.errors import ReleaseRefused
-from calyx.shared.protocol.authority.client import Refusal, ReleaseRequest
+from calyx.shared.protocol.authority.interface import Refusal, ReleaseRequest
 from calyx.shared.protocol.sealed.contributor_keys import ContributorKeys
 from calyx.shared.protocol.sealed.receipts import Receipt
 from tests.authority.releases import (
@@ -51,7 +51,7 @@ from tests.authority.releases import (
 
 @pytest.fixture
 def state() -> State:
-    """Everybody enrolled, one run open."""
+    """All contributors enrolled, one run open."""
     return opened_state()
 
 
@@ -82,7 +82,7 @@ CASES = {
     "claims more than receipts": Case(lambda r: replace(r, contributors=4), Refusal.COUNT),
     "claims fewer than receipts": Case(lambda r: replace(r, contributors=2), Refusal.COUNT),
     "too few": Case(lambda _: request(NAMES[:2]), Refusal.TOO_FEW),
-    "nobody": Case(lambda _: request([]), Refusal.TOO_FEW),
+    "no contributors": Case(lambda _: request([]), Refusal.TOO_FEW),
     "one contributor twice": Case(
         lambda _: request([NAMES[0], NAMES[1], NAMES[1]]), Refusal.DUPLICATE
     ),
@@ -120,7 +120,7 @@ CASES = {
         ),
         Refusal.FOREIGN_RECEIPT,
     ),
-    "signed by somebody else": Case(
+    "signed by someone else": Case(
         lambda r: with_receipt(r, r.receipts[2].signed(OTHER)), Refusal.SIGNATURE
     ),
     "signed by another contributor": Case(
@@ -271,7 +271,7 @@ def test_culprits_are_all_whose_receipts_are_refused_and_only_they() -> None:
 
 
 def test_round_that_had_its_release_is_not_asked_again_without_a_culprit() -> None:
-    """Else a server could have two sums of one round, which differ by one client."""
+    """Otherwise a server could have two sums of one round, which differ by one client."""
     state = granted(opened_state(), request(NAMES[:4]))
     state = apply(state, Revoked(NAMES[0]))
     for asked in (request(NAMES[:4]), request(NAMES[1:4]), request(NAMES[1:5])):

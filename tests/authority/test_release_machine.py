@@ -9,9 +9,9 @@ from hypothesis import event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from calyx.authority.events import Closed, Event, Failed, Granted, Refused, Revoked
+from calyx.authority.log.events import Closed, Event, Failed, Granted, Refused, Revoked
 from calyx.authority.release import MAX_FAILED_PROOFS, State, apply, decide, enrol, open_run
-from calyx.shared.protocol.authority.client import ReleaseRequest
+from calyx.shared.protocol.authority.interface import ReleaseRequest
 from tests.authority.releases import KEYS, MINIMUM, NAMES, receipt, request, terms
 
 
@@ -84,7 +84,7 @@ class ReleaseMachine(RuleBasedStateMachine):
         fails=st.sampled_from([False] * 4 + [True]),
     )
     def go_on(self, run: str, names: list[str], skip: int, fails: bool) -> None:
-        """Mostly honest: the next round, with people of the run."""
+        """Mostly honest: the next round, with contributors of the run."""
         asked = request(names, self.state.runs[run].last_round + 1 + skip, run)
         self._decide(asked, "none", fails)
 

@@ -16,26 +16,25 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from calyx.authority import certificates
 from calyx.authority.certificates import CertificateSet
-from calyx.authority.events import Refused
-from calyx.authority.log import verify
+from calyx.authority.log.events import Refused
+from calyx.authority.log.log import verify
 from calyx.authority.service import AuthorityServer
 from calyx.shared.encryption import derive_parameters
 from calyx.shared.errors import CalyxError, ReleaseRefused, RunError
 from calyx.shared.protocol.authority import authority_pb2 as pb
 from calyx.shared.protocol.authority import authority_pb2_grpc
 from calyx.shared.protocol.authority.client import (
-    Refusal,
-    ReleaseRequest,
     RemoteAuthority,
     _read_culprits,
     culprits_to_bytes,
 )
-from tests.authority.line import HOST, Line
+from calyx.shared.protocol.authority.interface import Refusal, ReleaseRequest
 from tests.authority.releases import CONFIG_DIGEST, PLAN_DIGEST
+from tests.authority.served_authority import HOST, ServedAuthority
 
 
 def test_a_sum_is_released_over_the_network(
-    remote: RemoteAuthority, far_run: Any, total_of: Callable[..., Any], line: Line
+    remote: RemoteAuthority, far_run: Any, total_of: Callable[..., Any], served: ServedAuthority
 ) -> None:
     uploads = far_run.uploads(1)
     request, chunks = far_run.request(1, uploads)
@@ -64,13 +63,13 @@ def test_a_refusal_arrives_with_its_reason(remote: RemoteAuthority, far_run: Any
 
 
 def test_a_refusal_names_all_its_culprits_over_the_network(
-    line: Line, remote: RemoteAuthority, far_run: Any, total_of: Callable[..., Any]
+    served: ServedAuthority, remote: RemoteAuthority, far_run: Any, total_of: Callable[..., Any]
 ) -> None:
-    """Without them the round has its one release still."""
+    """Without them the round still has its one release."""
     uploads = far_run.uploads(1, count=5)
     gone = [upload.receipt.contributor for upload in uploads[:2]]
     for name in gone:
-        line.authority.roster.revoke(name)
+        served.authority.enrolments.revoke(name)
     with pytest.raises(ReleaseRefused, match="revoked") as caught:
         remote.release(*far_run.request(1, uploads))
     assert sorted(caught.value.culprits) == sorted(gone)
@@ -120,14 +119,14 @@ def test_ciphertexts_altered_on_their_way_are_refused_and_logged(
 
 
 def test_an_unexpected_fault_tells_the_other_side_nothing(
-    line: Line,
+    served: ServedAuthority,
     remote: RemoteAuthority,
     far_run: Any,
     folder: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The key file is damaged: its path is our business, not the server's."""
-    line.authority._keys.clear()
+    served.authority._keys.forget()
     for path in (folder / "keys").iterdir():
         path.write_bytes(b"damaged")
     with caplog.at_level(logging.ERROR), pytest.raises(RunError) as caught:
@@ -138,23 +137,23 @@ def test_an_unexpected_fault_tells_the_other_side_nothing(
     assert str(folder) in caplog.text
 
 
-def test_health_is_served(line: Line, remote: RemoteAuthority) -> None:
+def test_health_is_served(served: ServedAuthority, remote: RemoteAuthority) -> None:
     assert remote.health()
-    with line.channel() as channel:
+    with served.channel() as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         ask = health_pb2.HealthCheckRequest(service="calyx.authority.v1.KeyAuthority")
         assert stub.Check(ask, timeout=10).status == health_pb2.HealthCheckResponse.SERVING
-    line.server.stop()
+    served.server.stop()
     assert not remote.health()
 
 
-def test_strangers_are_not_let_in(line: Line, tls: CertificateSet) -> None:
+def test_strangers_are_not_let_in(served: ServedAuthority, tls: CertificateSet) -> None:
     """Another root, on either side; the server's role with the authority's own certificate."""
     other = certificates.make(["localhost", HOST], days=1)
     for client in (
-        line.connect(own=other.server, timeout_s=0.5),
-        line.connect(root=other.root, timeout_s=0.5),
-        line.connect(own=tls.authority, timeout_s=0.5),
+        served.connect(own=other.server, timeout_s=0.5),
+        served.connect(root=other.root, timeout_s=0.5),
+        served.connect(own=tls.authority, timeout_s=0.5),
     ):
         with client:
             assert not client.health()
@@ -162,20 +161,22 @@ def test_strangers_are_not_let_in(line: Line, tls: CertificateSet) -> None:
                 client.close_run("run-1")
     anonymous = grpc.ssl_channel_credentials(tls.root)
     for channel in (
-        grpc.secure_channel(line.target, anonymous),
-        grpc.insecure_channel(line.target),
+        grpc.secure_channel(served.target, anonymous),
+        grpc.insecure_channel(served.target),
     ):
         with channel, pytest.raises(grpc.RpcError):
             health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1)
 
 
-def test_a_port_that_is_taken_is_a_clear_error(line: Line, tls: CertificateSet) -> None:
-    with pytest.raises(CalyxError, match=f"cannot listen on 127.0.0.1:{line.server.port}"):
-        AuthorityServer(line.authority, HOST, line.server.port, tls.root, tls.authority)
+def test_a_port_that_is_taken_is_a_clear_error(
+    served: ServedAuthority, tls: CertificateSet
+) -> None:
+    with pytest.raises(CalyxError, match=f"cannot listen on 127.0.0.1:{served.server.port}"):
+        AuthorityServer(served.authority, HOST, served.server.port, tls.root, tls.authority)
 
 
 class Recorder(authority_pb2_grpc.KeyAuthorityServicer):
-    """Stands between: forwards every call and keeps the bytes that the authority answers."""
+    """In between: forwards every call and keeps the bytes that the authority answers."""
 
     def __init__(self, stub: authority_pb2_grpc.KeyAuthorityStub) -> None:
         self._stub, self.answers = stub, bytearray()
@@ -195,10 +196,10 @@ class Recorder(authority_pb2_grpc.KeyAuthorityServicer):
 
 
 def test_no_message_of_the_authority_holds_a_secret(
-    line: Line, far_run: Any, tls: CertificateSet, total_of: Callable[..., Any]
+    served: ServedAuthority, far_run: Any, tls: CertificateSet, total_of: Callable[..., Any]
 ) -> None:
     """What it sends for a whole run, against every secret it has."""
-    with line.channel() as channel:
+    with served.channel() as channel:
         recorder = Recorder(authority_pb2_grpc.KeyAuthorityStub(channel))
         pool = ThreadPoolExecutor(4)
         between = grpc.server(pool)
@@ -222,7 +223,7 @@ def test_no_message_of_the_authority_holds_a_secret(
     assert (released.values == total_of(uploads)).all()
     answers = bytes(recorder.answers)
     assert opening.public_context in answers and len(answers) > 200_000
-    pair = line.authority._keys["run-1"]
+    pair = served.authority._keys.get("run-1")
     context = pair._context.serialize(
         save_public_key=False, save_secret_key=True, save_galois_keys=False, save_relin_keys=False
     )
@@ -231,7 +232,7 @@ def test_no_message_of_the_authority_holds_a_secret(
     secrets = [
         *(secret[i : i + 16] for i in range(0, len(secret) - 16, 1000)),
         pair._tag_secret,
-        line.authority._identity.private_bytes_raw(),
+        served.authority._identity.private_bytes_raw(),
         *(keys.pads_key for keys in tag_keys),
         tag_keys[0].weights_key,
     ]
@@ -251,7 +252,7 @@ def test_generated_code_is_that_of_the_proto_file(tmp_path: Path) -> None:
 
 
 def test_a_request_of_many_contributors_fits_the_message_limits(
-    remote: RemoteAuthority, line: Line, open_run: Callable[..., Any]
+    remote: RemoteAuthority, served: ServedAuthority, open_run: Callable[..., Any]
 ) -> None:
     names: Sequence[str] = [f"{i:05d}-{'x' * 90}" for i in range(5_000)]
     parameters = derive_parameters(scheme="bfv", contributors=5_000, value_bound=100, length=50)

@@ -21,7 +21,7 @@ from calyx.shared.errors import ReleaseRefused
 from calyx.shared.protocol.authority import authority_pb2 as pb
 from calyx.shared.protocol.authority import authority_pb2_grpc
 from calyx.shared.protocol.authority.client import release_parts
-from tests.authority.line import HOST, Line
+from tests.authority.served_authority import HOST, ServedAuthority
 
 # Far below what is used, so that the tests need not wait; a socket waits for long before it fails.
 LIMITS = Limits(handshake_s=1.0, connections=40, stall_s=0.5, uploads=1)
@@ -29,15 +29,15 @@ PATIENCE_S = 30.0
 
 
 @pytest.fixture
-def strict(authority: LocalAuthority, tls: CertificateSet) -> Iterator[Line]:
+def strict(authority: LocalAuthority, tls: CertificateSet) -> Iterator[ServedAuthority]:
     server = AuthorityServer(authority, HOST, 0, tls.root, tls.authority, LIMITS)
     server.start()
-    yield Line(authority, server, tls)
+    yield ServedAuthority(authority, server, tls)
     server.stop()
 
 
-def connected(line: Line, stack: ExitStack) -> socket.socket:
-    made = socket.create_connection((HOST, line.server.port), timeout=PATIENCE_S)
+def connected(served: ServedAuthority, stack: ExitStack) -> socket.socket:
+    made = socket.create_connection((HOST, served.server.port), timeout=PATIENCE_S)
     return stack.enter_context(made)
 
 
@@ -53,9 +53,9 @@ def is_closed(connection: socket.socket) -> bool:
     return True
 
 
-def works(line: Line) -> bool:
+def works(served: ServedAuthority) -> bool:
     with (
-        line.connect(timeout_s=PATIENCE_S) as client,
+        served.connect(timeout_s=PATIENCE_S) as client,
         pytest.raises(ReleaseRefused, match="^unknown-run"),
     ):
         client.close_run("another")
@@ -63,7 +63,7 @@ def works(line: Line) -> bool:
 
 
 def test_silent_connections_are_closed_and_keep_nobody_out(
-    strict: Line, tls: CertificateSet
+    strict: ServedAuthority, tls: CertificateSet
 ) -> None:
     """Those that say nothing, stop in the handshake, or have no certificate to show."""
     with ExitStack() as stack:
@@ -82,7 +82,7 @@ def test_silent_connections_are_closed_and_keep_nobody_out(
 
 
 def test_an_honest_server_gets_in_when_silent_connections_have_had_their_time(
-    strict: Line,
+    strict: ServedAuthority,
 ) -> None:
     with ExitStack() as stack:
         silent = [connected(strict, stack) for _ in range(3 * LIMITS.connections)]
@@ -98,8 +98,8 @@ def test_more_connections_than_allowed_are_turned_away(
     server = AuthorityServer(authority, HOST, 0, tls.root, tls.authority, limits)
     server.start()
     with ExitStack() as stack:
-        line = Line(authority, server, tls)
-        assert is_closed([connected(line, stack) for _ in range(20)][-1])
+        served = ServedAuthority(authority, server, tls)
+        assert is_closed([connected(served, stack) for _ in range(20)][-1])
     server.stop()
 
 
@@ -118,7 +118,7 @@ class Stopping:
 @pytest.mark.parametrize("parts_sent", [0, 1, 2, 5])
 def test_an_upload_that_stops_is_ended_and_its_place_is_free_again(
     parts_sent: int,
-    strict: Line,
+    strict: ServedAuthority,
     open_run: Callable[..., Any],
     total_of: Callable[..., np.ndarray[Any, Any]],
 ) -> None:
@@ -146,10 +146,10 @@ def test_no_more_uploads_are_taken_in_than_allowed(
     limits = Limits(uploads=2, stall_s=PATIENCE_S)
     server = AuthorityServer(authority, HOST, 0, tls.root, tls.authority, limits)
     server.start()
-    line = Line(authority, server, tls)
+    served = ServedAuthority(authority, server, tls)
     run = open_run(authority, authority.verify_key)
     request, chunks = run.request(1, run.uploads(1))
-    with line.channel() as channel:
+    with served.channel() as channel:
         stub = authority_pb2_grpc.KeyAuthorityStub(channel)
         stopping = [Stopping(list(release_parts(request, chunks))[:2]) for _ in range(3)]
         calls = [
@@ -172,7 +172,7 @@ def test_no_more_uploads_are_taken_in_than_allowed(
     server.stop()
 
 
-def test_health_cannot_be_watched_without_end(strict: Line) -> None:
+def test_health_cannot_be_watched_without_end(strict: ServedAuthority) -> None:
     with strict.channel() as channel:
         watching = health_pb2_grpc.HealthStub(channel).Watch(
             health_pb2.HealthCheckRequest(), timeout=PATIENCE_S, wait_for_ready=True

@@ -9,12 +9,16 @@ from typing import Any
 import grpc
 import pytest
 
-from calyx.authority.events import Refused
-from calyx.authority.log import verify
+from calyx.authority.log.events import Refused
+from calyx.authority.log.log import verify
 from calyx.shared.protocol.authority import authority_pb2 as pb
 from calyx.shared.protocol.authority import authority_pb2_grpc
-from calyx.shared.protocol.authority.client import MAX_MESSAGE_BYTES, REFUSAL_KEY, RemoteAuthority
-from tests.authority.line import Line
+from calyx.shared.protocol.authority.client import (
+    MAX_MESSAGE_BYTES,
+    REFUSAL_KEY,
+    RemoteAuthority,
+)
+from tests.authority.served_authority import ServedAuthority
 
 
 def header(**changes: Any) -> pb.ReleasePart:
@@ -37,12 +41,12 @@ def streams(run: Any) -> dict[str, list[pb.ReleasePart]]:
         "empty part": [pb.ReleasePart(), *receipts, *rest],
         "run without a name": [header(run=""), *receipts, *rest],
         "run with a line break": [header(run="a\nb"), *receipts, *rest],
-        "hash that is none": [header(sum_hash="x"), *receipts, *rest],
+        "invalid hash": [header(sum_hash="x"), *receipts, *rest],
         "too many receipts announced": [header(receipts=2**31), *receipts, *rest],
         "more receipts than the run has": [header(receipts=33), *receipts, *rest],
         "an endless receipt": [first, pb.ReleasePart(receipt="x" * 5000), *receipts[1:], *rest],
         "a receipt missing": [first, *receipts[:2], *rest],
-        "a receipt that is none": [first, pb.ReleasePart(receipt="{}"), *receipts[1:], *rest],
+        "an invalid receipt": [first, pb.ReleasePart(receipt="{}"), *receipts[1:], *rest],
         "a receipt too many": [first, *receipts, receipts[0], *rest],
         "wrong number of chunks announced": [header(chunks=4), *receipts, *rest],
         "a chunk missing": [first, *receipts, *rest[:2]],
@@ -53,9 +57,13 @@ def streams(run: Any) -> dict[str, list[pb.ReleasePart]]:
 
 
 def test_malformed_streams_are_refused_logged_and_spend_nothing(
-    line: Line, far_run: Any, remote: RemoteAuthority, folder: Path, total_of: Callable[..., Any]
+    served: ServedAuthority,
+    far_run: Any,
+    remote: RemoteAuthority,
+    folder: Path,
+    total_of: Callable[..., Any],
 ) -> None:
-    with line.channel() as channel:
+    with served.channel() as channel:
         stub = authority_pb2_grpc.KeyAuthorityStub(channel)
         for name, parts in streams(far_run).items():
             with pytest.raises(grpc.RpcError) as caught:
@@ -70,9 +78,9 @@ def test_malformed_streams_are_refused_logged_and_spend_nothing(
     assert (released.values == total_of(uploads)).all()
 
 
-def test_a_message_over_the_limit_is_not_read(line: Line, far_run: Any) -> None:
+def test_a_message_over_the_limit_is_not_read(served: ServedAuthority, far_run: Any) -> None:
     large = pb.ReleasePart(chunk=bytes(MAX_MESSAGE_BYTES + 1))
-    with line.channel() as channel:
+    with served.channel() as channel:
         stub = authority_pb2_grpc.KeyAuthorityStub(channel)
         with pytest.raises(grpc.RpcError) as caught:
             list(stub.Release(iter([large]), timeout=20.0, wait_for_ready=True))
@@ -80,17 +88,19 @@ def test_a_message_over_the_limit_is_not_read(line: Line, far_run: Any) -> None:
 
 
 @pytest.mark.parametrize("timeout", [None, 10_000.0])
-def test_a_call_without_a_reasonable_deadline_is_refused(line: Line, timeout: float | None) -> None:
-    with line.channel() as channel:
+def test_a_call_without_a_reasonable_deadline_is_refused(
+    served: ServedAuthority, timeout: float | None
+) -> None:
+    with served.channel() as channel:
         stub = authority_pb2_grpc.KeyAuthorityStub(channel)
         with pytest.raises(grpc.RpcError, match="set a deadline"):
             stub.CloseRun(pb.RunName(run="x"), timeout=timeout, wait_for_ready=True)
 
 
 @pytest.mark.parametrize("what", ["{}", "not json", "x" * 100_000])
-def test_parameters_that_cannot_be_read_are_refused(line: Line, what: str) -> None:
+def test_parameters_that_cannot_be_read_are_refused(served: ServedAuthority, what: str) -> None:
     terms = pb.RunTerms(run="r", parameters=what, min_contributors=3, contributors=["a"])
-    with line.channel() as channel:
+    with served.channel() as channel:
         stub = authority_pb2_grpc.KeyAuthorityStub(channel)
         with pytest.raises(grpc.RpcError) as caught:
             list(stub.OpenRun(terms, timeout=20.0, wait_for_ready=True))

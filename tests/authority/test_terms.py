@@ -1,4 +1,4 @@
-"""What a run is bound to, who is told, and a log that is older than what it has released."""
+"""What a run is bound to, who learns of it, and a log older than what it has released."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from calyx.authority.events import Granted
 from calyx.authority.local import LocalAuthority
+from calyx.authority.log.events import Granted
 from calyx.authority.release import State, apply, decide, open_run
 from calyx.shared.errors import ConfigError, ProtocolError, ReleaseRefused
-from calyx.shared.protocol.authority.client import Refusal, RemoteAuthority
+from calyx.shared.protocol.authority.client import RemoteAuthority
+from calyx.shared.protocol.authority.interface import Refusal
 from calyx.shared.protocol.sealed.admission import Admission
 from tests.authority.decisions import decisions
-from tests.authority.line import Line
 from tests.authority.releases import (
     CONFIG_DIGEST,
     MINIMUM,
@@ -30,17 +30,18 @@ from tests.authority.releases import (
     request,
     terms,
 )
+from tests.authority.served_authority import ServedAuthority
 
 OpenRun = Callable[..., Any]
 
 
 @pytest.mark.parametrize("far", [False, True], ids=["in process", "over gRPC"])
 def test_every_contributor_is_signed_the_same_plan_and_configuration(
-    far: bool, line: Line, open_run: OpenRun
+    far: bool, served: ServedAuthority, open_run: OpenRun
 ) -> None:
-    with line.connect() as remote:
-        key = line.authority.verify_key
-        run = open_run(remote if far else line.authority, key)
+    with served.connect() as remote:
+        key = served.authority.verify_key
+        run = open_run(remote if far else served.authority, key)
         for device in run.devices:
             admission = run.opening.admissions[device.name]
             assert (admission.plan_digest, admission.config_digest) == (PLAN_DIGEST, CONFIG_DIGEST)
@@ -101,9 +102,11 @@ def test_run_of_an_older_version_is_refused_by_its_reason_and_a_new_one_works(
     authority.close()
     as_older_version(folder / "releases.jsonl")
     with LocalAuthority(folder) as upgraded:
-        with pytest.raises(ReleaseRefused, match=r"^terms: .*older version.*start a new run"):
+        with pytest.raises(
+            ReleaseRefused, match=r"^terms: .*older version.*\nhint: start a new run"
+        ):
             open_run(upgraded, upgraded.verify_key)
-        with pytest.raises(ReleaseRefused, match=r"^terms: .*older version.*start a new run"):
+        with pytest.raises(ReleaseRefused, match=r"^terms: .*older version.*; start a new run"):
             upgraded.release(asked, chunks)
         upgraded.close_run("run-1")
         new = open_run(upgraded, upgraded.verify_key, "run-2")
@@ -133,7 +136,7 @@ def test_authority_put_back_from_a_backup_refuses_the_run_it_released(
 ) -> None:
     """It would release the round again, to others, and the difference is a single update."""
     with LocalAuthority(folder) as authority:
-        authority.roster.approve([device.keys for device in devices])
+        authority.enrolments.approve([device.keys for device in devices])
         run = open_run(authority, authority.verify_key)
         shutil.copytree(folder, folder.with_name("backup"))
         uploads = run.uploads(1, 5)
@@ -143,9 +146,9 @@ def test_authority_put_back_from_a_backup_refuses_the_run_it_released(
     shutil.rmtree(folder)
     shutil.move(folder.with_name("backup"), folder)
     if far:
-        line = request.getfixturevalue("line")
-        with line.connect() as remote:
-            refused(remote, line.authority, open_run, head)
+        served = request.getfixturevalue("served")
+        with served.connect() as remote:
+            refused(remote, served.authority, open_run, head)
     else:
         with LocalAuthority(folder) as restored:
             refused(restored, restored, open_run, head)
@@ -157,7 +160,7 @@ def refused(
     open_run: OpenRun,
     head: tuple[int, str],
 ) -> None:
-    # The log grows again, beyond the place of the entry that it lost.
+    # The log grows again, beyond the position of the entry that it lost.
     for number in range(3):
         open_run(authority, authority.verify_key, f"more-{number}")
     with pytest.raises(ReleaseRefused, match=r"^rolled-back: .*restored from a backup") as caught:
@@ -168,12 +171,14 @@ def refused(
 def test_authority_put_back_without_the_keys_of_runs_releases_nothing_of_them(
     authority: LocalAuthority, run: Any, folder: Path, open_run: OpenRun
 ) -> None:
-    """As its documentation asks for: even a server that shows no head gets no second sum."""
+    """As its documentation requires: even a server that shows no head gets no second sum."""
     asked, chunks = run.request(1, run.uploads(1))
     authority.close()
     shutil.rmtree(folder / "keys")
     with LocalAuthority(folder) as restored:
-        with pytest.raises(ReleaseRefused, match=r"^closed-run: .* is gone .* start a new run"):
+        with pytest.raises(
+            ReleaseRefused, match=r"^closed-run: .* is gone .*\nhint: start a new run"
+        ):
             restored.release(asked, chunks)
         with pytest.raises(ReleaseRefused, match=r"^closed-run"):
             open_run(restored, restored.verify_key)
@@ -213,5 +218,5 @@ def test_minimum_below_two_is_no_authority(folder: Path) -> None:
 def test_authority_without_a_stated_minimum_opens_no_run_of_two(
     authority: LocalAuthority, open_run: OpenRun
 ) -> None:
-    with pytest.raises(ReleaseRefused, match="min_contributors is 2, this authority asks for 3"):
+    with pytest.raises(ReleaseRefused, match="min_contributors is 2; this authority requires 3"):
         open_run(authority, authority.verify_key, min_contributors=2)

@@ -22,9 +22,17 @@ class Outcome:
 
     @property
     def error_line(self) -> str:
-        """The one line on standard error."""
-        (line,) = self.err.splitlines()
-        return line
+        """The line on standard error that says what is wrong."""
+        line, *others = self.err.splitlines()
+        assert line.startswith("error: ")
+        assert all(other.startswith(("  ", "hint: ")) for other in others)
+        return line.removeprefix("error: ")
+
+    @property
+    def hint(self) -> str:
+        """The line after it that says what to do."""
+        (line,) = (line for line in self.err.splitlines() if line.startswith("hint: "))
+        return line.removeprefix("hint: ")
 
 
 @pytest.fixture(autouse=True)

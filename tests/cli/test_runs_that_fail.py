@@ -55,6 +55,7 @@ def test_two_rounds_without_a_usable_reply_end_a_run_with_the_clients_reason(
     outcome = calyx("simulate", *SHORT, *rounds, "--out", "x", "--json")
     assert (outcome.code, outcome.out) == (1, "")
     last = outcome.err.splitlines()[-1]
+    assert last.startswith("error: ")
     assert "rounds 1 and 2 brought no usable reply" in last
     assert "unexpected RuntimeError on the client" in last
     journal = map(json.loads, (tmp_path / "x" / "metrics.jsonl").read_text().splitlines())
@@ -95,7 +96,7 @@ def test_a_folder_that_the_source_does_not_read_is_refused(
     outcome = calyx(command, "--data-dir", "csv")
     assert (outcome.code, outcome.out) == (2, "")
     assert "digits reads no folder" in outcome.error_line
-    assert "data.source = npz" in outcome.error_line
+    assert "data.source = npz" in outcome.hint
     assert not (tmp_path / "runs").exists()
 
 
@@ -106,7 +107,7 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_made(
 ) -> None:
     outcome = calyx(command, "--set", "training.device=cuda")
     assert (outcome.code, outcome.out) == (2, "")
-    assert "set training.device=cpu" in outcome.error_line
+    assert "set training.device=cpu" in outcome.hint
     assert not (tmp_path / "runs").exists()
 
 

@@ -1,4 +1,4 @@
-"""A ledger of no records in particular."""
+"""A ledger of no particular records."""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 
 from calyx.client.ledger.ledger import Budget, Entry, Ledger
-from calyx.shared.privacy.accounting import PrivacyEvent, spent
+from calyx.shared.privacy.accounting import spent
+from calyx.shared.privacy.event import PrivacyEvent
 
 DELTA = 1e-5
 FINGERPRINT = hashlib.sha256(b"these records").hexdigest()

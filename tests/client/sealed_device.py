@@ -69,7 +69,7 @@ class Side:
         requests = [identity.request("device")]
         for name in OTHERS:
             requests.append(ContributorIdentity.create(folder / f"{name}.key").request(name))
-        authority.roster.approve(requests)
+        authority.enrolments.approve(requests)
         (folder / "policy.toml").write_text(POLICY)
         own = load_folder(CONFIG.data).subset(np.arange(60))
         np.savez(folder / "own.npz", x=own.features[:, 0], y=own.labels, classes=np.int64(10))
@@ -102,10 +102,10 @@ class Side:
 
         Args:
             run: its identifier.
-            config: what the device is told with the offer.
-            signed: what the authority is told, if not the same.
-            plan: what the authority is told, if not the run's.
-            minimum: what the authority is asked for, if not the run's.
+            config: what the device gets with the offer.
+            signed: what the authority gets, if not the same.
+            plan: what the authority gets, if not the run's.
+            minimum: what is requested from the authority, if not the run's.
         """
         signed = signed or config
         opening = self.authority.open_run(

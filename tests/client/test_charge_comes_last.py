@@ -1,4 +1,4 @@
-"""What can be known to fail fails before the ledger is written, and is not asked for again."""
+"""A failure that can be foreseen comes before the ledger is written, and is not retried."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def order(config: Config) -> RecordDict:
 
 
 def is_final(error: CalyxError) -> bool:
-    """Whether a server that gets this asks the device no more."""
+    """Whether a server that gets this stops asking the device."""
     take_identity()
     return read_failure(error_reply(error, Message(RecordDict(), 2, "train"))).kind.is_final
 
@@ -97,7 +97,7 @@ def test_a_model_that_cannot_be_trained_costs_nothing(name: str, device: Node) -
 
 
 def test_a_model_that_can_be_trained_is_charged_and_trained(device: Node) -> None:
-    """Batch norm is no fault where whole clients are protected, so the tests above see a fault."""
+    """Batch norm is not a fault where whole clients are protected: the tests above see a fault."""
     config = config_of("Mixes", *BY_CLIENT)
     assert train_round(order(config), config, device)["arrays"]
     with device.ledger(device.records(config)) as ledger:
@@ -144,11 +144,11 @@ def _no_policy(side: Side) -> None:
 BROKEN: dict[str, Callable[[Side], None]] = {
     "keys are gone": _no_keys,
     "keys that others can read": _open_keys,
-    "keys that are none": _damaged_keys,
+    "damaged keys": _damaged_keys,
     "no admission": _no_admission,
     "another public context": _damaged_context,
     "an admission that was cut": _damaged_admission,
-    "a policy that is none": _no_policy,
+    "an invalid policy": _no_policy,
 }
 
 

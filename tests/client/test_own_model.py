@@ -1,4 +1,4 @@
-"""Buffers of a model of somebody's own, in rounds that protect records: neither taken nor told."""
+"""Buffers of a custom model, in rounds that protect records: neither taken nor revealed."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Remembers(Net):
 
 
 class Mixes(Net):
-    """Mixes records by a share that is none as long as nobody sets it."""
+    """Mixes records by a share that is zero as long as no one sets it."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         SEEN.append(float(self.share))

@@ -1,4 +1,4 @@
-"""What the owner's policy lets pass, what it refuses, and that a server cannot talk around it."""
+"""What the owner's policy lets pass, what it refuses, and that no server can get around it."""
 
 from __future__ import annotations
 
@@ -56,52 +56,52 @@ class TestLimits:
             (
                 owners(unit="client"),
                 (),
-                "privacy.unit = record was asked, allowed is client",
+                "privacy.unit = record was requested, the policy allows client",
             ),
             (
                 owners(unit="record"),
                 ("privacy.unit=client",),
-                "privacy.unit = client was asked, allowed is record",
+                "privacy.unit = client was requested, the policy allows record",
             ),
             (
                 owners(max_delta=1e-5),
                 (),
-                "privacy.delta = 0.0001 was asked, allowed is at most 1e-05",
+                "privacy.delta = 0.0001 was requested, the policy allows at most 1e-05",
             ),
             (
                 owners(noise=["distributed"]),
                 (),
-                "privacy.noise = local was asked, allowed is distributed",
+                "privacy.noise = local was requested, the policy allows distributed",
             ),
             (
                 owners(),
                 ("privacy.noise=central", "privacy.unit=client"),
-                "privacy.noise = central was asked, allowed is local or distributed",
+                "privacy.noise = central was requested, the policy allows local or distributed",
             ),
             (
                 owners(),
                 ("privacy.noise=none",),
-                "privacy.noise = none was asked, allowed is local or distributed",
+                "privacy.noise = none was requested, the policy allows local or distributed",
             ),
             (
                 owners(max_epsilon=math.inf),
                 ("privacy.noise=none",),
-                "privacy.noise = none was asked",
+                "privacy.noise = none was requested",
             ),
             (
                 owners(),
                 ("privacy.release_metrics=true",),
-                "privacy.release_metrics = true was asked, allowed is false",
+                "privacy.release_metrics = true was requested, the policy allows false",
             ),
             (
                 owners(),
                 ("privacy.release_metrics=true", "federation.client_evaluation=true"),
-                "federation.client_evaluation = true was asked, allowed is false",
+                "federation.client_evaluation = true was requested, the policy allows false",
             ),
             (
                 owners(),
                 ("model.name=os:system",),
-                "model.name = os:system was asked, allowed is the models built in",
+                "model.name = os:system was requested, the policy allows the models built in",
             ),
         ],
     )
@@ -117,37 +117,37 @@ class TestLimits:
                 "secure_aggregation",
                 {"required": True},
                 (),
-                "secure_aggregation.scheme = none was asked, allowed is bfv;",
+                "secure_aggregation.scheme = none was requested, the policy allows bfv",
             ),
             (
                 "secure_aggregation",
                 {"min_contributors": 6},
                 ("secure_aggregation.scheme=bfv", "secure_aggregation.min_contributors=5"),
-                "secure_aggregation.min_contributors = 5 was asked, allowed is at least 6",
+                "min_contributors = 5 was requested, the policy allows at least 6",
             ),
             (
                 "secure_aggregation",
                 {"required": True, "accept_untagged": True},
                 (),
-                "secure_aggregation.scheme = none was asked, allowed is bfv or ckks",
+                "secure_aggregation.scheme = none was requested, the policy allows bfv or ckks",
             ),
             (
                 "training",
                 {"models": ["lstm", "mine:net"]},
                 (),
-                "model.name = cnn was asked, allowed is lstm or mine:net",
+                "model.name = cnn was requested, the policy allows lstm or mine:net",
             ),
             (
                 "training",
                 {"max_local_steps": 3},
                 (),
-                "steps a round = 4 was asked, allowed is at most 3",
+                "steps a round = 4 was requested, the policy allows at most 3",
             ),
             (
                 "training",
                 {"max_rounds": 29},
                 (),
-                "training.rounds = 30 was asked, allowed is at most 29",
+                "training.rounds = 30 was requested, the policy allows at most 29",
             ),
         ],
     )
@@ -160,7 +160,7 @@ class TestLimits:
 
     def test_sums_that_nobody_can_check_need_the_owners_yes(self) -> None:
         ckks = run("secure_aggregation.scheme=ckks", "secure_aggregation.min_contributors=5")
-        expected = "secure_aggregation.scheme = ckks was asked, allowed is bfv;"
+        expected = "secure_aggregation.scheme = ckks was requested, the policy allows bfv"
         assert expected in refusal(owners(), *ckks)
         accepting = {"secure_aggregation": {"accept_untagged": True}}
         Policy.model_validate(owners().model_dump() | accepting).check(*ckks)
@@ -220,7 +220,7 @@ class TestLimits:
         lines = (f"privacy.noise={noise}", f"secure_aggregation.scheme={scheme}")
         asked = run(*lines, "privacy.unit=client")
         text = refusal(owners(noise=[noise]), *asked)
-        assert re.search(r"epsilon = 1[789]\.\d\d for each record was asked", text)
+        assert re.search(r"epsilon = 1[789]\.\d\d for each record was requested", text)
         owners(noise=[noise], max_epsilon=20.0).check(*asked)
 
     def test_where_any_unit_will_do_the_budget_counts_every_event(self) -> None:

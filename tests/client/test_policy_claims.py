@@ -1,4 +1,4 @@
-"""A server cannot talk around a policy: plans are recomputed, not believed."""
+"""A server cannot talk its way around a policy: plans are recomputed, not trusted."""
 
 from __future__ import annotations
 

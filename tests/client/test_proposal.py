@@ -1,4 +1,4 @@
-"""A device says beforehand whether it would take part in all of a run, and is charged nothing."""
+"""A device says beforehand whether it would take part in a whole run, and is charged nothing."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Device:
 
     def made_for(self, records: int) -> PrivacyPlan:
         shape = None
-        if self.config.secure_aggregation.scheme != "none":
+        if self.config.is_sealed:
             size = dimension(build_model(self.config.model, (1, 8, 8), 10, 0))
             shape = sum_shape(self.config, size)
         return make_plan(self.config, records, shape)
@@ -136,7 +136,7 @@ def test_run_that_fits_is_agreed_to_and_nothing_is_charged(
 def test_all_of_the_run_must_fit_beside_what_was_spent(device: Device) -> None:
     """Its first rounds would fit; without the question it would end in the middle."""
     device.charge("an earlier run", 1)
-    with pytest.raises(BudgetExceeded, match=r"4 more rounds of run 'run' would bring .* epsilon"):
+    with pytest.raises(BudgetExceeded, match=r"4 more rounds of run 'run' would raise the epsilon"):
         device.asked()
     device.policy.write_text(POLICY.replace("4.0", "4.9"))
     assert device.asked() == 1
@@ -148,7 +148,7 @@ def test_resumed_run_needs_budget_for_the_rounds_left_only(device: Device) -> No
 
 
 def test_round_that_was_charged_and_not_finished_is_not_counted_twice(device: Device) -> None:
-    """The server was killed in round 3: it is among the rounds left, and in the ledger."""
+    """The server was killed in round 3: it is among the remaining rounds, and in the ledger."""
     device.charge("run", 1, 2, 3)
     assert device.asked(rounds_left=2) == 3
 

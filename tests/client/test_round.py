@@ -150,7 +150,7 @@ def _entries(device: Node, config: Config) -> int:
 def test_a_bare_update_leaves_only_where_the_owner_trusts_the_server(
     noise: str, device: Node
 ) -> None:
-    """Noise that others add protects nobody from whoever gets the update without it."""
+    """Noise that others add protects no one from a recipient of the update without it."""
     Path(device.policy_path).write_text(POLICY.replace(', "distributed", "central"', ""))
     sealed = ("secure_aggregation.scheme=bfv",) if noise == "distributed" else ()
     config = config_of("privacy.unit=client", f"privacy.noise={noise}", *sealed)
@@ -208,10 +208,10 @@ def test_a_real_device_needs_ledger_and_policy() -> None:
 
 
 def test_a_server_cannot_name_the_records(device: Node) -> None:
-    """Whatever data set the run names, a device has its own, and without any it says so."""
+    """A device has its own data set, not the one that the run names; without any it says so."""
     foreign = config_of("data.source=hub", "data.hub_name=/etc", "data.max_records=3")
     assert device.records(foreign).fingerprint == device.records(config_of()).fingerprint
-    with pytest.raises(DataError, match="its owner names them"):
+    with pytest.raises(DataError, match="name them with the node settings"):
         Node.from_settings({"ledger": "l", "policy": "p"}).records(foreign)
 
 
@@ -224,7 +224,7 @@ def test_a_server_cannot_turn_a_device_into_a_simulation() -> None:
 
 @pytest.mark.parametrize("setting", ["batch-log", "canaries"])
 def test_a_real_device_takes_part_in_no_audit(setting: str) -> None:
-    """A list of who was in which batch, or a record of the auditor's, has no place there."""
+    """A list of which record was in which batch, or an auditor's record, has no place there."""
     settings = {"ledger": "l", "policy": "p", setting: "file"}
     with pytest.raises(PolicyViolation, match=f"no audit.*{setting}"):
         Node.from_settings(settings)

@@ -1,6 +1,6 @@
 """A device that lies: ``python liar.py DIR FILE``.
 
-The real device with its real training; what FILE says is done to each update on its way out.
+The real device with its real training; FILE says how each update is changed on its way out.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def main() -> None:
         return Message(LIES[chosen.read_text()](reply.content), reply_to=message)
 
     SuperNode._reply = lying  # type: ignore[method-assign]
-    join(directory, on_event=lambda happening: print(happening.text, flush=True))  # noqa: T201
+    join(directory, on_event=lambda event: print(event.text, flush=True))  # noqa: T201
 
 
 if __name__ == "__main__":

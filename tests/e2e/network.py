@@ -1,4 +1,4 @@
-"""A deployment behind a proxy: rounds held open, and what must hold whatever happened in them."""
+"""A deployment behind a proxy: rounds held open, and what must hold no matter what happens."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from bench.deployment_harness import Deployment, free_port
-from calyx.authority.events import Granted, Repeated
-from calyx.authority.log import verify
+from calyx.authority.log.events import Granted, Repeated
+from calyx.authority.log.log import verify
 from calyx.client.ledger.ledger import Ledger
 from tests.e2e.proxy import Glass, Proxy
 
 DEVICES = 3
 HELD = 2  # the device that is stopped to hold a round open
 TRIO = ("secure_aggregation.min_contributors=2", "federation.min_replies=2")
-# A device's first policy lets one run of the default preset pass; tests are many runs. And sums of
-# two, for rounds that go on without the third.
+# A device's first policy lets one run of the default preset pass; tests have many. And sums of
+# two, for rounds that continue without the third.
 GENEROUS = (
     ("max_epsilon = 4.0", "max_epsilon = 100.0"),
     ("min_contributors = 3", "min_contributors = 2"),
@@ -49,7 +49,7 @@ class Network(Deployment):
             charges = Counter(self.charges(number, run))
             assert max(charges.values(), default=0) == 1, f"device {number}: {charges}"
             answered = {e["round"] for e in told if e["ok"] == DEVICES}
-            assert answered <= charges.keys(), "an update that nobody accounted for"
+            assert answered <= charges.keys(), "an update that no ledger accounts for"
         return told
 
     def charges(self, number: int, run: str) -> list[int]:

@@ -1,7 +1,7 @@
 """A TCP proxy between devices and server: it can cut the network, and look at what passes.
 
-To look, it ends TLS with the server's own certificate and begins it anew towards the server, as
-only somebody can who holds the server's private key.
+To look, it ends TLS with the server's own certificate and starts it again towards the server, as
+only someone with the server's private key can.
 
 One event loop serves all connections: OpenSSL does not allow two threads to read and write at
 once on one connection, and such a proxy held connections up for half a minute now and then.
@@ -16,7 +16,6 @@ import threading
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
@@ -86,12 +85,7 @@ class Proxy:
     def __enter__(self) -> Proxy:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:

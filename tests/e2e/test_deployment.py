@@ -102,26 +102,26 @@ def listening_addresses() -> dict[int, list[str]]:
 
 # Settings of the run, a change of the owner's policy, and what both sides must say.
 REFUSED: dict[str, tuple[tuple[str, ...], tuple[str, str], str]] = {
-    "no privacy": (("privacy.noise=none", *SEALED), ("", ""), "privacy.noise = none was asked"),
+    "no privacy": (("privacy.noise=none", *SEALED), ("", ""), "privacy.noise = none was requested"),
     "updates that the server can read": (
         ("secure_aggregation.scheme=none", "privacy.noise=local", "training.rounds=1"),
         ("", ""),
-        "secure_aggregation.scheme = none was asked",
+        "secure_aggregation.scheme = none was requested",
     ),
     "more epsilon than is left": (
         SEALED,
         ("max_epsilon = 100.0", "max_epsilon = 0.5"),
-        "allowed is at most 0.5",
+        "the policy allows at most 0.5",
     ),
     "sums of too few clients": (
         SEALED,
         ("min_contributors = 2", "min_contributors = 4"),
-        "allowed is at least 4",
+        "the policy allows at least 4",
     ),
     "another model than agreed": (
         SEALED,
         ("models = []", 'models = ["lstm"]'),
-        "model.name = cnn was asked",
+        "model.name = cnn was requested",
     ),
 }
 
@@ -182,7 +182,7 @@ def test_revoked_device_stops_and_cannot_come_back(federation: Deployment, tmp_p
     said = ("--fingerprint", read_request((directory / "request.json").read_text()).fingerprint)
     assert command("server", "approve", server, request, *said).returncode == 0
     again = command("server", "approve", server, request, *said)
-    assert again.returncode == 1 and "was used already" in again.stderr
+    assert again.returncode == 1 and "was already used" in again.stderr
     device = Party(("client", "join", str(directory)), tmp_path / "late.out")
     device.start()
     try:
@@ -239,12 +239,12 @@ def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
             deployment.submit("near", "training.rounds=1")
             assert deployment.wait("near").state == "completed"
         proxy.setblocking(False)
-        with pytest.raises(BlockingIOError):  # nobody has come
+        with pytest.raises(BlockingIOError):  # no one has connected
             proxy.accept()
 
 
 def assert_all_ended(deployment: Deployment) -> None:
-    """Every party ended as it was told to, and took its children with it."""
+    """Every party ended when told to, and took its children with it."""
     for party in deployment.parties:
         assert party.process is not None and party.process.returncode == 0, party.said
     root = str(deployment.root).encode()

@@ -18,7 +18,7 @@ from bench.deployment_harness import Deployment, free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e]
 
-DEMO = Path(__file__).parents[2] / "docs" / "deploy" / "demo.sh"
+DEMO = Path(__file__).parents[2] / "examples" / "deploy" / "demo.sh"
 
 
 def test_demo_script_ends_with_what_a_device_has_spent_and_leaves_no_process(
@@ -63,7 +63,7 @@ def through_nginx(tmp_path: Path) -> Iterator[tuple[Deployment, int]]:
     deployment = Deployment(
         tmp_path, 1, is_sealed=False, device_server=f"127.0.0.1:{port}", public_port=port
     )
-    policy = deployment.device(0).policy_path  # sums of one device are not to be had, so none
+    policy = deployment.device(0).policy_path  # there are no sums of one device, so none
     policy.write_text(policy.read_text().replace("required = true", "required = false"))
     config = deployment.folder.proxy_path
     text = config.read_text()
@@ -112,14 +112,14 @@ def test_nginx_lets_devices_in_and_nobody_else(through_nginx: tuple[Deployment, 
     assert status("GET", "/v1/fleet/push-object") == 403
     for path in ("/", "/v1/control/start-run", "/v1/serverappio/pull-app-inputs"):
         assert status("POST", path) == 404, path
-    # Not signed by a registered key: the server itself says no.
+    # Not signed by a registered key: the server itself refuses.
     assert status("POST", "/v1/fleet/pull-messages") == 401
-    # What no device calls, and more than a call needs.
+    # A path that no device calls, and more than a call needs.
     for path in ("/v1/fleet/get-fab", "/v1/fleet/register-node", "/v1/fleet/", "/health"):
         assert status("POST", path) == 404, path
     longest = {"pull-messages": 2**16, "push-messages": 2**20, "push-object": 2**24}
     for name, most in longest.items():
         assert announced(f"/v1/fleet/{name}", most + 1) == 413, name
-    # The server's own word, on the head alone.
+    # The server's own answer, to the head alone.
     for name in ("push-messages", "push-object"):
         assert announced(f"/v1/fleet/{name}", longest[name]) == 401, name

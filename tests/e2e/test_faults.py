@@ -1,4 +1,4 @@
-"""Whatever dies, hangs or lies: the run completes, and no budget is spent twice or for nothing.
+"""Parties die, hang or lie: the run completes, and no budget is spent twice or for nothing.
 
 All processes are real and are killed with SIGKILL. A round is held open by stopping a device
 (SIGSTOP), so each fault comes at a known moment and not after some seconds.
@@ -67,7 +67,7 @@ def test_device_killed_in_its_training_is_missed_in_that_round_only(network: Net
 def test_killed_serverapp_repeats_the_round_and_devices_answer_as_before(network: Network) -> None:
     with network.round_held("serverapp") as held:
         network.kill_server_process("serverapp")
-        # Those who have answered already answer again, the same, while the third is still held.
+        # Those that have already answered repeat their answers while the third is still held.
         until("two answers again", lambda: network.open_round("serverapp") == held)
     network.check("serverapp", 3)
     assert network.releases("serverapp") == [("granted", n) for n in (1, 2, 3)]
@@ -99,7 +99,7 @@ def is_alive(pid: int) -> bool:
 def test_serverapp_killed_between_release_and_checkpoint_uses_the_same_sum(
     network: Network,
 ) -> None:
-    """The authority is asked for the very same sum again, and no device for anything."""
+    """The authority is asked for exactly the same sum again, and no device for anything."""
     assert network.authority is not None
     with network.round_held("released") as held, stopped(network.authority.pid):
         os.kill(network.devices[HELD].pid, signal.SIGCONT)
@@ -117,10 +117,10 @@ def test_serverapp_killed_between_release_and_checkpoint_uses_the_same_sum(
 
 
 def any_of_round(pending: Path, number: int) -> bool:
-    from calyx.shared.protocol.sealed import ciphertext_file as sealed_file
+    from calyx.shared.protocol.sealed import ciphertext_file
 
     try:
-        return int(sealed_file.read(pending)[1]["record"]["round"]) == number
+        return int(ciphertext_file.read(pending)[1]["record"]["round"]) == number
     except FileNotFoundError:
         return False
 
@@ -231,7 +231,7 @@ def test_liar_is_put_aside_and_the_others_go_on(
 def test_run_goes_on_without_a_device_that_the_authority_has_revoked(
     network: Network, lie: Callable[[str], None]
 ) -> None:
-    """The authority names it, and the others' sum of the same round is asked for without it."""
+    """The authority names it, and the others' sum of the same round is requested without it."""
     lie("the truth")
     name = str(HELD)
     with network.round_held("revoked") as held:

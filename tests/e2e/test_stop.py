@@ -1,4 +1,4 @@
-"""``calyx server stop --run`` ends a run, and resuming it costs nobody a round twice."""
+"""``calyx server stop --run`` ends a run, and resuming it charges no device twice for a round."""
 
 from __future__ import annotations
 
@@ -10,12 +10,8 @@ import pytest
 
 from bench.deployment_harness import calyx
 from calyx.cli.terminal.deployed_run import submit_run
-from calyx.server.deployment.submission import (
-    read_submission,
-    stop_run,
-    stored_config,
-    wait_for_end,
-)
+from calyx.server.deployment.handover import stop_run
+from calyx.server.deployment.submission import read_submission, stored_config, wait_for_end
 from tests.e2e.network import DEVICES, HELD, Network, behind_proxy, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e]
@@ -47,12 +43,12 @@ def test_stop_in_a_round_and_resume_and_stop_and_resume(network: Network) -> Non
         answered = charged(network, run)
         command = calyx("server", "stop", str(folder.directory), "--run", run)
         done = subprocess.run(command, capture_output=True, text=True, timeout=STOP_S)
-        assert done.returncode == 0 and "was stopped; go on with" in done.stdout + done.stderr
+        assert done.returncode == 0 and "was stopped; continue it with" in done.stdout + done.stderr
     ended = wait_for_end(folder, run, STOP_S)
     assert (ended.state, ended.attempts, ended.error) == ("stopped", 1, "")
     nothing_happens(network, run)
     after = charged(network, run)
-    # Those who had answered were charged for that round, once; the third one perhaps.
+    # Those that had answered were charged for that round, once; the third one perhaps.
     assert after[:HELD] == answered[:HELD] == [list(range(1, held + 1))] * HELD
     assert after[HELD] in (answered[HELD], [*answered[HELD], held])
 

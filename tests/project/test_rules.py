@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
 import tomllib
+import zipfile
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -44,13 +47,21 @@ def test_presets_are_valid_and_say_what_they_are_for(name: str) -> None:
     assert first.startswith("# ") and len(first) > 20
 
 
-def test_bundle_for_flower_holds_only_the_parties_inside_flower() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    app = project["tool"]["flwr"]["app"]
-    inside = [f"calyx/{party}/**/*.py" for party in ("server", "client", "shared")]
-    assert app["fab-include"] == ["calyx/*.py", *inside]
+def test_bundle_for_flower_can_be_made_and_holds_no_code() -> None:
+    """Every party runs the Calyx that is installed on its own machine."""
+    from flwr.cli.build import build_fab_from_disk
+
+    with zipfile.ZipFile(io.BytesIO(build_fab_from_disk(ROOT))) as bundle:
+        assert {name for name in bundle.namelist() if not name.startswith(".info/")} == {
+            "pyproject.toml",
+            "README.md",
+        }
+        project = tomllib.loads(bundle.read("pyproject.toml").decode())
     components = {f"{party}app": f"calyx.{party}.app:app" for party in ("server", "client")}
-    assert app["components"] == components
+    assert project["tool"]["flwr"]["app"]["components"] == components
+    for component in components.values():
+        module, _, attribute = component.partition(":")
+        assert hasattr(import_module(module), attribute)
 
 
 def test_no_pickle_in_our_code() -> None:

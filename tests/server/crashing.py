@@ -1,7 +1,7 @@
 """A sealed run that kills itself at a chosen point: ``python crashing.py FOLDER POINT``.
 
 Three real clients in this process, a real key authority on a folder that outlives it. The noise
-is seeded, so that what comes out can be compared; in all else the clients behave as real devices:
+is seeded, so that results can be compared; in all else the clients behave like real devices:
 they charge every time, keep their replies, and obey each signed message once.
 """
 
@@ -51,27 +51,27 @@ Patch = pytest.MonkeyPatch
 
 
 def die() -> None:
-    """As kill -9."""
+    """Like kill -9."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def before_the_record(patch: Patch) -> None:
-    """All have answered; nothing of it is on the server's disk."""
+    """All clients have answered; none of it is on the server's disk."""
     _around(patch, federation, "save_pending", first=lambda call: _due(call[1].record.round))
 
 
 def before_the_release(patch: Patch) -> None:
-    """The sum is on the disk, the authority has not been asked."""
+    """The sum is on disk, the authority has not been asked."""
     _around(patch, LocalAuthority, "release", first=lambda call: _due(call[1].round))
 
 
 def after_the_release(patch: Patch) -> None:
-    """The authority has given the sum; nothing of it is in a checkpoint."""
+    """The authority has released the sum; none of it is in a checkpoint."""
     _around(patch, LocalAuthority, "release", then=lambda call: _due(call[1].round))
 
 
 def after_the_checkpoint(patch: Patch) -> None:
-    """The round is done, its record still there."""
+    """The round is done, its record is still there."""
     _around(patch, federation, "save_checkpoint", then=lambda call: _due(call[1].round))
 
 
@@ -113,7 +113,7 @@ def key_authority(folder: Path) -> Iterator[tuple[LocalAuthority, dict[int, Path
     with LocalAuthority(folder / "authority", min_contributors=2) as authority:
         if not identities[0].exists():
             made = [ContributorIdentity.create(identities[n]).request(str(n)) for n in identities]
-            authority.roster.approve(made)
+            authority.enrolments.approve(made)
         yield authority, identities
 
 
@@ -129,7 +129,7 @@ class SignedGrid(LocalGrid):
 
 
 def federate(folder: Path, away: tuple[int, ...] = ()) -> None:
-    """Begin the run of a folder, or go on with it.
+    """Begin or continue the run of a folder.
 
     Args:
         folder: with the parties' folders.
@@ -160,7 +160,7 @@ def federate(folder: Path, away: tuple[int, ...] = ()) -> None:
         grid = SignedGrid(InProcessExecutor(app, contexts), nodes)
         names = {2 + number: str(number) for number in range(CLIENTS)}
         grid.signer = Signer(KEY, SequenceFile(folder / "server.last"), lambda: names, run_config)
-        # Not that of a simulation: this authority outlives the server, and is held to its log.
+        # Not that of a simulation: this authority outlives the server, and must match its log.
         settings = RunSettings("crash", run_folder.path, "local", 1)
         Federation(grid, CONFIG, settings, authority).run()
 

@@ -1,4 +1,4 @@
-"""A server killed in a sealed round, wherever: the model is the same and nobody pays twice."""
+"""A server killed anywhere in a sealed round: the model is the same and no client pays twice."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calyx.authority.events import Granted, Repeated
-from calyx.authority.log import verify
-from calyx.authority.roster import Roster
+from calyx.authority.enrolments import Enrolments
+from calyx.authority.log.events import Granted, Repeated
+from calyx.authority.log.log import verify
 from calyx.client.ledger.ledger import Ledger
 from calyx.server.state.checkpoint import load_latest
 from calyx.server.state.pending_release import FILE_NAME, load_pending
@@ -29,7 +29,7 @@ Killed = Callable[[Path, str], None]
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
-    """Puts into a folder what a run has left that was killed in its second round."""
+    """Puts into a folder what a run killed in its second round has left."""
     script = str(Path(__file__).with_name("crashing.py"))
     left: dict[str, Path] = {}
 
@@ -101,7 +101,9 @@ def test_released_round_is_finished_with_no_client_there(
 ) -> None:
     """The round after it cannot begin, and the run can be resumed again."""
     killed(tmp_path, "after_the_release")
-    with pytest.raises(RoundError, match=r"0 of the 2 clients a round needs.*resume this run"):
+    with pytest.raises(
+        RoundError, match=r"0 of the 2 clients that a round needs.*\nhint: .*resume this run"
+    ):
         federate(tmp_path, away=(0, 1, 2))
     state = load_latest(tmp_path / "run" / "checkpoints", digest(CONFIG))
     assert state is not None and state.round == KILLED_IN
@@ -110,7 +112,7 @@ def test_released_round_is_finished_with_no_client_there(
 
 
 def test_run_goes_on_without_a_client_that_stays_away(killed: Killed, tmp_path: Path) -> None:
-    """On the terms that the authority knows, although fewer are there."""
+    """On the terms that the authority knows, although fewer are present."""
     killed(tmp_path, "before_the_record")
     federate(tmp_path, away=(1,))
     assert [charges(tmp_path, client) for client in range(CLIENTS)] == [
@@ -124,9 +126,9 @@ def test_run_goes_on_without_a_client_that_stays_away(killed: Killed, tmp_path: 
 def test_round_is_asked_again_without_a_revoked_contributor_and_nobody_pays_twice(
     killed: Killed, tmp_path: Path
 ) -> None:
-    """The others answer with the bytes they have sent before; the round had no release yet."""
+    """The others answer with the bytes they sent before; the round had no release yet."""
     killed(tmp_path, "before_the_release")
-    Roster(tmp_path / "authority").revoke("1")
+    Enrolments(tmp_path / "authority").revoke("1")
     federate(tmp_path)
     assert [charges(tmp_path, client) for client in range(CLIENTS)] == [
         [1, 2, 3],
@@ -141,17 +143,19 @@ def test_round_is_asked_again_without_a_revoked_contributor_and_nobody_pays_twic
         (2, 3, False),
         (2, 2, False),
     ]
-    (note,) = rounds[1]["declined"]
-    assert note["client"] == "1" and "was revoked" in note["reason"]
+    (outcome,) = rounds[1]["declined"]
+    assert outcome["client"] == "1" and "was revoked" in outcome["reason"]
 
 
 def test_run_ends_with_its_round_open_when_too_few_are_left_without_the_revoked(
     killed: Killed, tmp_path: Path
 ) -> None:
     killed(tmp_path, "before_the_release")
-    Roster(tmp_path / "authority").revoke("1")
-    Roster(tmp_path / "authority").revoke("2")
-    with pytest.raises(ReleaseRefused, match="'1' was revoked; .* the round is still open"):
+    Enrolments(tmp_path / "authority").revoke("1")
+    Enrolments(tmp_path / "authority").revoke("2")
+    with pytest.raises(
+        ReleaseRefused, match="'1' was revoked(?s:.*)hint: .* the round is still open"
+    ):
         federate(tmp_path)
     assert [charges(tmp_path, client) for client in range(CLIENTS)] == [[1, 2]] * CLIENTS
     state = load_latest(tmp_path / "run" / "checkpoints", digest(CONFIG))
@@ -177,7 +181,7 @@ def test_client_with_other_records_than_before_is_not_asked_again(
 def test_run_does_not_go_on_with_an_authority_put_back_from_a_backup(
     killed: Killed, tmp_path: Path
 ) -> None:
-    """Its log has lost the newest release; whatever it released next could be a difference."""
+    """Its log has lost the newest release; anything it released next could be a difference."""
     killed(tmp_path, "after_the_checkpoint")
     log = tmp_path / "authority" / "releases.jsonl"
     entries = verify(log).entries
@@ -185,7 +189,7 @@ def test_run_does_not_go_on_with_an_authority_put_back_from_a_backup(
     log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:kept]))
     log.with_name(f"{log.name}.head").write_text(f"{kept} {entries[kept - 1].hash}\n")
     before = charges(tmp_path, 0)
-    with pytest.raises(ReleaseRefused, match=r"^rolled-back: .*put back its newest log"):
+    with pytest.raises(ReleaseRefused, match=r"^rolled-back: .*\nhint: restore its newest log"):
         federate(tmp_path)
     assert charges(tmp_path, 0) == before
 
@@ -196,7 +200,7 @@ def test_altered_record_is_not_used(killed: Killed, tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="altered or of another run"):
+    with pytest.raises(CheckpointError, match="altered or belongs to another run"):
         federate(tmp_path)
     with pytest.raises(CheckpointError, match="cannot be used"):
         path.write_bytes(b"short")

@@ -1,4 +1,4 @@
-"""Questions to clients: a no is the client's own word, and not Flower's in its place."""
+"""Questions to clients: a no is the client's own answer, not one that Flower gives for it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_only_a_clients_own_refusal_is_a_no() -> None:
     node_ids = dict(zip("abcd", ways, strict=True))
     agreed, refused = ask_clients(Answers(ways), questions, node_ids, "query.x", 0.1)  # type: ignore[arg-type]
     assert agreed == {"a"}
-    assert [(note.client, "not here" in note.reason) for note in refused] == [("b", True)]
+    assert [(said.client, "not here" in said.reason) for said in refused] == [("b", True)]
 
 
 def test_nobody_to_ask_is_no_message() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calyx.server.roster import Member, Note, Roster, RoundRecord, Standing, is_enough
+from calyx.server.roster import ClientOutcome, Member, Roster, RoundRecord, Standing, is_enough
 from calyx.shared.errors import RoundError
 
 
@@ -39,8 +39,8 @@ def test_cohorts_reach_everybody_over_time() -> None:
 def test_rejected_clients_are_quarantined_and_refusing_ones_are_listed() -> None:
     members, record = roster(4), RoundRecord(1, ["0", "1", "2", "3"])
     record.ok += ["0", "3"]
-    record.rejected.append(Note("1", "array w holds NaN"))
-    record.declined.append(Note("2", "policy"))
+    record.rejected.append(ClientOutcome("1", "array w holds NaN"))
+    record.declined.append(ClientOutcome("2", "policy"))
     members.apply(record)
     assert [m.client for m in members.active] == ["0", "3"]
     assert members["1"].standing is Standing.QUARANTINED
@@ -52,7 +52,7 @@ def test_rejected_clients_are_quarantined_and_refusing_ones_are_listed() -> None
 def test_failed_and_late_clients_are_asked_again() -> None:
     members, record = roster(3), RoundRecord(1, ["0", "1", "2"])
     record.ok.append("0")
-    record.failed.append(Note("1", "crashed"))
+    record.failed.append(ClientOutcome("1", "crashed"))
     record.close()
     members.apply(record)
     assert [n.client for n in record.failed] == ["1", "2"]
@@ -62,7 +62,7 @@ def test_failed_and_late_clients_are_asked_again() -> None:
 
 def test_run_ends_with_reasons_when_too_few_clients_are_left() -> None:
     members, record = roster(3), RoundRecord(1, ["0", "1", "2"])
-    record.rejected += [Note("0", "NaN"), Note("1", "wrong shape")]
+    record.rejected += [ClientOutcome("0", "NaN"), ClientOutcome("1", "wrong shape")]
     members.apply(record)
     with pytest.raises(RoundError, match="only 1 of the 2 clients.*0: NaN"):
         members.cohort(2, 3, 2)
@@ -83,7 +83,7 @@ def test_asked_clients_count_as_having_spent() -> None:
 
 
 def test_roster_survives_the_checkpoint() -> None:
-    members, record = roster(3, seed=9), RoundRecord(1, ["0"], rejected=[Note("0", "NaN")])
+    members, record = roster(3, seed=9), RoundRecord(1, ["0"], rejected=[ClientOutcome("0", "NaN")])
     members.asked(["0"])
     members.apply(record)
     copy = Roster.from_json(json.loads(json.dumps(members.to_json())), seed=9)

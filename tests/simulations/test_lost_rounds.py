@@ -1,4 +1,4 @@
-"""Whole runs that go wrong: nobody pays for more of it than for the rounds it takes to notice."""
+"""Whole runs that go wrong: no client pays for more than the rounds it takes to notice."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_forged_receipt_costs_nobody_a_round(tmp_path: Path) -> None:
 
 
 def test_nonce_of_another_client_is_rejected(tmp_path: Path) -> None:
-    """Two clients that work together; the key authority would refuse the sum and name nobody."""
+    """Two clients that work together; the key authority would refuse the sum and name no one."""
     seen: list[str] = []
 
     def note(message: Message, honest: Message) -> Message:
@@ -164,7 +164,7 @@ def test_run_stops_after_three_poisoned_sums(
     poison: Callable[[Poison], None], tmp_path: Path
 ) -> None:
     poison(lambda number: number != 2)
-    with pytest.raises(RoundError, match=r"rounds 1, 3 and 4 were none that honest clients"):
+    with pytest.raises(RoundError, match=r"cannot add up to the sums of rounds 1, 3 and 4"):
         federate(CONFIG, tmp_path)
     assert charges(tmp_path) == [4] * CLIENTS
     rounds = journal(tmp_path, "round")
@@ -174,7 +174,7 @@ def test_run_stops_after_three_poisoned_sums(
 def spend(folder: Path, number: int, charges: int) -> None:
     """Another run has used up a part of a client's budget."""
     from calyx.client.node import Node
-    from calyx.shared.privacy.accounting import PrivacyEvent
+    from calyx.shared.privacy.event import PrivacyEvent
 
     run_folder = RunFolder(folder)
     node = Node.from_settings(
@@ -223,7 +223,7 @@ def test_run_that_too_few_can_afford_ends_before_anybody_is_charged(
     for number in (0, 2):
         spend(tmp_path, number, 1)
     monkeypatch.setattr(RunFolder, "prepare", lambda *_: None)
-    with pytest.raises(RoundError, match=r"2 of 4 clients .* needs 3 \(0: 6 more .*nobody was"):
+    with pytest.raises(RoundError, match=r"2 of 4 clients .* needs 3 \(0: 6 more .*no client was"):
         federate(CONFIG, tmp_path)
     assert charges(tmp_path) == [1, 0, 1, 0]
     assert [n["client"] for n in journal(tmp_path, "declined")[0]["clients"]] == ["0", "2"]
@@ -247,5 +247,7 @@ def test_model_that_cannot_be_trained_privately_ends_the_run_before_any_charge(
         "privacy.noise=local",
         "secure_aggregation.scheme=none",
     ]
-    with pytest.raises(RoundError, match=r"0 of 3 clients .*mixes the records.*nobody was charged"):
+    with pytest.raises(
+        RoundError, match=r"0 of 3 clients .*mixes the records.*no client was charged"
+    ):
         run(settings=settings, out=tmp_path / "run", workers=1)

@@ -124,7 +124,7 @@ def test_every_event_reaches_the_watcher_in_order(tmp_path: Path) -> None:
 
 def test_an_existing_folder_is_never_overwritten(private_run: Path) -> None:
     before = model_bytes(private_run)
-    with pytest.raises(ConfigError, match="already exists.*--resume"):
+    with pytest.raises(ConfigError, match="(?s)already exists.*--resume"):
         run(settings=SMALL, out=private_run)
     assert model_bytes(private_run) == before
 
@@ -158,10 +158,7 @@ def test_killed_run_resumes_to_the_same_model_and_spends_nothing_twice(
     moment: str, private_run: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "killed"
-    script = (
-        "from pathlib import Path\nfrom simulations import run\n"
-        f"run(settings={SMALL!r}, out=Path({str(folder)!r}), workers=1)"
-    )
+    script = f"from calyx import run\nrun(settings={SMALL!r}, out={str(folder)!r}, workers=1)"
     process = subprocess.Popen(
         [sys.executable, "-c", script],
         stdout=subprocess.DEVNULL,

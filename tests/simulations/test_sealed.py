@@ -1,4 +1,4 @@
-"""Whole sealed runs: the sums are right, nobody sees an update, and faults stay where they are."""
+"""Whole sealed runs: the sums are right, no one sees an update, and faults stay where they are."""
 
 from __future__ import annotations
 
@@ -202,12 +202,15 @@ def test_those_who_arrived_are_released_if_they_are_enough(tmp_path: Path) -> No
 
 def test_too_few_release_nothing_and_are_not_asked_again(tmp_path: Path) -> None:
     config = resolve("digits-cnn", SEALED)
-    with pytest.raises(RoundError, match="only 2 of the 3 clients a round needs are left"):
+    with pytest.raises(RoundError, match="only 2 of the 3 clients that a round needs are left"):
         federate(config, tmp_path / "run", {1: refuse, 2: refuse})
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     (only,) = [e for e in map(json.loads, lines) if e["event"] == "round"]
-    assert only["skipped"] and "2 of at least 3 clients" in only["reason"]
-    # What was spent before anybody knew stays spent; nothing is spent on a hopeless second round.
+    assert (
+        only["skipped"]
+        and "only 2 clients sealed an update; a sum needs at least 3" in only["reason"]
+    )
+    # What was spent before the fault showed stays spent; a hopeless second round costs nothing.
     with Ledger.read_only(tmp_path / "run" / "ledgers" / "client-0000.sqlite") as ledger:
         assert len(ledger.entries()) == 1
 
@@ -287,10 +290,7 @@ def test_central_noise_is_there_and_is_accounted(tmp_path: Path) -> None:
 
 def test_killed_sealed_run_resumes_to_the_same_model(sealed_run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "killed"
-    script = (
-        "from pathlib import Path\nfrom simulations import run\n"
-        f"run(settings={SEALED!r}, out=Path({str(folder)!r}), workers=1)"
-    )
+    script = f"from calyx import run\nrun(settings={SEALED!r}, out={str(folder)!r}, workers=1)"
     process = subprocess.Popen(
         [sys.executable, "-c", script],
         stdout=subprocess.DEVNULL,

@@ -4,10 +4,10 @@ For ``unit = client`` a canary is a whole client, which sends a direction of its
 in place of what it would learn (Andrew et al. 2023). The run is repeated with all clients as
 canaries, through their own clipping, noise and sealing or the server's, until there are enough of
 them. The evidence is the cosine of each direction with the movement of the global model from first
-to last round, which is what everybody gets.
+to last round, which every party gets.
 
-Since nothing is learned, all that a round releases besides noise is known: the canaries of those
-who answered. In the first repetition they are subtracted, and what remains is kept
+Since nothing is learned, all that a round releases besides noise is known: the canaries of the
+clients that answered. In the first repetition they are subtracted, and what remains is kept
 (`calyx.audit.attacks.noise.remainders`). Later repetitions draw the same noise, from the same seed.
 """
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -25,25 +25,22 @@ from torch import nn
 
 from calyx.audit.attacks.noise.remainders import Remainders
 from calyx.audit.evidence.store import EvidenceStore
-from calyx.audit.replay.replay import Watching, rounds_of, twin
+from calyx.audit.progress import Progress
+from calyx.audit.replay.replay import Observers, replayed_run
 from calyx.client.instrumentation.canaries import directions
 from calyx.server.state.checkpoint import load_latest
 from calyx.shared.config import Config
 from calyx.shared.config.load import digest
 from calyx.shared.data import load_split
-from calyx.shared.encryption.quantise import Grid
 from calyx.shared.errors import RunError, UsageError
 from calyx.shared.models import build_model
 from calyx.shared.models.vector import dimension, to_vector, trainable_names
-from calyx.shared.privacy.rotation import Rotation
 from calyx.shared.protocol.arrays import Weights, read_record, weights_of
-from calyx.shared.protocol.authority.client import Released, ReleaseRequest
+from calyx.shared.protocol.authority.interface import Released, ReleaseRequest
 from calyx.shared.protocol.messages import TrainInstruction, read_arrays
-from calyx.shared.protocol.sealed.messages import rotation_seed
+from calyx.shared.protocol.sealed.sum_coding import SumCoding
 from calyx.simulations.engines.grid import FIRST_CLIENT_NODE_ID
 from calyx.simulations.run_folder import RunFolder
-
-Progress = Callable[[str, float], None]
 
 NAME, REMAINDERS = "client-canaries", "client-canaries-remainders"
 DEFAULT_CANARIES = 30
@@ -62,9 +59,9 @@ def run(
     Args:
         folder: the run.
         store: its evidence.
-        progress: told how far it is.
-        canaries: how many there should be at least.
-        workers: client processes; None for one a core.
+        progress: receives what is being done and the share of it that is done.
+        canaries: the least number of them.
+        workers: client processes; None for one per core.
 
     Raises:
         UsageError: the guarantee is not one for clients in a sum.
@@ -90,13 +87,13 @@ def run(
                 progress("canaries", (done + number) / total)
 
             watcher = ReleaseWatcher(config, model, seed, own)
-            watching = Watching(
+            observers = Observers(
                 tap=watcher,
                 on_release=watcher.on_release,
                 client_settings={"canaries": str(path)},
                 on_round=on_round,
             )
-            with twin(config, watching, workers=workers) as repeated:
+            with replayed_run(config, observers, workers=workers) as repeated:
                 last = _last_weights(repeated, config)
                 moved = to_vector(last, names) - start
             if not repeat:
@@ -111,19 +108,19 @@ def run(
             "dimension": size,
             "repeats": repeats,
             "clients": clients,
-            "rounds": len(rounds_of(folder)),
+            "rounds": len(folder.told().rounds),
         },
     )
     store.put_arrays(NAME, {"cosines": np.concatenate(cosines)})
 
 
 class ReleaseWatcher:
-    """Sees each round's released sum, or at the server what it moved the model by.
+    """Sees each round's released sum or, at the server, how far it moved the model.
 
     Args:
-        config: of the run.
-        model: of its form.
-        seed: of the directions.
+        config: the run's configuration.
+        model: a model with the run's architecture.
+        seed: from which the directions are drawn.
         places: row of the rotation that each client sends, int64 (clients,).
     """
 
@@ -155,7 +152,7 @@ class ReleaseWatcher:
             self._answered.add(message.metadata.src_node_id - FIRST_CLIENT_NODE_ID)
 
     def finish(self, weights: Weights) -> None:
-        """The model after the round before: with central noise its movement is what is released.
+        """The model after the previous round: with central noise its movement is released.
 
         Only plain averaging says how far a released sum moves the model.
         """
@@ -174,15 +171,14 @@ class ReleaseWatcher:
         plan = None if self._instruction is None else self._instruction.plan
         mechanism = None if plan is None else plan.mechanism
         if plan is None or mechanism is None:
-            raise RunError("a sum was released whose plan has no noise of clients")
+            raise RunError("a sum was released whose plan has no client noise")
         clients = {int(receipt.contributor) for receipt in request.receipts}
         canaries = plan.clip_norm * self._canaries(clients)
-        rotation = Rotation(len(canaries), rotation_seed(self._config, request.round))
-        values = Grid(mechanism.step, mechanism.clamp).restored(
-            np.asarray(released.values, dtype=np.int64)
-        )
+        coding = SumCoding.of(self._config, plan, len(canaries), request.round)
+        rotation, step = coding.rotation, coding.grid.step
+        values = coding.grid.restored(np.asarray(released.values, dtype=np.int64))
         variance = mechanism.share_variance * len(clients)
-        remainder = (values - rotation.forward(canaries)) / (np.sqrt(variance) * mechanism.step)
+        remainder = (values - rotation.forward(canaries)) / (np.sqrt(variance) * step)
         self.remainders.add(
             -1,
             request.round,
@@ -200,7 +196,7 @@ class ReleaseWatcher:
 
 
 def refuse_unfit(config: Config) -> None:
-    """Say why this run has no clients that are protected within a sum, if so.
+    """Refuse a run whose clients are not protected within a sum.
 
     Raises:
         UsageError: with the reason.
@@ -209,7 +205,8 @@ def refuse_unfit(config: Config) -> None:
     if privacy.unit != "client" or privacy.noise not in ("distributed", "central"):
         raise UsageError(
             "canary clients need unit = client with distributed or central noise; this run has "
-            f"unit {privacy.unit} and noise {privacy.noise}"
+            f"unit {privacy.unit} and noise {privacy.noise}",
+            hint="leave the attack out with --skip canaries",
         )
 
 

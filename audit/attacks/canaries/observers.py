@@ -1,19 +1,19 @@
-"""Where an observer of canaries stands, and what is seen there, round by round.
+"""Where an observer of canaries stands, and what it sees there, round by round.
 
 x_ti = <c_i, what was released in round t> / C          c_i: the canary's direction
 
-A canary that was in adds 1 for each time that it was drawn; noise adds its multiplier. Two
+A canary that was in adds 1 each time it was drawn; noise adds its multiplier. Two
 observers are recorded:
 
 * *public* sees what is released and nothing else: the sum of a round, or with local noise each
   client's update;
-* *informed* is the one against whom differential privacy is promised. It also knows every record
-  but the canaries, and subtracts what they contribute; and it colludes with as many clients as the
-  guarantee does not count on, whose sealed integers it subtracts, noise and all. It exists where a
-  round is one step.
+* *informed* is the one that differential privacy is promised against. It also knows every record
+  but the canaries, and subtracts what they contribute; and it colludes with all the clients that
+  the guarantee does not count on, and subtracts their sealed integers, noise included. It exists
+  where a round is one step.
 
-Where nothing is sampled, records and canaries can be subtracted altogether, by the auditor who also
-knows the coins. What *remains* of each round is the noise (`calyx.audit.attacks.noise.remainders`).
+Where nothing is sampled, the auditor, who also knows the coins, can subtract records and canaries
+completely. What *remains* of each round is the noise (`calyx.audit.attacks.noise.remainders`).
 """
 
 from __future__ import annotations
@@ -34,23 +34,21 @@ from calyx.client.sealing.sealing import integers_to_seal
 from calyx.client.training.dp_sgd import clipped_gradient_sum
 from calyx.shared.config import Config
 from calyx.shared.data import Dataset, load_split
-from calyx.shared.encryption.quantise import Grid
 from calyx.shared.errors import RunError
 from calyx.shared.models import build_model
 from calyx.shared.models.vector import dimension, to_vector, trainable_names
 from calyx.shared.privacy.noise import SeededNoise, seeded_key
 from calyx.shared.privacy.plan import PrivacyPlan
-from calyx.shared.privacy.rotation import Rotation
 from calyx.shared.protocol.arrays import Weights, load_weights, read_record, weights_of
-from calyx.shared.protocol.authority.client import Released, ReleaseRequest
+from calyx.shared.protocol.authority.interface import Released, ReleaseRequest
 from calyx.shared.protocol.messages import TrainInstruction, read_arrays
-from calyx.shared.protocol.sealed.messages import rotation_seed
+from calyx.shared.protocol.sealed.sum_coding import SumCoding
 from calyx.simulations.engines.grid import FIRST_CLIENT_NODE_ID
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-# In so many rounds the trainer's clipped sum of so many records is computed a second way.
+# The trainer's clipped sum is computed a second way in this many rounds, over this many records.
 _CHECKED_ROUNDS, _CHECKED_RECORDS = 3, 100
 
 
@@ -59,7 +57,7 @@ class Placed:
     """The canaries: where they point, who holds them, and which are in.
 
     Attributes:
-        seed: of the directions.
+        seed: from which the directions are drawn.
         places: rows of the rotation, int64 (canaries,).
         owner: client numbers, int64 (canaries,).
         coins: bool (canaries,).
@@ -71,7 +69,7 @@ class Placed:
     coins: NDArray[np.bool_]
 
     def projected(self, vector: Floats, clip_norm: float) -> Floats:
-        """A released vector on every direction, in clip norms; (canaries,)."""
+        """A released vector projected on every direction, in clip norms; (canaries,)."""
         return directions(self.seed, len(vector)).forward(vector)[self.places] / clip_norm
 
     def included(self, clients: Collection[int], size: int) -> Floats:
@@ -111,7 +109,7 @@ class Projections:
 
 
 class _Known:
-    """What the auditor knows beforehand: model, records and who holds which of them."""
+    """What the auditor knows beforehand: model, records, and which client holds which records."""
 
     def __init__(self, config: Config, partition: Sequence[Integers]) -> None:
         split = load_split(config.data, config.seed)
@@ -131,12 +129,12 @@ class _Known:
         return read_record(read_arrays(message.content), like=weights_of(self.model))
 
     def expected_sum(self, clients: Collection[int], weights: Weights, plan: PrivacyPlan) -> Floats:
-        """What their records contribute to a step, in the mean over sampling; (dimension,)."""
+        """What their records contribute to a step, on average over sampling; (dimension,)."""
         held = np.concatenate([self._partition[client] for client in sorted(clients)])
         return plan.sampling_rate * self._trainers_sum(self._train.subset(held), weights, plan)
 
     def check(self, number: int, weights: Weights, plan: PrivacyPlan) -> None:
-        """In a few rounds: does the trainer clip what it says? Else the subtraction hides it."""
+        """In a few rounds, check that the trainer clips as it says; subtraction would hide it."""
         wanted = {round(x) for x in np.linspace(1, self._rounds, _CHECKED_ROUNDS)}
         if number not in wanted:
             return
@@ -167,7 +165,7 @@ class Watcher:
 
     @property
     def _expected_remainders(self) -> int:
-        """One a round, of the sum."""
+        """One per round, of the sum."""
         return self._config.training.rounds
 
     @property
@@ -218,22 +216,21 @@ class SumWatcher(Watcher):
         plan = self.instructions[min(clients)].plan
         mechanism, placed = plan.mechanism, self._placed
         if mechanism is None:
-            raise RunError("a sum was released whose plan has no noise of clients")
-        grid = Grid(mechanism.step, mechanism.clamp)
-        rotation = Rotation(self.dimension, rotation_seed(self._config, request.round))
+            raise RunError("a sum was released whose plan has no client noise")
+        coding = SumCoding.of(self._config, plan, self.dimension, request.round)
+        rotation = coding.rotation
         whose = np.isin(placed.owner, list(clients))
         values = np.asarray(released.values, dtype=np.int64)
 
         def noise_of(contributors: int) -> float:
             return plan.noise_multiplier * float(np.sqrt(contributors / mechanism.shares))
 
-        vector = rotation.inverse(grid.restored(values))
-        seen = placed.projected(vector, plan.clip_norm)
+        seen = placed.projected(coding.restored(values), plan.clip_norm)
         self.public.add(request.round, whose, seen, noise_of(len(clients)))
 
         insiders = clients & self._colluding.keys()
         honest = clients - insiders
-        left = grid.restored(values - sum(self._sent_by(client) for client in insiders))
+        left = coding.grid.restored(values - sum(self._sent_by(client) for client in insiders))
         records = self._known.expected_sum(honest, self._weights, plan)
         seen = placed.projected(rotation.inverse(left) - records, plan.clip_norm)
         self.informed.add(request.round, whose, seen, noise_of(len(honest)))
@@ -265,7 +262,7 @@ class UpdateWatcher(Watcher):
 
     @property
     def _expected_remainders(self) -> int:
-        """One a round of each client that is asked."""
+        """One per round from each client that is asked."""
         return self._config.training.rounds * self._config.cohort_size
 
     def received(self, message: Message) -> None:
@@ -310,7 +307,7 @@ def momentum_gains(momentum: float, steps: int) -> Floats:
 
 
 def insiders_of(config: Config) -> list[int]:
-    """Clients that may collude: as many as the guarantee does not count on, the last ones."""
+    """Clients that may collude: all that the guarantee does not count on, the last ones."""
     if config.privacy.noise != "distributed":
         return []
     spare = config.cohort_size - config.secure_aggregation.min_contributors

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,8 @@ from calyx.audit.attacks.canaries.observers import (
     momentum_gains,
 )
 from calyx.audit.evidence.store import EvidenceStore
-from calyx.audit.replay.replay import Watching, rounds_of, twin
+from calyx.audit.progress import Progress
+from calyx.audit.replay.replay import Observers, replayed_run
 from calyx.client.node import Node
 from calyx.shared.config import Config
 from calyx.shared.data import load_split
@@ -43,8 +44,6 @@ from calyx.shared.models.vector import dimension
 from calyx.shared.privacy.plan import PrivacyPlan
 from calyx.simulations.run import partition_of
 from calyx.simulations.run_folder import RunFolder
-
-Progress = Callable[[str, float], None]
 
 COMMITMENT, NAME, REMAINDERS = "canaries-commitment", "canaries", "canaries-remainders"
 DEFAULT_CANARIES = 1000
@@ -66,9 +65,9 @@ def run(
     Args:
         folder: the run.
         store: its evidence.
-        progress: told how far it is.
-        canaries: m, how many; fewer for a very small model.
-        workers: client processes; None for one a core.
+        progress: receives what is being done and the share of it that is done.
+        canaries: m, their number; fewer for a very small model.
+        workers: client processes; None for one per core.
 
     Raises:
         UsageError: the run has no record-level noise of clients, so there is nothing to audit.
@@ -97,20 +96,20 @@ def run(
         clients = range(config.federation.clients)
         own = {f"client-{k}": placed.places[placed.coins & (placed.owner == k)] for k in clients}
         np.savez(path, seed=np.int64(placed.seed), **own)
-        watching = Watching(
+        observers = Observers(
             tap=watcher,
             on_release=watcher.on_release,
             client_settings={"canaries": str(path)},
             on_round=lambda number: progress("canaries", number / total),
         )
-        with twin(config, watching, workers=workers) as repeated:
-            last = rounds_of(repeated)[-1]
+        with replayed_run(config, observers, workers=workers) as repeated:
+            last = repeated.told().rounds[-1]
     plans = {client: one.plan for client, one in watcher.instructions.items()}
     store.put_json(
         f"{NAME}-run",
         {
             "accuracy_with_canaries": last["accuracy"],
-            "accuracy_without": rounds_of(folder)[-1]["accuracy"],
+            "accuracy_without": folder.told().rounds[-1]["accuracy"],
             "rounds": len(watcher.public.values),
             "dimension": watcher.dimension,
             "noise_multiplier": min(plan.noise_multiplier for plan in plans.values()),
@@ -125,26 +124,28 @@ def run(
 
 
 def refuse_unfit(config: Config) -> None:
-    """Canaries are records with noise of the clients; say why if this run has none.
+    """Canaries are records protected by client noise; refuse a run without any.
 
     Raises:
         UsageError: with the reason.
     """
     privacy, training = config.privacy, config.training
-    if privacy.unit != "record" or privacy.noise not in ("local", "distributed"):
+    if not (privacy.unit == "record" and privacy.is_noised_by_clients):
         raise UsageError(
-            f"record canaries need unit = record with local or distributed noise; this run has "
-            f"unit {privacy.unit} and noise {privacy.noise}"
+            "record canaries need unit = record with local or distributed noise; this run has unit "
+            f"{privacy.unit} and noise {privacy.noise}",
+            hint="leave the attack out with --skip canaries",
         )
-    if privacy.noise == "local" and config.secure_aggregation.scheme != "none":
+    if privacy.noise == "local" and config.is_sealed:
         raise UsageError(
-            "sealed updates with local noise show an observer only sums; audit the same run with "
-            "secure_aggregation.scheme = none"
+            "sealed updates with local noise show an observer only sums",
+            hint="audit the same run with secure_aggregation.scheme = none",
         )
     if privacy.noise == "local" and training.optimizer != "sgd":
         raise UsageError(
-            f"an update made by {training.optimizer} is no sum of gradients, so canaries cannot be "
-            "measured in it; audit the same run with training.optimizer = sgd"
+            f"an update made by {training.optimizer} is not a sum of gradients, so canaries cannot "
+            "be measured in it",
+            hint="audit the same run with training.optimizer = sgd",
         )
 
 
@@ -154,7 +155,7 @@ def commitment(coins: NDArray[np.bool_], nonce: bytes) -> str:
 
 
 def _placed(config: Config, wanted: int, holders: int) -> Placed:
-    """Coins and directions, drawn anew for every audit."""
+    """Coins and directions; each audit draws new ones."""
     split = load_split(config.data, config.seed)
     shape, classes = split.test.input_shape, split.test.classes
     size = dimension(build_model(config.model, shape, classes, config.seed))
@@ -197,7 +198,7 @@ def _arrays(
         "coins": placed.coins,
         "nonce": np.frombuffer(nonce, dtype=np.uint8),
         "rates": np.array([plan.sampling_rate for plan in holders]),
-        # What a canary that is in adds to a round, in the mean over sampling.
+        # What a canary that is in adds to a round, on average over sampling.
         "signals": np.array(
             [
                 plan.sampling_rate * gain.sum() / np.sqrt(np.mean(gain**2))

@@ -8,10 +8,12 @@
     fedavg        several local steps: search through the unrolled training
     search        the optimisers of both
     quality       PSNR, pairing of pictures with records, and the mean image as baseline
-    networks      networks of the reference ladder beside the product's own
-    federation    the reference ladder's federations, played by the real parties
-    ladder        all of it at 28x28, from no protection to all of it
+    networks      networks of the reference scenarios beside the product's own
+    reference_federation
+                  the reference scenarios' federations, run by the real parties
+    scenario      one observer, one kind of protection, one attack
+    scenarios     all of them at 28x28, from no protection to all of it
 
-A picture counts as recovered if it is closer to a record than the mean image is: whoever knows
-nothing of the update can always guess that one.
+A picture counts as recovered if it is closer to a record than the mean image is: an attacker who
+knows nothing of the update can always guess the mean image.
 """

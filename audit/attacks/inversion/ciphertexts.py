@@ -1,7 +1,7 @@
 """Ciphertexts as an attacker without the secret key can use them: as numbers.
 
-A BFV ciphertext is two polynomials, given by their residues. Whoever has the public key can parse
-them, encrypt what he likes, and add or subtract. If encryption were weak, something of the update
+A BFV ciphertext is two polynomials, given by their residues. Anyone who has the public key can
+parse them, encrypt any value, and add or subtract. If encryption were weak, something of the update
 would show in the residues, and a guessed update would fit better than a wrong one.
 """
 
@@ -20,11 +20,11 @@ Floats = NDArray[np.float64]
 
 
 class PublicKeyHolder:
-    """What anybody can do with ciphertexts and the public key.
+    """What anyone can do with ciphertexts and the public key.
 
     Args:
-        parameters: of the run; public.
-        public_context: the authority's public key, as it was sent to clients.
+        parameters: the run's, which are public.
+        public_context: the authority's public key, as sent to clients.
     """
 
     def __init__(self, parameters: SealingParameters, public_context: bytes) -> None:
@@ -33,7 +33,7 @@ class PublicKeyHolder:
         self._sealer = PublicSealer(parameters, public_context)
 
     def encrypt(self, values: NDArray[np.int64]) -> tuple[bytes, ...]:
-        """Encrypt integers (length,) of one's own choice."""
+        """Encrypt chosen integers (length,)."""
         return self._sealer.seal_slots(pack(values, self._parameters)).chunks
 
     def numbers(self, chunks: Sequence[bytes], count: int) -> Floats:

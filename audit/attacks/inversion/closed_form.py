@@ -1,8 +1,8 @@
-"""The closed form: a fully connected layer with a bias gives its input away.
+"""The closed form: a fully connected layer with a bias reveals its input.
 
 With z = W x + b, dL/dW = (dL/dz) x' and dL/db = dL/dz, so x = (dL/dW_j) / (dL/db_j) for each unit j
-with a gradient (Phong et al. 2018; Geiping et al. 2020, proposition 3.1). One record gives itself
-away exactly; of several, a unit shows their mean weighted by how much each moved it.
+with a gradient (Phong et al. 2018; Geiping et al. 2020, proposition 3.1). A single record is
+recovered exactly; of several, a unit shows the mean, weighted by how much each moved it.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def layer_inputs(weight: torch.Tensor, bias: torch.Tensor, records: int) -> torc
     Args:
         weight: gradient of the weight, (units, inputs).
         bias: gradient of the bias, (units,).
-        records: how many to give. For one, all units are used: the least-squares solution of
-            dL/dW = (dL/db) x', which is the exact input if there is no noise and the best guess if
-            there is. For several, those of the units that moved most.
+        records: how many to return. For one, all units are used: the least-squares solution of
+            dL/dW = (dL/db) x', which is the exact input without noise and the best guess with
+            noise. For several, those of the units that moved most.
     """
     weight, bias = weight.double(), bias.double()
     if records == 1:

@@ -1,8 +1,8 @@
 """Inversion of several local steps: search records whose training ends at the observed weights.
 
 The local steps are unrolled with `torch.func.functional_call`, so that the distance of the update
-theta_T - theta_0 can be differentiated by the records (Geiping et al. 2020; Dimitrov et al. 2022).
-Each step takes all records: the attacker then needs no order of batches.
+theta_T - theta_0 can be differentiated with respect to the records (Geiping et al. 2020; Dimitrov
+et al. 2022). Each step takes all records: the attacker then needs no order of batches.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from calyx.audit.attacks.inversion.search import Tick, by_lbfgs
+from calyx.audit.attacks.inversion.search import by_lbfgs
+from calyx.audit.progress import Tick
 
 
 def invert_training(

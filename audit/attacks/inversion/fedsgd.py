@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from calyx.audit.attacks.inversion.search import Distance, Tick, by_adam, by_lbfgs
+from calyx.audit.attacks.inversion.search import Distance, by_adam, by_lbfgs
+from calyx.audit.progress import Tick
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Observed:
 
     Attributes:
         model: with the weights at which the gradient was taken.
-        gradient: his estimate of the mean gradient over the records, by parameter.
+        gradient: the attacker's estimate of the mean gradient over the records, by parameter.
         labels: of the records, int64 (records,); known or guessed.
         input_shape: of one record.
         low, high: between which a record's values lie.
@@ -64,7 +65,7 @@ def invert_piecewise(observed: Observed, seed: int, tick: Tick) -> torch.Tensor:
 def gradient_of(
     model: nn.Module, records: torch.Tensor, labels: torch.Tensor
 ) -> tuple[torch.Tensor, ...]:
-    """Gradient of the mean cross-entropy by each parameter, itself differentiable."""
+    """Gradient of the mean cross-entropy in each parameter, itself differentiable."""
     # The fused kernels of attention have no second derivative.
     with sdpa_kernel(SDPBackend.MATH):
         loss = nn.functional.cross_entropy(model(records), labels)

@@ -1,7 +1,7 @@
-"""Label leakage: the gradient of the output bias tells which classes are in a batch.
+"""Label leakage: the gradient of the output bias reveals which classes are in a batch.
 
 For cross-entropy, dL/db_c is the mean over the records of p_c - [label = c]. It is negative only if
-a record has that label (Zhao et al. 2020; Wainakh et al. 2022), and its size tells how many.
+a record has that label (Zhao et al. 2020; Wainakh et al. 2022), and its size shows how many do.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def guessed(bias: torch.Tensor, records: int, mean_probability: torch.Tensor) ->
     Args:
         bias: gradient of the output bias, mean over the batch, (classes,).
         records: size of the batch.
-        mean_probability: what the model says on average, (classes,); the attacker takes it from
-            records of his own. n_c = n (p_c - dL/db_c), rounded so that the sum is n.
+        mean_probability: what the model predicts on average, (classes,); attackers take it from
+            records of their own. n_c = n (p_c - dL/db_c), rounded so that the sum is n.
     """
     counts = (records * (mean_probability.double() - bias.double())).clamp_min(0)
     counts = counts * (records / counts.sum().clamp_min(1e-12))

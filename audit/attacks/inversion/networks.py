@@ -1,6 +1,6 @@
-"""Networks of the reference ladder that the product does not have: easier prey than its own.
+"""Networks of the reference scenarios that the product lacks: easier to attack than its own.
 
-Both are made as ``model.name = module:function``, as a user's own model would be.
+Both are configured as ``model.name = module:function``, as a user's own model is.
 """
 
 from __future__ import annotations

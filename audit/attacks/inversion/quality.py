@@ -1,4 +1,4 @@
-"""How good is a reconstruction? PSNR, against records paired with it, and beside a baseline."""
+"""How good a reconstruction is: PSNR against the records paired with it, beside a baseline."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 Floats = NDArray[np.float64]
 Pictures = NDArray[np.floating[Any]]
 
-# A mean squared error below this counts as it, so that a perfect copy has a PSNR: 150 dB.
+# A smaller mean squared error counts as this, so that a perfect copy has a PSNR: 150 dB.
 _LEAST_ERROR = 1e-15
 # Above the baseline by this, in dB, a picture counts as recovered.
 MARGIN_DB = 1.0
@@ -20,7 +20,7 @@ MARGIN_DB = 1.0
 def psnr(pictures: Pictures, truth: Pictures) -> Floats:
     """Peak signal-to-noise ratio in dB, float64 (n,), of pictures (n, ...) with values in [0, 1].
 
-    Values beyond are cut off first, as anybody would who knows what a picture is.
+    Values outside are clipped first, as anyone who knows what a picture is would do.
     """
     difference = np.clip(pictures.astype(np.float64), 0, 1) - truth.astype(np.float64)
     error = np.square(difference).reshape(len(difference), -1).mean(axis=1)
@@ -28,10 +28,10 @@ def psnr(pictures: Pictures, truth: Pictures) -> Floats:
 
 
 def match(pictures: Pictures, records: Pictures) -> NDArray[np.int64]:
-    """Pair pictures with records, each with another one, so that the mean PSNR is the largest.
+    """Pair each picture with a different record so that the mean PSNR is largest.
 
-    An order of records is no part of a gradient, so an attacker is not asked for one. The pairing
-    is optimal (Hungarian method).
+    A gradient holds no order of records, so none is required of an attacker. The pairing is
+    optimal (Hungarian method).
 
     Args:
         pictures: (k, ...).

@@ -1,8 +1,8 @@
-"""The federations of the reference ladder: the real parties, a record or a few each, one round.
+"""The federations of the reference scenarios: the real parties, a record or a few each, one round.
 
-Every rung attacks bytes that the real server, clients and key authority exchanged. Only data and
-settings are made for it: 28x28 pictures, one record a client, untrained weights. That is the
-attacker's best case: what he cannot do here he cannot do in a run with more records a client.
+Every scenario attacks bytes that the real server, clients and key authority exchanged. Only data
+and settings are made for it: 28x28 pictures, one record per client, untrained weights. That is the
+attacker's best case: what fails here also fails in a run with more records per client.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from safetensors.numpy import load
 from torch import nn
 
 from calyx.audit.replay.capture import Capture, client_name
-from calyx.audit.replay.replay import Watching, twin
+from calyx.audit.replay.replay import Observers, replayed_run
 from calyx.shared.config import Config
 from calyx.shared.config.load import build, unflatten
 from calyx.shared.data import Dataset, load_split
 from calyx.shared.data.sources.digits import read_digits
 from calyx.shared.models import build_model
-from calyx.shared.privacy.accounting import PrivacyEvent, spent
+from calyx.shared.privacy.accounting import spent
+from calyx.shared.privacy.event import PrivacyEvent
 from calyx.shared.privacy.plan import PrivacyPlan
 from calyx.shared.protocol.arrays import Weights, load_weights, read_record, weights_of
 from calyx.shared.protocol.messages import TrainInstruction, read_arrays
@@ -42,13 +43,13 @@ Scalar = str | int | float | bool
 
 @dataclass(frozen=True)
 class Reference:
-    """Pictures of the ladder.
+    """Pictures of the scenarios.
 
     Attributes:
         source: where they come from, in words.
-        train: uint8 (10, 28, 28), of as many classes as there are.
+        train: uint8 (10, 28, 28), covering as many classes as possible.
         labels: int64 (10,).
-        test: uint8 (n, 28, 28), what an attacker has of his own; its mean is the baseline.
+        test: uint8 (n, 28, 28), the attacker's own pictures; their mean is the baseline.
         test_labels: int64 (n,).
         classes: number of classes.
     """
@@ -67,15 +68,15 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Played:
+class CapturedRound:
     """One round of one federation.
 
     Attributes:
-        config: of the federation.
+        config: the federation's configuration.
         capture: what crossed the boundaries.
-        records: of each client, in its own order.
-        model: with the first weights, as every party knows them.
-        plan: what the instructions to the clients said.
+        records: each client's, in its own order.
+        model: with the initial weights, which every party knows.
+        plan: the plan in the instructions to the clients.
         final: weights after the round.
     """
 
@@ -93,8 +94,8 @@ class Played:
 
     def reply(self, client: int) -> Weights:
         """The weights in a client's captured plain reply."""
-        (crossing,) = self.capture.find("train", 1, sender=client_name(client))
-        return read_record(read_arrays(crossing.message.content), like=weights_of(self.model))
+        (sent,) = self.capture.find("train", 1, sender=client_name(client))
+        return read_record(read_arrays(sent.message.content), like=weights_of(self.model))
 
 
 def reference(config: Config) -> Reference:
@@ -118,19 +119,19 @@ def reference(config: Config) -> Reference:
     )
 
 
-def play(
+def capture_round(
     data: Reference, settings: Mapping[str, Scalar], *, clients: int, records_each: int = 1
-) -> Played:
-    """Let a federation play one round and capture it.
+) -> CapturedRound:
+    """Run one round of a federation and capture it.
 
     Args:
         data: the first clients x records_each of its training records are used.
         settings: model, privacy and sealing, by dotted key.
     """
-    with tempfile.TemporaryDirectory(prefix="calyx-ladder-") as name:
+    with tempfile.TemporaryDirectory(prefix="calyx-scenarios-") as name:
         count = clients * records_each
         np.savez(
-            Path(name) / "ladder.npz",
+            Path(name) / "scenarios.npz",
             x_train=data.train[:count],
             y_train=data.labels[:count],
             x_test=data.test,
@@ -139,8 +140,8 @@ def play(
         )
         config = build(unflatten({**_base(clients, records_each, name), **settings}))
         capture = Capture(rounds=1)
-        watching = Watching(tap=capture, on_release=capture.on_release)
-        with twin(config, watching, workers=1) as folder:
+        observers = Observers(tap=capture, on_release=capture.on_release)
+        with replayed_run(config, observers, workers=1) as folder:
             final = load(folder.model())
         train = load_split(config.data, config.seed).train
         records = tuple(train.subset(indices) for indices in partition_of(config))
@@ -149,7 +150,7 @@ def play(
     model = build_model(config.model, (1, SIDE, SIDE), data.classes, config.seed)
     weights = read_record(read_arrays(sent.message.content), like=weights_of(model))
     load_weights(model, weights)
-    return Played(config, capture, records, model, instruction.plan, final)
+    return CapturedRound(config, capture, records, model, instruction.plan, final)
 
 
 def local_noise(multiplier: float) -> dict[str, Scalar]:
@@ -183,7 +184,7 @@ def _epsilon(multiplier: float) -> Any:
 
 def _base(clients: int, records_each: int, directory: str) -> dict[str, Scalar]:
     return {
-        "name": "reference-ladder",
+        "name": "reference-scenarios",
         "data.source": "npz",
         "data.directory": directory,
         "training.rounds": 1,
@@ -200,7 +201,7 @@ def _base(clients: int, records_each: int, directory: str) -> dict[str, Scalar]:
 
 
 def _one_of_each_class(train: Dataset) -> NDArray[np.int64]:
-    """Indices of ten records: of as many classes as there are, then the first of the rest."""
+    """Indices of ten records: one of each class first, then the first of the rest."""
     _, first = np.unique(train.labels, return_index=True)
     rest = np.setdiff1d(np.arange(min(len(train), 100)), first)
     return np.concatenate([np.sort(first), rest])[:MOST_CLIENTS].astype(np.int64)

@@ -1,4 +1,4 @@
-"""One rung of the ladder: an observer, what he got, and the attack that suits it."""
+"""One scenario: an observer, what it received, and the attack that suits it."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from calyx.audit.attacks.inversion.fedsgd import (
 )
 from calyx.audit.attacks.inversion.reference_federation import (
     SIDE,
-    Played,
+    CapturedRound,
     Reference,
     Scalar,
+    capture_round,
     local_noise,
-    play,
     sealed,
 )
-from calyx.audit.attacks.inversion.search import Tick
+from calyx.audit.progress import Tick
 from calyx.audit.replay.capture import client_name, restored_sum
 from calyx.client.sealing.sealing import integers_to_seal
 from calyx.shared.models.vector import to_vector
@@ -54,33 +54,33 @@ _MODELS = {
 
 @dataclass(frozen=True)
 class Attacked:
-    """What one rung gave.
+    """The result of one scenario.
 
     Attributes:
-        played: the federation.
+        captured: the federation.
         pictures: float (k, 28, 28).
         observed: what the attacker had: kinds and sizes of the captured bytes.
         facts: further figures.
     """
 
-    played: Played
+    captured: CapturedRound
     pictures: torch.Tensor
     observed: list[dict[str, Any]]
     facts: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Rung:
+class Scenario:
     """One observer, one kind of protection, one attack.
 
     Attributes:
         name: key in the evidence.
-        view: whose bytes.
+        view: the observer whose bytes are attacked.
         network: smooth, fully_connected or cnn.
         attack: in words.
-        climb: carries it out.
+        run: carries it out.
         clients: in the federation.
-        noise: about the noise multiplier; 0 for none.
+        noise: approximately the noise multiplier; 0 for none.
         sealed: whether updates were encrypted.
     """
 
@@ -88,30 +88,32 @@ class Rung:
     view: str
     network: str
     attack: str
-    climb: Callable[[Federations, Rung, Tick], Attacked]
+    run: Callable[[Federations, Scenario, Tick], Attacked]
     clients: int = 1
     noise: float = 0.0
     sealed: bool = False
 
 
 class Federations:
-    """Plays each federation once, when a rung first asks for it.
+    """Runs each federation once, when a scenario first asks for it.
 
     Attributes:
-        data: the ladder's pictures.
+        data: the scenarios' pictures.
         released: what was found in released sums, by clients and noise.
     """
 
     def __init__(self, data: Reference) -> None:
         self.data = data
         self.released: dict[tuple[int, float], torch.Tensor] = {}
-        self._play = cache(self._played)
+        self._federation = cache(self._captured)
 
-    def of(self, rung: Rung, *, records_each: int = 1, steps: int = 1) -> Played:
-        """The federation of this rung."""
-        return self._play(rung.network, rung.clients, rung.noise, rung.sealed, records_each, steps)
+    def of(self, scenario: Scenario, *, records_each: int = 1, steps: int = 1) -> CapturedRound:
+        """The federation of this scenario."""
+        return self._federation(
+            scenario.network, scenario.clients, scenario.noise, scenario.sealed, records_each, steps
+        )
 
-    def _played(
+    def _captured(
         self,
         network: str,
         clients: int,
@@ -119,7 +121,7 @@ class Federations:
         is_sealed: bool,
         records_each: int,
         steps: int,
-    ) -> Played:
+    ) -> CapturedRound:
         settings: dict[str, Scalar] = {"model.name": _MODELS[network]}
         if steps > 1:
             settings |= {"training.local_steps": steps, "training.learning_rate": LOCAL_RATE}
@@ -127,35 +129,39 @@ class Federations:
             settings |= sealed(clients, noise)
         elif noise:
             settings |= local_noise(noise)
-        return play(self.data, settings, clients=clients, records_each=records_each)
+        return capture_round(self.data, settings, clients=clients, records_each=records_each)
 
 
-def from_update(federations: Federations, rung: Rung, tick: Tick) -> Attacked:
+def from_update(federations: Federations, scenario: Scenario, tick: Tick) -> Attacked:
     """The one update that a server without sealing gets."""
-    played = federations.of(rung)
-    gradient = as_gradient(-update_in_clear(played) / played.config.training.learning_rate, played)
-    return _inverted(played, rung, gradient, tick, _seen(played, "train"))
+    captured = federations.of(scenario)
+    gradient = as_gradient(
+        -update_in_clear(captured) / captured.config.training.learning_rate, captured
+    )
+    return _inverted(captured, scenario, gradient, tick, _seen(captured, "train"))
 
 
-def from_first_layer(federations: Federations, rung: Rung, tick: Tick) -> Attacked:
-    """The update of a network whose first layer gives its inputs away."""
-    played = federations.of(rung)
-    gradient = dict(zip(played.names, as_gradient(-update_in_clear(played), played), strict=True))
-    names = closed_form.first_layer(played.model, (1, SIDE, SIDE))
+def from_first_layer(federations: Federations, scenario: Scenario, tick: Tick) -> Attacked:
+    """The update of a network whose first layer reveals its inputs."""
+    captured = federations.of(scenario)
+    gradient = dict(
+        zip(captured.names, as_gradient(-update_in_clear(captured), captured), strict=True)
+    )
+    names = closed_form.first_layer(captured.model, (1, SIDE, SIDE))
     assert names is not None
     pictures = closed_form.layer_inputs(gradient[names[0]], gradient[names[1]], 1)
     tick(1.0)
-    return Attacked(played, pictures, _seen(played, "train"), {})
+    return Attacked(captured, pictures, _seen(captured, "train"), {})
 
 
-def from_local_training(federations: Federations, rung: Rung, tick: Tick) -> Attacked:
+def from_local_training(federations: Federations, scenario: Scenario, tick: Tick) -> Attacked:
     """An update after several local steps."""
-    played = federations.of(rung, records_each=LOCAL_RECORDS, steps=LOCAL_STEPS)
-    update = as_gradient(update_in_clear(played), played)
+    captured = federations.of(scenario, records_each=LOCAL_RECORDS, steps=LOCAL_STEPS)
+    update = as_gradient(update_in_clear(captured), captured)
     pictures = fedavg.invert_training(
-        played.model,
+        captured.model,
         update,
-        _labels(played),
+        _labels(captured),
         (1, SIDE, SIDE),
         steps=LOCAL_STEPS,
         learning_rate=LOCAL_RATE,
@@ -163,51 +169,57 @@ def from_local_training(federations: Federations, rung: Rung, tick: Tick) -> Att
         tick=tick,
     )
     facts = {"local_steps": LOCAL_STEPS}
-    return Attacked(played, pictures, _seen(played, "train"), facts)
+    return Attacked(captured, pictures, _seen(captured, "train"), facts)
 
 
-def from_released_sum(federations: Federations, rung: Rung, tick: Tick) -> Attacked:
+def from_released_sum(federations: Federations, scenario: Scenario, tick: Tick) -> Attacked:
     """The sum that the key authority released: server and authority see the same numbers."""
-    played = federations.of(rung)
-    seen = _seen(played, "release request", "released sum")
-    if rung.view == "server":
-        seen = [*_seen(played, "train"), *seen]
-    key = (rung.clients, rung.noise)
+    captured = federations.of(scenario)
+    seen = _seen(captured, "release request", "released sum")
+    if scenario.view == "server":
+        seen = [*_seen(captured, "train"), *seen]
+    key = (scenario.clients, scenario.noise)
     if key in federations.released:
-        # The very same integers: another search would find the same.
-        return Attacked(played, federations.released[key], seen, {})
-    found = _inverted(played, rung, as_gradient(mean_gradient(played), played), tick, seen)
+        # Exactly the same integers: another search would find the same.
+        return Attacked(captured, federations.released[key], seen, {})
+    found = _inverted(
+        captured, scenario, as_gradient(mean_gradient(captured), captured), tick, seen
+    )
     federations.released[key] = found.pictures
     return found
 
 
-def from_ciphertext(federations: Federations, rung: Rung, tick: Tick) -> Attacked:
+def from_ciphertext(federations: Federations, scenario: Scenario, tick: Tick) -> Attacked:
     """One upload's ciphertexts as numbers."""
-    played = federations.of(rung)
-    holder, chunks = sealed_upload(played)
-    vector = holder.numbers(chunks, _size(played))
-    own = restored_sum(contribution(played, 0), played.config, played.plan, 1)
+    captured = federations.of(scenario)
+    holder, chunks = sealed_upload(captured)
+    vector = holder.numbers(chunks, _size(captured))
+    own = restored_sum(contribution(captured, 0), captured.config, captured.plan, 1)
     facts = {"correlation_with_update": correlation(vector, own)}
-    alone = _only(played, 0)
-    return _inverted(alone, rung, as_gradient(vector, played), tick, _seen(played, "train"), facts)
+    alone = _only(captured, 0)
+    return _inverted(
+        alone, scenario, as_gradient(vector, captured), tick, _seen(captured, "train"), facts
+    )
 
 
-def from_public_key(federations: Federations, rung: Rung, tick: Tick) -> Attacked:
+def from_public_key(federations: Federations, scenario: Scenario, tick: Tick) -> Attacked:
     """Guess and encrypt: does the encryption of the right guess look more like the upload?"""
-    played = federations.of(rung)
-    holder, chunks = sealed_upload(played)
-    size, rate = _size(played), played.config.training.learning_rate
+    captured = federations.of(scenario)
+    holder, chunks = sealed_upload(captured)
+    size, rate = _size(captured), captured.config.training.learning_rate
     pictures = torch.from_numpy(federations.data.train[:CANDIDATES].astype(np.float32) / 255)
-    truth = played.records[0]
+    truth = captured.records[0]
     fits, equal, guess = [], 0, tuple(chunks)
     seen = holder.numbers(chunks, size)
     is_true = [bool(np.allclose(p, truth.features[0, 0], atol=1e-6)) for p in pictures.numpy()]
     for picture in pictures:
         gradient = gradient_of(
-            played.model, picture.reshape(1, 1, SIDE, SIDE), torch.from_numpy(truth.labels)
+            captured.model, picture.reshape(1, 1, SIDE, SIDE), torch.from_numpy(truth.labels)
         )
         update = -rate * torch.cat([g.detach().double().flatten() for g in gradient])
-        values, _ = integers_to_seal(update.numpy(), played.config, played.plan, 1, SystemNoise())
+        values, _ = integers_to_seal(
+            update.numpy(), captured.config, captured.plan, 1, SystemNoise()
+        )
         guess = holder.encrypt(values)
         equal += sum(a == b for a, b in zip(guess, chunks, strict=True))
         fits.append(abs(correlation(holder.numbers(guess, size), seen)))
@@ -225,54 +237,54 @@ def from_public_key(federations: Federations, rung: Rung, tick: Tick) -> Attacke
     def second_half(share: float) -> None:
         tick(0.5 + 0.5 * share)
 
-    seen_bytes = _seen(played, "train", "query.sealing")
-    alone = _only(played, 0)
-    return _inverted(alone, rung, as_gradient(vector, played), second_half, seen_bytes, facts)
+    seen_bytes = _seen(captured, "train", "query.sealing")
+    alone = _only(captured, 0)
+    return _inverted(alone, scenario, as_gradient(vector, captured), second_half, seen_bytes, facts)
 
 
-def from_two_models(federations: Federations, rung: Rung, tick: Tick) -> Attacked:
+def from_two_models(federations: Federations, scenario: Scenario, tick: Tick) -> Attacked:
     """A client undoes the server's step, and takes its own part out of the sum."""
-    played = federations.of(rung)
-    start = to_vector(weights_of(played.model), played.names)
-    step = start - to_vector(played.final, played.names)
-    total = rung.clients * step / played.config.federation.server_learning_rate
-    total -= restored_sum(contribution(played, 0), played.config, played.plan, 1)
-    others = replace(played, records=played.records[1:])
-    gradient = as_gradient(total / len(others.records), played)
-    seen = [row for row in _seen(played, "train") if client_name(0) in row.values()]
-    return _inverted(others, rung, gradient, tick, seen)
+    captured = federations.of(scenario)
+    start = to_vector(weights_of(captured.model), captured.names)
+    step = start - to_vector(captured.final, captured.names)
+    total = scenario.clients * step / captured.config.federation.server_learning_rate
+    total -= restored_sum(contribution(captured, 0), captured.config, captured.plan, 1)
+    others = replace(captured, records=captured.records[1:])
+    gradient = as_gradient(total / len(others.records), captured)
+    seen = [row for row in _seen(captured, "train") if client_name(0) in row.values()]
+    return _inverted(others, scenario, gradient, tick, seen)
 
 
 def _inverted(
-    played: Played,
-    rung: Rung,
+    captured: CapturedRound,
+    scenario: Scenario,
     gradient: tuple[torch.Tensor, ...],
     tick: Tick,
     observed: list[dict[str, Any]],
     facts: Mapping[str, Any] | None = None,
 ) -> Attacked:
-    seen = Observed(played.model, gradient, _labels(played), (1, SIDE, SIDE))
-    invert = invert_smooth if rung.network == "smooth" else invert_piecewise
-    return Attacked(played, invert(seen, _SEED, tick), observed, facts or {})
+    seen = Observed(captured.model, gradient, _labels(captured), (1, SIDE, SIDE))
+    invert = invert_smooth if scenario.network == "smooth" else invert_piecewise
+    return Attacked(captured, invert(seen, _SEED, tick), observed, facts or {})
 
 
-def _only(played: Played, client: int) -> Played:
-    return replace(played, records=(played.records[client],))
+def _only(captured: CapturedRound, client: int) -> CapturedRound:
+    return replace(captured, records=(captured.records[client],))
 
 
-def _labels(played: Played) -> torch.Tensor:
-    return torch.from_numpy(np.concatenate([r.labels for r in played.records]))
+def _labels(captured: CapturedRound) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate([r.labels for r in captured.records]))
 
 
-def _size(played: Played) -> int:
-    return sum(p.numel() for p in played.model.parameters())
+def _size(captured: CapturedRound) -> int:
+    return sum(p.numel() for p in captured.model.parameters())
 
 
-def _seen(played: Played, *kinds: str) -> list[dict[str, Any]]:
+def _seen(captured: CapturedRound, *kinds: str) -> list[dict[str, Any]]:
     """Captured bytes of these kinds, added up by sender and receiver."""
     rows = []
     for kind in kinds:
-        crossings = [c for c in played.capture.crossings if c.kind == kind]
+        messages = [c for c in captured.capture.messages if c.kind == kind]
         rows += [
             {
                 "kind": kind,
@@ -281,6 +293,6 @@ def _seen(played: Played, *kinds: str) -> list[dict[str, Any]]:
                 "bytes": c.size_bytes,
                 "sha256": c.sha256,
             }
-            for c in crossings
+            for c in messages
         ]
     return rows

@@ -1,9 +1,9 @@
 """The searches behind gradient inversion: L-BFGS for smooth networks, Adam for the others.
 
 Both start from uniform noise. L-BFGS (strong Wolfe line search; Zhu et al. 2019) works in double
-precision, where it gets from 30 to more than 60 dB. ReLU and max-pooling make the distance jump, so
-there it is Adam on the sign of the gradient, within the box, with total variation as the prior of
-what a picture looks like (Geiping et al. 2020).
+precision, where it improves from 30 to more than 60 dB. ReLU and max-pooling make the distance
+jump, so for them it is Adam on the sign of the gradient, within the box, with total variation as
+the prior of what a picture looks like (Geiping et al. 2020).
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 import torch
 
-Tick = Callable[[float], None]
+from calyx.audit.progress import Tick
+
 # From candidate records to their distance, a scalar, from what was observed.
 Distance = Callable[[torch.Tensor], torch.Tensor]
 
@@ -21,7 +22,7 @@ LBFGS_STARTS = 2
 ADAM_ITERATIONS = 300
 ADAM_RATE = 0.1
 TOTAL_VARIATION = 1e-2
-# Relative squared distance at which the records are found, to some 80 dB, and the search ends.
+# Relative squared distance at which the records are found, to about 80 dB, and the search ends.
 _FOUND = 1e-9
 _ITERATIONS_AT_ONCE = 20
 

@@ -13,7 +13,7 @@ from scipy.stats import norm
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-# Below so many shadows a record's own variance is too rough; all records then share one.
+# With fewer shadows a record's own variance is too rough; all records then share one.
 OWN_VARIANCE_FROM = 64
 _LEAST_SPREAD = 1e-9
 
@@ -46,7 +46,7 @@ def offline(confidences: Floats, inside: Mask, target: Floats) -> Floats:
 def _fitted(confidences: Floats, chosen: Mask) -> tuple[Floats, Floats]:
     """Mean of each record over the chosen models, and the spread; (records,) each.
 
-    A record without a chosen model, of which the attacker knows nothing, takes all of them.
+    A record without a chosen model, about which the attacker knows nothing, takes all of them.
     """
     chosen = chosen | ~chosen.any(axis=0)
     counts = chosen.sum(axis=0)

@@ -13,17 +13,17 @@ def score(
 ) -> Floats:
     """Share of population records z with p(x|target)/p(x) above p(z|target)/p(z), gamma = 1.
 
-    p(.) without a model is the mean over the attacker's models, half of which knew x.
+    p(.) without a model is the mean over the attacker's models, half of them trained with x.
 
     Args:
         confidences: (shadows, records), log p_y - log (1 - p_y) of the attacker's models.
         target: (records,), of the model under attack.
-        population: (shadows, population), of records that nobody trained on.
+        population: (shadows, population), of records that no model was trained on.
         target_population: (population,).
 
     Returns:
         (records,), in [0, 1), higher for members. Between two records of the population the
-        ratio itself decides, so that few of them do not make ties.
+        ratio itself decides, so that a small population causes no ties.
     """
     own = _probability(target) / _probability(confidences).mean(axis=0)
     others = np.sort(

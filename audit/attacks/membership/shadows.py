@@ -13,7 +13,6 @@ label of every training and test record. Scores and rates are made from that
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load
 
 from calyx.audit.evidence.store import EvidenceStore
-from calyx.audit.replay.replay import Watching, rounds_of, twin
+from calyx.audit.progress import Progress
+from calyx.audit.replay.replay import Observers, replayed_run
 from calyx.shared.config import Config
 from calyx.shared.data import Dataset, load_split
 from calyx.shared.errors import UsageError
@@ -30,8 +30,6 @@ from calyx.shared.models import build_model
 from calyx.shared.protocol.arrays import load_weights
 from calyx.simulations.run import partition_of
 from calyx.simulations.run_folder import RunFolder
-
-Progress = Callable[[str, float], None]
 
 NAME = "membership"
 DEFAULT_SHADOWS = 8
@@ -51,9 +49,9 @@ def run(
     Args:
         folder: the run.
         store: its evidence.
-        progress: told how far it is.
-        shadows: how many federations; an even number, at least 4.
-        workers: client processes; None for one a core.
+        progress: receives what is being done and the share of it that is done.
+        shadows: number of federations, even and at least 4.
+        workers: client processes; None for one per core.
 
     Raises:
         UsageError: too few records or shadows.
@@ -61,9 +59,15 @@ def run(
     config = folder.stored_config()
     parts = [np.asarray(part, dtype=np.int64) for part in partition_of(config)]
     if shadows < 4 or shadows % 2:
-        raise UsageError(f"{shadows} shadows: membership inference needs an even number from 4 on")
+        raise UsageError(
+            "membership inference needs an even number of shadow models of at least 4, not "
+            f"{shadows}"
+        )
     if min(map(len, parts)) < 4:
-        raise UsageError("a client has fewer than 4 records, too few to leave half of them out")
+        raise UsageError(
+            "a client has fewer than 4 records, too few to leave half of them out",
+            hint="leave the attack out with --skip membership",
+        )
     split = load_split(config.data, config.seed)
     inside = complementary_halves(shadows, parts, len(split.train), secrets.randbits(63))
     train, test, accuracies = [], [], []
@@ -73,14 +77,14 @@ def run(
         def on_round(done: int, number: int = number) -> None:
             progress(NAME, (number + done / total) / shadows)
 
-        watching = Watching(
+        observers = Observers(
             client_settings={"simulation-seed": str(secrets.randbits(62))}, on_round=on_round
         )
         halves = [part[inside[number, part]] for part in parts]
-        with twin(config, watching, workers=workers, partition=halves) as shadow:
+        with replayed_run(config, observers, workers=workers, partition=halves) as shadow:
             train.append(confidences(config, shadow, split.train))
             test.append(confidences(config, shadow, split.test))
-            accuracies.append(rounds_of(shadow)[-1]["accuracy"])
+            accuracies.append(shadow.told().rounds[-1]["accuracy"])
     held = np.sort(np.concatenate(parts))
     store.put_arrays(
         NAME,
@@ -97,7 +101,7 @@ def run(
 def complementary_halves(
     shadows: int, parts: list[NDArray[np.int64]], records: int, seed: int
 ) -> NDArray[np.bool_]:
-    """Who is in which shadow: bool (shadows, records); half of each client's records at a time."""
+    """Which record is in which shadow: bool (shadows, records); half of each client's records."""
     generator = np.random.default_rng(seed)
     inside = np.zeros((shadows, records), dtype=np.bool_)
     for pair in range(shadows // 2):

@@ -1,1 +1,1 @@
-"""The noise of a run, taken by itself."""
+"""The noise of a run, on its own."""

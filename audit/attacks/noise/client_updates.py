@@ -1,13 +1,11 @@
-"""Whole updates with noise of their own: the run once more, less what each client had learned.
+"""Whole updates with their own noise: the run repeated, less what each client had learned.
 
-Where clients protect their updates themselves (``unit = client``, local noise), what the server
-gets is a clipped update and noise. In a simulation the auditor has data and seeds, trains as the
+Where clients protect their updates themselves (``unit = client``, local noise), the server
+receives a clipped update and noise. In a simulation the auditor has data and seeds, trains as the
 client did, clips by its own arithmetic, and subtracts.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 from flwr.app import Message
@@ -15,7 +13,8 @@ from numpy.typing import NDArray
 
 from calyx.audit.attacks.noise.remainders import Remainders
 from calyx.audit.finished_run import AuditedRun
-from calyx.audit.replay.replay import Watching, twin
+from calyx.audit.progress import Progress
+from calyx.audit.replay.replay import Observers, replayed_run
 from calyx.client.node import Node
 from calyx.client.training.local import train_locally
 from calyx.shared.data import load_split
@@ -26,20 +25,18 @@ from calyx.shared.protocol.arrays import Weights, load_weights, read_record, wei
 from calyx.shared.protocol.messages import TrainInstruction, read_arrays
 from calyx.simulations.engines.grid import FIRST_CLIENT_NODE_ID
 
-# Each costs a client's training once more.
+# Each costs another training of a client.
 _MOST_UPDATES = 60
 
 
-def replayed(
-    audited: AuditedRun, progress: Callable[[str, float], None], workers: int | None
-) -> Remainders:
+def replayed(audited: AuditedRun, progress: Progress, workers: int | None) -> Remainders:
     """The noise in clients' updates, over its planned deviation."""
     total = audited.config.training.rounds
     watcher = UpdateReplay(audited)
-    watching = Watching(
+    observers = Observers(
         tap=watcher, on_round=lambda number: progress("updates once more", number / total)
     )
-    with twin(audited.config, watching, partition=audited.partition, workers=workers):
+    with replayed_run(audited.config, observers, partition=audited.partition, workers=workers):
         pass
     return watcher.remainders
 
@@ -76,7 +73,7 @@ class UpdateReplay:
         if message.metadata.message_type != "train" or message.has_error():
             return
         instruction = self._instructions.get(client)
-        # In each round others, if not all can be looked at.
+        # Different ones in each round, if not all can be examined.
         turn = (client - (instruction.round if instruction else 0)) % self._config.cohort_size
         if instruction is None or turn >= self._clients or not message.content.array_records:
             return

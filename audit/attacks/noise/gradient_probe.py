@@ -1,8 +1,8 @@
 """One step of DP-SGD on a few records, less their clipped gradients: its noise, layer by layer.
 
 A round of several steps cannot be taken apart from outside: each step starts where noise has led
-the one before. So the trainer is asked for a single one, over a full batch of few records and with
-plain SGD. What the records contribute is computed a second way (`calyx.audit.replay.record_sums`).
+the one before. So the trainer makes a single step, over a full batch of few records and with plain
+SGD. What the records contribute is computed a second way (`calyx.audit.replay.record_sums`).
 """
 
 from __future__ import annotations

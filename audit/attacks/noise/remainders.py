@@ -1,14 +1,14 @@
 """What remains of released vectors without their content: the noise, kept as figures to test.
 
 An auditor who knows records, canaries and coins subtracts what they contribute, divides by the
-planned standard deviation, and should be left with independent values of unit variance. Of each
-such *remainder* is kept:
+planned standard deviation, and should be left with independent values of unit variance. For each
+such *remainder* the evidence keeps:
 
 * its mean square and mean fourth power, over all coordinates;
 * mean squares by block: contiguous parts of the released vector, and each parameter tensor;
 * its largest *echo*: correlation with itself, moved along by any number of places;
 * a *sketch*: the values at some coordinates, the same public ones for all remainders. Any two
-  rounds and any two clients can be compared by their sketches, and the shape of the noise is in it.
+  rounds and any two clients can be compared by their sketches, which also show the noise's shape.
 
 The findings are made from these (`calyx.audit.findings.measured.noise_law`); no figure is computed
 here that could hide one.
@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Arrays = dict[str, NDArray[np.generic]]
 
-# Coordinates of a sketch: a cosine of two has a deviation of a hundredth. Fewer where there are so
-# many remainders that all sketches together would be large; below the least they say little.
+# Coordinates of a sketch: a cosine of two has a deviation of a hundredth. Fewer where the sketches
+# of all remainders together would be large; below the minimum they say little.
 _MOST_SKETCHED, _LEAST_SKETCHED, _SKETCHED_IN_ALL = 8192, 512, 1 << 22
-# Contiguous blocks are that many at most, and not shorter than that.
+# Contiguous blocks: at most this many, and none shorter than this.
 _BLOCKS, _SHORTEST_BLOCK = 64, 64
 
 
@@ -57,16 +57,16 @@ class Remainders:
         kurtosis: float = 0.0,
         by_tensor: Floats | None = None,
     ) -> None:
-        """One more remainder.
+        """Add a remainder.
 
         Args:
-            stream: whose noise it is: a client's number, or -1 for a sum.
-            number: of the round.
+            stream: source of the noise: a client's number, or -1 for a sum.
+            number: the round's number.
             remainder: (dimension,), in the coordinates in which the noise is added, of unit
                 variance if the noise is as planned.
             kurtosis: excess kurtosis that the planned noise has: 0 for Gaussians, 1/v for Skellam
                 noise of variance v.
-            by_tensor: the same vector in the coordinates of the model, where that is another one.
+            by_tensor: the same vector in the model's coordinates, where they differ.
         """
         if not len(self._places):
             self._begin(len(remainder))
@@ -100,7 +100,7 @@ class Remainders:
 
 
 def _echo(x: Floats) -> float:
-    """Largest absolute circular autocorrelation but for that of no shift; 1 if all values are 0."""
+    """Largest absolute circular autocorrelation at a non-zero shift; 1 if all values are 0."""
     size, energy = len(x), float(x @ x)
     if not energy or size < 2:
         return float(not energy)

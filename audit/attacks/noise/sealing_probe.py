@@ -1,7 +1,7 @@
 """What a client makes of a vector before it is sealed: rounding, clamp and one share of noise.
 
-In a sum the shares of all clients are one, and rounding is far below the noise. Here the vector is
-the auditor's: coordinate by coordinate, after the rotation, a chosen number of grid steps. The plan
+In a sum the shares of all clients merge, and rounding is far below the noise. Here the auditor
+chooses the vector: each coordinate, after the rotation, is a chosen number of grid steps. The plan
 is the run's own, once as it is, and once with so little noise that rounding can be seen.
 """
 
@@ -20,15 +20,14 @@ from calyx.client.node import Node
 from calyx.client.sealing.sealing import integers_to_seal
 from calyx.shared.errors import UsageError
 from calyx.shared.privacy.plan import PrivacyPlan
-from calyx.shared.privacy.rotation import Rotation
 from calyx.shared.privacy.skellam_mechanism import SkellamMechanism
-from calyx.shared.protocol.sealed.messages import rotation_seed
+from calyx.shared.protocol.sealed.sum_coding import SumCoding
 
 Floats = NDArray[np.float64]
 
 # Variance of a share in the probe of rounding, in grid steps: as much as rounding itself adds.
 LITTLE = 0.5
-# Parts of a grid step by which the coordinates are off it.
+# Fractions of a grid step by which the coordinates are off the grid.
 FRACTIONS = (0.125, 0.25, 0.5, 0.75, 0.875)
 _LARGEST_WHOLE, _KEPT, _BEYOND = 20, 8192, 64
 
@@ -101,7 +100,6 @@ def _sealed(
     targets: Floats, audited: AuditedRun, plan: PrivacyPlan, node: Node, digest: str
 ) -> NDArray[np.int64]:
     """What a client would seal for a vector that is `targets` once it is rotated and scaled."""
-    _, mechanism = _plan(audited)
-    rotation = Rotation(len(targets), rotation_seed(audited.config, 1))
-    vector = rotation.inverse(targets * mechanism.step)
+    coding = SumCoding.of(audited.config, plan, len(targets), 1)
+    vector = coding.rotation.inverse(targets * coding.grid.step)
     return integers_to_seal(vector, audited.config, plan, 1, node.noise(digest))[0]

@@ -2,15 +2,15 @@
 
 Scores are made from the projections in the evidence (`calyx.audit.attacks.canaries.record`):
 
-* full batches, or several local steps in a round: the sum over rounds, each by its noise, the best
-  for Gaussian noise;
+* full batches, or several local steps in a round: the sum over rounds, each weighted by its noise,
+  which is optimal for Gaussian noise;
 * Poisson batches of one step a round: sum of log(1 - q + q exp((x_t - 1/2) / s^2)), the likelihood
   ratio of an observer of all rounds; s is the noise in units of the clip norm.
 
-Canaries also measure the mechanism. Projections of those left out vary by the noise, and by what
-else is in the sum; less than the noise says that noise is missing. Those that were in stand out by
-one clip norm each time they are drawn, though they are louder than that before clipping; more says
-that clipping is missing.
+Canaries also measure the mechanism. Projections of those left out vary by the noise, and by
+whatever else is in the sum; if they vary less than the noise, noise is missing. Those that were in
+stand out by one clip norm each time they are drawn, though they are louder than that before
+clipping; if they stand out more, clipping is missing.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from calyx.shared.errors import EvidenceError
 from calyx.shared.privacy.accounting import spent
 from calyx.shared.privacy.epsilon_text import epsilon_text, lower_bound_text
 
-# Who knows most comes last: the headline is that one's.
+# The observer that knows most comes last: its bound is the headline's.
 _OBSERVERS = ("public", "informed")
 
 
@@ -77,7 +77,7 @@ class CanarySection(Section):
     included: int
     guesses: tuple[int, ...] = Field(description="numbers of guesses, fixed beforehand")
     confidence: float
-    ceiling: float = Field(description="largest epsilon that so many guesses can show")
+    ceiling: float = Field(description="largest epsilon that these guesses can show")
     ceilings: dict[str, float] = Field(
         description="by method, the bound if the scores told all canaries apart"
     )
@@ -162,7 +162,7 @@ def observed(
     coins: Coins = arrays["coins"].astype(np.bool_)
     projections, noise, rates = arrays[name], arrays[f"{name}-noise"], arrays["rates"]
     single = facts["steps_per_round"] == 1
-    # Which of several steps drew a canary is not seen: then rounds are weighted as if all had.
+    # It is not seen which of several steps drew a canary: rounds are weighted as if all had.
     scores = likelihood_scores(projections, rates if single else 1.0, noise)
     sampled = single and bool((rates < 1).any())
     return Observer(
@@ -217,8 +217,8 @@ def _auc(scores: Scores, coins: Coins) -> float:
 
 
 def _answer(observers: Iterable[Observer], epsilon: float, *, violated: bool) -> str:
-    # Who knows most comes last. Fixed beforehand: the larger of two observers' bounds would be
-    # too large too often.
+    # The observer that knows most comes last. Fixed beforehand: the larger of two observers' bounds
+    # would be too large too often.
     *_, best = observers
     shown = f"at least {lower_bound_text(best.proven)}" if best.proven > 0 else "nothing above 0"
     if not math.isfinite(epsilon):

@@ -2,8 +2,8 @@
 
 The bound assumes that what a canary adds to the model is Gaussian (`calyx.audit.bounds.cosine`).
 Beside it stands the estimate of Andrew et al. 2023. It has no confidence level and scatters widely,
-so it is shown with what chance makes of it where the guarantee just holds; only the bound decides
-whether the guarantee is contradicted.
+so it is shown with the range that it takes by chance where the guarantee just holds; only the bound
+decides whether the guarantee is contradicted.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def find(run: AuditedRun, store: EvidenceStore) -> ClientCanarySection | None:
     remainder = remains(store.get_arrays(REMAINDERS)) if store.has(REMAINDERS) else None
     missing = remainder is not None and not remainder.as_planned
     violated = missing or epsilon_of(mu_lower_bound(cosines, size, _ALARM_LEVEL), delta) > epsilon
-    # Beyond that the estimate says nothing, and what chance makes of it neither.
+    # Beyond that neither the estimate nor its range by chance says anything.
     is_estimable = epsilon < LARGEST_EPSILON
     chance = _by_chance(epsilon, delta, len(cosines), size) if is_estimable else None
     promise = epsilon_text(epsilon) if math.isfinite(epsilon) else "nothing"

@@ -1,4 +1,4 @@
-"""The reconstruction ladder: how well a picture comes back, from no protection to all of it.
+"""The reconstruction scenarios: how well a picture comes back, from no protection to all of it.
 
 Every figure is computed from the pictures in the evidence
 (`calyx.audit.attacks.inversion.scenarios`).
@@ -35,7 +35,7 @@ _TITLES = {
 
 
 class Captured(Section):
-    """Bytes that an observer got."""
+    """Bytes that an observer received."""
 
     kind: str
     sender: str
@@ -44,7 +44,7 @@ class Captured(Section):
     sha256: str
 
 
-class Rung(Section):
+class Scenario(Section):
     """One observer, one kind of protection, one attack."""
 
     name: str
@@ -66,23 +66,25 @@ class Rung(Section):
 
 
 class InversionSection(AttackSection):
-    """The ladder."""
+    """The reference scenarios."""
 
     source: str = Field(description="where the pictures come from")
-    baseline: Picture = Field(description="the mean image, the guess of who knows nothing")
-    rungs: tuple[Rung, ...]
+    baseline: Picture = Field(
+        description="the mean image, the guess of an attacker who knows nothing"
+    )
+    rungs: tuple[Scenario, ...]
 
 
 def find(run: AuditedRun, store: EvidenceStore) -> InversionSection | None:
-    """The ladder from the evidence, None if it was not climbed."""
+    """The scenarios from the evidence, None if they were not run."""
     if not store.has(NAME):
         return None
     facts, arrays = store.get_json(NAME), store.get_arrays(PICTURES)
-    rungs = tuple(_rung(row, arrays) for row in facts["rungs"])
-    noise = max((rung.noise_multiplier for rung in rungs), default=0.0)
+    scenarios = tuple(_scenario(row, arrays) for row in facts["rungs"])
+    noise = max((scenario.noise_multiplier for scenario in scenarios), default=0.0)
     return InversionSection(
         title="Can pictures be reconstructed from updates?",
-        answer=_answer(rungs),
+        answer=_answer(scenarios),
         setup={
             "pictures": f"{facts['source']}, 28x28, one record a client, first weights",
             "bytes": "captured from real servers, clients and key authorities, one round each",
@@ -93,27 +95,27 @@ def find(run: AuditedRun, store: EvidenceStore) -> InversionSection | None:
             "PSNR": "above 30 dB a picture is hard to tell from the record",
         },
         caveats=(
-            "The ladder is about mechanisms, not about this run: its records, noise and number "
-            "of rounds differ. What this run's parties got is shown under views.",
+            "The scenarios are about mechanisms, not about this run: their records, noise and "
+            "number of rounds differ. What this run's parties got is shown under views.",
             "Other attacks may do better. What noise gives away at most is bounded by epsilon, "
             "which does not depend on an attack.",
-            f"The pictures shown are {facts['source']}: whoever gets the report sees them.",
+            f"The pictures shown are {facts['source']}: everyone who gets the report sees them.",
             "A ciphertext that could not be inverted is no proof that it cannot be: that rests "
             "on the encryption's security level. It is shown beside the sum that is released.",
         ),
         source=facts["source"],
         baseline=Picture.of(arrays["baseline"]),
-        rungs=rungs,
+        rungs=scenarios,
     )
 
 
-def _rung(row: dict[str, Any], arrays: Arrays) -> Rung:
+def _scenario(row: dict[str, Any], arrays: Arrays) -> Scenario:
     name = row["name"]
     found, truth = arrays[name], arrays[f"{name}-truth"]
     reached = psnr(found, truth)
     chance = psnr(np.broadcast_to(arrays["baseline"], truth.shape), truth)
     recovered = int((reached > chance + MARGIN_DB).sum())
-    return Rung(
+    return Scenario(
         name=name,
         title=_title(row),
         view=row["view"],
@@ -155,7 +157,7 @@ def _says(recovered: int, count: int, facts: dict[str, Any]) -> str:
     else:
         words = "Nothing was recovered: the mean image is at least as good a guess."
     if "largest_correlation" in facts:
-        # Of so many independent numbers; three standard deviations, some guesses.
+        # For that many independent numbers: three standard deviations, as there are some guesses.
         chance = 3 / math.sqrt(facts["numbers"])
         words += (
             f" {facts['candidates']} guesses, the right one among them, were encrypted with the "
@@ -168,10 +170,10 @@ def _says(recovered: int, count: int, facts: dict[str, Any]) -> str:
     return words
 
 
-def _answer(rungs: tuple[Rung, ...]) -> str:
-    bare = [r for r in rungs if not r.noise_multiplier and r.clients == 1]
-    sums = [r for r in rungs if not r.noise_multiplier and r.name.startswith("sum-")]
-    noised = [r for r in rungs if r.noise_multiplier]
+def _answer(scenarios: tuple[Scenario, ...]) -> str:
+    bare = [r for r in scenarios if not r.noise_multiplier and r.clients == 1]
+    sums = [r for r in scenarios if not r.noise_multiplier and r.name.startswith("sum-")]
+    noised = [r for r in scenarios if r.noise_multiplier]
     words = []
     if bare:
         low, high = min(r.psnr_db for r in bare), max(r.psnr_db for r in bare)

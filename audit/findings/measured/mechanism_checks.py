@@ -1,7 +1,7 @@
-"""What canaries say of the mechanism: its noise, its clipping, its sums.
+"""What canaries say about the mechanism: its noise, its clipping, its sums.
 
-These are tests of the training and no bounds on epsilon. Each holds `NOISE_LEVEL`: so often is a
-mechanism that follows its plan called wrong.
+These are tests of the training and not bounds on epsilon. Each holds `NOISE_LEVEL`: the rate at
+which a mechanism that follows its plan is called wrong.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from calyx.audit.section import Section
 
 Floats = NDArray[np.float64]
 
-# A canary changes the weights of later local steps, and so a little of what others add there.
+# A canary changes the weights of later local steps, and with them slightly what others add there.
 _SIGNAL_MARGIN = 0.1
 # The same sum of a hundred gradients computed in two ways, in clip norms: single precision leaves
 # less than a thousandth.
@@ -32,7 +32,7 @@ class NoiseMeasured(Section):
 
     expected: float = Field(description="standard deviation by the plan, in clip norms")
     measured: float
-    p_value: float = Field(description="chance of so little noise if the plan was followed")
+    p_value: float = Field(description="chance of noise this small if the plan was followed")
     too_little: bool
 
 
@@ -56,8 +56,8 @@ class SumsComputedAgain(Section):
 def noise_measured(projections: Floats, noise: Floats, coins: Coins) -> NoiseMeasured:
     """Compare the spread of left-out canaries with what the plan says.
 
-    What is in a projection besides the noise (the records) only makes the spread larger, so only
-    too little is a fault that this can show.
+    Whatever a projection holds besides the noise (the records) only makes the spread larger, so the
+    only fault that this can show is too little noise.
 
     Args:
         projections: float64 (rounds, canaries), in clip norms.
@@ -67,7 +67,7 @@ def noise_measured(projections: Floats, noise: Floats, coins: Coins) -> NoiseMea
     seen = (noise > 0) & ~coins
     freedom = int(seen.sum())
     expected = float(np.sqrt(np.mean(noise[seen] ** 2)))
-    # The sum of so many squares is as good as normal to the third root (Wilson, Hilferty 1931).
+    # The third root of the sum of this many squares is nearly normal (Wilson, Hilferty 1931).
     ratio = float(np.mean((projections[seen] / noise[seen]) ** 2))
     corner = 2 / (9 * freedom)
     p_value = float(norm.cdf((ratio ** (1 / 3) - (1 - corner)) / math.sqrt(corner)))
@@ -86,7 +86,7 @@ def signal_measured(
 
     Args:
         projections, noise, coins: as for `noise_measured`.
-        signals: what a canary that is in adds to a round in the mean, in clip norms; (canaries,).
+        signals: what a canary that is in adds to a round on average, in clip norms; (canaries,).
     """
     taken = (noise > 0).sum(axis=0)
     seen = taken > 0

@@ -1,10 +1,10 @@
-"""Can anybody tell from the final model who was in it? LiRA and RMIA over whole federations.
+"""Can anyone tell from the final model who was in it? LiRA and RMIA over whole federations.
 
-Each shadow federation takes its turn as the target; the others, but for the one with the other
-half of its records, are what the attacker trained. With that one, a record of the target would be
-in fewer of the attacker's shadows than any other, and that alone would shift its score.
+Each shadow federation takes its turn as the target; the attacker trained the others, except the one
+with the other half of its records. With that one, a record of the target would be in fewer of the
+attacker's shadows than any other, and that alone would shift its score.
 
-What is easily found where there is nothing is held to its chance:
+Results that easily appear where there is nothing are held to chance:
 
 * three attacks are tried, so their intervals hold *together* with 95 % confidence;
 * thresholds for a false positive rate come from the other targets only, and a rate of 0.1 % is left
@@ -59,7 +59,7 @@ class RateAt(Section):
     """True positives at a false positive rate, with 95 % limits."""
 
     wanted_false_positive_rate: float
-    false_positive_rate: float = Field(description="as it came out with thresholds of the others")
+    false_positive_rate: float = Field(description="as measured, with thresholds from the others")
     true_positive_rate: float
     low: float = Field(description="Clopper-Pearson; each record counts as one trial")
     high: float
@@ -143,7 +143,7 @@ def attacked(name: str, score: Score, arrays: Arrays) -> MembershipAttack:
 
 
 def area(scores: Floats, inside: Mask, record: NDArray[np.int64], level: float) -> Area:
-    """Area under the ROC curve of scores of whichever records in whichever models.
+    """Area under the ROC curve of scores of any records in any models.
 
     The bootstrap draws records and takes all scores of each: what one record does in several models
     is not independent.
@@ -151,8 +151,8 @@ def area(scores: Floats, inside: Mask, record: NDArray[np.int64], level: float) 
     Args:
         scores: (n,); ties count half.
         inside: (n,), whether the model was trained with the record.
-        record: (n,), whose score it is.
-        level: chance to be outside of the interval.
+        record: (n,), the record that each score belongs to.
+        level: chance that the area lies outside the interval.
     """
     _, place = np.unique(scores, return_inverse=True)
     own, record = np.unique(record, return_inverse=True)

@@ -1,10 +1,10 @@
-"""Do the clients add the noise that the plan says? From the noise taken by itself.
+"""Do the clients add the noise that the plan says? From the noise on its own.
 
 `calyx.audit.attacks.noise.noise` leaves the noise of calls to the clients' own code. Its size,
 shape, place and novelty are tested as those of released sums are
 (`calyx.audit.findings.measured.noise_law`). Where noise goes into integers, rounding is tested too.
-A coordinate at m + f grid steps, f in (0, 1), becomes m + K + N: K is 1 with probability f, drawn
-anew and in secret, and N is a share of Skellam noise.
+A coordinate at m + f grid steps, f in (0, 1), becomes m + K + N: K is 1 with probability f, a new
+draw each time and in secret, and N is a share of Skellam noise.
 
 * `rounding`: chi-square of value less m against that law, for each f; rounding to the nearest step
   fails it, and so does a share of any other law;
@@ -33,7 +33,7 @@ from calyx.audit.section import AttackSection, Section
 
 Integers = NDArray[np.int64]
 
-# Bins in which fewer values are expected go together with their neighbours.
+# Bins with fewer expected values are merged with their neighbours.
 _LEAST_EXPECTED = 10.0
 
 
@@ -72,7 +72,7 @@ def find(run: AuditedRun, store: EvidenceStore) -> NoiseSection | None:
         caveats=(
             "These are calls of the code that clients run. That the run was made by this code is "
             "what its repetition shows, and only for a simulation.",
-            "Noise that follows its law may still come from a generator that somebody can predict.",
+            "Noise that follows its law may still come from a generator that someone can predict.",
         ),
         remainder=remainder,
         rounding=rounding,
@@ -108,7 +108,7 @@ def rounded(arrays: Mapping[str, NDArray[Any]]) -> Rounding:
 
 
 def _law(above: Integers, fraction: float) -> float:
-    """Chance that K + N gives so uneven a histogram of `above`."""
+    """Chance that K + N gives a histogram of `above` this uneven."""
     reach = int(max(np.abs(above).max(), 20))
     places = np.arange(-reach, reach + 1)
     half = LITTLE / 2

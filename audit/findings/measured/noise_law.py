@@ -10,13 +10,13 @@ and Gaussian or Skellam. Six tests, each two-sided and at `NOISE_LEVEL` for all 
 `kurtosis`      fourth moment; the sum of K uniform shares has an excess kurtosis of -1.2/K, of K
                 coins -2/K, and noise that is too large here and too small there one above 0
 `histogram`     chi-square over 32 bins of equal chance; any other shape
-`cosine`        of every two remainders; noise that is used twice, whenever and by whomever
+`cosine`        of every two remainders; noise that is used twice, at any time and by any client
 `echo`          of each remainder with itself, moved along; noise that is used twice in one vector,
                 or that neighbours share
 ==============  ==================================================================================
 
-A thousandth is allowed for in sizes, and a hundredth in the kurtosis: for what rounding to the grid
-and single precision add.
+Sizes have a tolerance of a thousandth and the kurtosis one of a hundredth, for what rounding to the
+grid and single precision add.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def remains(arrays: Mapping[str, NDArray[Any]]) -> Remainder:
     histogram_p = _histogram(sketches, float(arrays["kurtosis"].mean()))
     largest, pairs, cosine_p = all_pairs(sketches)
     echo = float(arrays["echo"].max())
-    # Each of d/2 shifts gives a normal value of deviation 1/sqrt(d); that by d/2 one of twice this
-    # variance.
+    # Each of d/2 shifts gives a normal value of deviation 1/sqrt(d); the shift by d/2 gives one of
+    # twice this variance.
     chances = dimension * norm.sf(echo * math.sqrt(dimension))
     chances += 2 * norm.sf(echo * math.sqrt(dimension / 2))
     echo_p = min(1.0, count * float(chances))
@@ -106,9 +106,9 @@ def remains(arrays: Mapping[str, NDArray[Any]]) -> Remainder:
 
 
 def energy_p_values(ratios: Floats, freedoms: NDArray[Any]) -> Floats:
-    """Two-sided chances of mean squares of so many unit Gaussians, beyond what rounding may add.
+    """Two-sided chances of mean squares of n unit Gaussians, beyond what rounding may add.
 
-    The third root of a chi-square over its freedom is as good as normal (Wilson, Hilferty 1931).
+    The third root of a chi-square over its freedom n is nearly normal (Wilson, Hilferty 1931).
     """
     nearer = 1 + np.sign(ratios - 1) * np.maximum(np.abs(ratios - 1) - _ROUNDING, 0)
     corner = 2 / (9 * np.maximum(freedoms, 1))
@@ -116,7 +116,7 @@ def energy_p_values(ratios: Floats, freedoms: NDArray[Any]) -> Floats:
 
 
 def all_pairs(vectors: Floats) -> tuple[float, int, float]:
-    """Largest absolute cosine of two rows, number of pairs, and the chance of so large a one.
+    """Largest absolute cosine of two rows, number of pairs, and the chance of one this large.
 
     The cosine of two independent vectors is normal with deviation 1/sqrt(d); the largest of n is
     held to an n-th of the level. A vector of zeros has a cosine of 1 with every other.
@@ -179,7 +179,7 @@ def _kurtosis(arrays: Mapping[str, NDArray[Any]], dimension: int) -> tuple[float
 
 
 def _histogram(values: Floats, kurtosis: float) -> float:
-    """Chance of so uneven a histogram; bins of equal chance, by Edgeworth for integer noise."""
+    """Chance of a histogram this uneven; bins of equal chance, by Edgeworth for integer noise."""
     edges = norm.ppf(np.arange(1, _BINS) / _BINS)
     below = norm.cdf(edges) - kurtosis / 24 * (edges**3 - 3 * edges) * norm.pdf(edges)
     chances = np.diff(below, prepend=0.0, append=1.0)

@@ -1,4 +1,4 @@
-"""Who got what in this run, by captured bytes, and what attacks made of it.
+"""What each party received in this run, by captured bytes, and what attacks made of it.
 
 Figures are computed from the evidence of `calyx.audit.attacks.party_views`. A view without captured
 bytes is not shown: the bytes that an attack used must be in the evidence, with the hash that was
@@ -28,7 +28,7 @@ _ASSUMED = {
     AUTHORITY: "does not work together with the server, which has the single uploads",
     NETWORK: "a wire tap gets these bytes only where TLS is broken; otherwise sizes, times and "
     "addresses. A simulation has no network: these are the bytes that would travel",
-    PUBLIC: "gets the final model; code, configuration and first weights are known to everybody",
+    PUBLIC: "gets the final model; code, configuration and first weights are known to everyone",
 }
 # By kind of message, from the server and to it.
 _KINDS = {
@@ -71,7 +71,7 @@ class Reconstruction(Section):
     truth: tuple[Picture, ...]
 
 
-class Sight(Section):
+class GradientEstimate(Section):
     """An estimate of a gradient that the party can make, and every attack on it."""
 
     name: str
@@ -85,14 +85,14 @@ class Sight(Section):
 
 
 class View(Section):
-    """All that one party got."""
+    """All that one party received."""
 
     party: str
     captured: tuple[CapturedKind, ...]
     bytes: int
     digest: str = Field(description="SHA-256 over the hashes of all its messages, hex")
     assumed: str
-    sights: tuple[Sight, ...]
+    sights: tuple[GradientEstimate, ...]
     says: str
 
 
@@ -112,16 +112,16 @@ def find(run: AuditedRun, store: EvidenceStore) -> ViewsSection | None:
     if not store.has(NAME):
         return None
     facts, arrays = store.get_json(NAME), store.get_arrays(PICTURES)
-    crossings = facts["crossings"]
-    check_bytes(crossings, facts["sights"], store.get_arrays(CAPTURED))
+    messages = facts["crossings"]
+    check_bytes(messages, facts["sights"], store.get_arrays(CAPTURED))
     parties = list(dict.fromkeys(row["party"] for row in facts["sights"]))
-    views = tuple(_view(party, crossings, facts["sights"], arrays) for party in [*parties, NETWORK])
+    views = tuple(_view(party, messages, facts["sights"], arrays) for party in [*parties, NETWORK])
     return ViewsSection(
         title="What did each party get, and what can it make of it?",
         answer=_answer(views),
         setup={
             "bytes": "the first round of this run, repeated with its own configuration, data, "
-            "noise and keys made anew; each message as it travels",
+            "and new noise and keys; each message as it travels",
             "attacks": "labels from the output bias, the first layer in closed form where there is "
             "one, and a search for up to 8 records whose gradient fits",
             "baseline": "the mean of the server's test records, paired with the records as "
@@ -130,8 +130,8 @@ def find(run: AuditedRun, store: EvidenceStore) -> ViewsSection | None:
         caveats=(
             "Round 1 only. What all rounds give away together is bounded by epsilon and measured "
             "with canaries.",
-            "The records beside the reconstructions are real training records: whoever gets the "
-            "report sees them.",
+            "The records beside the reconstructions are real training records: everyone who gets "
+            "the report sees them.",
             "Sums over many records show at most what they have in common; that nothing was "
             "recovered says little about one record.",
         ),
@@ -141,34 +141,34 @@ def find(run: AuditedRun, store: EvidenceStore) -> ViewsSection | None:
 
 
 def check_bytes(
-    crossings: Sequence[Mapping[str, Any]], sights: Sequence[Mapping[str, Any]], kept: Arrays
+    messages: Sequence[Mapping[str, Any]], estimates: Sequence[Mapping[str, Any]], kept: Arrays
 ) -> None:
     """Refuse bytes that are not those whose hash was taken when they were captured.
 
     Raises:
         EvidenceError: naming the message.
     """
-    for index in {number for sight in sights for number in sight["crossings"]}:
+    for index in {number for estimate in estimates for number in estimate["crossings"]}:
         content = kept.get(f"crossing-{index}")
         if (
             content is None
-            or hashlib.sha256(content.tobytes()).hexdigest() != (crossings[index]["sha256"])
+            or hashlib.sha256(content.tobytes()).hexdigest() != (messages[index]["sha256"])
         ):
             raise EvidenceError(f"the bytes of captured message {index} are not those listed")
 
 
 def _view(
     party: str,
-    crossings: Sequence[Mapping[str, Any]],
-    sights: Sequence[Mapping[str, Any]],
+    messages: Sequence[Mapping[str, Any]],
+    estimates: Sequence[Mapping[str, Any]],
     arrays: Arrays,
 ) -> View:
     if party == NETWORK:
-        own = [c for c in crossings if c["receiver"] != PUBLIC]
+        own = [c for c in messages if c["receiver"] != PUBLIC]
     else:
-        own = [c for c in crossings if party in (c["sender"], c["receiver"])]
+        own = [c for c in messages if party in (c["sender"], c["receiver"])]
         own = [c for c in own if party == PUBLIC or c["receiver"] != PUBLIC]
-    found = tuple(_sight(row, crossings, arrays) for row in sights if row["party"] == party)
+    found = tuple(_estimate(row, messages, arrays) for row in estimates if row["party"] == party)
     hashes = "".join(c["sha256"] for c in own)
     return View(
         party=party,
@@ -183,18 +183,20 @@ def _view(
 
 def _kinds(party: str, own: Sequence[Mapping[str, Any]]) -> tuple[CapturedKind, ...]:
     groups: dict[tuple[str, str], list[int]] = {}
-    for crossing in own:
-        direction = "sent" if crossing["sender"] == party else "received"
+    for message in own:
+        direction = "sent" if message["sender"] == party else "received"
         direction = "seen" if party == NETWORK else direction
-        kind = _KINDS.get(crossing["kind"], (crossing["kind"],) * 2)[crossing["sender"] != SERVER]
-        groups.setdefault((kind, direction), []).append(crossing["bytes"])
+        kind = _KINDS.get(message["kind"], (message["kind"],) * 2)[message["sender"] != SERVER]
+        groups.setdefault((kind, direction), []).append(message["bytes"])
     return tuple(
         CapturedKind(kind=kind, direction=direction, messages=len(sizes), bytes=sum(sizes))
         for (kind, direction), sizes in groups.items()
     )
 
 
-def _sight(row: Mapping[str, Any], crossings: Sequence[Mapping[str, Any]], arrays: Arrays) -> Sight:
+def _estimate(
+    row: Mapping[str, Any], messages: Sequence[Mapping[str, Any]], arrays: Arrays
+) -> GradientEstimate:
     name = row["name"]
     attacks = [] if row["search_failed"] else [("inverted", f"search, {row['search']}")]
     attacks += [("closed", "closed form of the first layer")] if row["closed_form"] else []
@@ -211,12 +213,12 @@ def _sight(row: Mapping[str, Any], crossings: Sequence[Mapping[str, Any]], array
             present=int(present.sum()),
             classes=len(present),
         )
-    return Sight(
+    return GradientEstimate(
         name=name,
         sees=row["sees"],
         clients=row["clients"],
         records=row["records"],
-        captured_bytes=sum(crossings[index]["bytes"] for index in row["crossings"]),
+        captured_bytes=sum(messages[index]["bytes"] for index in row["crossings"]),
         reconstructions=tuple(
             _reconstruction(f"{name}-{key}", words, arrays) for key, words in attacks
         ),
@@ -242,26 +244,26 @@ def _reconstruction(key: str, words: str, arrays: Arrays) -> Reconstruction:
     )
 
 
-def _says(party: str, sights: Sequence[Sight]) -> str:
+def _says(party: str, estimates: Sequence[GradientEstimate]) -> str:
     if party == NETWORK:
         return "The union of what crossed all boundaries: no attack beyond those of the others."
     parts = []
-    for sight in sights:
-        best = max((r.recovered for r in sight.reconstructions), default=0)
+    for estimate in estimates:
+        best = max((r.recovered for r in estimate.reconstructions), default=0)
         verdict = (
-            f"{best} of {len(sight.reconstructions[0].pictures)} pictures recovered"
+            f"{best} of {len(estimate.reconstructions[0].pictures)} pictures recovered"
             if best
             else "no picture recovered"
-            if sight.reconstructions
+            if estimate.reconstructions
             else "no search was possible"
         )
-        told = _labels_said(sight.labels)
-        parts.append(f"From {sight.sees} ({sight.records:,} records): {verdict}{told}.")
+        told = _labels_said(estimate.labels)
+        parts.append(f"From {estimate.sees} ({estimate.records:,} records): {verdict}{told}.")
     return " ".join(parts)
 
 
 def _labels_said(leak: LabelLeak | None) -> str:
-    # Where every class is among the records, any class that is named is right.
+    # Where every class is among the records, any named class is right.
     if leak is None or not leak.named or leak.present == leak.classes:
         return ""
     return (
@@ -274,7 +276,7 @@ def _answer(views: Sequence[View]) -> str:
     exposed = [
         view.party
         for view in views
-        if any(r.recovered for sight in view.sights for r in sight.reconstructions)
+        if any(r.recovered for estimate in view.sights for r in estimate.reconstructions)
     ]
     if exposed:
         return f"Records of this run were reconstructed from what these got: {', '.join(exposed)}."

@@ -1,4 +1,4 @@
-"""Is the folder what its configuration and this code give? What repeating the run showed."""
+"""Is the folder what its configuration and this code give? What the repeated run showed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ReplayVerdict = Literal["the same", "not the same", "not comparable"]
 
 
 class ReplaySection(Section):
-    """The run, repeated from its configuration, against what lies in the folder."""
+    """The run, repeated from its configuration, against the content of the folder."""
 
     verdict: ReplayVerdict = Field(
         description="not comparable: another machine, other versions, or other code than the run's"
@@ -46,7 +46,7 @@ def find(run: AuditedRun, store: EvidenceStore) -> ReplaySection | None:
     elif environment:
         verdict = "not comparable"
         answer = (
-            "The run was repeated, but not under the conditions that it was made under, so that a "
+            "The run was repeated, but not under the conditions that it was made under, so a "
             "difference proves nothing. Whether this folder is what its configuration gives was "
             "not shown: " + "; ".join(environment) + "."
         )

@@ -27,7 +27,7 @@ class RocPoint(Section):
 def roc_points(
     scores: NDArray[np.float64], inside: NDArray[np.bool_], trials: int | None = None
 ) -> Iterator[RocPoint]:
-    """Some twenty points, evenly spaced on a logarithmic axis of the false positive rate.
+    """About twenty points, evenly spaced on a logarithmic axis of the false positive rate.
 
     Args:
         scores: (n,), high where membership is suspected.

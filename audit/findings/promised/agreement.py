@@ -1,7 +1,7 @@
 """Do ledgers, configuration and journal tell the same story?
 
 The ledgers are what counts. What the server wrote into its journal and what the configuration asks
-for are held against them, and a difference is shown before anything else in the report.
+for are compared with them, and a difference is shown before anything else in the report.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _epsilons(run: AuditedRun) -> list[Comparison]:
 
 
 def _charges(run: AuditedRun) -> Comparison:
-    """Every reply that was used must have been charged before."""
+    """Every reply that was used must have been charged first."""
     charged = Counter(
         number
         for ledger in run.ledgers
@@ -135,8 +135,8 @@ def _noise(run: AuditedRun) -> Comparison:
 def _planned(run: AuditedRun) -> Comparison:
     """Unit, sampling and steps of each charge against what the configuration leads to.
 
-    And what a client-level charge says of one record: a factor of 1 where it is 2 would have the
-    ledger of a record's owner count half. A charge that does not say counts as 2 (older ledgers).
+    Also what a client-level charge says of one record: with a factor of 1 where it is 2, the ledger
+    of a record's owner would count half. A charge that does not say counts as 2 (older ledgers).
     """
     private, strange, shown = run.config.is_private, [], ""
     for ledger, plan in zip(run.ledgers, run.plans, strict=True):
@@ -168,12 +168,12 @@ def _planned(run: AuditedRun) -> Comparison:
 
 
 def _derived(run: AuditedRun) -> Comparison:
-    """Each charge, noise and grid included, against the one planned anew from the configuration."""
+    """Each charge, noise and grid included, against a new plan made from the configuration."""
     wanted, other = [], ""
     try:
         wanted = [plan.round_event for plan in run.planned_anew]
     except CalyxError as error:
-        other = f"no plan can be made: {error}"
+        other = f"no plan can be made: {error.full_text}"
     strange = ""
     for ledger, event in zip(run.ledgers, wanted, strict=False):
         others = {own for own in run.own_events(ledger) if own != event}
@@ -183,18 +183,18 @@ def _derived(run: AuditedRun) -> Comparison:
     multipliers = sorted({event.noise_multiplier for event in wanted})
     shown = ", ".join(f"{value:.4f}" for value in multipliers[:3])
     return Comparison(
-        what="charges, planned anew",
+        what="charges, planned again",
         ledgers=strange or "every charge is the one that follows from the configuration",
         other=other or f"noise {shown}" + (", ..." if len(multipliers) > 3 else ""),
-        source="the configuration, planned anew by this code",
+        source="the configuration, planned again by this code",
         agrees=not strange and not other,
     )
 
 
 def _factor_for_a_record(run: AuditedRun) -> int | None:
-    """From the configuration alone: the plan's own word for it may be what is wrong."""
+    """From the configuration alone: what the plan says of itself may be wrong."""
     privacy = run.config.privacy
-    if privacy.unit == "record" or not run.config.is_private:
+    if not privacy.is_client_level:
         return None
     return 1 if privacy.noise == "local" else 2
 
@@ -212,7 +212,7 @@ def _records(run: AuditedRun) -> Comparison:
 
 
 def _effect(run: AuditedRun) -> Comparison:
-    """What was paid for must have come to something, or the run only looks like one."""
+    """What was paid for must have had an effect, or the run only looks like one."""
     charges = sum(len(run.own_events(ledger)) for ledger in run.ledgers)
     return Comparison(
         what="rounds that had an effect",

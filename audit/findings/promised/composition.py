@@ -10,7 +10,8 @@ from calyx.audit.evidence.store import EvidenceStore
 from calyx.audit.findings.promised.guarantee import finite
 from calyx.audit.finished_run import AuditedRun
 from calyx.audit.section import Section
-from calyx.shared.privacy.accounting import PrivacyEvent, spent
+from calyx.shared.privacy.accounting import spent
+from calyx.shared.privacy.event import PrivacyEvent
 
 
 class RunCost(Section):
@@ -37,7 +38,7 @@ class CompositionSection(Section):
 
 
 def find(run: AuditedRun, _: EvidenceStore) -> CompositionSection:
-    """List the runs in the ledgers and what each cost."""
+    """List the runs in the ledgers and the cost of each."""
     delta, unit = run.config.privacy.delta, run.config.privacy.unit
     names = sorted({e.run for ledger in run.ledgers for e in ledger.entries} | {run.name})
     costs, repeated = [], 0

@@ -1,4 +1,4 @@
-"""What is guaranteed: epsilon computed anew from the events in the clients' ledgers.
+"""What is guaranteed: epsilon computed again from the events in the clients' ledgers.
 
 Nothing is taken from the server's journal. The headline is the largest epsilon over all clients, at
 the configured delta, over every charge in each ledger: all rounds, all runs, all restarts on the
@@ -7,24 +7,17 @@ same records.
 * **Sampling.** Where the batch log does not show the sampling that a charge assumes, the charge is
   counted without amplification: as one use of the mechanism on all records for every batch that the
   most-used record was in, or for every batch if there is no log
-  (`calyx.audit.findings.promised.sampling`). If that should be less than what was charged, the
-  charge stands.
-* **Curve.** The same composition at many deltas. All pairs hold at once.
-* **Worst true positive rate.** Every pair bounds any test by TPR <= delta + e^eps FPR and
-  TPR <= 1 - e^-eps (1 - delta - FPR) (Kairouz, Oh, Viswanath 2015); the smallest over the curve is
-  reported.
-* **mu.** The smallest mu for which the Gaussian trade-off, N(0,1) against N(mu,1), is no stronger
-  than the curve at any of its points (Dong, Roth, Su 2022): a summary, never the headline.
+  (`calyx.audit.findings.promised.sampling`). If that is less than what was charged, the charge
+  stands.
+* **Curve.** The same composition at many deltas, and what follows from it
+  (`calyx.audit.findings.promised.privacy_curve`).
 * **Other units.** What a client-level run guarantees for one record, or for a client whose data are
   replaced, is less: two clipped updates are up to 2C apart (`calyx.shared.privacy.accounting`).
-* **delta.** From 1/n on, with n everything the guarantee is told for, (eps, delta) allows to give
-  away a record whole (`delta_is_small`), and the report calls nothing guaranteed.
-* **Least epsilon.** What noise, rate and steps leave at least is computed a second way
+* **delta.** From 1/n on, where n counts everything that the guarantee covers, (eps, delta) allows
+  a whole record to be given away (`delta_is_small`), and the report calls nothing guaranteed.
+* **Least epsilon.** The least epsilon that noise, rate and steps allow is computed a second way
   (`calyx.audit.bounds.sigma_alone`). A headline below it is a fault of the accountants, and
   contradicted.
-* **Several records.** (eps, delta) for one record is (k eps, k e^((k-1) eps) delta) for k of them
-  (Dwork, Roth 2014, Theorem 2.2 for pure, Vadhan 2017, Lemma 2.2 for approximate privacy); the
-  point of the curve is chosen so that the group's delta is the configured one.
 """
 
 from __future__ import annotations
@@ -33,47 +26,27 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 from pydantic import Field
-from scipy.optimize import brentq
-from scipy.stats import norm
 
 from calyx.audit.evidence.store import EvidenceStore
 from calyx.audit.findings.promised import sampling
 from calyx.audit.findings.promised.least_epsilon import is_below, least_of
+from calyx.audit.findings.promised.privacy_curve import (
+    CurvePoint,
+    GroupCost,
+    WorstTest,
+    epsilon_curve,
+    gaussian_mu,
+    group_costs,
+    worst_tests,
+)
+from calyx.audit.findings.promised.round_costs import RoundCosts, costs_by_round
 from calyx.audit.findings.promised.sampling import SamplingSection
 from calyx.audit.finished_run import AuditedRun, ClientLedger
 from calyx.audit.section import Section
-from calyx.client.ledger.ledger import Entry
 from calyx.shared.config import Config
-from calyx.shared.privacy.accounting import PrivacyEvent, Spent, Unit, delta_is_small, spent
-
-_CURVE_DELTAS = tuple(float(x) for x in np.logspace(-12, -0.3, 40))
-_FALSE_POSITIVE_RATES = (0.001, 0.01, 0.1)
-_GROUPS = (2, 5)
-# Points of epsilon over rounds, over all distinct clients: each is a composition of its own.
-_POINTS, _POINTS_IN_ALL = 16, 48
-
-
-class CurvePoint(Section):
-    """One pair of the guarantee."""
-
-    delta: float
-    epsilon: float
-
-
-class WorstTest(Section):
-    """How often any attacker can be right, who is wrong so often."""
-
-    false_positive_rate: float
-    true_positive_rate: float
-
-
-class GroupCost(Section):
-    """The guarantee for somebody with several records; None: none worth the name."""
-
-    records: int
-    epsilon: float | None
+from calyx.shared.privacy.accounting import Spent, delta_is_small, spent
+from calyx.shared.privacy.event import PrivacyEvent, Unit
 
 
 class ClientCost(Section):
@@ -86,14 +59,6 @@ class ClientCost(Section):
     epsilon_rdp: float | None
     epsilon: float | None
     ledger_head: str
-
-
-class RoundCosts(Section):
-    """Epsilon over the rounds of this run, for clients with the same charges."""
-
-    clients: tuple[int, ...]
-    rounds: tuple[int, ...]
-    epsilons: tuple[float, ...]
 
 
 class GuaranteeSection(Section):
@@ -110,7 +75,7 @@ class GuaranteeSection(Section):
     delta_times_units: float = Field(description="expected units whose promise may fail")
     delta_is_small: bool = Field(description="whether delta is below 1/n")
     outside: tuple[str, ...] = Field(
-        description="what is released too and not covered by epsilon, as the configuration has it"
+        description="what is also released and not covered by epsilon, by the configuration"
     )
     epsilon_record: float | None = Field(
         description="for one record, or for a client whose data are replaced by any others, where "
@@ -139,7 +104,7 @@ def find(run: AuditedRun, store: EvidenceStore) -> GuaranteeSection:
 
 
 def computed(run: AuditedRun, sampled: SamplingSection) -> GuaranteeSection:
-    """The guarantee, given what is known of sampling."""
+    """The guarantee, given what is known about sampling."""
     privacy, plan = run.config.privacy, run.plans[0]
     unit, delta = privacy.unit, privacy.delta
     trusted = sampled.verdict in ("as assumed", "not needed")
@@ -174,20 +139,15 @@ def computed(run: AuditedRun, sampled: SamplingSection) -> GuaranteeSection:
         unit=unit,
         relation=plan.relation,
         neighbours=_neighbours(unit, privacy.noise),
-        several_records=_several(curve, delta) if unit == "record" else (),
+        several_records=group_costs(curve, delta) if unit == "record" else (),
         curve=curve,
-        gdp_mu=_mu(curve),
-        worst_tests=tuple(
-            WorstTest(false_positive_rate=x, true_positive_rate=worst_power(curve, x))
-            for x in _FALSE_POSITIVE_RATES
-        )
-        if curve
-        else (),
+        gdp_mu=gaussian_mu(curve),
+        worst_tests=worst_tests(curve),
         by_client=tuple(
             _client_cost(ledger, count, cost)
             for ledger, count, cost in zip(ledgers, run.record_counts, costs, strict=True)
         ),
-        by_round=_by_round(run, counted, delta, unit, trusted=trusted),
+        by_round=costs_by_round(run, counted, delta, unit, trusted=trusted),
         note="The headline is computed without amplification by sampling, because the batch log "
         "does not show the sampling that the plan assumes."
         if moved
@@ -198,7 +158,7 @@ def computed(run: AuditedRun, sampled: SamplingSection) -> GuaranteeSection:
 
 
 def exact_metrics(config: Config) -> tuple[str, ...]:
-    """What clients of a private run tell of their own records without any noise."""
+    """What clients of a private run report about their own records without any noise."""
     told = {
         "the exact training loss of each client": config.privacy.release_metrics,
         "exact loss, accuracy and record count of each client on its own records": (
@@ -229,7 +189,7 @@ def without_amplification(run: AuditedRun, ledger: ClientLedger) -> tuple[Privac
 
 
 def _unsampled(events: Sequence[PrivacyEvent], inclusions: int | None) -> list[PrivacyEvent]:
-    """Of several sampled mechanisms the one with the least noise is taken for all."""
+    """All of several sampled mechanisms are treated as the one with the least noise."""
     sampled = [event for event in events if event.sampling == "poisson"]
     kept = [event for event in events if event.sampling != "poisson"]
     if not sampled:
@@ -239,59 +199,9 @@ def _unsampled(events: Sequence[PrivacyEvent], inclusions: int | None) -> list[P
     return [*kept, replace(least, sampling="full", sampling_rate=1.0, count=count)]
 
 
-def epsilon_curve(events: Sequence[PrivacyEvent], unit: Unit) -> tuple[CurvePoint, ...]:
-    """Epsilon at many deltas, largest delta last; empty without a guarantee."""
-    points = [(delta, spent(events, delta, unit).epsilon) for delta in _CURVE_DELTAS]
-    return tuple(
-        CurvePoint(delta=delta, epsilon=epsilon)
-        for delta, epsilon in points
-        if math.isfinite(epsilon)
-    )
-
-
-def worst_power(curve: Sequence[CurvePoint], false_positive_rate: float) -> float:
-    """Largest true positive rate that the curve allows at this false positive rate."""
-    bound = 1.0
-    for point in curve:
-        factor = math.exp(min(point.epsilon, 700.0))
-        bound = min(
-            bound,
-            point.delta + factor * false_positive_rate,
-            1 - (1 - point.delta - false_positive_rate) / factor,
-        )
-    return max(bound, false_positive_rate)
-
-
 def finite(value: float) -> float | None:
     """None for what JSON has no number for."""
     return value if math.isfinite(value) else None
-
-
-def _mu(curve: Sequence[CurvePoint]) -> float | None:
-    def excess(mu: float, point: CurvePoint) -> float:
-        low = norm.cdf(-point.epsilon / mu + mu / 2)
-        # e^eps Phi(-eps/mu - mu/2), in logarithms because e^eps alone may overflow.
-        high = math.exp(point.epsilon + norm.logcdf(-point.epsilon / mu - mu / 2))
-        return float(low - high) - point.delta
-
-    mus = [
-        brentq(excess, 1e-6, 1e3, args=(point,))
-        for point in curve
-        if point.epsilon > 0 and excess(1e-6, point) < 0 < excess(1e3, point)
-    ]
-    return max(mus, default=None)
-
-
-def _several(curve: Sequence[CurvePoint], delta: float) -> tuple[GroupCost, ...]:
-    costs = []
-    for records in _GROUPS:
-        reached = [
-            records * point.epsilon
-            for point in curve
-            if math.log(records * point.delta) + (records - 1) * point.epsilon <= math.log(delta)
-        ]
-        costs.append(GroupCost(records=records, epsilon=min(reached, default=None)))
-    return tuple(costs)
 
 
 def _client_cost(ledger: ClientLedger, records: int, cost: Spent) -> ClientCost:
@@ -304,55 +214,6 @@ def _client_cost(ledger: ClientLedger, records: int, cost: Spent) -> ClientCost:
         epsilon=finite(cost.epsilon),
         ledger_head=ledger.head,
     )
-
-
-def _by_round(
-    run: AuditedRun,
-    counted: Sequence[Sequence[PrivacyEvent]],
-    delta: float,
-    unit: Unit,
-    *,
-    trusted: bool,
-) -> tuple[RoundCosts, ...]:
-    """Clients with equal charges share a line; the last point is what the client's cost is.
-
-    Points before it are as charged, so they are left out where charges are not what counts.
-    """
-    groups: dict[tuple[tuple[int, PrivacyEvent], ...], list[int]] = {}
-    for ledger in run.ledgers:
-        key = tuple((e.round if e.run == run.name else 0, e.event) for e in ledger.entries)
-        groups.setdefault(key, []).append(ledger.client)
-    each = max(2, min(_POINTS, _POINTS_IN_ALL // max(1, len(groups))))
-    lines = []
-    for clients in groups.values():
-        entries = run.ledgers[clients[0]].entries
-        rounds = sorted({e.round for e in entries if e.run == run.name})
-        if not rounds:
-            continue
-        places = np.unique(np.linspace(0, len(rounds) - 1, each if trusted else 1).round())
-        shown = [rounds[int(place)] for place in places] if trusted else [rounds[-1]]
-        costs = [
-            spent(counted[clients[0]], delta, unit).epsilon
-            if number == rounds[-1]
-            # A coarser grid errs towards more; for points of a line that is near enough.
-            else _cheaply(_until(entries, run.name, number), delta, unit)
-            for number in shown
-        ]
-        if all(math.isfinite(cost) for cost in costs):
-            lines.append(
-                RoundCosts(clients=tuple(clients), rounds=tuple(shown), epsilons=tuple(costs))
-            )
-    return tuple(lines)
-
-
-def _cheaply(events: Sequence[PrivacyEvent], delta: float, unit: Unit) -> float:
-    coarse = spent(events, delta, unit, coarse=True).epsilon
-    return coarse if math.isfinite(coarse) else spent(events, delta, unit).epsilon
-
-
-def _until(entries: Sequence[Entry], run: str, number: int) -> list[PrivacyEvent]:
-    """What was charged up to a round of this run; other runs on the data came before or count."""
-    return [e.event for e in entries if e.run != run or e.round <= number]
 
 
 def _neighbours(unit: Unit, noise: str) -> str:

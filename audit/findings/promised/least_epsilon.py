@@ -1,4 +1,4 @@
-"""The least epsilon that the charges in the ledgers leave, whatever the accountants say."""
+"""The least epsilon that the charges in the ledgers allow, whatever the accountants say."""
 
 from __future__ import annotations
 
@@ -6,29 +6,31 @@ from collections import Counter
 from collections.abc import Sequence
 
 from calyx.audit.bounds.sigma_alone import Steps, least_epsilon
-from calyx.shared.privacy.accounting import PrivacyEvent, Unit
+from calyx.shared.privacy.event import PrivacyEvent, Unit
 
 # Accountants are right to a thousandth, and integer noise differs from Gaussian by less than one.
 _TOLERANCE = 2e-3
-# Ledgers with different charges that are looked at.
+# The number of ledgers with different charges that are examined.
 _LOOKED_AT = 3
 
 
 def is_below(epsilon: float, least: float) -> bool:
-    """Whether a figure that is printed is less than can be, by more than rounding."""
+    """Whether a printed figure is lower than possible, by more than rounding."""
     return epsilon < least * (1 - _TOLERANCE)
 
 
 def least_of(ledgers: Sequence[Sequence[PrivacyEvent]], delta: float, unit: Unit) -> float:
-    """The largest epsilon that the noise of some ledger leaves at least; by no accountant.
+    """The largest of the least epsilons that the ledgers' noise allows; without any accountant.
 
     Args:
         ledgers: the events of each, none of them without noise.
     """
     each = {tuple(_steps_of(events, unit)) for events in ledgers}
-    # Ledgers differ by how many records there are; the dearest by this measure are near the top.
-    dearest = sorted(each, key=lambda steps: -sum(s.count * (s.rate / s.noise) ** 2 for s in steps))
-    return max((least_epsilon(steps, delta) for steps in dearest[:_LOOKED_AT]), default=0.0)
+    # Ledgers differ in their number of records; the costliest by this measure are near the top.
+    costliest = sorted(
+        each, key=lambda steps: -sum(s.count * (s.rate / s.noise) ** 2 for s in steps)
+    )
+    return max((least_epsilon(steps, delta) for steps in costliest[:_LOOKED_AT]), default=0.0)
 
 
 def _steps_of(events: Sequence[PrivacyEvent], unit: Unit) -> list[Steps]:

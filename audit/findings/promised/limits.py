@@ -1,4 +1,4 @@
-"""What neither the guarantee nor this audit covers, said as plainly as what they do."""
+"""What neither the guarantee nor this audit covers, stated as plainly as what they do."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def find(run: AuditedRun, store: EvidenceStore) -> LimitsSection:
     person = (
         Limit(
             name="people with several records",
-            text="The unit is one record. Somebody with several, at one client or at many, has to "
+            text="The unit is one record. A person with several, at one client or at many, has to "
             "add up; the report gives the figure for two and for five.",
         )
         if privacy.unit == "record"
         else Limit(
             name="people at several clients",
-            text="The unit is one client. Somebody whose records lie at several has to add up.",
+            text="The unit is one client. A person with records at several has to add up.",
         )
     )
     found = [
         Limit(
             name="what is true of many",
-            text="What holds of many records is what the model is meant to learn. Conclusions "
-            "about somebody that follow from it are not prevented, whether that person took part "
+            text="What is true of many records is what the model is meant to learn. Conclusions "
+            "about a person that follow from it are not prevented, whether that person took part "
             "or not.",
         ),
         person,
@@ -48,9 +48,9 @@ def find(run: AuditedRun, store: EvidenceStore) -> LimitsSection:
             name="simulation",
             text="This was a simulation: all parties ran on one machine"
             + (
-                ", its noise follows from the seed in the run folder, and whoever has that can "
+                ", its noise follows from the seed in the run folder, and anyone who has that can "
                 "subtract it. The figures say what a real run of this form would cost. They "
-                "protect nobody's data here."
+                "protect no one's data here."
                 if run.config.is_private
                 else "."
             ),

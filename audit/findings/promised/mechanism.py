@@ -14,7 +14,7 @@ from calyx.audit.section import Section
 
 
 class EncryptionFacts(Section):
-    """Parameters of the sealed sums, derived anew, and who holds which key."""
+    """Parameters of the sealed sums, derived again, and who holds which key."""
 
     scheme: str
     security_bits: int
@@ -37,7 +37,7 @@ class MechanismSection(Section):
     """What each client did, in every round."""
 
     noise_kind: Literal["none", "local", "distributed", "central"]
-    noise: str = Field(description="who adds noise, of which distribution, in words")
+    noise: str = Field(description="who adds noise, and its distribution, in words")
     noise_multipliers: tuple[float, ...] = Field(description="σ of the ledgers, without repeats")
     clip_norm: float
     sensitivity_factor: float

@@ -1,6 +1,6 @@
 """Who sees what, what holds against whom, and how many may work together before it fails.
 
-From the configuration alone; what was really captured from the wires is in
+From the configuration alone; what was actually captured on the wires is in
 `calyx.audit.findings.measured.party_views`.
 """
 
@@ -16,7 +16,8 @@ from calyx.audit.findings.promised import guarantee
 from calyx.audit.findings.promised.guarantee import GuaranteeSection, finite
 from calyx.audit.finished_run import AuditedRun
 from calyx.audit.section import Section
-from calyx.shared.privacy.accounting import PrivacyEvent, spent
+from calyx.shared.privacy.accounting import spent
+from calyx.shared.privacy.event import PrivacyEvent
 
 
 class Party(Section):
@@ -29,7 +30,7 @@ class Party(Section):
     epsilon: float | None = Field(description="the bound against it; None where there is none")
     trusted_for: str
     was_there: bool = Field(
-        True, description="false: nobody of that role took part in this run, so nothing is claimed"
+        True, description="false: no one in that role took part in this run, so nothing is claimed"
     )
 
 
@@ -72,9 +73,9 @@ def seen(run: AuditedRun, found: GuaranteeSection) -> PartiesSection:
 
 
 def single_upload(run: AuditedRun) -> float | None:
-    """Epsilon against whoever decrypts single uploads, each with one share of the noise only.
+    """Epsilon against anyone who decrypts single uploads, each with only one share of the noise.
 
-    Of distributed noise a client adds variance mu/k, so what it uploads is the same mechanism with
+    A client adds variance mu/k of distributed noise, so what it uploads is the same mechanism with
     1/sqrt(k) of the noise. None where nothing is bounded.
     """
     unit, delta = run.config.privacy.unit, run.config.privacy.delta
@@ -106,8 +107,8 @@ def _server(run: AuditedRun, found: GuaranteeSection) -> Party:
     trusted = "delivering messages, and a correct model"
     metrics = ", and exact metrics of clients" if found.outside else ""
     if run.is_sealed:
-        exact = "exact " if noise in ("none", "central") else "noised "
-        bounded = noise in ("local", "distributed") and not found.outside
+        exact = "noised " if run.config.privacy.is_noised_by_clients else "exact "
+        bounded = run.config.privacy.is_noised_by_clients and not found.outside
         return Party(
             name="server",
             sees=f"ciphertexts of each update, and the {exact}sums that are released to it"
@@ -130,7 +131,7 @@ def _server(run: AuditedRun, found: GuaranteeSection) -> Party:
 
 
 def _authority(run: AuditedRun, found: GuaranteeSection) -> Party:
-    bounded = run.config.privacy.noise in ("local", "distributed")
+    bounded = run.config.privacy.is_noised_by_clients
     least = run.config.secure_aggregation.min_contributors
     return Party(
         name="key authority",
@@ -176,9 +177,9 @@ def _client(run: AuditedRun, found: GuaranteeSection) -> Party:
 
 
 def _network(run: AuditedRun, found: GuaranteeSection) -> Party:
-    bounded = run.config.privacy.noise in ("local", "distributed")
+    bounded = run.config.privacy.is_noised_by_clients
     return Party(
-        name="whoever watches the network",
+        name="anyone watching the network",
         sees="nothing in this simulation, which has no network; in a deployment who talks to whom, "
         "when, and how much, over TLS",
         does_not_see="contents of messages",
@@ -191,7 +192,7 @@ def _network(run: AuditedRun, found: GuaranteeSection) -> Party:
 
 def _public(found: GuaranteeSection, noise: str) -> Party:
     return Party(
-        name="whoever gets the final model",
+        name="anyone with the final model",
         sees="the final model, accuracy and loss on the server's test records",
         does_not_see="updates, records"
         + (", the journal with exact metrics of clients" if found.outside else ""),
@@ -213,7 +214,7 @@ def _releases(run: AuditedRun) -> tuple[str, ...]:
     return (
         to_server,
         f"to every client: the global model of each of {rounds} rounds",
-        "to whoever is given the run: the final model, the journal, the partition and the ledgers",
+        "to anyone given the run: the final model, the journal, the partition and the ledgers",
         *(f"to the server and the journal: {what}, not covered by ε" for what in told),
     )
 
@@ -230,8 +231,8 @@ def _collusion(run: AuditedRun) -> tuple[int | None, str]:
         )
     if noise == "local":
         return None, (
-            "Each client protects itself: the bound holds whoever works together, everybody but "
-            "the client included."
+            "Each client protects itself: the bound holds no matter who works together, even "
+            "everyone except the client."
         )
     if noise == "central":
         return 0, "Everything rests on the server: it sees sums without noise and must add it."

@@ -1,8 +1,8 @@
-"""The guarantee in plain words, as odds that somebody can argue with.
+"""The guarantee in plain words, as odds to argue with.
 
 Two explanations that studies found to be understood best (Nanayakkara, Smart, Cummings, Kaptchuk,
-Redmiles 2023): how likely an observer is to conclude that somebody took part, with and without
-that person; and what a sceptic may believe afterwards who gave it even odds before.
+Redmiles 2023): how likely an observer is to conclude that a person took part, with and without
+that person; and what a sceptic who gave it even odds before may believe afterwards.
 
 A sceptic with prior odds p : 1-p who learns everything that is released can move to at most
 e^eps times those odds, apart from a chance of about delta that the bound fails. Rounded so that
@@ -15,7 +15,7 @@ import math
 
 from pydantic import Field
 
-from calyx.audit.findings.promised import guarantee
+from calyx.audit.findings.promised import privacy_curve
 from calyx.audit.findings.promised.guarantee import GuaranteeSection
 from calyx.audit.section import Section
 from calyx.shared.privacy.epsilon_text import delta_text, odds_text
@@ -34,7 +34,7 @@ class Belief(Section):
     words: str
 
 
-class OddsSection(Section):
+class PlainWordsSection(Section):
     """Plain words."""
 
     promise: str = Field(description="one sentence")
@@ -44,13 +44,13 @@ class OddsSection(Section):
     judgement: str = Field(description="how strong that is")
 
 
-def in_words(found: GuaranteeSection) -> OddsSection:
+def in_words(found: GuaranteeSection) -> PlainWordsSection:
     """The guarantee in plain words."""
     whose = "one record" if found.unit == "record" else "one client"
     if found.epsilon is None:
-        return OddsSection(
+        return PlainWordsSection(
             promise="There is no differential privacy. Nothing bounds what the model, or the "
-            "updates it was made from, say about anybody.",
+            "updates it was made from, say about anyone.",
             with_and_without="",
             beliefs=(),
             failure="",
@@ -58,9 +58,9 @@ def in_words(found: GuaranteeSection) -> OddsSection:
         )
     factor = math.exp(min(found.epsilon, 700.0))
     outside = ", apart from exact metrics of clients," if found.outside else ""
-    power = guarantee.worst_power(found.curve, _FALSE_ALARM)
-    return OddsSection(
-        promise=f"Whoever sees everything that is released{outside} can change the odds that any "
+    power = privacy_curve.worst_power(found.curve, _FALSE_ALARM)
+    return PlainWordsSection(
+        promise=f"Seeing everything that is released{outside} can change the odds that any "
         f"statement about {whose} is true by a factor of at most {odds_text(found.epsilon)}.",
         with_and_without=f"Take an observer who wrongly believes that {whose} took part in "
         f"{_of_hundred(_FALSE_ALARM, up=True)} cases where it did not. Where it did, the same "
@@ -71,8 +71,8 @@ def in_words(found: GuaranteeSection) -> OddsSection:
         f"{delta_text(found.delta_times_units)} are expected).",
         judgement=_judgement(found.epsilon)
         if found.delta_is_small
-        else "No guarantee to rely on, whatever ε is: δ is not below 1/n, so that giving away one "
-        f"{found.unit} whole could pass.",
+        else "No guarantee to rely on, whatever ε is: δ is not below 1/n, so giving away a "
+        f"whole {found.unit} could pass.",
     )
 
 
@@ -83,7 +83,7 @@ def _belief(prior: float, factor: float) -> Belief:
         before=prior,
         at_most=high,
         at_least=low,
-        words=f"Somebody who gave it {_of_hundred(prior, up=True)} before may give it at most "
+        words=f"Someone who gave it {_of_hundred(prior, up=True)} before may give it at most "
         f"{_of_hundred(high, up=True)} afterwards, and at least {_of_hundred(low, up=False)}.",
     )
 

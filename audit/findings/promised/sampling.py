@@ -1,8 +1,8 @@
 """Was each record drawn as the accounting assumes? Assumed sampling against the batch log.
 
 Amplification by sampling is right only if every record enters every batch by an independent coin
-with the plan's rate. Four sums over all clients, steps and records have a known mean and variance
-then, and each betrays another departure:
+with the plan's rate. Four sums over all clients, steps and records then have a known mean and
+variance, and each reveals a different departure:
 
 ==================  =============================================================================
 `rate`              all inclusions; another rate than the plan's
@@ -17,7 +17,7 @@ then, and each betrays another departure:
 Sums of dispersion are compared with a gamma distribution of the same mean and variance, the others
 with a normal one, both two-sided, each at a quarter of `FALSE_ALARM_RATE`. If any is out of line,
 or the log does not hold the rounds that the ledgers were charged for, no amplified figure may be
-printed: the guarantee is computed anew without amplification, from the largest number of batches
+printed: the guarantee is computed again without amplification, from the largest number of batches
 that any record was in. Each of them is then a use of the Gaussian mechanism on all records. That
 is right for batches that were formed without looking at the records' content.
 """
@@ -38,7 +38,7 @@ from scipy.stats import gamma, norm
 from calyx.audit.evidence.store import EvidenceStore
 from calyx.audit.finished_run import AuditedRun
 from calyx.audit.section import Section
-from calyx.shared.privacy.accounting import PrivacyEvent
+from calyx.shared.privacy.event import PrivacyEvent
 
 FALSE_ALARM_RATE = 1e-3
 
@@ -90,7 +90,7 @@ def find(run: AuditedRun, _: EvidenceStore) -> SamplingSection:
     """Test the batch logs of all clients; see the module's text."""
     events = [event for ledger in run.ledgers for event in ledger.events]
     rates = tuple(sorted({e.sampling_rate for e in events if e.sampling == "poisson"}))
-    needs_log = run.config.privacy.unit == "record" and run.config.is_private
+    needs_log = run.config.privacy.is_record_level
     kept = [run.batches(client) for client in range(len(run.ledgers))]
     logs = [None if log is None else log.used for log in kept]
     measured = [log for log in logs if log is not None]
@@ -251,7 +251,7 @@ def _assumed(rates: Sequence[float], events: Sequence[PrivacyEvent]) -> str:
 
 
 def _missing(run: AuditedRun, logs: Sequence[Batches | None]) -> str:
-    """What the logs lack; empty if they hold all that this run was charged for."""
+    """What is missing from the logs; empty if they hold all that this run was charged for."""
     for ledger, log, plan, records in zip(
         run.ledgers, logs, run.plans, run.record_counts, strict=True
     ):

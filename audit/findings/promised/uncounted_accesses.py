@@ -1,7 +1,7 @@
 """Accesses to the records, or to facts about them, that epsilon does not count.
 
-What the configuration shows is said as a fact. What happened before Calyx saw the data it cannot
-know, and says so.
+What the configuration shows is stated as a fact. Calyx cannot know what happened before it saw the
+data, and says so.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ class Access(Section):
     text: str
 
 
-class UncountedSection(Section):
+class UncountedAccessesSection(Section):
     """All of them."""
 
     accesses: tuple[Access, ...]
 
 
-def find(run: AuditedRun, _: EvidenceStore) -> UncountedSection:
-    """Go through the accesses that are known to be forgotten."""
+def find(run: AuditedRun, _: EvidenceStore) -> UncountedAccessesSection:
+    """Go through the accesses that are commonly forgotten."""
     config = run.config
     privacy, data = config.privacy, config.data
     tests = int(run.start["test_records"])
-    return UncountedSection(
+    return UncountedAccessesSection(
         accesses=(
             Access(
                 name="choice of settings",
@@ -94,7 +94,7 @@ def find(run: AuditedRun, _: EvidenceStore) -> UncountedSection:
                 name="participation and timing",
                 status="not counted",
                 text="Which client answered in which round, when, and with how many bytes is known "
-                "to the server and to whoever watches the network.",
+                "to the server and to anyone watching the network.",
             ),
         )
     )

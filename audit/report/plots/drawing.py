@@ -54,7 +54,7 @@ class Plot:
 
     Attributes:
         svg: the drawing, without XML declaration.
-        alt: what it shows, for those who do not see it.
+        alt: what it shows, for readers who cannot see it.
         caption: below the figure.
     """
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from calyx.audit.findings.measured.roc import RocPoint
-from calyx.audit.findings.promised.guarantee import CurvePoint, worst_power
+from calyx.audit.findings.promised.privacy_curve import CurvePoint, worst_power
 from calyx.audit.report.plots.drawing import MUTED, RED, SERIES, Plot, figure
 
 
@@ -15,9 +15,9 @@ class Roc:
     """One curve.
 
     Attributes:
-        name: whose it is.
-        area: under it.
-        points: by growing false positive rate.
+        name: the attack or observer it belongs to.
+        area: under the curve.
+        points: by increasing false positive rate.
     """
 
     name: str

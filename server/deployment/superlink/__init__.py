@@ -1,1 +1,1 @@
-"""Flower's SuperLink, and the gate that stands before it."""
+"""Flower's SuperLink, and the gate in front of it."""

@@ -1,4 +1,4 @@
-"""Hands an answer over in parts, and gives it up when its caller does not read on.
+"""Hands an answer over in parts, and gives it up when its caller stops reading.
 
 A call of a few bytes may have an answer of many megabytes. Handed over as a whole, it is kept until
 it is read, and uvicorn waits for that for ever.
@@ -18,7 +18,7 @@ def in_parts(send: Send, part_bytes: int, pause_s: float) -> Send:
     """What an ASGI application sends to, in place of `send`.
 
     Args:
-        send: takes an event when those before it have been read, but for some kilobytes.
+        send: takes an event when those before it have been read, except for a few kilobytes.
         part_bytes: size of a part.
         pause_s: how long one may take. After that nothing more is handed over: the call ends
             without the rest of its answer, which ends the connection.

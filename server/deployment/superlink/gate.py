@@ -1,13 +1,13 @@
-"""Stands before Flower's SuperLink and looks at each call before anything is taken in of it.
+"""The gate in front of Flower's SuperLink: it checks each call before any of its body is read.
 
-The SuperLink answers devices, operators and ServerApps on one port. Of itself it lets anybody who
+The SuperLink answers devices, operators and ServerApps on one port. On its own it lets anyone who
 reaches that port register devices, list them and start runs; it reads a body of any length before
-it asks who sent it; it takes a device's word for whom a message is from; and a device's signature
-over the time stands for every call of the next five minutes. Here
+it asks who sent it; it takes a device's word for a message's sender; and a device's signature over
+the time is valid for every call of the next five minutes. Here
 
-* a device's call is let in if its key is registered and it signed this very call, once;
-* everything else wants the secret that only processes of this server's user can read;
-* a body is taken in after that, up to what the call needs, and while there is room for it;
+* a device's call is let in if its key is registered and it signed exactly this call, once;
+* everything else needs the secret that only processes of this server's user can read;
+* a body is read after that, up to what the call needs, and while there is room for it;
 * a device may hand over replies of its own, and nothing else.
 """
 
@@ -28,7 +28,8 @@ from typing import Any
 
 from calyx.server.deployment.superlink.answer_parts import Event, Send, in_parts
 from calyx.shared.errors import ProtocolError
-from calyx.shared.protocol.flower import internals as flower
+from calyx.shared.protocol.flower.interceptors import SECRET_HEADER
+from calyx.shared.protocol.flower.superlink import FLEET_CALLS, is_own_reply
 from calyx.shared.protocol.signatures.call import CallSignature
 
 Scope = MutableMapping[str, Any]
@@ -39,16 +40,16 @@ _HEALTH = "/health"
 _ACTIVATE, _PUSH_MESSAGES, _PUSH_OBJECT = (
     f"/v1/fleet/{name}" for name in ("activate-node", "push-messages", "push-object")
 )
-# Anything else there may be read as a piece of the path by who puts an address together from it.
+# Code that builds an address from it may read anything else there as a piece of the path.
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?|\[[0-9A-Fa-f:.]+\](:[0-9]+)?")
-# Flower's own window for the time in a signature, and what two clocks may differ by.
+# Flower's own window for the time in a signature, and how far two clocks may differ.
 _OLDEST_S, _AHEAD_S = 305.0, 5.0
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is taken in of a device's call.
+    """What is accepted of a device's call.
 
     Attributes:
         object_bytes: one object: a part of 5 MB of an array, or a whole sealed update.
@@ -60,7 +61,8 @@ class Limits:
         least_bytes_per_s: a body that comes more slowly is given up.
         calls: of one device within the window of a signature.
         calls_at_once: of one device. It makes three: two for objects, and its heartbeat.
-        answer_part_bytes: an answer is handed over in such parts, each taken within `pause_s`.
+        answer_part_bytes: an answer is handed over in parts of this size, each taken within
+            `pause_s`.
     """
 
     object_bytes: int = 16 * 2**20
@@ -105,7 +107,7 @@ class Gate:
         limits: Limits | None = None,
     ) -> None:
         if not secret:
-            raise ValueError("an empty secret would let everybody in")
+            raise ValueError("an empty secret would let anyone in")
         self._app, self._node_of, self._secret = app, node_of, secret.encode()
         self._limits = limits or Limits()
         self._held: dict[int, int] = {}
@@ -131,7 +133,7 @@ class Gate:
                 raise _Refused(400, "a header came twice")
             if not _HOST.fullmatch(headers.get("host", "-")):
                 raise _Refused(400, "the call does not say to which host it goes")
-            if is_post and path in flower.FLEET_CALLS:
+            if is_post and path in FLEET_CALLS:
                 await self._for_device(path, headers, scope, receive, send)
             elif path == _HEALTH and scope["method"] in ("GET", "HEAD"):
                 await self._app(scope, _nothing, send)
@@ -143,7 +145,7 @@ class Gate:
             await _answer(send, refusal)
 
     def _is_own(self, headers: dict[str, str]) -> bool:
-        shown = headers.get(flower.SECRET_HEADER, "").encode("latin-1")
+        shown = headers.get(SECRET_HEADER, "").encode("latin-1")
         return hmac.compare_digest(shown, self._secret)
 
     async def _for_device(
@@ -159,7 +161,7 @@ class Gate:
             body = await self._body(receive, int(length), take)
             if hashlib.sha256(body).hexdigest() != signature.body_digest:
                 raise _Refused(401, "the call is not the one that was signed")
-            if path == _PUSH_MESSAGES and not flower.is_own_reply(body, node):
+            if path == _PUSH_MESSAGES and not is_own_reply(body, node):
                 raise _Refused(400, "a device hands over one reply of its own, and nothing else")
             answer = in_parts(send, self._limits.answer_part_bytes, self._limits.pause_s)
             await self._app(scope, _replaying(body, receive), answer)
@@ -169,7 +171,7 @@ class Gate:
         try:
             signature = CallSignature.read(path, headers)
         except ProtocolError as error:
-            raise _Refused(401, str(error)) from None
+            raise _Refused(401, error.full_text) from None
         age_s = signature.age_s
         if not -_AHEAD_S < age_s < _OLDEST_S:
             raise _Refused(401, "the call was signed too long ago, or is from the future")
@@ -205,7 +207,7 @@ class Gate:
 
     @contextmanager
     def _one_more_of(self, node: int) -> Iterator[None]:
-        """Each call may hold an answer of the size of an object, for as long as it is not read."""
+        """Each call may hold an answer the size of an object for as long as it is not read."""
         if self._under_way[node] >= self._limits.calls_at_once:
             raise _Refused(503, "too many calls of this device at a time")
         self._under_way[node] += 1
@@ -218,7 +220,7 @@ class Gate:
 
     @contextmanager
     def _held_for(self, node: int) -> Iterator[Callable[[int], None]]:
-        """Count what is held of a node's bodies until the call was answered."""
+        """Count what is held of a node's bodies until the call is answered."""
         mine = 0
 
         def take(size: int) -> None:
@@ -261,7 +263,7 @@ class Gate:
 
 
 def _replaying(body: bytes, receive: Receive) -> Receive:
-    """What the SuperLink receives: the body at once, then whatever comes."""
+    """What the SuperLink receives: the body at once, then each further event as it comes."""
     left = [body]
 
     async def once() -> Event:
@@ -281,7 +283,7 @@ async def _answer(send: Send, refusal: _Refused) -> None:
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(content)).encode()),
-        # What is still on its way is not waited for.
+        # Do not wait for what is still on its way.
         (b"connection", b"close"),
     ]
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})

@@ -1,7 +1,7 @@
 """Flower's SuperLink as Calyx runs it: ``python -m calyx.server.deployment.superlink.process DIR``.
 
-TLS, only registered nodes, a database that outlives a crash, and ServerApps only from whoever
-holds this folder's secret; before all of it the gate (`calyx.server.deployment.superlink.gate`).
+TLS, only registered nodes, a database that outlives a crash, and ServerApps only with this folder's
+secret; in front of it all is the gate (`calyx.server.deployment.superlink.gate`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import uvicorn
 from calyx.server.deployment.folder import ServerFolder
 from calyx.server.deployment.superlink.gate import Gate
 
-# The head of a call has two keys' worth of signatures; one connection holds little more than that.
+# The head of a call holds signatures of two keys; one connection holds little more than that.
 _HEAD_BYTES, _CONNECTIONS = 16 * 2**10, 2000
 
 
@@ -43,7 +43,7 @@ def is_healthy(folder: ServerFolder) -> bool:
     """Whether the SuperLink of a folder answers, over TLS and with its own certificate."""
     try:
         url = f"https://{folder.local_address}/health"
-        # It is on this machine, so never through a proxy of the environment.
+        # It is on this machine, so never use a proxy that the environment names.
         answer = httpx.get(url, verify=_trusting(folder), timeout=2.0, trust_env=False)
         return answer.status_code == httpx.codes.OK
     except httpx.HTTPError:
@@ -69,20 +69,21 @@ def _trusting(folder: ServerFolder) -> ssl.SSLContext:
 
 
 def main() -> None:
-    """Run the SuperLink of the folder that is named, until SIGTERM.
+    """Run the SuperLink of the given folder until SIGTERM.
 
-    As Flower's own command does, with the gate around its application. The plain HTTP parser
-    (h11) is the one that bounds what it keeps of a request's head.
+    Like Flower's own command, with the gate around its application. The plain HTTP parser (h11) is
+    the one that bounds what it keeps of a request's head.
     """
     from calyx.server.deployment.supervisor import end_with_parent
-    from calyx.shared.protocol.flower import internals as flower
+    from calyx.shared.protocol.flower.compatibility import check_flower
+    from calyx.shared.protocol.flower.superlink import superlink_app
 
     end_with_parent()
-    flower.check()
+    check_flower()
     folder = ServerFolder(Path(sys.argv[1]))
     settings = folder.settings()
     sys.argv = arguments(folder)
-    superlink = flower.superlink_app()
+    superlink = superlink_app()
     uvicorn.run(
         Gate(superlink.app, superlink.node_of, folder.control_secret()),
         host=settings.listen,

@@ -63,7 +63,8 @@ def _spectrograms(named: Named, config: DataConfig) -> tuple[NDArray[np.float32]
             if len(named.files) * spectrogram.nbytes > _MOST_BYTES:
                 raise DataError(
                     f"{len(named.files):,} spectrograms of shape {spectrogram.shape} do not fit "
-                    f"into {_MOST_BYTES >> 30} GiB: set data.seconds or data.mels lower"
+                    f"into {_MOST_BYTES >> 30} GiB",
+                    hint="set data.seconds or data.mels lower",
                 )
             features = np.empty((len(named.files), *spectrogram.shape), np.float32)
         features[record] = spectrogram

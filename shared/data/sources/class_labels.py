@@ -66,8 +66,8 @@ def numbered(
         index = number.get(label)
         if index is None:
             raise DataError(
-                f"{where(record)}: {what} {label!r} is not among data.classes "
-                f"({_listed(names)}): add it there or mend the record"
+                f"{where(record)}: {what} {label!r} is not among data.classes ({_listed(names)})",
+                hint="add it there or correct the record",
             )
         found[record] = index
     origin = "as data.classes states" if stated else "the labels that occur, in sorted order"
@@ -80,20 +80,24 @@ def _check_found(
     if len(counts) > _MOST_FOUND or (len(labels) >= 20 and 2 * len(counts) > len(labels)):
         raise DataError(
             f"{len(counts):,} different values of {what} in {len(labels):,} records: that is a "
-            "quantity or an id, not a class; name the column that holds the class"
+            "quantity or an id, not a class",
+            hint="name the column that holds the class",
         )
     alone = next((label for label, number in counts.items() if number == 1), None)
     if alone is not None:
         record = labels.index(alone)
         raise DataError(
             f"{where(record)}: {what} {alone!r} occurs once, so it cannot be both learned and "
-            "tested: mend it if it is a slip, leave the record out, or state all classes with "
-            "data.classes"
+            "tested",
+            hint=(
+                "correct it if it is a mistake, leave the record out, or state all classes with "
+                "data.classes"
+            ),
         )
     if len(counts) == 1:
         raise DataError(
-            f"{where(0)}: {what} is {labels[0]!r} in every record, and one class cannot be "
-            "learned: give records of others too, or state all classes with data.classes"
+            f"{where(0)}: {what} is {labels[0]!r} in every record, and one class cannot be learned",
+            hint="give records of others too, or state all classes with data.classes",
         )
 
 
@@ -129,9 +133,11 @@ def numbered_integers(
         values = np.unique(np.concatenate(parts))[:_SHOWN].tolist()
         listed = ",".join(map(str, values)) + (",..." if different > _SHOWN else "")
         raise DataError(
-            f"labels go up to {highest} but only {different} different ones occur ({listed}): set "
-            f"data.classes={listed} to number these, or data.classes={highest + 1} if there really "
-            "are that many"
+            f"labels go up to {highest} but only {different} different ones occur ({listed})",
+            hint=(
+                f"set data.classes={listed} to number these, or data.classes={highest + 1} if "
+                "there really are that many"
+            ),
         )
     return list(parts), highest + 1, ""
 
@@ -146,7 +152,8 @@ def _mapped(parts: Sequence[NDArray[np.int64]], values: list[int]) -> list[NDArr
             record = int(np.flatnonzero(wrong)[0])
             raise DataError(
                 f"record {record}: label {part[record]} is not among data.classes "
-                f"({_listed(tuple(map(str, values)))}): add it there or mend the record"
+                f"({_listed(tuple(map(str, values)))})",
+                hint="add it there or correct the record",
             )
         mapped.append(order[place].astype(np.int64))
     return mapped

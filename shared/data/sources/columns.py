@@ -60,7 +60,8 @@ class Columns:
         if name not in self.columns:
             raise DataError(
                 f"{self.shown}: there is no column {name}; the columns are "
-                f"{listed(list(self.columns))}"
+                f"{listed(list(self.columns))}",
+                hint="name one of these",
             )
         return self.columns[name]
 
@@ -76,12 +77,19 @@ class Columns:
             if wrong is None:
                 return np.array([as_number(cell) for cell in column])
             record, cell = wrong, column[wrong]
-            advice = "; write decimal points, not commas" if _is_decimal_comma(cell) else ""
-            raise DataError(f"{self.where(record)}: {name} = {cell!r} is no number{advice}")
+            raise DataError(
+                f"{self.where(record)}: {name} = {cell!r} is not a number",
+                hint=(
+                    "write decimal points, not commas"
+                    if _is_decimal_comma(cell)
+                    else "correct the cell or leave the record out"
+                ),
+            )
         if (infinite := np.isinf(column)).any():
             record = int(np.flatnonzero(infinite)[0])
             raise DataError(
-                f"{self.where(record)}: {name} is infinite: mend the cell or leave it out"
+                f"{self.where(record)}: {name} is infinite",
+                hint="correct the cell or leave it out",
             )
         return column
 

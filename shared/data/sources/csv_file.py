@@ -61,7 +61,7 @@ def read_csv(file: SourceFile, encoding: str, as_words: Collection[str] = ()) ->
             # A column of numbers up to here: what they looked like is needed after all.
             words.add(found.column)
     if not len(lines):
-        raise DataError(f"{file.shown} has column names but no records: give at least one")
+        raise DataError(f"{file.shown} has column names but no records", hint="give at least one")
     return Columns(file.shown, dict(zip(header, columns, strict=True)), lines)
 
 
@@ -73,40 +73,52 @@ def decoded(file: SourceFile, encoding: str) -> str:
     """
     content = file.content()
     if not content.strip():
-        raise DataError(f"{file.shown} is empty: give a file with records, or leave it out")
+        raise DataError(f"{file.shown} is empty", hint="give a file with records, or leave it out")
     mark = _BYTE_ORDER_MARKS.get(content[:2])
     if mark and encoding != mark:
-        raise DataError(f"{file.shown} is UTF-16 text: set data.encoding={mark}, or save as UTF-8")
+        raise DataError(
+            f"{file.shown} is UTF-16 text",
+            hint=f"set data.encoding={mark}, or save as UTF-8",
+        )
     try:
         text = content.decode("utf-8-sig" if encoding == "utf-8" else encoding)
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise DataError(
-            f"{file.shown}, line {line}: byte 0x{content[error.start]:02x} is not {encoding} text: "
-            "save the file in one encoding, or set data.encoding (cp1252 for Windows, latin-1)"
+            f"{file.shown}, line {line}: byte 0x{content[error.start]:02x} is not {encoding} text",
+            hint=(
+                "save the file in one encoding, or set data.encoding (cp1252 for Windows, latin-1)"
+            ),
         ) from None
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
-        raise DataError(f"{file.shown}, line {line}: a NUL character: this is no text file")
+        raise DataError(
+            f"{file.shown}, line {line}: a NUL character, which text does not have",
+            hint="save the file as text",
+        )
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _header(file: SourceFile, cells: Sequence[str]) -> list[str]:
     names = [cell.strip() for cell in cells]
     if len(names) > _MOST_COLUMNS:
-        raise DataError(f"{file.shown}: more than {_MOST_COLUMNS:,} columns; is it turned over?")
+        raise DataError(
+            f"{file.shown}: more than {_MOST_COLUMNS:,} columns",
+            hint="swap rows and columns",
+        )
     if "" in names:
         place = names.index("") + 1
         raise DataError(
-            f"{file.shown}, line 1: column {place} has no name: name it or leave it out"
+            f"{file.shown}, line 1: column {place} has no name",
+            hint="name it or leave it out",
         )
     if len(set(names)) != len(names):
         twice = next(name for name, number in Counter(names).items() if number > 1)
-        raise DataError(f"{file.shown}, line 1: two columns are named {twice}: rename one")
+        raise DataError(f"{file.shown}, line 1: two columns are named {twice}", hint="rename one")
     if names and all(_is_number(name) for name in names):
         raise DataError(
-            f"{file.shown}, line 1 holds numbers where the names of the columns must be: add a "
-            "line with names"
+            f"{file.shown}, line 1 holds numbers where the names of the columns must be",
+            hint="add a line with names",
         )
     return names
 
@@ -130,7 +142,8 @@ def _rows(file: SourceFile, text: str, delimiter: str) -> Iterator[tuple[int, li
             return
         except csv.Error as error:
             raise DataError(
-                f"{file.shown}, line {begins}: {error}: mend the quotes there, or shorten the cell"
+                f"{file.shown}, line {begins}: {error}",
+                hint="correct the quotes there, or shorten the cell",
             ) from None
         if cells and (len(cells) > 1 or cells[0].strip()):
             yield begins, cells
@@ -141,8 +154,9 @@ def _lines(file: SourceFile, text: str) -> Iterator[str]:
     for number, line in enumerate(io.StringIO(text), 1):
         if len(line) > _MOST_LINE:
             raise DataError(
-                f"{file.shown}, line {number}: a line of {len(line):,} characters: this is no CSV "
-                "file, or its lines do not end"
+                f"{file.shown}, line {number}: a line of {len(line):,} characters, so this is not "
+                "a CSV file or its lines do not end",
+                hint="save it again as CSV",
             )
         yield line
 
@@ -160,8 +174,8 @@ def _columns(
     for line, cells in rows:
         if len(cells) != len(header):
             raise DataError(
-                f"{file.shown}, line {line}: {len(cells)} cells, but {len(header)} columns: mend "
-                "the line, or put cells with a delimiter in them in double quotes"
+                f"{file.shown}, line {line}: {len(cells)} cells, but {len(header)} columns",
+                hint="correct the line, or put cells with a delimiter in them in double quotes",
             )
         lines.append(line)
         chunk.append(cells)

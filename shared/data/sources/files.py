@@ -90,10 +90,10 @@ def source_files(place: str, suffixes: Sequence[str], limits: Limits = LIMITS) -
     elif path.is_file():
         found = [SourceFile(path.name, str(path), _reader(path, limits))]
     else:
-        raise DataError(f"data.directory = {place}: no such file or folder; {_GIVE}")
+        raise DataError(f"data.directory = {place}: no such file or folder", hint=_GIVE)
     wanted = [file for file in found if file.name.lower().endswith(tuple(suffixes))]
     if not wanted:
-        raise DataError(f"{place} holds no {' or '.join(suffixes)} file: {_GIVE}")
+        raise DataError(f"{place} holds no {' or '.join(suffixes)} file", hint=_GIVE)
     return sorted(wanted, key=lambda file: file.name)
 
 
@@ -102,13 +102,19 @@ def _of_folder(folder: Path, suffixes: Sequence[str], limits: Limits) -> list[So
     try:
         for count, path in enumerate(folder.rglob("*")):
             if count >= limits.files:
-                raise DataError(f"{folder} holds more than {limits.files:,} files: give a smaller")
+                raise DataError(
+                    f"{folder} holds more than {limits.files:,} files",
+                    hint="give a smaller folder",
+                )
             name = path.relative_to(folder).as_posix()
             # What is no regular file, such as a pipe, would be waited for without end.
             if name.lower().endswith(tuple(suffixes)) and _is_shown(name) and path.is_file():
                 found.append(SourceFile(name, str(path), _reader(path, limits)))
     except OSError as error:
-        raise DataError(f"{folder} cannot be read: {error.strerror or error}") from None
+        raise DataError(
+            f"{folder} cannot be read: {error.strerror or error}",
+            hint="check the path and who may read it",
+        ) from None
     return found
 
 
@@ -123,9 +129,12 @@ def _reader(path: Path, limits: Limits) -> Callable[[], bytes]:
             with path.open("rb") as file:
                 content = file.read(limits.file_bytes + 1)
         except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+            raise DataError(
+                f"{path} cannot be read: {error.strerror or error}",
+                hint="check the path and who may read it",
+            ) from None
         if len(content) > limits.file_bytes:
-            raise DataError(f"{path} is larger than {limits.file_bytes:,} bytes: divide it")
+            raise DataError(f"{path} is larger than {limits.file_bytes:,} bytes", hint="divide it")
         return content
 
     return read
@@ -136,7 +145,7 @@ def _of_tar(path: Path, suffixes: Sequence[str], limits: Limits) -> list[SourceF
     try:
         # A pipe would be waited for.
         if not path.is_file():
-            raise DataError(f"{path}: no such file; {_GIVE}")
+            raise DataError(f"{path}: no such file", hint=_GIVE)
         with path.open("rb") as packed, _unpacked(packed, path) as stream:
             bounded = _Bounded(stream, path, limits.total_bytes)
             # Errors in headers end the reading instead of being passed over.
@@ -144,15 +153,22 @@ def _of_tar(path: Path, suffixes: Sequence[str], limits: Limits) -> list[SourceF
                 for name, content in _members(archive, path, suffixes, limits):
                     if name in found:
                         raise DataError(
-                            f"{path}: {name} is in the archive twice, and which one counts is "
-                            "anyone's guess: pack it again"
+                            f"{path}: {name} is in the archive twice, and which one counts is not "
+                            "clear",
+                            hint="pack it again",
                         )
                     found[name] = SourceFile(name, f"{path}: {name}", partial(bytes, content))
     except (tarfile.TarError, lzma.LZMAError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} is damaged or no tar archive ({reason}): fetch it again") from None
+        raise DataError(
+            f"{path} is damaged or not a tar archive ({reason})",
+            hint="fetch it again",
+        ) from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise DataError(
+            f"{path} cannot be read: {error.strerror or error}",
+            hint="check the path and who may read it",
+        ) from None
     return list(found.values())
 
 
@@ -161,7 +177,10 @@ def _members(
 ) -> Iterator[tuple[str, bytes]]:
     for count, member in enumerate(archive):
         if count >= limits.files:
-            raise DataError(f"{path} has more than {limits.files:,} members: give a smaller one")
+            raise DataError(
+                f"{path} has more than {limits.files:,} members",
+                hint="give a smaller one",
+            )
         _check_member(member, path)
         name = PurePosixPath(member.name).as_posix()
         if not member.isfile() or not _is_shown(name) or not name.lower().endswith(tuple(suffixes)):
@@ -169,12 +188,13 @@ def _members(
         if member.size > limits.file_bytes:
             raise DataError(
                 f"{path}: {name} says it has {member.size:,} bytes, more than the "
-                f"{limits.file_bytes:,} that are read: divide it"
+                f"{limits.file_bytes:,} that are read",
+                hint="divide it",
             )
         opened = archive.extractfile(member)
         content = b"" if opened is None else opened.read()
         if len(content) != member.size:
-            raise DataError(f"{path}: {name} is truncated: fetch the archive again")
+            raise DataError(f"{path}: {name} is truncated", hint="fetch the archive again")
         yield name, content
 
 
@@ -191,8 +211,8 @@ def _check_member(member: tarfile.TarInfo, path: Path) -> None:
         reason = "is neither a file nor a folder"
     if reason:
         raise DataError(
-            f"{path}: member {member.name!r} {reason}, which no data set needs: do not use this "
-            "archive, or pack the files again"
+            f"{path}: member {member.name!r} {reason}, which no data set needs",
+            hint="do not use this archive, or pack the files again",
         )
 
 
@@ -218,7 +238,7 @@ class _Bounded(io.RawIOBase):
         self._left -= len(piece)
         if self._left < 0:
             raise DataError(
-                f"{self._path} unpacks to more than {self._most:,} bytes: unpack it yourself if "
-                "you trust it, and give the folder"
+                f"{self._path} unpacks to more than {self._most:,} bytes",
+                hint="unpack it yourself if you trust it, and give the folder",
             )
         return piece

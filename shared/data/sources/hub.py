@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from calyx.shared.config import data_settings
 from calyx.shared.data.dataset import Dataset
-from calyx.shared.data.quiet import silenced
+from calyx.shared.data.quiet import quiet
 from calyx.shared.data.sources.class_labels import numbered_integers
 from calyx.shared.data.sources.scaling import Scaled, scaled
 from calyx.shared.data.sources.source_records import Reading
@@ -51,13 +51,16 @@ def read_hub(config: DataConfig) -> Reading:
     where = config.directory or config.hub_name
     is_local = Path(where).is_dir()
     if config.directory and not is_local:
-        raise DataError(f"data.directory = {where}: no such folder; leave it empty to use the hub")
+        raise DataError(
+            f"data.directory = {where}: no such folder",
+            hint="leave it empty to use the hub",
+        )
     if not is_local and not _HUB_NAME.fullmatch(where):
         raise DataError(
-            f"data.hub_name = {where}: neither a folder nor the name of a hub data set; "
-            "write it OWNER/NAME, for example ylecun/mnist"
+            f"data.hub_name = {where}: neither a folder nor the name of a hub data set",
+            hint="write it OWNER/NAME, for example ylecun/mnist",
         )
-    with silenced():
+    with quiet():
         if is_local:
             return _read_folder(Path(where), config)
         with nullcontext() if config.allow_download else offline():
@@ -104,8 +107,11 @@ def _builder(folder: Path) -> str:
     if suffixes & set(ImageFolder.EXTENSIONS):
         return "imagefolder"
     raise DataError(
-        f"{folder} holds neither Parquet files nor images: give a folder with train.parquet and "
-        "test.parquet, or with images in train/CLASS/ and test/CLASS/"
+        f"{folder} holds neither Parquet files nor images",
+        hint=(
+            "give a folder with train.parquet and test.parquet, or with images in train/CLASS/ and "
+            "test/CLASS/"
+        ),
     )
 
 
@@ -129,14 +135,14 @@ def _load(path: str, shown: str, options: dict[str, str], *, allow_download: boo
         raise
     except ConnectionError as error:
         if allow_download:
-            reason = f"cannot be fetched ({_first_line(error)}): check the network"
+            reason, hint = f"cannot be fetched ({_first_line(error)})", "check the network"
         else:
-            reason = "is not in the local cache: set data.allow_download=true to fetch it"
-        raise DataError(f"hub data set {shown} {reason}") from error
+            reason, hint = "is not in the local cache", "set data.allow_download=true to fetch it"
+        raise DataError(f"hub data set {shown} {reason}", hint=hint) from error
     except Exception as error:
         raise DataError(
-            f"data set {shown} cannot be loaded ({_first_line(error)}): "
-            "check data.hub_name and the files of the set"
+            f"data set {shown} cannot be loaded ({_first_line(error)})",
+            hint="check data.hub_name and the files of the set",
         ) from error
 
 
@@ -145,8 +151,8 @@ def _train_and_test(splits: Any, shown: str) -> Any:
 
     if "train" not in splits:
         raise DataError(
-            f"data set {shown} has no split named train but {', '.join(splits)}: "
-            "use a set that has one"
+            f"data set {shown} has no split named train; it has {', '.join(splits)}",
+            hint="use a data set that has one",
         )
     name = next((name for name in _TEST_SPLITS if name in splits), None)
     test = splits[name] if name else splits["train"].select([])
@@ -174,18 +180,19 @@ def _convert(splits: Any, shown: str, config: DataConfig) -> Reading:
             warnings=tuple(filter(None, (parts[0].warning,))),
         )
     except DataError as error:
-        raise DataError(f"data set {shown}: {error}") from None
+        raise DataError(f"data set {shown}: {error}", hint=error.hint) from None
     except Exception as error:
         raise DataError(
-            f"data set {shown} cannot be decoded ({_first_line(error)}): mend the records or "
-            "leave them out"
+            f"data set {shown} cannot be decoded ({_first_line(error)})",
+            hint="repair the records or leave them out",
         ) from error
 
 
 def _column(table: Any, name: str, key: str) -> NDArray[Any]:
     if name not in table.column_names:
         raise DataError(
-            f"there is no column {name}, the columns are {', '.join(table.column_names)}: set {key}"
+            f"there is no column {name}; the columns are {', '.join(table.column_names)}",
+            hint=f"set {key}",
         )
     return np.asarray(table.select_columns([name]).with_format("numpy")[:][name])
 
@@ -199,8 +206,9 @@ def _features(table: Any, config: DataConfig) -> Scaled:
     array = _column(table, name, "data.hub_features")
     if array.dtype.kind not in "fiub" or array.ndim < 2:
         raise DataError(
-            f"column {name} holds {array.dtype} {array.shape}: it must hold images, or arrays of "
-            "numbers that all have the same shape"
+            f"column {name} holds {array.dtype} {array.shape}, but records must be "
+            "images or arrays of numbers that all have the same shape",
+            hint="set data.hub_features to another column",
         )
     stored = _element_dtype(table.features[name])
     return scaled(array.astype(stored) if stored in ("uint8", "uint16") else array, declared, name)
@@ -217,23 +225,23 @@ def _images(table: Any, name: str) -> NDArray[Any]:
     features: NDArray[Any] | None = None
     for record, row in enumerate(table):
         if row[name] is None:
-            raise DataError(f"record {record} has no image in column {name}: leave it out")
+            raise DataError(f"record {record} has no image in column {name}", hint="leave it out")
         pixels = _pixels(row[name])
         if features is None:
             features = np.empty((len(table), *pixels.shape), pixels.dtype)
         if pixels.shape != features.shape[1:]:
             raise DataError(
-                f"image {record} has shape {pixels.shape} but the first {features.shape[1:]}: "
-                "all must have the same size and number of channels"
+                f"image {record} has shape {pixels.shape} but the first {features.shape[1:]}",
+                hint="give all images the same size and number of channels",
             )
         if pixels.dtype != features.dtype:
             raise DataError(
-                f"image {record} is {pixels.dtype} but the first {features.dtype}: all must have "
-                "the same number of bits"
+                f"image {record} is {pixels.dtype} but the first {features.dtype}",
+                hint="give all images the same number of bits",
             )
         features[record] = pixels
     if features is None:
-        raise DataError(f"column {name} holds no images: use a set with records")
+        raise DataError(f"column {name} holds no images", hint="use a data set with records")
     return features
 
 
@@ -243,7 +251,8 @@ def _pixels(image: Any) -> NDArray[Any]:
         return np.array(image, dtype=np.uint16)[np.newaxis]
     if image.mode in ("I", "F"):
         raise DataError(
-            f"images of mode {image.mode} have no known range: store them with 8 or 16 bits"
+            f"images of mode {image.mode} have no known range",
+            hint="store them with 8 or 16 bits",
         )
     grey = image.mode in ("1", "L", "LA")
     pixels = np.array(image.convert("L" if grey else "RGB"))
@@ -254,8 +263,9 @@ def _labels(table: Any, name: str) -> NDArray[np.int64]:
     array = _column(table, name, "data.hub_label")
     if array.dtype.kind not in "iub" or array.ndim != 1:
         raise DataError(
-            f"column {name} holds {array.dtype} {array.shape}: labels must be whole numbers, one "
-            "for each record, none missing"
+            f"column {name} holds {array.dtype} {array.shape}, but labels must be "
+            "whole numbers, one for each record and none missing",
+            hint="set data.hub_label to another column",
         )
     return array.astype(np.int64)
 

@@ -61,8 +61,8 @@ def read_idx(
     folder = Path(directory)
     if not folder.is_dir():
         raise DataError(
-            f"data.directory = {directory}: no such folder; "
-            "give the one with the IDX files (--data-dir DIR)"
+            f"data.directory = {directory}: no such folder",
+            hint="give the folder with the IDX files (--data-dir DIR)",
         )
     images_path = _find(folder, part, "images", "idx3-ubyte")
     labels_path = _find(folder, part, "labels", "idx1-ubyte")
@@ -71,7 +71,8 @@ def read_idx(
     if len(images) != len(labels):
         raise DataError(
             f"{images_path} holds {len(images)} images but {labels_path.name} {len(labels)} "
-            "labels: they are of different sets; fetch both again"
+            "labels: they are of different sets",
+            hint="fetch both again",
         )
     features = _scaled(images, images_path, value_range)
     if classes:
@@ -80,8 +81,9 @@ def read_idx(
     number = _classes(folder, labels, part)
     if labels.max() >= number:
         raise DataError(
-            f"{labels_path}: label {labels.max()} is out of range, the training labels are "
-            f"0 to {number - 1}; fetch both label files from the same data set"
+            f"{labels_path}: label {labels.max()} is out of range; the training labels are 0 to "
+            f"{number - 1}",
+            hint="fetch both label files from the same data set",
         )
     return Dataset(features, labels.astype(np.int64), number)
 
@@ -92,7 +94,7 @@ def _scaled(
     try:
         return scaled(images, value_range, "pixels").values
     except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError(f"{path}: {error}", hint=error.hint) from None
 
 
 def _classes(folder: Path, labels: NDArray[np.uint8], part: str) -> int:
@@ -112,11 +114,12 @@ def _find(folder: Path, part: str, kind: str, suffix: str) -> Path:
         return next(iter(prefixed.values()))
     if prefixed:
         raise DataError(
-            f"{folder} holds several sets ({', '.join(sorted(prefixed))}): keep one in a folder"
+            f"{folder} holds several sets ({', '.join(sorted(prefixed))})",
+            hint="keep one in a folder",
         )
     raise DataError(
-        f"{folder} holds no {stem}-{suffix} and no {stem}-{suffix}.gz: put the MNIST-format files "
-        "there, or set data.directory to the folder that has them"
+        f"{folder} holds no {stem}-{suffix} and no {stem}-{suffix}.gz",
+        hint="put the MNIST-format files there, or set data.directory to the folder that has them",
     )
 
 
@@ -152,12 +155,19 @@ def read_idx_file(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
             return _read(plain, path, dimensions, file_bytes)
     except EOFError:
         raise DataError(
-            f"{path} is truncated: the gzip data end early; fetch the file again"
+            f"{path} is truncated: the gzip data end early",
+            hint="fetch the file again",
         ) from None
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path} is not intact gzip data ({error}): fetch it again") from None
+        raise DataError(
+            f"{path} is not intact gzip data ({error})",
+            hint="fetch it again",
+        ) from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise DataError(
+            f"{path} cannot be read: {error.strerror or error}",
+            hint="check the path and who may read it",
+        ) from None
 
 
 def _read(file: BinaryIO, path: Path, dimensions: int, most_bytes: int) -> NDArray[np.uint8]:
@@ -168,8 +178,9 @@ def _read(file: BinaryIO, path: Path, dimensions: int, most_bytes: int) -> NDArr
     if header_bytes + expected > most_bytes:
         found = "at most " if path.suffix == ".gz" else ""
         raise DataError(
-            f"{path} is truncated: its header promises {expected} values of one byte, the file "
-            f"holds {found}{most_bytes - header_bytes}; fetch it again"
+            f"{path} is truncated: its header promises {expected} values of one byte; the file "
+            f"holds {found}{most_bytes - header_bytes}",
+            hint="fetch it again",
         )
     values = bytearray()
     # In pieces, so that memory follows what is really there.
@@ -177,12 +188,14 @@ def _read(file: BinaryIO, path: Path, dimensions: int, most_bytes: int) -> NDArr
         values += piece
     if len(values) < expected:
         raise DataError(
-            f"{path} is truncated: its header promises {expected} values of one byte, the file "
-            f"holds {len(values)}; fetch it again"
+            f"{path} is truncated: its header promises {expected} values of one byte; the file "
+            f"holds {len(values)}",
+            hint="fetch it again",
         )
     if file.read(1):
         raise DataError(
-            f"{path} goes on after the {expected} values its header promises: fetch it again"
+            f"{path} goes on after the {expected} values its header promises",
+            hint="fetch it again",
         )
     return np.frombuffer(values, dtype=np.uint8).reshape(shape)
 
@@ -190,23 +203,26 @@ def _read(file: BinaryIO, path: Path, dimensions: int, most_bytes: int) -> NDArr
 def _header(file: BinaryIO, path: Path, dimensions: int) -> tuple[int, ...]:
     magic = file.read(4)
     if magic[:2] == _GZIP_MAGIC:
-        raise DataError(f"{path} is gzip data: rename it to {path.name}.gz or unpack it")
+        raise DataError(f"{path} is gzip data", hint=f"rename it to {path.name}.gz or unpack it")
     if len(magic) < 4:
         raise DataError(
-            f"{path} is truncated: it has {len(magic)} bytes, not even a magic number; "
-            "fetch it again"
+            f"{path} is truncated: it has {len(magic)} bytes, not even a magic number",
+            hint="fetch it again",
         )
     expected = bytes((0, 0, _UNSIGNED_BYTE, dimensions))
     if magic != expected:
         raise DataError(
             f"{path} has the wrong magic number {int.from_bytes(magic, 'big')}: expected "
-            f"{int.from_bytes(expected, 'big')} (unsigned bytes, dimensions: {dimensions}); "
-            "check that it is the file its name says"
+            f"{int.from_bytes(expected, 'big')} (unsigned bytes, dimensions: {dimensions})",
+            hint="check that it is the file its name says",
         )
     sizes = file.read(4 * dimensions)
     if len(sizes) < 4 * dimensions:
-        raise DataError(f"{path} is truncated within its header: fetch it again")
+        raise DataError(f"{path} is truncated within its header", hint="fetch it again")
     shape: tuple[int, ...] = struct.unpack(f">{dimensions}I", sizes)
     if 0 in shape:
-        raise DataError(f"{path} holds no records (dimensions {shape}): give at least one")
+        raise DataError(
+            f"{path} holds no records (dimensions {shape})",
+            hint="give at least one record",
+        )
     return shape

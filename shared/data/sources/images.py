@@ -81,7 +81,10 @@ def size_and_mode(file: SourceFile) -> tuple[tuple[int, int], bool]:
             return (height, width), opened.mode in ("1", "L", "LA") or opened.mode.startswith("I")
     except (OSError, SyntaxError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"{file.shown} is damaged or no PNG or JPEG picture ({reason})") from None
+        raise DataError(
+            f"{file.shown} is damaged or not a PNG or JPEG picture ({reason})",
+            hint="leave it out or store it again",
+        ) from None
 
 
 def _all_pixels(named: Named, config: DataConfig) -> tuple[NDArray[Any], list[str]]:
@@ -94,35 +97,39 @@ def _all_pixels(named: Named, config: DataConfig) -> tuple[NDArray[Any], list[st
             if len(named.files) * pixels.size * 4 > _MOST_BYTES:
                 raise DataError(
                     f"{len(named.files):,} pictures of shape {pixels.shape} do not fit into "
-                    f"{_MOST_BYTES >> 30} GiB: set data.image_size to something smaller"
+                    f"{_MOST_BYTES >> 30} GiB",
+                    hint="set data.image_size to something smaller",
                 )
             stack = np.empty((len(named.files), *pixels.shape), pixels.dtype)
         if pixels.shape != stack.shape[1:] or pixels.dtype != stack.dtype:
-            raise DataError(_other_kind(file, pixels, named.files[0], stack[0], config))
+            raise _other_kind(file, pixels, named.files[0], stack[0])
         stack[record] = pixels
     assert stack is not None  # `source_files` gives at least one
     return stack, [f"{what} ({number:,} pictures)" for what, number in did.items()]
 
 
 def _other_kind(
-    file: SourceFile, pixels: NDArray[Any], first: SourceFile, its: NDArray[Any], config: DataConfig
-) -> str:
+    file: SourceFile, pixels: NDArray[Any], first: SourceFile, its: NDArray[Any]
+) -> DataError:
     if pixels.shape[0] != its.shape[0]:
-        ways = "data.colour=grey or data.colour=rgb converts them all"
         kinds = {1: "grey", 3: "in colour"}
-        return (
-            f"{file.shown} is {kinds[pixels.shape[0]]} but {first.shown} {kinds[its.shape[0]]}: "
-            f"{ways}"
+        return DataError(
+            f"{file.shown} is {kinds[pixels.shape[0]]} but {first.shown} {kinds[its.shape[0]]}",
+            hint="set data.colour=grey or data.colour=rgb to convert them all",
         )
     if pixels.dtype != its.dtype:
-        return (
+        return DataError(
             f"{file.shown} has {8 * pixels.itemsize} bits a pixel but {first.shown} "
-            f"{8 * its.itemsize}: store all with the same"
+            f"{8 * its.itemsize}",
+            hint="store all with the same number of bits",
         )
     (_, height, width), (_, other, wide) = pixels.shape, its.shape
-    return (
-        f"{file.shown} has {height}x{width} pixels but {first.shown} {other}x{wide}: set "
-        f"data.image_size={min(height, other)}x{min(width, wide)}, or another size, to scale them"
+    return DataError(
+        f"{file.shown} has {height}x{width} pixels but {first.shown} {other}x{wide}",
+        hint=(
+            f"set data.image_size={min(height, other)}x{min(width, wide)}, or another size, to "
+            "scale them"
+        ),
     )
 
 
@@ -135,7 +142,7 @@ def _pixels(
     upright: Image.Image
     content = file.content()
     if not content:
-        raise DataError(f"{file.shown} is empty: leave it out")
+        raise DataError(f"{file.shown} is empty", hint="leave it out")
     try:
         # Only what is asked for: each further format is more code that reads untrusted bytes.
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as opened:
@@ -143,7 +150,8 @@ def _pixels(
             if width * height > _MOST_PIXELS:
                 raise DataError(
                     f"{file.shown} has {width}x{height} pixels, more than the {_MOST_PIXELS:,} "
-                    "that are read: store it smaller"
+                    "that are read",
+                    hint="store it smaller",
                 )
             opened.load()
             upright = ImageOps.exif_transpose(opened)
@@ -152,16 +160,16 @@ def _pixels(
             return _array(_converted(upright, file, colour, did), file, size, did)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(
-            f"{file.shown} has more than the {_MOST_PIXELS:,} pixels that are read: store it "
-            "smaller"
+            f"{file.shown} has more than the {_MOST_PIXELS:,} pixels that are read",
+            hint="store it smaller",
         ) from None
     except (OSError, SyntaxError, ValueError) as error:
         reason = " ".join(str(error).split())
         if isinstance(error, UnidentifiedImageError):
             reason = "its bytes are of neither"
         raise DataError(
-            f"{file.shown} is damaged or no PNG or JPEG picture ({reason}): leave it out or store "
-            "it again"
+            f"{file.shown} is damaged or not a PNG or JPEG picture ({reason})",
+            hint="leave it out or store it again",
         ) from None
 
 
@@ -169,7 +177,8 @@ def _converted(image: Image, file: SourceFile, colour: str, did: Counter[str]) -
     if image.mode.startswith("I"):
         if colour == "rgb":
             raise DataError(
-                f"{file.shown} has 16 bits a pixel and is grey: data.colour=rgb needs 8 bits"
+                f"{file.shown} has 16 bits a pixel and is grey, and data.colour=rgb needs 8 bits",
+                hint="store it with 8 bits, or use another data.colour",
             )
         return image
     if image.mode in ("LA", "RGBA", "PA") or "transparency" in image.info:
@@ -189,14 +198,18 @@ def _array(
 
         if image.mode.startswith("I"):
             raise DataError(
-                f"{file.shown} has 16 bits a pixel and {image.height}x{image.width} pixels: "
-                "data.image_size scales pictures of 8 bits only; store all in the same size"
+                f"{file.shown} has 16 bits a pixel and {image.height}x{image.width} pixels, and "
+                "data.image_size scales pictures of 8 bits only",
+                hint="store all in the same size",
             )
         did[f"scaled to {size[0]}x{size[1]} pixels"] += 1
         image = image.resize((size[1], size[0]), Resampling.BILINEAR)
     array = np.asarray(image)
     if image.mode.startswith("I"):
         if array.min() < 0 or array.max() > 65535:
-            raise DataError(f"{file.shown} has more than 16 bits a pixel: store it with 8 or 16")
+            raise DataError(
+                f"{file.shown} has more than 16 bits a pixel",
+                hint="store it with 8 or 16",
+            )
         array = array.astype(np.uint16)
     return array[np.newaxis] if array.ndim == 2 else np.moveaxis(array, 2, 0)

@@ -37,15 +37,17 @@ class NamePattern:
         rest = _FIELD.sub("\0", text)
         if not text or "{" in rest or "}" in rest:
             raise DataError(
-                f"data.name_pattern = {text}: write fields as {{label}}, in small letters, as in "
-                "{label}_{client}_{index}.wav"
+                f"data.name_pattern = {text} has brackets that are not a field",
+                hint=(
+                    "write fields as {label}, in small letters, as in {label}_{client}_{index}.wav"
+                ),
             )
         if len(set(self.names)) != len(self.names):
-            raise DataError(f"data.name_pattern = {text}: a field is in it twice; name it once")
+            raise DataError(f"data.name_pattern = {text} names a field twice", hint="name it once")
         if re.search("\0[\0*]|\\*\0", rest):
             raise DataError(
-                f"data.name_pattern = {text}: something must part two fields, as _ in "
-                "{label}_{client}"
+                f"data.name_pattern = {text}: nothing separates two fields",
+                hint="put something between them, as _ in {label}_{client}",
             )
         self._expression = re.compile(_expression(rest, self.names))
 

@@ -74,8 +74,11 @@ def named_files(
         clients = np.array([fields["client"] for fields in found])
     elif config.partition == "natural":
         raise DataError(
-            "data.partition = natural needs to know whose each file is: name the place in "
-            "data.name_pattern as {client}, as in {label}_{client}_{index}.wav"
+            "data.partition = natural needs to know whose each file is",
+            hint=(
+                "name the place in data.name_pattern as {client}, as in "
+                "{label}_{client}_{index}.wav"
+            ),
         )
     return Named(
         files=tuple(kept),
@@ -92,15 +95,16 @@ def _by_pattern(
     pattern = NamePattern(config.name_pattern)
     if with_label and "label" not in pattern.names:
         raise DataError(
-            f"data.name_pattern = {pattern.text} does not say which part is the label: name it "
-            "{label}"
+            f"data.name_pattern = {pattern.text} does not say which part is the label",
+            hint="name that part {label}",
         )
     matched = [(file, pattern.fields(file.name)) for file in files]
     kept = [(file, fields) for file, fields in matched if fields is not None]
     if not kept:
         raise DataError(
             f"data.name_pattern = {pattern.text} fits none of {len(files):,} files, such as "
-            f"{files[0].shown}: write it as their names are"
+            f"{files[0].shown}",
+            hint="write it as their names are",
         )
     others = [file.name for file, fields in matched if fields is None]
     warnings: tuple[str, ...] = ()
@@ -116,8 +120,8 @@ def _folder_label(file: SourceFile) -> str:
     folder = file.name.rpartition("/")[0].rpartition("/")[2]
     if not folder or folder.lower() in _PARTS:
         raise DataError(
-            f"{file.shown} is in no folder that names its class: put it into one, or set "
-            "data.name_pattern, as in {label}_{index}.png"
+            f"{file.shown} is in no folder that names its class",
+            hint="put it into one, or set data.name_pattern, as in {label}_{index}.png",
         )
     return folder
 
@@ -129,7 +133,8 @@ def _test_files(files: Sequence[SourceFile], config: DataConfig) -> NDArray[np.b
             share = "all" if found.all() else "none"
             raise DataError(
                 f"data.test_names = {config.test_names} names {share} of {len(files):,} files, "
-                f"such as {files[0].name}: name those for testing and no others"
+                f"such as {files[0].name}",
+                hint="name those for testing and no others",
             )
         return found
     found = np.array([_part(file) == "test" for file in files])
@@ -153,8 +158,8 @@ def _without_validation(
         return files, ()
     if stray := [file for file in files if not _part(file)]:
         raise DataError(
-            f"{stray[0].shown} is in neither of the folders train and test: move it into one, or "
-            "name the files for testing with data.test_names"
+            f"{stray[0].shown} is in neither of the folders train and test",
+            hint="move it into one, or name the files for testing with data.test_names",
         )
     kept = [file for file in files if _part(file) != "validation"]
     if len(kept) == len(files):

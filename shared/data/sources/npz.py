@@ -71,15 +71,15 @@ def read_npz(
     train = _read_part(train_path, _X_TRAIN, _Y_TRAIN, value_range, natural_id)
     if train is None:
         raise DataError(
-            f"{train_path} has neither x_train and y_train nor x and y: "
-            "save the records and labels under these names"
+            f"{train_path} has neither x_train and y_train nor x and y",
+            hint="save the records and labels under these names",
         )
     if test_path is not None:
         test = _read_part(test_path, ("x_test", "x"), ("y_test", "y"), value_range)
         if test is None:
             raise DataError(
-                f"{test_path} has neither x_test and y_test nor x and y: "
-                "save the records and labels under these names"
+                f"{test_path} has neither x_test and y_test nor x and y",
+                hint="save the records and labels under these names",
             )
     else:
         test = _read_part(train_path, _X_TEST, _Y_TEST, value_range)
@@ -98,7 +98,10 @@ def _with_classes(path: Path, train: _Part, test: _Part | None, stated: str) -> 
     parts = [part for part in (train, test) if part is not None]
     stored = _read_array(path, "classes")
     if stored is not None and not (stored.shape == () and stored.dtype.kind in "iu"):
-        raise DataError(f"{path}: classes must be one whole number, it is {_described(stored)}")
+        raise DataError(
+            f"{path}: classes must be one whole number, not {_described(stored)}",
+            hint="save the number of classes there",
+        )
     done = ""
     labels = [part.labels for part in parts]
     try:
@@ -120,7 +123,7 @@ def _with_classes(path: Path, train: _Part, test: _Part | None, stated: str) -> 
             ),
         )
     except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError(f"{path}: {error}", hint=error.hint) from None
 
 
 def _left_out(path: Path, test: _Part | None) -> list[str]:
@@ -138,8 +141,8 @@ def _archives(directory: str) -> tuple[Path, Path | None]:
         return path, None
     if not path.is_dir():
         raise DataError(
-            f"data.directory = {directory}: no such file or folder; "
-            "give an .npz archive or the folder with it (--data-dir DIR)"
+            f"data.directory = {directory}: no such file or folder",
+            hint="give an .npz archive, or the folder with it (--data-dir DIR)",
         )
     found = {entry.name: entry for entry in sorted(path.glob("*.npz"))}
     if "train.npz" in found:
@@ -147,8 +150,9 @@ def _archives(directory: str) -> tuple[Path, Path | None]:
     if len(found) != 1:
         listed = ", ".join(found) or "none"
         raise DataError(
-            f"{directory} must hold one .npz archive, or train.npz and test.npz; found: {listed}; "
-            "set data.directory to the archive itself"
+            f"{directory} must hold one .npz archive, or train.npz and test.npz; it holds: "
+            f"{listed}",
+            hint="set data.directory to the archive itself",
         )
     return next(iter(found.values())), None
 
@@ -166,12 +170,15 @@ def _read_part(
             continue
         if x is None or y is None:
             missing, there = (x_name, y_name) if x is None else (y_name, x_name)
-            raise DataError(f"{path} has {there} but no {missing}: save both")
+            raise DataError(f"{path} has {there} but no {missing}", hint="save both")
         ids = None
         if natural_id is not None and (ids := _read_array(path, natural_id)) is None:
             raise DataError(
-                f"{path} has no array {natural_id}, which data.partition=natural needs: save one "
-                "id a record there, or set data.natural_id to the array that holds them"
+                f"{path} has no array {natural_id}, which data.partition=natural needs",
+                hint=(
+                    "save one id for each record there, or set data.natural_id to the array that "
+                    "holds them"
+                ),
             )
         labels = _labels(path, y_name, y)
         return _Part(x_name, _features(path, x_name, x, value_range), labels, _ids(ids))
@@ -183,12 +190,13 @@ def _features(
 ) -> Scaled:
     if array.dtype.kind not in "fiub" or array.ndim < 2:
         raise DataError(
-            f"{path}: {name} is {_described(array)}; records must be numbers (records, ...)"
+            f"{path}: {name} is {_described(array)}, but records must be numbers (records, ...)",
+            hint="convert and reshape them",
         )
     try:
         return scaled(array, value_range, name)
     except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError(f"{path}: {error}", hint=error.hint) from None
 
 
 def _labels(path: Path, name: str, array: NDArray[Any]) -> NDArray[np.int64]:
@@ -196,7 +204,8 @@ def _labels(path: Path, name: str, array: NDArray[Any]) -> NDArray[np.int64]:
         array = array[:, 0]
     if array.dtype.kind not in "iub" or array.ndim != 1:
         raise DataError(
-            f"{path}: {name} is {_described(array)}; labels must be whole numbers (records,)"
+            f"{path}: {name} is {_described(array)}, but labels must be whole numbers (records,)",
+            hint="convert and reshape them",
         )
     return array.astype(np.int64)
 
@@ -219,12 +228,19 @@ def _read_array(path: Path, name: str) -> NDArray[Any] | None:
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(
-            f"{path} is damaged or no .npz archive ({name}: {reason}): save it again with np.savez"
+            f"{path} is damaged or not an .npz archive ({name}: {reason})",
+            hint="save it again with np.savez",
         ) from None
     except MemoryError:
-        raise DataError(f"{path}: {name} does not fit into memory: use fewer records") from None
+        raise DataError(
+            f"{path}: {name} does not fit into memory",
+            hint="use fewer records",
+        ) from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise DataError(
+            f"{path} cannot be read: {error.strerror or error}",
+            hint="check the path and who may read it",
+        ) from None
 
 
 def array_names(directory: str) -> list[str]:
@@ -238,11 +254,14 @@ def array_names(directory: str) -> list[str]:
         with zipfile.ZipFile(path) as archive:
             return [name.removesuffix(".npy") for name in archive.namelist()]
     except (zipfile.BadZipFile, OSError) as error:
-        raise DataError(f"{path} is damaged or no .npz archive ({error}): save it again") from None
+        raise DataError(
+            f"{path} is damaged or not an .npz archive ({error})",
+            hint="save it again with np.savez",
+        ) from None
 
 
 def arrays_of(content: bytes, most_bytes: int) -> dict[str, NDArray[Any]]:
-    """All arrays of an archive that somebody else may have made, by name.
+    """All arrays of an archive that someone else may have made, by name.
 
     Raises:
         DataError: it is damaged, holds Python objects, or would need more memory than that.
@@ -251,7 +270,10 @@ def arrays_of(content: bytes, most_bytes: int) -> dict[str, NDArray[Any]]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if sum(member.file_size for member in archive.infolist()) > most_bytes:
-                raise DataError(f"the archive unfolds to more than {most_bytes:,} bytes")
+                raise DataError(
+                    f"the archive unpacks to more than {most_bytes:,} bytes",
+                    hint="use fewer records",
+                )
             found = {}
             for member in archive.namelist():
                 name = member.removesuffix(".npy")
@@ -261,7 +283,10 @@ def arrays_of(content: bytes, most_bytes: int) -> dict[str, NDArray[Any]]:
             return found
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
-        raise DataError(f"the archive is damaged or none ({reason})") from None
+        raise DataError(
+            f"the archive is damaged or not in .npz format ({reason})",
+            hint="save it again with np.savez",
+        ) from None
 
 
 def _member(names: Iterable[str], name: str) -> str | None:
@@ -273,19 +298,23 @@ def _check_header(archive: zipfile.ZipFile, member: str, path: Path, name: str) 
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         if version not in _READ_HEADER:
-            raise DataError(f"{path}: {name} has no plain number or text dtype; save it as one")
+            raise DataError(
+                f"{path}: {name} is not of a plain number or text type",
+                hint="save it as one",
+            )
         shape, _, dtype = _READ_HEADER[version](file)
         header_bytes = file.tell()
     if dtype.hasobject:
         raise DataError(
-            f"{path}: {name} holds Python objects, which are never loaded; "
-            "save it as plain numbers or text"
+            f"{path}: {name} holds Python objects, which are never loaded",
+            hint="save it as plain numbers or text",
         )
     promised = header_bytes + math.prod(shape) * dtype.itemsize
     stored = archive.getinfo(member).file_size
     if promised != stored:
         raise DataError(
-            f"{path}: {name} promises {promised} bytes but has {stored}: save the archive again"
+            f"{path}: {name} promises {promised} bytes but has {stored}",
+            hint="save the archive again",
         )
 
 

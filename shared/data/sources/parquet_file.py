@@ -34,19 +34,21 @@ def read_parquet(file: SourceFile) -> Columns:
         if promised > LIMITS.total_bytes:
             raise DataError(
                 f"{file.shown} unpacks to {promised:,} bytes, more than the "
-                f"{LIMITS.total_bytes:,} that are read: divide it"
+                f"{LIMITS.total_bytes:,} that are read",
+                hint="divide it",
             )
         table = opened.read()
     except (pyarrow.ArrowException, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
-            f"{file.shown} is damaged or no Parquet file ({reason}): write it again"
+            f"{file.shown} is damaged or not a Parquet file ({reason})",
+            hint="write it again",
         ) from None
     if not table.num_rows:
-        raise DataError(f"{file.shown} has no rows: give at least one")
+        raise DataError(f"{file.shown} has no rows", hint="give at least one")
     names = table.column_names
     if len(set(names)) != len(names):
-        raise DataError(f"{file.shown}: two columns have the same name: rename one")
+        raise DataError(f"{file.shown}: two columns have the same name", hint="rename one")
     columns = {name: _column(table.column(name), name, file) for name in names}
     return Columns(file.shown, columns, np.arange(1, table.num_rows + 1), unit="row")
 
@@ -66,6 +68,6 @@ def _column(column: Any, name: str, file: SourceFile) -> Column:
     if pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind):
         return ["" if cell is None else cell.strip() for cell in column.to_pylist()]
     raise DataError(
-        f"{file.shown}: column {name} holds {kind}, neither numbers nor words: convert it or leave "
-        "it out"
+        f"{file.shown}: column {name} holds {kind}, neither numbers nor words",
+        hint="convert it or leave it out",
     )

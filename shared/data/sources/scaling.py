@@ -1,7 +1,7 @@
 """From stored numbers to float32, by constants: what the dtype can hold, or a declared range.
 
 Never by the records themselves: their mean, spread or largest value would be a release of its own
-(docs/adr/0028-records-are-read-by-public-facts.md).
+(docs/adr/0029-records-are-read-by-public-facts.md).
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def scaled(
             where = np.argwhere(outside)[0]
             raise DataError(
                 f"record {where[0]} holds {array[tuple(where)]}, outside of data.value_range = "
-                f"{low:g},{high:g}: declare the range that {what} really have"
+                f"{low:g},{high:g}",
+                hint=f"declare the range that {what} really have",
             )
         values -= np.float32(low)
         values /= np.float32(high - low)

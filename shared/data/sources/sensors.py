@@ -41,8 +41,11 @@ def read_sensors(config: DataConfig) -> SourceRecords:
     label = data_settings.names(config.label)
     if len(label) != 1:
         raise DataError(
-            "data.label must name the one column with the class, as in --set data.label=COLUMN "
-            f"(calyx data inspect {config.directory} shows the columns)"
+            "data.label does not name one column with the class",
+            hint=(
+                f"set it, as in --set data.label=COLUMN (calyx data inspect {config.directory} "
+                "shows the columns)"
+            ),
         )
     named = named_files(source_files(config.directory, SUFFIXES), config, with_label=False)
     cut = _Windows(config, label[0])
@@ -50,8 +53,8 @@ def read_sensors(config: DataConfig) -> SourceRecords:
         cut.add(file)
     if not cut.features:
         raise DataError(
-            f"{config.directory}: no recording has {config.window} rows, a window's length: set "
-            "data.window lower"
+            f"{config.directory}: no recording has {config.window} rows, a window's length",
+            hint="set data.window lower",
         )
     classes = numbered(cut.labels, config.classes, lambda window: cut.where[window], label[0])
     clients, is_test = (
@@ -94,14 +97,18 @@ class _Windows:
         if self._label not in table.columns:
             raise DataError(
                 f"{file.shown}: there is no column {self._label}; the columns are "
-                f"{listed(list(table.columns))}: set data.label, or leave files that are no "
-                "recordings out with data.name_pattern"
+                f"{listed(list(table.columns))}",
+                hint=(
+                    "set data.label, or leave files that are no recordings out with "
+                    "data.name_pattern"
+                ),
             )
         words = table.words(self._label)
         if "" in words:
             raise DataError(
                 f"{table.where(words.index(''))}: {self._label} is empty, and every row needs its "
-                "label: fill it in or leave the row out"
+                "label",
+                hint="fill it in or leave the row out",
             )
         values = self._values(table)
         starts = range(0, len(table) - self._config.window + 1, self._step)
@@ -129,8 +136,8 @@ class _Windows:
             if (missing := np.isnan(values)).any():
                 record = int(np.flatnonzero(missing)[0])
                 raise DataError(
-                    f"{table.where(record)}: {name} is empty or NaN: leave these rows or the "
-                    "column out"
+                    f"{table.where(record)}: {name} is empty or NaN",
+                    hint="leave these rows or the column out",
                 )
             given = self._bounds.get(name) or self._bounds.get("*")
             if given is not None:
@@ -151,21 +158,25 @@ class _Windows:
                 self._columns = [name for name in table.columns if name != self._label]
             if self._label in self._columns:
                 raise DataError(
-                    f"data.columns holds the label {self._label}: it cannot be learned from"
+                    f"data.columns holds the label {self._label}, which cannot be learned from",
+                    hint="leave it out of data.columns",
                 )
             unknown = [name for name in self._bounds if name not in ("*", *self._columns)]
             if unknown:
                 raise DataError(
-                    f"data.bounds names {unknown[0]}, which is no column that is learned from; "
-                    f"those are {listed(self._columns)}"
+                    f"data.bounds names {unknown[0]}, which is not a column that is learned from",
+                    hint=f"name one of {listed(self._columns)}",
                 )
             if not self._columns:
-                raise DataError(f"{table.shown}: no column is left to learn from; add one")
+                raise DataError(f"{table.shown}: no column is left to learn from", hint="add one")
         for name in self._columns:
             if name not in table.columns:
                 raise DataError(
-                    f"{table.shown}: there is no column {name}, which {self._first} has: all "
-                    "recordings must have the same; leave others out with data.name_pattern"
+                    f"{table.shown}: there is no column {name}, which {self._first} has",
+                    hint=(
+                        "give all recordings the same columns, or leave others out with "
+                        "data.name_pattern"
+                    ),
                 )
 
     def done(self) -> list[str]:

@@ -45,14 +45,14 @@ class SourceRecords:
     def __post_init__(self) -> None:
         columns = (self.labels, self.natural_ids, self.files, self.is_test)
         if any(column is not None and len(column) != len(self) for column in columns):
-            raise DataError("a source gave columns of different lengths: read it again")
+            raise DataError("a source gave columns of different lengths", hint="read it again")
         if not len(self):
-            raise DataError("there are no records: give at least one")
+            raise DataError("there are no records", hint="give at least one")
         if not (finite := np.isfinite(self.features)).all():
             record = int(np.argwhere(~finite)[0, 0])
             raise DataError(
-                f"record {record}{self._from(record)} holds a NaN or infinite value: clean the "
-                "data or leave it out"
+                f"record {record}{self._from(record)} holds a NaN or infinite value",
+                hint="clean the data or leave it out",
             )
 
     def __len__(self) -> int:
@@ -69,7 +69,7 @@ class SourceRecords:
         """
         labels = self.labels
         if labels is None or labels.dtype != np.int64 or self.features.dtype != np.float32:
-            raise DataError("the records have no class each: name one column with classes")
+            raise DataError("the records have no class each", hint="name one column with classes")
         if self.features.ndim == 2:
             # A row of a table is one step with all its columns.
             features = np.ascontiguousarray(self.features[:, np.newaxis])
@@ -77,7 +77,7 @@ class SourceRecords:
             features = self.features
         test = np.zeros(len(self), np.bool_) if self.is_test is None else self.is_test
         if test.all():
-            raise DataError("all records are for testing: leave some to train on")
+            raise DataError("all records are for testing", hint="leave some to train on")
 
         def part(rows: NDArray[np.bool_]) -> Dataset:
             ids = None if self.natural_ids is None else self.natural_ids[rows]

@@ -55,8 +55,11 @@ def read_table(
     labels = data_settings.names(config.label)
     if not labels:
         raise DataError(
-            "data.label is not set: name the column with the class, as in --set data.label=COLUMN "
-            f"(calyx data inspect {config.directory} shows the columns)"
+            "data.label is not set",
+            hint=(
+                "name the column with the class, as in --set data.label=COLUMN (calyx data inspect "
+                f"{config.directory} shows the columns)"
+            ),
         )
     kind = label_kind or ("several" if len(labels) > 1 else "class")
     tables = [
@@ -108,8 +111,8 @@ class _Joined:
             if set(other.columns) != set(first.columns):
                 odd = set(other.columns) ^ set(first.columns)
                 raise DataError(
-                    f"{other.shown} has other columns than {first.shown} ({listed(sorted(odd))}): "
-                    "all files of a folder must have the same"
+                    f"{other.shown} has other columns than {first.shown} ({listed(sorted(odd))})",
+                    hint="give all files of a folder the same columns",
                 )
         self.tables = tables
         self.names = list(first.columns)
@@ -138,7 +141,8 @@ class _Joined:
         if "" in words:
             raise DataError(
                 f"{self.where(words.index(''))}: {name} is empty, and every record needs its "
-                f"{what}: fill it in or leave the record out"
+                f"{what}",
+                hint="fill it in or leave the record out",
             )
         return words
 
@@ -149,8 +153,8 @@ def _natural_ids(table: _Joined, config: DataConfig) -> NDArray[Any] | None:
     if config.partition == "natural":
         raise DataError(
             f"{table.tables[0].shown}: data.partition = natural needs a column that says whose "
-            f"record it is, and there is no {config.natural_id}; set data.natural_id to one of "
-            f"{listed(table.names)}"
+            f"record it is, and there is no {config.natural_id}",
+            hint=f"set data.natural_id to one of {listed(table.names)}",
         )
     return None
 
@@ -163,8 +167,8 @@ def _check_record_ids(table: _Joined, config: DataConfig) -> None:
         if word in first:
             raise DataError(
                 f"{table.where(record)}: {config.record_id} {word!r} is also in "
-                f"{table.where(first[word])}: a record that counts twice has half the privacy; "
-                "leave one out"
+                f"{table.where(first[word])}: a record that counts twice has half the privacy",
+                hint="leave one out",
             )
         first[word] = record
 
@@ -176,9 +180,12 @@ def _feature_names(table: _Joined, config: DataConfig, labels: Sequence[str]) ->
     for label in labels:
         table.tables[0].column(label)
         if label in named:
-            raise DataError(f"data.columns holds the label {label}: it cannot be learned from")
+            raise DataError(
+                f"data.columns holds the label {label}, which cannot be learned from",
+                hint="leave it out of data.columns",
+            )
     if not names:
-        raise DataError(f"{table.tables[0].shown}: no column is left to learn from; add one")
+        raise DataError(f"{table.tables[0].shown}: no column is left to learn from", hint="add one")
     stated: list[tuple[str, Iterable[str]]] = [
         ("bounds", data_settings.bounds(config.bounds)),
         ("categories", data_settings.categories(config.categories)),
@@ -186,8 +193,8 @@ def _feature_names(table: _Joined, config: DataConfig, labels: Sequence[str]) ->
     for key, columns in stated:
         if unknown := [name for name in columns if name != "*" and name not in names]:
             raise DataError(
-                f"data.{key} names {unknown[0]}, which is no column that is learned from; those "
-                f"are {listed(names)}"
+                f"data.{key} names {unknown[0]}, which is not a column that is learned from",
+                hint=f"name one of {listed(names)}",
             )
     return names
 
@@ -244,8 +251,9 @@ class _Features:
         if not is_stated:
             if self.is_part:
                 raise DataError(
-                    f"{self.table.tables[0].shown}: {name} holds words, and a device may lack some "
-                    f"that others have: state them all, as in data.categories={name}=ONE|OTHER"
+                    f"{self.table.tables[0].shown}: {name} holds words, and a device may lack "
+                    "some that others have",
+                    hint=f"state them all, as in data.categories={name}=ONE|OTHER",
                 )
             categories = sorted({word for word in words if word})
             self._check_words(name, words, categories)
@@ -256,8 +264,9 @@ class _Features:
                 continue
             if word not in place:
                 raise DataError(
-                    f"{self.table.where(record)}: {name} = {word!r} is not among its categories in "
-                    f"data.categories ({listed(categories)}): add it there or mend the cell"
+                    f"{self.table.where(record)}: {name} = {word!r} is not among its categories "
+                    f"in data.categories ({listed(categories)})",
+                    hint="add it there or correct the cell",
                 )
             one_hot[record, place[word]] = 1
         origin = "stated" if is_stated else "those that occur"
@@ -266,7 +275,10 @@ class _Features:
 
     def _check_words(self, name: str, words: list[str], categories: Sequence[str]) -> None:
         if not categories:
-            raise DataError(f"{self.table.tables[0].shown}: column {name} is empty; leave it out")
+            raise DataError(
+                f"{self.table.tables[0].shown}: column {name} is empty",
+                hint="leave it out",
+            )
         numbers = [word for word in words if _reads_as_number(word)]
         if 2 * len(numbers) > len(words):
             # Nearly all are numbers: the others are slips, not categories.
@@ -274,14 +286,18 @@ class _Features:
                 self.table.numbers(name)
             except DataError as error:
                 raise DataError(
-                    f"{error}; mend the cell, or state the words with data.categories"
+                    str(error),
+                    hint=f"{error.hint}, or state the words with data.categories",
                 ) from None
         many = len(categories) > _MOST_CATEGORIES
         if many or (len(words) >= 20 and 2 * len(categories) > len(words)):
             raise DataError(
                 f"{self.table.tables[0].shown}: {name} has {len(categories):,} different words in "
-                f"{len(words):,} records: that is text or an id, no category; leave it out with "
-                "data.columns, or name it with data.natural_id or data.record_id"
+                f"{len(words):,} records: that is text or an id, not a category",
+                hint=(
+                    "leave it out with data.columns, or name it with data.natural_id or "
+                    "data.record_id"
+                ),
             )
 
     def _check_missing(self, name: str, missing: NDArray[np.bool_]) -> None:
@@ -289,8 +305,8 @@ class _Features:
             record = int(np.flatnonzero(missing)[0])
             raise DataError(
                 f"{self.table.where(record)}: {name} is empty or NaN (so are {missing.sum():,} of "
-                f"{len(missing):,} cells of this column): fill it in, leave it out, or set "
-                "data.missing=indicator"
+                f"{len(missing):,} cells of this column)",
+                hint="fill it in, leave it out, or set data.missing=indicator",
             )
 
     def _append(self, values: NDArray[np.float32], missing: NDArray[np.bool_]) -> None:
@@ -349,8 +365,9 @@ def _labels(
         if (wrong := ~np.isin(column, (0, 1))).any():
             record = int(np.flatnonzero(wrong)[0])
             raise DataError(
-                f"{where(record)}: {name} = {column[record]:g}, but of several labels each must be "
-                "0 or 1"
+                f"{where(record)}: {name} = {column[record]:g}, but of several labels each must "
+                "be 0 or 1",
+                hint="correct the cell",
             )
     return np.stack(columns, axis=1).astype(np.float32), tuple(names), ()
 
@@ -361,8 +378,14 @@ def _as_numbers(table: _Joined, name: str) -> NDArray[np.float64]:
         try:
             found[record] = float(word)
         except ValueError:
-            raise DataError(f"{table.where(record)}: {name} = {word!r} is no number") from None
+            raise DataError(
+                f"{table.where(record)}: {name} = {word!r} is not a number",
+                hint="correct the cell or leave the record out",
+            ) from None
     if not np.isfinite(found).all():
         record = int(np.flatnonzero(~np.isfinite(found))[0])
-        raise DataError(f"{table.where(record)}: {name} is NaN or infinite: leave the record out")
+        raise DataError(
+            f"{table.where(record)}: {name} is NaN or infinite",
+            hint="leave the record out",
+        )
     return found

@@ -4,7 +4,7 @@
 ``lines``       ``label<TAB>text``, one record a line
 ``csv``         columns with label and text, and maybe whose it is
 ``class_files`` a file a class, one record a line, the class after the last dot: ``NAME.pos``
-``roles``       blocks parted by a blank line; ``ROLE:`` on a line of its own, then what is spoken
+``roles``       blocks with a blank line between; ``ROLE:`` on a line of its own, then what is said
 ==============  ====================================================================================
 
 Text of roles has no label: it predicts itself. All that a role says is joined in its order and cut
@@ -87,7 +87,10 @@ def read_text(
     numbers = numbered(found.labels, classes, lambda record: found.where[record])
     tokens = [vocabulary.tokens(text) for text in found.texts]
     if empty := [record for record, row in enumerate(tokens) if not row]:
-        raise DataError(f"{found.where[empty[0]]}: there is no word in it: leave the line out")
+        raise DataError(
+            f"{found.where[empty[0]]}: there is no word in it",
+            hint="leave the line out",
+        )
     cut = sum(len(row) > length for row in tokens)
     return SourceRecords(
         features=padded(tokens, length),
@@ -138,8 +141,8 @@ def _tabbed(place: str, encoding: str) -> _Lines:
             label, tab, text = line.partition("\t")
             if not tab or not label.strip() or not text.strip():
                 raise DataError(
-                    f"{file.shown}, line {number}: it must be LABEL, a tab and the text: mend the "
-                    "line or leave it out"
+                    f"{file.shown}, line {number} is not LABEL, a tab and the text",
+                    hint="correct the line or leave it out",
                 )
             _append(found, text, label.strip(), file, number)
     return found
@@ -161,8 +164,8 @@ def _csv(place: str, columns: TextColumns, encoding: str) -> _Lines:
         for name, cells in words.items():
             if "" in cells:
                 raise DataError(
-                    f"{table.where(cells.index(''))}: {name} is empty: fill it in or leave the "
-                    "record out"
+                    f"{table.where(cells.index(''))}: {name} is empty",
+                    hint="fill it in or leave the record out",
                 )
         found.texts.extend(words[columns.text])
         found.labels.extend(words[columns.label])
@@ -192,8 +195,8 @@ def _class_files(place: str, encoding: str) -> _Lines:
     paths: Sequence[Path] = _files_of_classes(folder) if folder.is_dir() else ()
     if len(paths) < 2:
         raise DataError(
-            f"{place} must be a folder with a file a class that differ after the last dot, such as "
-            "reviews.pos and reviews.neg"
+            f"{place} has no files that differ only after the last dot",
+            hint="give a folder with one file for each class, such as reviews.pos and reviews.neg",
         )
     found = _Lines([], [], [], [])
     for path in paths:
@@ -216,7 +219,10 @@ def _roles(place: str, vocabulary: Vocabulary, length: int, encoding: str) -> So
         windows.extend(cut)
         whose.extend([role] * len(cut))
     if not windows:
-        raise DataError(f"{place} has roles that say nothing: give at least one line of speech")
+        raise DataError(
+            f"{place} has roles that say nothing",
+            hint="give at least one line of speech",
+        )
     ids = np.array(whose)
     return SourceRecords(
         features=padded(windows, length),
@@ -239,8 +245,9 @@ def _add_speeches(file: SourceFile, text: str, speeches: dict[str, list[str]]) -
         elif is_new:
             if not _ROLE.fullmatch(line.strip()):
                 raise DataError(
-                    f"{file.shown}, line {number}: a block must begin with ROLE: on a line of its "
-                    "own: add it, or join the block to the one before"
+                    f"{file.shown}, line {number}: a block does not begin with ROLE: on a line of "
+                    "its own",
+                    hint="add that line, or join the block to the one before",
                 )
             is_new, role = False, line.strip()[:-1]
             speeches.setdefault(role, [])

@@ -56,7 +56,7 @@ class HashedWords:
 
     def __init__(self, buckets: int) -> None:
         if buckets < 1:
-            raise DataError(f"{buckets} buckets: words need at least one")
+            raise DataError(f"{buckets} buckets are too few", hint="use at least one")
         self._buckets = buckets
         # The same few words again and again.
         self._bucket = lru_cache(maxsize=1 << 16)(self._hashed)
@@ -90,10 +90,13 @@ class ListedWords:
     def __init__(self, words: Sequence[str]) -> None:
         self._number = {word: number for number, word in enumerate(words, 2)}
         if len(self._number) < len(words):
-            raise DataError("a word is in the list twice: leave one out")
+            raise DataError("a word is in the list twice", hint="leave one out")
         for word in words:
             if words_of(word) != [word]:
-                raise DataError(f"{word!r} in the list is not one word in small letters: mend it")
+                raise DataError(
+                    f"{word!r} in the list is not one word in small letters",
+                    hint="correct it",
+                )
 
     @property
     def size(self) -> int:
@@ -120,7 +123,7 @@ class Characters:
     def __init__(self, alphabet: str = ENGLISH) -> None:
         self._number = {character: number for number, character in enumerate(alphabet, 2)}
         if len(self._number) < len(alphabet):
-            raise DataError("a character is in the alphabet twice: leave one out")
+            raise DataError("a character is in the alphabet twice", hint="leave one out")
 
     @property
     def size(self) -> int:

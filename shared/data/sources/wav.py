@@ -54,19 +54,22 @@ def read_wav(file: SourceFile) -> Sound:
     """
     content = file.content()
     if not content:
-        raise DataError(f"{file.shown} is empty (0 bytes): record it again or leave it out")
+        raise DataError(f"{file.shown} is empty (0 bytes)", hint="record it again or leave it out")
     if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
-        raise DataError(f"{file.shown} is no WAV file: convert it (ffmpeg -i IN OUT.wav)")
+        raise DataError(f"{file.shown} is not a WAV file", hint="convert it (ffmpeg -i IN OUT.wav)")
     stated, data = _chunks(file, content)
     kind, channels, rate, bits = stated
     width = channels * bits // 8
     if len(data) % width:
         raise _truncated(file, "its last sample is not complete")
     if not data:
-        raise DataError(f"{file.shown} holds no samples: record it again or leave it out")
+        raise DataError(f"{file.shown} holds no samples", hint="record it again or leave it out")
     samples = _samples(file, data, kind, bits)
     if not np.isfinite(samples).all():
-        raise DataError(f"{file.shown} holds samples that are NaN or infinite: record it again")
+        raise DataError(
+            f"{file.shown} holds samples that are NaN or infinite",
+            hint="record it again",
+        )
     if channels > 1:
         samples = samples.reshape(-1, channels).mean(axis=1)
     stored = f"{bits}-bit {'float' if kind == _FLOAT else 'PCM'}"
@@ -89,7 +92,10 @@ def _chunks(file: SourceFile, content: bytes) -> tuple[tuple[int, int, int, int]
             stated = _format(file, body)
         elif name == b"data":
             if stated is None:
-                raise DataError(f"{file.shown} has samples before their format: convert it again")
+                raise DataError(
+                    f"{file.shown} has samples before their format",
+                    hint="convert it again",
+                )
             return stated, body
         place += 8 + size + size % 2
     raise _truncated(file, "it has no samples")
@@ -102,19 +108,23 @@ def _format(file: SourceFile, body: bytes) -> tuple[int, int, int, int]:
     kind, channels, rate, _, block, bits = struct.unpack_from("<HHIIHH", body)
     if kind == _EXTENSIBLE:
         if len(body) < 40 or body[26:40] != _EXTENSION:
-            raise DataError(f"{file.shown} has samples of an unknown kind: convert it to PCM")
+            raise DataError(
+                f"{file.shown} has samples of an unknown kind",
+                hint="convert it to PCM",
+            )
         kind = struct.unpack_from("<H", body, 24)[0]
     widths = {_PCM: (8, 16, 24, 32), _FLOAT: (32, 64)}.get(kind, ())
     if bits not in widths:
         what = f"{bits}-bit samples" if widths else _NAMES.get(kind, f"format 0x{kind:04x}")
         raise DataError(
-            f"{file.shown} holds {what}, which is not read: convert it to 16-bit PCM "
-            "(ffmpeg -i IN -c:a pcm_s16le OUT.wav)"
+            f"{file.shown} holds {what}, which is not read",
+            hint="convert it to 16-bit PCM (ffmpeg -i IN -c:a pcm_s16le OUT.wav)",
         )
     if not 1 <= channels <= _MOST_CHANNELS or block != channels * bits // 8 or not rate:
         raise DataError(
             f"{file.shown} contradicts itself ({channels} channels of {bits} bits in blocks of "
-            f"{block} bytes, {rate} a second): convert it again"
+            f"{block} bytes, {rate} a second)",
+            hint="convert it again",
         )
     return kind, channels, rate, bits
 
@@ -133,4 +143,4 @@ def _samples(file: SourceFile, data: bytes, kind: int, bits: int) -> NDArray[np.
 
 
 def _truncated(file: SourceFile, how: str) -> DataError:
-    return DataError(f"{file.shown} is truncated: {how}; record it again or leave it out")
+    return DataError(f"{file.shown} is truncated: {how}", hint="record it again or leave it out")

@@ -1,7 +1,7 @@
 """In what sizes a batch goes through a model, so that no record moves another by rounding.
 
 A matrix product of 63 rows may add up in another order than one of 64: then a record's gradient
-would depend, in its last bits, on how many others are in the batch. Whoever chooses the weights can
+would depend, in its last bits, on how many others are in the batch. A sender of weights can
 make terms cancel until the last bits are all that is left, and one record more would turn another's
 clipped gradient by up to 2C, in a sum whose sensitivity is C.
 
@@ -29,7 +29,7 @@ from calyx.shared.models.seeding import torch_seeded
 
 # More records at once take more memory and save no time.
 _MOST = 256
-# So many sizes are tried out at most: it takes as long as a few training steps, once a process.
+# At most this many sizes are tried out: it takes as long as a few training steps, once a process.
 _MOST_SIZES = 12
 _SMALLEST = 8
 # Where sizes do not agree with each other, this one alone may still agree with itself.
@@ -64,7 +64,7 @@ def sampled_blocks(expected: float) -> tuple[int, ...]:
 
 
 def full_blocks(records: int) -> tuple[int, ...]:
-    """Sizes for all of so many records: whole blocks and what is left over."""
+    """Sizes for all of that many records: whole blocks and what is left over."""
     step = _step(min(records, _MOST))
     rest = step * math.ceil((records % _MOST) / step)
     return tuple(sorted({step, rest or step, _MOST if records >= _MOST else step}))

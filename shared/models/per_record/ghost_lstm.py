@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from calyx.shared.models.lstm import SequenceLSTM
-from calyx.shared.models.per_record.layer_gradients import OuterProducts, outer_products
+from calyx.shared.models.per_record.layer_gradients import OuterProducts
+from calyx.shared.models.per_record.outer_products import outer_products
 
 
 def lstm_gradients(

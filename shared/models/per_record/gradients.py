@@ -35,11 +35,13 @@ from calyx.shared.models.per_record.layer_gradients import (
     Instantiated,
     LayerGradients,
     Sums,
+)
+from calyx.shared.models.per_record.opacus_bridge import has_grad_sampler, opacus_gradients
+from calyx.shared.models.per_record.outer_products import (
     convolution_gradients,
     linear_gradients,
     takes_convolution,
 )
-from calyx.shared.models.per_record.opacus_bridge import has_grad_sampler, opacus_gradients
 
 # Gradients are clipped to this part of C less than C, so that with all rounding that comes after
 # (sum, rotation, grid) one record still moves the outcome by no more than C.
@@ -117,8 +119,9 @@ class RecordGradients:
                 return
             if not all(isinstance(x, torch.Tensor) for x in (*inputs, output)) or len(inputs) != 1:
                 raise ModelError(
-                    f"layer {name} ({type(layer).__name__}) cannot be trained privately: it must "
-                    "take one tensor and return one tensor"
+                    f"layer {name} ({type(layer).__name__}) cannot be trained privately: it does "
+                    "not take one tensor and return one tensor",
+                    hint="split it into layers that do",
                 )
             (x,) = inputs
             # The edge, not the tensor: it stays right when the output is changed in place.
@@ -141,14 +144,16 @@ class RecordGradients:
                 continue
             if call.inputs._version != call.version:
                 raise ModelError(
-                    f"the input of layer {call.name} is changed in place after the layer used "
-                    "it, so its gradient is lost: use an operation that is not in place"
+                    f"the input of layer {call.name} is changed in place after the layer used it, "
+                    "so its gradient is lost",
+                    hint="use an operation that is not in place",
                 )
             _check_precision(call, grad_output)
             if call.inputs.shape[0] != n or grad_output.shape[0] != n:
                 raise ModelError(
-                    f"layer {call.name} does not keep the batch dimension first, so records "
-                    "cannot be told apart: keep it first and do not merge it with others"
+                    f"layer {call.name} does not keep the batch dimension first, so records cannot "
+                    "be told apart",
+                    hint="keep it first and do not merge it with others",
                 )
             parts.extend(_gradients_of(call.layer, call.inputs, grad_output))
         return _with_shared_parameters_merged(parts)
@@ -166,7 +171,8 @@ def _check_precision(call: _Call, grad_output: torch.Tensor) -> None:
             raise ModelError(
                 f"layer {call.name} ({type(call.layer).__name__}) cannot be trained privately: it "
                 f"computes in {tensor.dtype}, and its gradients can only be bounded in "
-                "torch.float32; take casts and autocast out of the model"
+                "torch.float32",
+                hint="remove casts and autocast from the model",
             )
 
 

@@ -46,9 +46,11 @@ _RANDOM: tuple[type[nn.Module], ...] = (
     nn.FractionalMaxPool2d,
     nn.FractionalMaxPool3d,
 )
+_RANDOMNESS = (
+    "it draws random numbers in training, and which record gets which depends on the other records"
+)
 _NO_RANDOMNESS = (
-    "it draws random numbers in training, and which record gets which depends on the other "
-    "records; leave it out (a dropout: p=0), the noise of private training regularises too"
+    "leave it out (a dropout: p=0); the noise of private training regularises the model too"
 )
 _PROBE_RECORDS = 2
 
@@ -66,18 +68,19 @@ def check_private(model: nn.Module) -> None:
         raise ModelError("the model has no trainable parameters, so there is nothing to train")
     for name, layer in model.named_modules():
         if _is_random(layer):
-            raise ModelError(f"{_named(name, layer)}: {_NO_RANDOMNESS}")
+            raise ModelError(f"{_named(name, layer)}: {_RANDOMNESS}", hint=_NO_RANDOMNESS)
         if type(layer) is SequenceLSTM:
             continue
         for kind, reason, replacement in _REPLACEMENTS:
             if isinstance(layer, kind):
-                raise ModelError(f"{_named(name, layer)}: {reason}; {replacement}")
+                raise ModelError(f"{_named(name, layer)}: {reason}", hint=replacement)
         trainable = [p for p in layer.parameters(recurse=False) if p.requires_grad]
         keeps = getattr(layer, "track_running_stats", False)
         if keeps or (trainable and any(True for _ in layer.buffers(recurse=False))):
             raise ModelError(
                 f"{_named(name, layer)}: it keeps buffers beside its weights, which would leave "
-                "the client without noise; set track_running_stats=False or drop the buffers"
+                "the client without noise",
+                hint="set track_running_stats=False or drop the buffers",
             )
         for error in ModuleValidator.VALIDATORS.get(type(layer), lambda _: [])(layer):
             raise ModelError(f"{_named(name, layer)}: {' '.join(str(error).split())[:200]}")
@@ -138,20 +141,24 @@ def try_private(model: nn.Module, input_shape: tuple[int, ...]) -> None:
         # The user's own layers may fail with anything.
         raise ModelError(
             "the model cannot be trained privately: on two made-up records it failed with "
-            f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
         ) from error
     if changed:
         raise ModelError(
             f"the model cannot be trained privately: buffer {changed[0]} changes with the records "
-            "it sees and would leave the client without noise; remove it"
+            "it sees and would leave the client without noise",
+            hint="remove it",
         )
     # If no number came from PyTorch's generators, it may have come from another one.
     if drew or not all(torch.equal(a, b) for a, b in zip(rows, repeated, strict=True)):
-        raise ModelError(f"the model cannot be trained privately: {_NO_RANDOMNESS}")
+        raise ModelError(
+            f"the model cannot be trained privately: {_RANDOMNESS}", hint=_NO_RANDOMNESS
+        )
     if not all(torch.equal(a[0], b[0]) for a, b in zip(rows, beside_others, strict=True)):
         raise ModelError(
             "the model cannot be trained privately: one record's gradient changes with the other "
-            "records of the batch; compute nothing across the batch dimension"
+            "records of the batch",
+            hint="compute nothing across the batch dimension",
         )
     names = {p: name for name, p in model.named_parameters()}
     scale = max(float(g.abs().max()) for g in expected if g is not None)
@@ -160,7 +167,8 @@ def try_private(model: nn.Module, input_shape: tuple[int, ...]) -> None:
         if not torch.allclose(found[parameter], wanted.double(), rtol=1e-3, atol=1e-4 * scale):
             raise ModelError(
                 f"the model cannot be trained privately: {names[parameter]} is used outside its "
-                "layer's forward, where its gradient cannot be clipped; call the layer instead"
+                "layer's forward, where its gradient cannot be clipped",
+                hint="call the layer instead",
             )
 
 

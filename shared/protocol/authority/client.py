@@ -1,44 +1,34 @@
-"""The key authority as the aggregation server sees it.
+"""The key authority over gRPC, with certificates on both sides.
 
-`Authority` is the interface. `calyx.authority.local.LocalAuthority` is the one in process,
-`RemoteAuthority` reaches it over gRPC, with certificates on both sides. ::
-
-    with RemoteAuthority("authority.example:9443", ca, certificate, key) as authority:
-        opening = authority.open_run(
-            run, parameters, min_contributors, names, plan_digest, config_digest, known_head
-        )
-        ...                                   # hand out opening.public_context and admissions
-        released = calyx.authority.release(request, sum_chunks)
-
-All three calls may be repeated after a lost reply: the same terms give the same key, the same
-request gives the same values. A *different* request for a released round is refused, so a server
-keeps the sum and the receipts until it has used the values.
+A call that lost its connection is repeated; see `calyx.shared.protocol.authority.interface` for why
+that is safe.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from types import TracebackType
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import grpc
 import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from numpy.typing import NDArray
 
-from calyx.shared.encryption import SealedSum, SealingParameters
-from calyx.shared.errors import CalyxError, ProtocolError, ReleaseRefused, RunError
+from calyx.shared.encryption import SealingParameters
+from calyx.shared.errors import CalyxError, ProtocolError, RunError
+from calyx.shared.host.closable import Closable
 from calyx.shared.host.proxies import host_of, is_loopback
 from calyx.shared.protocol.authority import authority_pb2 as pb
 from calyx.shared.protocol.authority import authority_pb2_grpc
+from calyx.shared.protocol.authority.interface import (
+    Head,
+    Opening,
+    Refusal,
+    Released,
+    ReleaseRequest,
+)
 from calyx.shared.protocol.sealed.admission import Admission
-from calyx.shared.protocol.sealed.receipts import Receipt
-from calyx.shared.protocol.signatures.signed import canonical
 
 REFUSAL_KEY, CULPRITS_KEY = "calyx-refusal", "calyx-culprits-bin"
 # What gRPC carries beside an error is small; who is not named is named when it is asked again.
@@ -48,156 +38,8 @@ RECONNECT_MS = 2000
 
 _R = TypeVar("_R")
 
-# Index and hash of an entry in the authority's log.
-Head = tuple[int, str]
 
-
-class Refusal(StrEnum):
-    """Why the authority did not do what it was asked; the first word of the error's text."""
-
-    MALFORMED = "malformed"
-    UNKNOWN_RUN = "unknown-run"
-    CLOSED_RUN = "closed-run"
-    SUSPENDED_RUN = "suspended-run"
-    TERMS = "terms"
-    ROUND_PASSED = "round-passed"
-    ALREADY_RELEASED = "already-released"
-    COUNT = "count"
-    TOO_FEW = "too-few"
-    DUPLICATE = "duplicate"
-    NOT_ENROLLED = "not-enrolled"
-    REVOKED = "revoked"
-    NOT_IN_RUN = "not-in-run"
-    FOREIGN_RECEIPT = "foreign-receipt"
-    SIGNATURE = "signature"
-    PROOF = "proof"
-    RANGE = "range"
-    ROLLED_BACK = "rolled-back"
-
-    def error(self, detail: str, culprits: Sequence[str] = ()) -> ReleaseRefused:
-        """The refusal as an error; without `culprits` the sum would not be refused for this."""
-        return ReleaseRefused(f"{self.value}: {detail}", culprits)
-
-    @classmethod
-    def of(cls, error: ReleaseRefused) -> Refusal:
-        """The reason in an error made by `error`."""
-        return cls(str(error).partition(":")[0])
-
-
-@dataclass(frozen=True)
-class Opening:
-    """What opening a run gives.
-
-    Attributes:
-        public_context: TenSEAL context without a secret key; for every contributor.
-        admissions: by contributor; each is for that contributor only.
-        contributor_keys: Ed25519 key that each contributor's receipts are verified with, 32 bytes.
-    """
-
-    public_context: bytes
-    admissions: Mapping[str, Admission]
-    contributor_keys: Mapping[str, bytes]
-
-
-@dataclass(frozen=True)
-class ReleaseRequest:
-    """What the authority decides about: everything but the ciphertexts themselves.
-
-    Attributes:
-        run, round: whose sum it is.
-        contributors: how many uploads the server says it added.
-        receipts: one for each of them, in any order.
-        sum_hash: `SealedSum.digest`.
-    """
-
-    run: str
-    round: int
-    contributors: int
-    receipts: tuple[Receipt, ...]
-    sum_hash: str
-
-    @classmethod
-    def of(
-        cls, run: str, round: int, receipts: Sequence[Receipt], sealed: SealedSum
-    ) -> ReleaseRequest:
-        """The request for `sealed`, a sum of the uploads that `receipts` are for."""
-        return cls(run, round, sealed.contributors, tuple(receipts), sealed.digest)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256, hex; equal for requests that differ in the order of receipts only."""
-        signed = sorted(canonical("r", r.signed_bytes(), r.signature) for r in self.receipts)
-        head = (self.run, self.round, self.contributors, self.sum_hash)
-        return hashlib.sha256(canonical("release", *head, *signed)).hexdigest()
-
-
-@dataclass(frozen=True)
-class Released:
-    """A released sum.
-
-    Attributes:
-        values: the sums of the contributors' values; int64.
-        log_index, log_hash: where the release stands in the authority's log. Kept by the
-            server they are a witness: a log that was shortened later no longer has that entry.
-    """
-
-    values: NDArray[np.int64]
-    log_index: int
-    log_hash: str
-
-
-class Authority(Protocol):
-    """The party that holds the secret key and releases only sums."""
-
-    def open_run(
-        self,
-        run: str,
-        parameters: SealingParameters,
-        min_contributors: int,
-        contributors: Sequence[str],
-        plan_digest: str,
-        config_digest: str,
-        known_head: Head | None = None,
-    ) -> Opening:
-        """Make the key of a run, or give it again for the same terms.
-
-        Args:
-            run: its identifier.
-            parameters: how vectors are packed and encrypted.
-            min_contributors: no sum of fewer will be released.
-            contributors: their names at the authority.
-            plan_digest: see `calyx.shared.protocol.sealed.messages.common_plan_digest`.
-            config_digest: of the run's configuration.
-            known_head: of the newest release of this run that the server got; None if it got none.
-
-        Raises:
-            ReleaseRefused: other terms than before, unknown contributors, a closed run, or a log
-                that does not have `known_head`.
-        """
-        ...
-
-    def release(self, request: ReleaseRequest, chunks: Sequence[bytes]) -> Released:
-        """Decrypt one sum, if the rules allow it.
-
-        Raises:
-            ReleaseRefused: they do not; `Refusal.of` says why.
-        """
-        ...
-
-    def close_run(self, run: str) -> None:
-        """Destroy the key of a run.
-
-        Raises:
-            ReleaseRefused: no such run.
-        """
-        ...
-
-    def health(self) -> bool:
-        """Whether it can answer requests now."""
-        ...
-
-
-class RemoteAuthority:
+class RemoteAuthority(Closable):
     """The authority behind gRPC.
 
     Args:
@@ -278,7 +120,7 @@ class RemoteAuthority:
                 else:
                     pieces += part.values
             if header is None or len(pieces) != 8 * header.count:
-                raise ProtocolError(f"the key authority at {self._target} answered in part only")
+                raise ProtocolError(f"the key authority at {self._target} answered only in part")
             values = np.frombuffer(bytes(pieces), dtype="<i8").astype(np.int64)
             return Released(values, header.log_index, header.log_hash)
 
@@ -303,17 +145,6 @@ class RemoteAuthority:
         """Close the connection."""
         self._channel.close()
 
-    def __enter__(self) -> RemoteAuthority:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def _until_answered(self, call: Callable[[float], _R]) -> _R:
         """Repeat a call that lost its connection until the deadline; see the module's text."""
         deadline = time.monotonic() + self._timeout_s
@@ -333,8 +164,9 @@ class RemoteAuthority:
         code = error.code()
         if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
             return RunError(
-                f"the key authority at {self._target} did not answer within {self._timeout_s:g} s: "
-                f"see that it runs and that the certificates are its own ({detail})"
+                f"the key authority at {self._target} did not answer within {self._timeout_s:g} s "
+                f"({detail})",
+                hint="check that it runs and that the certificates are its own",
             )
         return RunError(f"the key authority at {self._target} failed: {code.name}: {detail}")
 
@@ -348,7 +180,7 @@ def culprits_to_bytes(culprits: Sequence[str]) -> bytes:
 
 
 def _read_culprits(text: str | bytes) -> list[str]:
-    """Inverse of `culprits_to_bytes`. What is no list of names names nobody."""
+    """Inverse of `culprits_to_bytes`. What is no list of names names no one."""
     try:
         names = json.loads(text or b"[]")
     except ValueError:

@@ -1,4 +1,4 @@
-"""A line to one of Flower's HTTP APIs: calls that wait out a broken network, and faults in words.
+"""Calls to one of Flower's HTTP APIs that wait out a broken network, and faults in words.
 
 Flower's own clients retry for ever, end the process on some answers and quote its exit codes on
 others. Here a lost connection is retried until `stop` is set, a certificate that is not what was
@@ -21,6 +21,8 @@ _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
+# Pause before the second look for an object that was announced.
+FIRST_LOOK_S = 0.02
 _BUSY = frozenset({502, 503, 504})
 
 
@@ -44,12 +46,12 @@ class Rejected(RunError):
         self.status, self.code = status, code
 
 
-class Line:
+class RetryingClient:
     """Calls to one address.
 
     Args:
         address: host:port, for messages.
-        stop: set by whoever wants pending calls to end.
+        stop: set to end pending calls.
         patience_s: how long a lost connection is tried again; None for as long as it takes.
         on_trouble: told once when a connection is lost, and once (with "") when it is back.
     """
@@ -70,7 +72,7 @@ class Line:
         Raises:
             EnrolmentError: the other side's certificate is not the one to expect.
             Rejected: it answered with an error.
-            RunError: it could not be reached within the line's patience.
+            RunError: it could not be reached within `patience_s`.
             Stopped: `stop` was set meanwhile.
         """
         began, pause, is_down = time.monotonic(), _FIRST_PAUSE_S, False
@@ -79,7 +81,7 @@ class Line:
                 answer = method(request)
             except httpx.TransportError as error:
                 if fault := certificate_fault(error, self._address):
-                    raise EnrolmentError(fault) from error
+                    raise fault from error
                 reason = " ".join(str(error).split()) or type(error).__name__
             except httpx.HTTPStatusError as error:
                 if error.response.status_code not in _BUSY:
@@ -94,35 +96,40 @@ class Line:
                 self._on_trouble(f"{self._address} cannot be reached ({reason}); trying again")
             if self._patience_s is not None and time.monotonic() - began > self._patience_s:
                 raise RunError(
-                    f"{self._address} did not answer within {self._patience_s:g} s ({reason}); see "
-                    "that it runs and that this machine can reach it"
+                    f"{self._address} did not answer within {self._patience_s:g} s ({reason})",
+                    hint="check that it runs and that this machine can reach it",
                 )
             if self._stop.wait(pause):
                 raise Stopped
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
 
-def certificate_fault(error: Exception, address: str) -> str:
-    """What is wrong with a server's certificate, and what to do; empty if that is not the fault."""
+def certificate_fault(error: Exception, address: str) -> EnrolmentError | None:
+    """What is wrong with a server's certificate, and what to do; None if that is not the fault."""
     text = str(error).lower()
     if "certificate" not in text and "hostname mismatch" not in text:
-        return ""
+        return None
     if "expired" in text:
-        return (
-            f"the certificate of {address} has expired; the server's operator makes a new one "
-            "with: calyx server renew DIR"
+        return EnrolmentError(
+            f"the certificate of {address} has expired",
+            hint="the server's operator makes a new one with: calyx server renew DIR",
         )
     if "not yet valid" in text:
-        return f"the certificate of {address} is not valid yet; set this machine's clock"
-    if "mismatch" in text or "doesn't match" in text or "not valid for" in text:
-        return (
-            f"the certificate of {address} is for another host name; use a name that it was made "
-            "for, or let the operator add this one with: calyx server renew DIR --host NAME"
+        return EnrolmentError(
+            f"the certificate of {address} is not valid yet", hint="set this machine's clock"
         )
-    return (
+    if "mismatch" in text or "doesn't match" in text or "not valid for" in text:
+        return EnrolmentError(
+            f"the certificate of {address} is for another host name",
+            hint=(
+                "use a name that it was made for, or have the operator add this one with: "
+                "calyx server renew DIR --host NAME"
+            ),
+        )
+    return EnrolmentError(
         f"the certificate of {address} is not signed by the CA that was pinned at enrolment; this "
-        "is another server, or somebody in between: do not go on before its operator has told you "
-        "the fingerprint of its CA"
+        "is another server, or a third party between it and this device",
+        hint="do not go on before its operator has told you the fingerprint of its CA",
     )
 
 

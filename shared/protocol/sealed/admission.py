@@ -83,12 +83,13 @@ class Admission:
         if not verifies(authority_key, self.signature, self._signed_bytes()):
             raise ProtocolError(
                 f"the admission to run {self.run!r} is not signed by the key authority that this "
-                "device trusts; do not take part, and ask the operator"
+                "device trusts",
+                hint="do not take part, and ask the operator of the key authority",
             )
         if hashlib.sha256(public_context).hexdigest() != self.context_hash:
             raise ProtocolError(
-                f"the public key received for run {self.run!r} is not the key authority's; "
-                "do not take part, and ask the operator"
+                f"the public key received for run {self.run!r} is not the key authority's",
+                hint="do not take part, and ask the operator of the key authority",
             )
         point, body = self.sealed[:32], self.sealed[32:]
         try:
@@ -98,7 +99,8 @@ class Admission:
         except (InvalidTag, ValueError) as error:
             raise ProtocolError(
                 f"the admission of {self.contributor!r} to run {self.run!r} is sealed to another "
-                "device's key; enrol this device again"
+                "device's key",
+                hint="enrol this device again",
             ) from error
         return TagKeys(plain[:32], plain[32:])
 
@@ -127,7 +129,8 @@ class Admission:
             if '"parameters_digest"' in text and '"config_digest"' not in text:
                 raise ProtocolError(
                     "the admission is of an older version, which binds neither plan nor "
-                    "configuration; update the key authority and start a new run"
+                    "configuration",
+                    hint="update the key authority and start a new run",
                 ) from None
             raise
 

@@ -44,7 +44,10 @@ def read(path: Path) -> tuple[tuple[bytes, ...], dict[str, Any]]:
     except FileNotFoundError:
         raise
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise ProtocolError(f"{path} cannot be read: {error}") from None
+        raise ProtocolError(
+            f"{path} cannot be read: {error}",
+            hint="restore it from a copy",
+        ) from None
     if not isinstance(fields, dict):
-        raise ProtocolError(f"{path} cannot be read: its header is no mapping")
+        raise ProtocolError(f"{path} cannot be read: its header is not a mapping")
     return chunks, fields

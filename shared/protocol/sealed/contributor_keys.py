@@ -61,7 +61,7 @@ class ContributorKeys:
         authentic = verifies(keys.verify_key, keys.signature, keys._signed_bytes())
         if len(keys.seal_key) != 32 or not authentic:
             raise ProtocolError(
-                f"the enrolment request of {keys.name!r} is not signed by its own key; "
-                "make a new one on that device"
+                f"the enrolment request of {keys.name!r} is not signed by its own key",
+                hint="make a new one on that device",
             )
         return keys

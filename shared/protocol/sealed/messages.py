@@ -39,7 +39,7 @@ def sum_shape(config: Config, dimension: int) -> SumShape:
     them costs nothing, all of the room is then used.
     """
     sealing = config.secure_aggregation
-    if sealing.scheme == "none":
+    if not config.is_sealed:
         raise EncryptionError("a run without sealing has no sealed sum")
     contributors, bits = config.cohort_size, value_bound_of_bits(sealing.bits)
     fitted = derive_parameters(

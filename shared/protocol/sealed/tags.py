@@ -13,7 +13,7 @@ and chunk. Both come from keys that the authority seals to each contributor and 
 sees. Tags add up like the data: the authority decrypts slots S with tag T and accepts them only
 if T = Σ_j w[j]·S[j] + Σ_i pad_i over exactly the contributors with receipts.
 
-*Argument.* Uniform one-time pads make all tags independent of w, even to somebody who knows every
+*Argument.* Uniform one-time pads make all tags independent of w, even to someone who knows every
 plaintext. If S differs from the true sum, the difference has a non-zero coordinate j, and T fits
 for one value of w[j] only: a chance below 2/t a try, whatever was done to the ciphertexts. Tries
 are limited (`calyx.authority.release`). *Not covered:* a contributor who gives its tag keys to the
@@ -80,7 +80,10 @@ def weigh(weights_key: bytes, slots: NDArray[np.int64], modulus: int) -> NDArray
     """
     bits = modulus.bit_length()
     if bits > MAX_TAG_MODULUS_BITS:
-        raise ProtocolError(f"plain modulus {modulus} is too large for tags; use 50 bits at most")
+        raise ProtocolError(
+            f"plain modulus {modulus} is too large for tags",
+            hint="use at most 50 bits",
+        )
     t = np.uint64(modulus)
     data = (slots[:, :-1] % modulus).astype(np.uint64)
     weights = np.frombuffer(keystream(weights_key, 8 * data.shape[1]), dtype="<u8") % t
@@ -94,6 +97,6 @@ def weigh(weights_key: bytes, slots: NDArray[np.int64], modulus: int) -> NDArray
 
 
 def keystream(key: bytes, size: int) -> bytes:
-    """So many bytes of ChaCha20."""
+    """`size` bytes of ChaCha20."""
     # Every key is derived for one purpose, so the counter can start at nought.
     return Cipher(algorithms.ChaCha20(key, bytes(16)), None).encryptor().update(bytes(size))

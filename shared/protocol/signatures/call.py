@@ -1,6 +1,6 @@
 """A device's signature over one call: over its path, its body and its time.
 
-Flower signs a time stamp alone, so whoever sees one call can make any other in its name for five
+Flower signs a time stamp alone, so anyone who sees one call can make any other in its name for five
 minutes. This signature stands beside Flower's. All it covers is in the headers (of the body, the
 digest), so a server can tell who calls before it takes in a body.
 """
@@ -69,7 +69,7 @@ class CallSignature:
                 base64.b64decode(signature, validate=True),
             )
         except ValueError as error:
-            raise ProtocolError(f"the call is not signed as it must be: {error}") from None
+            raise ProtocolError(f"the call is not signed as required: {error}") from None
 
     @property
     def age_s(self) -> float:
@@ -78,7 +78,7 @@ class CallSignature:
 
     @property
     def fingerprint(self) -> bytes:
-        """Of the call and not of the signature, of which there are many for one call."""
+        """Identifies the call, not the signature: one call can have many signatures."""
         return hashlib.sha256(self.public_key + self._text).digest()[:16]
 
     def is_genuine(self) -> bool:

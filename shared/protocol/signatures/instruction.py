@@ -90,7 +90,7 @@ def verify(
         or not 0 < sequence <= _MAX_SEQUENCE
         or not isinstance(signature, bytes)
     ):
-        raise ProtocolError("the signature of a message has another form than this device knows")
+        raise ProtocolError("the signature of a message has a form that this device does not know")
     records = {name: record for name, record in message.content.items() if name != SIGNED}
     content = RecordDict(records)
     text = _signed_bytes(message, content, recipient, node_id, run_config, sequence, None)

@@ -1,6 +1,6 @@
-"""The word of somebody else that a run, or an audit of it, was as it is at some time.
+"""The word of a third party that a run, or an audit of it, was as it is at some time.
 
-Evidence lies with whoever made it, who can make all of it anew. So its head is brought to somebody
+Evidence lies with its maker, who can make all of it again. So its head is brought to someone
 who is not the auditee, a key authority's operator, who writes it into a log, numbers it among the
 audits of its run, and signs.
 """
@@ -54,7 +54,7 @@ class HeadRequest:
         request = record_from_json(cls, text)
         check_name("run", request.run)
         if not is_hex(request.run_head, 64) or not _is_head(request.audit_head):
-            raise ProtocolError("a HeadRequest could not be read: a head is no SHA-256")
+            raise ProtocolError("a HeadRequest could not be read: a head is not a SHA-256 hash")
         return request
 
 

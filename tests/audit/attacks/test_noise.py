@@ -29,7 +29,7 @@ ALONE = (*OPEN, "privacy.noise=local", "privacy.unit=client")
 
 
 def nothing(*_: object) -> None:
-    """Is told of progress."""
+    """Receives progress."""
 
 
 def folder_of(settings: tuple[str, ...], out: Path) -> Path:
@@ -103,7 +103,8 @@ def test_rounding_without_a_secret_draw_is_found(
 
 def test_a_missing_clamp_is_found(sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "calyx.shared.encryption.quantise.Grid.scaled", lambda self, x: x.astype(float) / self.step
+        "calyx.shared.encryption.quantise.IntegerGrid.scaled",
+        lambda self, x: x.astype(float) / self.step,
     )
     audited = AuditedRun(sealed)
     arrays = sealing_probe.with_little_noise(audited, noise.nodes_of(audited), noise.CALLS)

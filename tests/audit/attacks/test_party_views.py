@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calyx.audit.attacks import party_views as views
+from calyx.audit.attacks import party_views
 from calyx.audit.attacks.inversion.estimates import contribution
-from calyx.audit.attacks.inversion.reference_federation import Played
+from calyx.audit.attacks.inversion.reference_federation import CapturedRound
 from calyx.audit.evidence.store import EvidenceStore
 from calyx.audit.findings.measured import party_views as findings
 from calyx.audit.finished_run import AuditedRun
@@ -23,7 +23,7 @@ from calyx.audit.replay.capture import (
     requested_chunks,
 )
 from calyx.client.training.dp_sgd import clipped_gradient_sum
-from calyx.shared.encryption.quantise import Grid
+from calyx.shared.encryption.quantise import IntegerGrid
 from calyx.shared.errors import EvidenceError
 from calyx.shared.privacy.rotation import Rotation
 from calyx.shared.protocol.sealed.messages import rotation_seed
@@ -34,23 +34,23 @@ SMALL = ("federation.clients=3", "data.max_records=60", "secure_aggregation.min_
 
 
 @pytest.fixture(scope="module")
-def sealed() -> Played:
-    return views.replay(resolve("digits-cnn", [*SMALL, "training.rounds=3"]))[0]
+def sealed() -> CapturedRound:
+    return party_views.replay(resolve("digits-cnn", [*SMALL, "training.rounds=3"]))[0]
 
 
-def test_first_round_and_its_result_are_captured(sealed: Played) -> None:
-    rounds = {(c.kind, c.round) for c in sealed.capture.crossings}
+def test_first_round_and_its_result_are_captured(sealed: CapturedRound) -> None:
+    rounds = {(c.kind, c.round) for c in sealed.capture.messages}
     assert {("query", 0), ("query.sealing", 0), ("train", 1), ("released sum", 1)} <= rounds
     # The instructions of round 2 carry the result of round 1; its replies were not waited for.
     assert len(sealed.capture.find("train", 2, sender=SERVER)) == 3
     assert not sealed.capture.find("train", 2, receiver=SERVER)
 
 
-def test_a_view_is_what_its_party_sent_or_received(sealed: Played) -> None:
+def test_a_view_is_what_its_party_sent_or_received(sealed: CapturedRound) -> None:
     capture = sealed.capture
     for party in (SERVER, AUTHORITY, client_name(1)):
         assert all(party in (c.sender, c.receiver) for c in capture.view(party))
-    assert capture.view(NETWORK) == capture.crossings
+    assert capture.view(NETWORK) == capture.messages
     # No client is shown a message of another, and the authority never a single upload.
     uploads = {c.sha256 for c in capture.find("train", 1, receiver=SERVER)}
     assert not uploads & {c.sha256 for c in capture.view(AUTHORITY)}
@@ -64,7 +64,7 @@ def test_a_view_is_what_its_party_sent_or_received(sealed: Played) -> None:
     assert not parts & set(requested_chunks(request))
 
 
-def test_servers_sealed_view_holds_no_plaintext_update(sealed: Played) -> None:
+def test_servers_sealed_view_holds_no_plaintext_update(sealed: CapturedRound) -> None:
     """Not as a gradient, nor rotated, nor as integers; but the released sum is there."""
     seen = b"".join(part for c in sealed.capture.view(SERVER) for part in c.parts)
     for client in range(3):
@@ -78,23 +78,23 @@ def test_servers_sealed_view_holds_no_plaintext_update(sealed: Played) -> None:
 
 def test_the_same_search_finds_an_update_that_is_not_sealed() -> None:
     settings = [*SMALL, "privacy.noise=none", "secure_aggregation.scheme=none", "training.rounds=1"]
-    played, _ = views.replay(resolve("digits-cnn", settings))
-    seen = b"".join(part for c in played.capture.view(SERVER) for part in c.parts)
-    assert holds(seen, played.reply(1)["fc1.weight"].ravel())
+    captured, _ = party_views.replay(resolve("digits-cnn", settings))
+    seen = b"".join(part for c in captured.capture.view(SERVER) for part in c.parts)
+    assert holds(seen, captured.reply(1)["fc1.weight"].ravel())
 
 
-def forms_of_update(played: Played, client: int) -> list[np.ndarray]:  # type: ignore[type-arg]
+def forms_of_update(captured: CapturedRound, client: int) -> list[np.ndarray]:  # type: ignore[type-arg]
     """A client's update in every form in which it exists on the device."""
     from calyx.client.node import Node
 
-    node = Node(str(client), client, "", played.config.seed, "", "", "")
+    node = Node(str(client), client, "", captured.config.seed, "", "", "")
     vector, _ = clipped_gradient_sum(
-        played.model, played.records[client], played.plan, node.noise("unused")
+        captured.model, captured.records[client], captured.plan, node.noise("unused")
     )
-    assert played.plan.mechanism is not None
-    rotated = Rotation(len(vector), rotation_seed(played.config, 1)).forward(vector)
-    grid = Grid(played.plan.mechanism.step, played.plan.mechanism.clamp)
-    return [vector, rotated, np.rint(grid.scaled(rotated)), contribution(played, client)]
+    assert captured.plan.mechanism is not None
+    rotated = Rotation(len(vector), rotation_seed(captured.config, 1)).forward(vector)
+    grid = IntegerGrid(captured.plan.mechanism.step, captured.plan.mechanism.clamp)
+    return [vector, rotated, np.rint(grid.scaled(rotated)), contribution(captured, client)]
 
 
 def holds(content: bytes, values: np.ndarray) -> bool:  # type: ignore[type-arg]
@@ -120,11 +120,11 @@ def test_unprotected_records_are_found_in_what_the_server_got(tmp_path: Path) ->
     run("digits-cnn", rounds=1, settings=settings, out=tmp_path / "run", workers=1)
     section, _ = attacked(tmp_path / "run")
     (server,) = [view for view in section.views if view.party == SERVER]
-    (sight,) = server.sights
-    assert (sight.records, sight.clients) == (1, 1)
-    assert sight.reconstructions[0].recovered == 1
-    assert sight.labels is not None
-    assert (sight.labels.named, sight.labels.right, sight.labels.present) == (1, 1, 1)
+    (estimate,) = server.sights
+    assert (estimate.records, estimate.clients) == (1, 1)
+    assert estimate.reconstructions[0].recovered == 1
+    assert estimate.labels is not None
+    assert (estimate.labels.named, estimate.labels.right, estimate.labels.present) == (1, 1, 1)
     assert SERVER in section.answer
 
 
@@ -133,14 +133,14 @@ def test_with_noise_no_record_is_found_and_altered_bytes_are_refused(run_dir: Pa
     assert {view.party for view in section.views} >= {SERVER, NETWORK, "public", client_name(2)}
     for view in section.views:
         assert view.bytes > 0 and view.captured and len(view.digest) == 64
-        for sight in view.sights:
-            assert all(found.recovered == 0 for found in sight.reconstructions)
-            assert 0 < sight.captured_bytes <= view.bytes
-    kept = store.get_arrays(views.CAPTURED)
+        for estimate in view.sights:
+            assert all(found.recovered == 0 for found in estimate.reconstructions)
+            assert 0 < estimate.captured_bytes <= view.bytes
+    kept = store.get_arrays(party_views.CAPTURED)
     first = next(iter(kept))
     kept[first] = kept[first].copy()
     kept[first][100] ^= 1
-    facts = store.get_json(views.NAME)
+    facts = store.get_json(party_views.NAME)
     with pytest.raises(EvidenceError, match="not those listed"):
         findings.check_bytes(facts["crossings"], facts["sights"], kept)
     json.dumps(section.model_dump(mode="json"), allow_nan=False)
@@ -148,7 +148,7 @@ def test_with_noise_no_record_is_found_and_altered_bytes_are_refused(run_dir: Pa
 
 def attacked(folder: Path) -> tuple[findings.ViewsSection, EvidenceStore]:
     audited, store = AuditedRun(folder), EvidenceStore(folder)
-    views.run(audited, store, lambda _, share: None)
+    party_views.run(audited, store, lambda _, share: None)
     found = findings.find(audited, store)
     assert found is not None
     return found, store

@@ -1,4 +1,4 @@
-"""A folder that was put together is found out by repeating the run."""
+"""Repeating the run detects a forged folder."""
 
 from __future__ import annotations
 
@@ -127,8 +127,8 @@ def test_ledgers_and_journal_with_more_noise_than_planned_are_found_without_repe
             event["epsilon_max"] = 1.5
     journal.write_text("".join(json.dumps(event) + "\n" for event in events))
     report = build(AuditedRun(folder), EvidenceStore.anew(folder))
-    anew = next(c for c in report.agreement.comparisons if c.what == "charges, planned anew")
-    assert not anew.agrees
+    again = next(c for c in report.agreement.comparisons if c.what == "charges, planned again")
+    assert not again.agrees
     assert report.headline.status == "disagrees"
     found, status = replayed(folder)
     assert (found.verdict, status) == ("not the same", "disagrees")

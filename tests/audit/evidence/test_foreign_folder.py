@@ -1,4 +1,4 @@
-"""A run folder that somebody else filled with traps: one line, at once, and nothing touched."""
+"""A run folder that someone else filled with traps: one line, at once, and nothing touched."""
 
 from __future__ import annotations
 
@@ -141,7 +141,6 @@ def test_evidence_named_outside_its_folder_is_not_read(folder: Path) -> None:
 def test_what_is_written_goes_through_no_link(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("mine")
-    (tmp_path / ".page.html.part").symlink_to(victim)
     (tmp_path / "page.html").symlink_to(victim)
     write_atomically(tmp_path / "page.html", b"page")
     assert victim.read_text() == "mine"
@@ -154,7 +153,7 @@ def test_an_archive_is_not_unfolded_beyond_what_its_reader_allows() -> None:
     np.savez_compressed(buffer, a=np.zeros(100_000), b=np.arange(3))
     assert buffer.tell() < 5_000
     assert set(arrays_of(buffer.getvalue(), 900_000)) == {"a", "b"}
-    with pytest.raises(DataError, match="unfolds to more than 700,000 bytes"):
+    with pytest.raises(DataError, match="unpacks to more than 700,000 bytes"):
         arrays_of(buffer.getvalue(), 700_000)
 
 
@@ -165,7 +164,7 @@ def test_an_array_that_promises_more_than_is_there_takes_no_memory() -> None:
         np.lib.format.write_array_header_2_0(file, header)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="promises"):
         arrays_of(buffer.getvalue(), 1 << 30)
-    with pytest.raises(DataError, match="damaged or none"):
+    with pytest.raises(DataError, match=r"damaged or not in \.npz format"):
         arrays_of(b"PK\x03\x04" + bytes(50), 1 << 30)
 
 

@@ -31,13 +31,13 @@ def test_gives_back_what_was_kept(store: EvidenceStore) -> None:
 
 
 def test_refuses_to_replace_a_piece(store: EvidenceStore) -> None:
-    with pytest.raises(EvidenceError, match="none is ever replaced"):
+    with pytest.raises(EvidenceError, match="is never replaced"):
         store.put_json("commitment", {"sha256": "11"})
 
 
 @pytest.mark.parametrize("name", ["", "../escape", "Upper", "genesis", "a" * 81, "a.b"])
 def test_refuses_names_that_are_no_names(store: EvidenceStore, name: str) -> None:
-    with pytest.raises(EvidenceError, match="no name"):
+    with pytest.raises(EvidenceError, match="not a name"):
         store.put_json(name, 1)
 
 
@@ -106,7 +106,7 @@ def test_a_new_audit_names_the_ones_before_it(store: EvidenceStore) -> None:
 
 
 def test_says_what_is_wrong_with_a_foreign_folder(tmp_path: Path) -> None:
-    with pytest.raises(EvidenceError, match="not the folder of a run"):
+    with pytest.raises(EvidenceError, match="not a run folder"):
         EvidenceStore(tmp_path)
     with pytest.raises(EvidenceError, match="there is no evidence"):
         EvidenceStore.existing(tmp_path)

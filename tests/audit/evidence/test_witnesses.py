@@ -1,4 +1,4 @@
-"""Heads that somebody else keeps: what a witness signs, and what a forger cannot get round."""
+"""Heads that someone else keeps: what a witness signs, and what a forger cannot get round."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from calyx.audit.evidence.witnesses import WITNESSES, heads_of, keep, keep_time_
 from calyx.audit.run import audit_run
 from calyx.audit.verify import verify
 from calyx.authority.launch import init, witness
-from calyx.authority.witness import LOG_NAME
+from calyx.authority.log.witness import LOG_NAME
 from calyx.cli.main import main
 from calyx.shared.errors import EvidenceError, LedgerError, ProtocolError, RunError, UsageError
 from calyx.shared.protocol.signatures.witnessed import HeadRequest, WitnessedHead
@@ -65,7 +65,7 @@ def test_a_witnessed_audit_says_by_whom_since_when_and_which_it_is(
     (one,) = found.witnesses
     assert one.is_known and one.since == word.time and one.what == "audit 1 of this run"
     assert found.report.audit.number == 1 and word.run_head == found.report.audit.run_head
-    # Without a key of one's own it is a word of somebody.
+    # Unless the reader names a key, the word is of an unknown witness.
     assert [w.is_known for w in verify(folder).witnesses] == [False]
 
 
@@ -81,7 +81,7 @@ def test_a_reader_who_names_a_key_gets_no_report_that_it_did_not_sign(
 
 
 def test_an_audit_that_is_repeated_until_it_pleases_shows(folder: Path, authority: Path) -> None:
-    """The first one is taken away with all its traces; its witness has counted it."""
+    """The first one is removed with all its traces; its witness has counted it."""
     keep(folder, signed(authority, folder).to_json())
     before = (folder / "audit" / WITNESSES).read_bytes()
     shutil.rmtree(folder / "audit")
@@ -89,10 +89,10 @@ def test_an_audit_that_is_repeated_until_it_pleases_shows(folder: Path, authorit
     assert verify(folder).report.audit.number == 1
     word = signed(authority, folder)
     assert word.audit == 2
-    with pytest.raises(EvidenceError, match="knows of 1: evidence of 1 was taken away"):
+    with pytest.raises(EvidenceError, match="knows of 1; evidence of 1 was removed"):
         keep(folder, word.to_json())
     (folder / "audit" / WITNESSES).write_text(word.to_json() + "\n")
-    with pytest.raises(EvidenceError, match="evidence of 1 was taken away"):
+    with pytest.raises(EvidenceError, match="evidence of 1 was removed"):
         verify(folder, authority_key=key_of(authority))
     (folder / "audit" / WITNESSES).write_bytes(before)
     with pytest.raises(EvidenceError, match="is not in this folder"):
@@ -117,7 +117,7 @@ def test_run_and_audit_that_were_made_anew_are_not_those_that_were_witnessed(
 ) -> None:
     keep(run_dir, signed(authority, run_dir).to_json())  # the run alone, before any audit
     journal = run_dir / "metrics.jsonl"
-    journal.write_bytes(journal.read_bytes() + b"\n")
+    journal.write_bytes(journal.read_bytes() + b"{")  # a line that was cut short
     audited(run_dir)
     with pytest.raises(EvidenceError, match="are not those that were witnessed at"):
         verify(run_dir)
@@ -157,12 +157,12 @@ def test_a_forger_with_a_key_of_his_own_names_that_key(folder: Path, authority: 
 def test_a_word_on_another_run_is_refused(folder: Path, authority: Path) -> None:
     request = replace(heads_of(folder).request, run=RUN)
     word = witness(authority, request.to_json(), passphrase=None)
-    with pytest.raises(EvidenceError, match=f"is on run '{RUN}'"):
+    with pytest.raises(EvidenceError, match=f"is about run '{RUN}'"):
         keep(folder, word.to_json())
 
 
 def test_an_audit_takes_over_no_evidence_that_came_with_the_folder(run_dir: Path) -> None:
-    """Accuracy by class that nobody computed, in a chain that fits the run and is of no audit."""
+    """Accuracy by class that was never computed, in a chain that fits the run but has no audit."""
     forged = EvidenceStore(run_dir)
     forged.put_arrays("evaluation", {"made-up": np.ones(1)})
     audited(run_dir)
@@ -177,7 +177,9 @@ def test_the_commands_lead_from_head_to_verified_word(
     head, word = str(tmp_path / "head.json"), str(tmp_path / "witness.json")
     report, key = str(folder / "audit" / "report.json"), str(authority / "authority.pub")
     assert main(["audit", "verify", report]) == 0
-    assert "nobody whose key you named keeps this head" in " ".join(capfd.readouterr().out.split())
+    assert "no witness whose key you named keeps this head" in " ".join(
+        capfd.readouterr().out.split()
+    )
     assert main(["audit", "verify", report, "--authority-key", key]) == 1
     assert main(["audit", "head", str(folder), "--out", head]) == 0
     assert main(["authority", "witness", str(authority), head, "--out", word]) == 0
@@ -186,7 +188,7 @@ def test_the_commands_lead_from_head_to_verified_word(
     assert main(["audit", "verify", report, "--authority-key", key, "--json"]) == 0
     (one,) = json.loads(capfd.readouterr().out)["witnesses"]
     assert one["is_known"] and one["what"] == "audit 1 of this run"
-    # The report is no key, and a word is nobody's request.
+    # The report is not a key, and a witness's word is not a request.
     assert main(["audit", "verify", report, "--authority-key", report]) == 2
     assert main(["authority", "witness", str(authority), word]) == 1
     assert main(["audit", "witness", str(folder)]) == 2
@@ -267,7 +269,7 @@ def test_a_time_stamp_on_the_head_is_checked(folder: Path, stamped: Path) -> Non
     ca, head = stamped / "tsa.pem", EvidenceStore.existing(folder).head
     with pytest.raises(EvidenceError, match="there is no time stamp"):
         verify(folder, tsa_ca=ca)
-    with pytest.raises(EvidenceError, match="is no time stamp on head"):
+    with pytest.raises(EvidenceError, match="is not a time stamp on head"):
         keep_time_stamp(folder, stamp(stamped, "0" * 64), ca)
     since = keep_time_stamp(folder, stamp(stamped, head), ca)
     (one,) = verify(folder, tsa_ca=ca).witnesses
@@ -276,5 +278,5 @@ def test_a_time_stamp_on_the_head_is_checked(folder: Path, stamped: Path) -> Non
     with pytest.raises(UsageError, match="cannot be read"):
         keep_time_stamp(folder, stamped / "none.tsr", ca)
     audited(folder)  # another head
-    with pytest.raises(EvidenceError, match="is no time stamp on head"):
+    with pytest.raises(EvidenceError, match="is not a time stamp on head"):
         verify(folder, tsa_ca=ca)

@@ -14,15 +14,15 @@ from calyx.audit.findings.promised import (
     composition,
     guarantee,
     parties,
+    plain_words,
+    privacy_curve,
 )
-from calyx.audit.findings.promised import (
-    plain_words as odds,
-)
-from calyx.audit.findings.promised.guarantee import CurvePoint, worst_power
+from calyx.audit.findings.promised.privacy_curve import CurvePoint, worst_power
 from calyx.audit.finished_run import AuditedRun
 from calyx.client.ledger.ledger import Budget, Ledger
 from calyx.shared.errors import CalyxError, EvidenceError, UsageError
-from calyx.shared.privacy.accounting import PrivacyEvent, spent
+from calyx.shared.privacy.accounting import spent
+from calyx.shared.privacy.event import PrivacyEvent
 from tests.audit.conftest import journal_of, rewrite_journal
 
 
@@ -88,10 +88,10 @@ def test_each_record_that_is_missing_or_unfinished_is_named(run_dir: Path) -> No
     with pytest.raises(EvidenceError, match="ledger of client 1 is missing"):
         AuditedRun(run_dir)
     rewrite_journal(run_dir, journal_of(run_dir)[:-8])
-    with pytest.raises(UsageError, match="not finished.*--resume"):
+    with pytest.raises(UsageError, match="not finished.*\nhint: .*--resume"):
         AuditedRun(run_dir)
     (run_dir / "config.toml").unlink()
-    with pytest.raises(UsageError, match="not the folder of a run"):
+    with pytest.raises(UsageError, match="not a run folder"):
         AuditedRun(run_dir)
     with pytest.raises(UsageError, match="no folder"):
         AuditedRun(run_dir / "nowhere")
@@ -110,7 +110,7 @@ def test_damaged_files_give_one_line(run_dir: Path, damage: str) -> None:
 
 def gaussian_curve(mu: float) -> tuple[CurvePoint, ...]:
     event = PrivacyEvent("gaussian", "record", 1 / mu, "full", 1.0, 1)
-    return guarantee.epsilon_curve([event], "record")
+    return privacy_curve.epsilon_curve([event], "record")
 
 
 def test_the_worst_attacker_against_a_gaussian_is_nearly_the_gaussian_one() -> None:
@@ -124,12 +124,12 @@ def test_the_worst_attacker_against_a_gaussian_is_nearly_the_gaussian_one() -> N
 
 
 def test_mu_of_a_gaussian_is_its_own() -> None:
-    assert guarantee._mu(gaussian_curve(0.7)) == pytest.approx(0.7, rel=0.01)
+    assert privacy_curve.gaussian_mu(gaussian_curve(0.7)) == pytest.approx(0.7, rel=0.01)
 
 
 def test_the_odds_follow_from_epsilon(finished_run: Path) -> None:
     found = guarantee.find(AuditedRun(finished_run), EvidenceStore(finished_run))
-    words = odds.in_words(found.model_copy(update={"epsilon": math.log(3)}))
+    words = plain_words.in_words(found.model_copy(update={"epsilon": math.log(3)}))
     even = words.beliefs[-1]
     assert even.before == 0.5
     assert even.at_most == pytest.approx(0.75)
@@ -137,8 +137,8 @@ def test_the_odds_follow_from_epsilon(finished_run: Path) -> None:
     assert "at most 75 in 100" in even.words
     assert "factor of at most 3.00." in words.promise
     # e is 2.718...: 2.7 would promise more than there is.
-    assert "2.72." in odds.in_words(found.model_copy(update={"epsilon": 1.0})).promise
-    none = odds.in_words(found.model_copy(update={"epsilon": None}))
+    assert "2.72." in plain_words.in_words(found.model_copy(update={"epsilon": 1.0})).promise
+    none = plain_words.in_words(found.model_copy(update={"epsilon": None}))
     assert "no differential privacy" in none.promise
     assert none.beliefs == ()
 

@@ -26,7 +26,7 @@ SIZE, ROUNDS, TENSORS = 9000, 4, (8000, 900, 100)
 
 
 def remainder(draw: Draw, *, seed: int = 0, kurtosis: float = 0.0, clients: int = 1) -> Remainder:
-    """The verdict on sums of what so many clients drew, over the planned deviation."""
+    """The verdict on sums of what `clients` clients drew, over the planned deviation."""
     generator, found = np.random.default_rng(seed), Remainders(ROUNDS, TENSORS)
     for number in range(ROUNDS):
         total = sum(draw(generator, number) for _ in range(clients)) / np.sqrt(clients)

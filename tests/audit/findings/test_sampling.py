@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from calyx.audit.evidence.store import EvidenceStore
 from calyx.audit.findings.promised import guarantee, sampling
 from calyx.audit.finished_run import AuditedRun
-from calyx.shared.privacy.accounting import PrivacyEvent, spent
+from calyx.shared.privacy.accounting import spent
+from calyx.shared.privacy.event import PrivacyEvent
 
 STEPS, RECORDS, RATE, CLIENTS = 40, 60, 0.2, 3
 Log = NDArray[np.bool_]
@@ -85,7 +86,7 @@ def test_a_real_run_is_in_line(finished_run: Path) -> None:
 
 
 def rewrite(path: Path, change: object) -> None:
-    """Write a client's batch log anew, each batch as `change` makes it."""
+    """Rewrite a client's batch log, each batch as `change` makes it."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     for number, line in enumerate(lines):
         mask = np.zeros(line["records"], dtype=np.bool_)

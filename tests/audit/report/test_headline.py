@@ -60,7 +60,7 @@ def test_a_delta_of_one_over_n_is_no_guarantee(tmp_path: Path, delta: str) -> No
     report = reported(tmp_path, *BY_RECORD, f"privacy.delta={delta}")
     assert report.headline.status == "delta too large"
     assert report.headline.title == f"δ = {delta} is no protection among 150 records"
-    assert "promises nobody anything" in report.headline.guaranteed
+    assert "promises no one anything" in report.headline.guaranteed
     assert "No guarantee to rely on" in report.odds.judgement
     page = to_html(report)
     assert 'class="verdict delta-too-large"' in page

@@ -8,7 +8,8 @@ from calyx.audit.selftest import mutants
 from calyx.audit.selftest.mutants import examine
 from calyx.audit.selftest.planted_faults import MUTANTS
 from calyx.audit.selftest.planting import ALONE, CLIENTS, SAMPLED, SEALED, planted
-from calyx.shared.privacy.accounting import PrivacyEvent, spent
+from calyx.shared.privacy.accounting import spent
+from calyx.shared.privacy.event import PrivacyEvent
 from calyx.shared.privacy.skellam_mechanism import SkellamMechanism
 
 # The others take the same checks; `calyx audit mutants` plants them all.

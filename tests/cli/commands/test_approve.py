@@ -50,10 +50,10 @@ def test_approving_needs_the_fingerprint_and_status_shows_it(
 ) -> None:
     (request, fingerprint), folder = device, str(parties[party])
     unsaid = calyx(party, "approve", folder, request)
-    assert unsaid.code == 2 and "add --fingerprint" in unsaid.error_line
+    assert unsaid.code == 2 and "add --fingerprint" in unsaid.hint
     assert fingerprint not in unsaid.out + unsaid.err
     wrong = calyx(party, "approve", folder, request, "--fingerprint", "0000-" * 7 + "0000")
-    assert wrong.code == 1 and "do not approve it" in wrong.error_line
+    assert wrong.code == 1 and "do not approve it" in wrong.hint
     assert fingerprint not in wrong.out + wrong.err
     done = calyx(party, "approve", folder, request, "--fingerprint", fingerprint, "--json")
     assert done.code == 0 and json.loads(done.out)["fingerprint"] == fingerprint

@@ -11,8 +11,9 @@ import pytest
 
 from calyx.client.ledger.ledger import Budget, Ledger
 from calyx.shared.config.schema import PrivacyConfig
-from calyx.shared.privacy.accounting import PrivacyEvent, spent
+from calyx.shared.privacy.accounting import spent
 from calyx.shared.privacy.epsilon_text import epsilon_text
+from calyx.shared.privacy.event import PrivacyEvent
 
 Calyx = Callable[..., Any]
 EVENT = PrivacyEvent("gaussian", "record", 1.5, "poisson", 0.2, 4)

@@ -138,7 +138,7 @@ def test_missing_cells_give_the_setting_that_reads_them(calyx, tmp_path: Path) -
     ("arguments", "message"),
     [
         (("nowhere",), "nowhere: no such file or folder"),
-        (("empty",), "holds nothing that is read: CSV, Parquet, PNG"),
+        (("empty",), "holds nothing that can be read\nhint: give CSV, Parquet, PNG"),
         (("set.csv", "--set", "privacy.epsilon=1"), "only settings of data"),
         (("set.csv", "--set", "data.colum=a"), "data.colum"),
         (("set.csv", "--set", "data.label=sort"), "there is no column sort"),

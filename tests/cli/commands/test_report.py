@@ -89,7 +89,7 @@ def test_runs_are_compared_on_one_page(calyx: Calyx, folder: Path) -> None:
     ("arguments", "said"),
     [
         (("report", "nowhere"), "there is no folder nowhere"),
-        (("report", "."), "is not the folder of a run"),
+        (("report", "."), "is not a run folder"),
         (("audit", "run", "runs/first", "--skip", "magic"), "no attack 'magic'"),
         (("audit", "verify", "report.json"), "there is no report"),
         (("audit", "compare", "runs/first"), "at least two"),
@@ -117,7 +117,7 @@ def test_an_unfinished_run_gets_one_line(calyx: Calyx, folder: Path) -> None:
     outcome = calyx("report", "runs/first")
     assert outcome.code == 2
     assert "is not finished" in outcome.error_line
-    assert "--resume --out runs/first" in outcome.error_line
+    assert "--resume --out runs/first" in outcome.hint
 
 
 def test_without_the_extra_the_error_names_it_and_a_run_goes_on(
@@ -130,13 +130,13 @@ def test_without_the_extra_the_error_names_it_and_a_run_goes_on(
     )
     outcome = calyx("audit", "run", "runs/first")
     assert outcome.code == 2
-    assert "pip install 'calyx-fl[audit]'" in outcome.error_line
+    assert "pip install 'calyx-fl[audit]'" in outcome.hint
     short = ("training.rounds=1", "privacy.noise=none", "secure_aggregation.scheme=none")
     words = [word for setting in short for word in ("--set", setting)]
     outcome = calyx("simulate", *words, "--workers", "1", "--out", "runs/bare")
     assert outcome.code == 0, outcome.err
-    assert "no report was made" in outcome.out
-    assert "calyx-fl[audit]" in outcome.out
+    assert "warning: no report was made: the privacy report needs jinja2" in outcome.out
+    assert "hint: install it with: pip install 'calyx-fl[audit]'" in outcome.out
 
 
 def test_a_run_makes_its_report_unless_told_not_to(calyx: Calyx, folder: Path) -> None:

@@ -64,7 +64,7 @@ def test_a_run_that_is_interrupted_says_how_to_go_on_and_goes_on(calyx: Calyx) -
     assert (code, err) == (130, "")
     assert lines[0] == "digits-cnn"
     assert lines[2] == "no differential privacy"
-    assert lines[-1] == "stopped; go on with: calyx simulate --resume --out first"
+    assert lines[-1] == "stopped; continue with: calyx simulate --resume --out first"
     assert all(line.isprintable() for line in lines)
 
     outcome = calyx("simulate", "--resume", "--out", "first", "--workers", "1")
@@ -100,10 +100,10 @@ def test_a_private_run_gives_its_result_as_json_and_its_cost_in_the_ledgers(
 
     again = calyx("simulate", *SHORT, "--out", "first")
     assert (again.code, again.out) == (2, "")
-    assert "go on with --resume" in again.error_line
+    assert "continue it with --resume" in again.hint
     other = calyx("simulate", "--set", "seed=1", "--resume", "--out", "first")
     assert (other.code, other.out) == (2, "")
-    assert "seed = 1: the run was started with 0" in other.error_line
+    assert "\n  seed = 1: the run was started with 0\n" in other.err
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(calyx: Calyx) -> None:

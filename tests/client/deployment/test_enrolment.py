@@ -63,7 +63,7 @@ def test_first_policy_allows_nothing_unprotected_and_nothing_unsealed(
 def test_a_device_is_never_overwritten_but_can_ask_again(tmp_path: Path, ca: Path) -> None:
     first = made(tmp_path, ca)
     key = first.device.node_key_path.read_bytes()
-    with pytest.raises(UsageError, match="there is a device"):
+    with pytest.raises(UsageError, match="already holds a device"):
         made(tmp_path, ca)
     second = renew_request(first.device.directory)
     assert first.device.node_key_path.read_bytes() == key
@@ -82,8 +82,8 @@ def test_request_holds_no_private_key(tmp_path: Path, ca: Path) -> None:
     ("changes", "error", "reason"),
     [
         ({"data": DataPlace(source="npz", place="/nowhere")}, DataError, "/nowhere"),
-        ({"data": DataPlace(source="python", place="x")}, DataError, "module:function"),
-        ({"ca": Path("/nowhere")}, UsageError, "no CA certificate"),
+        ({"data": DataPlace(source="python", place="x")}, DataError, "MODULE:FUNCTION"),
+        ({"ca": Path("/nowhere")}, UsageError, "not a readable CA certificate"),
         ({"data": DataPlace(source="idx", place="/usr")}, DataError, "/usr"),
     ],
 )
@@ -131,7 +131,7 @@ def test_the_records_of_a_device_that_is_there_are_not_replaced(
 ) -> None:
     device = tmp_path / "device"
     made(tmp_path, ca, data=keep_records(device, archive))
-    with pytest.raises(UsageError, match="there is a device"):
+    with pytest.raises(UsageError, match="already holds a device"):
         keep_records(device, b"other records")
     assert (device / "data" / "train.npz").read_bytes() == archive
 
@@ -167,16 +167,16 @@ def test_owners_own_function_gives_the_records(tmp_path: Path) -> None:
     records = load_own("python", "my_records:load", "image")
     assert records.input_shape == (1, 8, 8) and records.classes == 10
     assert np.array_equal(records.labels, [0, 1, 2, 1])
-    with pytest.raises(DataError, match="must return features, labels"):
+    with pytest.raises(DataError, match="something other than features, labels"):
         load_own("python", "my_records:wrong", "image")
-    with pytest.raises(DataError, match="must name a function"):
+    with pytest.raises(DataError, match="hint: name a function"):
         load_own("python", "my_records:missing", "image")
 
 
 def test_device_that_has_lost_which_messages_it_obeyed_does_not_join(
     tmp_path: Path, ca: Path
 ) -> None:
-    """Else old ones would be obeyed again; a device that has obeyed none knows that too."""
+    """Otherwise old ones would be obeyed again; a device that has obeyed none knows that too."""
     device = made(tmp_path, ca).device
     assert device.sequence_path.read_text() == "0"
     device.sequence_path.unlink()
@@ -187,10 +187,10 @@ def test_device_that_has_lost_which_messages_it_obeyed_does_not_join(
 def test_device_that_has_only_refused_joins_again_and_one_that_lost_its_ledger_does_not(
     tmp_path: Path, ca: Path
 ) -> None:
-    """Anybody on the way to the server can have a message refused, before there is a ledger."""
+    """Anyone on the way to the server can have a message refused, before there is a ledger."""
     device = made(tmp_path, ca).device
     device.status_path.write_text(json.dumps({"messages": 1, "refusals": 1}))
     _check_ready(device, accept_overlap=False)
     device.status_path.write_text(json.dumps({"messages": 2, "refusals": 1, "trained": 1}))
-    with pytest.raises(LedgerError, match="is gone, so nobody knows"):
+    with pytest.raises(LedgerError, match="is gone, so it is unknown"):
         _check_ready(device, accept_overlap=False)

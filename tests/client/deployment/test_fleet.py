@@ -1,4 +1,4 @@
-"""Whom a device refuses to talk to, over real TLS, and what it says then."""
+"""Which servers a device refuses to talk to, over real TLS, and what it says then."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_expired_certificate_is_refused_with_what_to_do(
 
     monkeypatch.setattr(certificates, "datetime", Past)
     old = issue(root, "server", "server", ["127.0.0.1"], 5)
-    with pytest.raises(EnrolmentError, match="has expired; .* calyx server renew"):
+    with pytest.raises(EnrolmentError, match="has expired\nhint: .* calyx server renew"):
         connect(serve(old), root)
 
 

@@ -33,7 +33,7 @@ def _identity() -> None:
 
 
 class Objects:
-    """A message of one array, as it lies on a server."""
+    """A message of one array, as a server stores it."""
 
     def __init__(self, array: np.ndarray) -> None:
         content = RecordDict({"arrays": ArrayRecord({"w": Array(array)})})
@@ -62,7 +62,7 @@ class Objects:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[Answers, Callable[[int], Fleet]]]:
-    """A server that answers as it is told, and devices of it with a limit."""
+    """A server with prescribed answers, and its devices with a limit."""
     answers: Answers = {}
     read: list[int] = []
 
@@ -196,7 +196,7 @@ def test_answer_is_refused_by_its_head(
         {"content-length": str(most_bytes("/v1/fleet/pull-messages") + 1)},
         b"",
     )
-    with pytest.raises(MessageLost, match="are allowed"):  # and the device goes on
+    with pytest.raises(MessageLost, match="are allowed"):  # and the device continues
         device(10**9).receive()
 
 

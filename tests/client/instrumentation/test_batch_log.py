@@ -75,7 +75,7 @@ def test_equal_records_are_told_apart_by_their_number() -> None:
 def test_training_logs_the_records_behind_its_sums(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where others are read than were drawn."""
+    """Even where other records are read than were drawn."""
     import calyx.client.training.dp_sgd as dp_sgd
 
     config = Config.model_validate(

@@ -1,4 +1,4 @@
-"""Canaries take the way of records: drawn by the same rate, clipped, noised."""
+"""Canaries are treated like records: drawn at the same rate, clipped, noised."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_directions_are_orthogonal_unit_vectors() -> None:
     canaries = Canaries(seed=5, places=(3, 700, 8999))
     rows = [canaries.summed(np.array([place]), np.ones(1), 9000) for place in canaries.places]
     assert np.inner(rows, rows) == pytest.approx(np.eye(3), abs=1e-12)
-    # Spread out, as a gradient is: no coordinate stands for one canary.
+    # Spread out, as a gradient is: no coordinate represents one canary.
     assert np.abs(rows).max() < 8 / np.sqrt(9000)
 
 
@@ -67,7 +67,7 @@ def test_the_real_sum_of_gradients_carries_them_clipped() -> None:
     without, _ = clipped_gradient_sum(model, data, plan_of(), noise())
     audit = Audit(canaries=canaries)
     carrying, records = clipped_gradient_sum(model, data, plan_of(), noise(), audit)
-    assert records == len(data)  # a canary is nobody's record
+    assert records == len(data)  # a canary is no one's record
     seen = directions(5, size).forward(carrying - without)
     expected = np.zeros(size)
     expected[[1, 2, 5000]] = plan_of().clip_norm

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from calyx.client.ledger.ledger import Budget, Entry, Ledger
 from calyx.shared.errors import LedgerError
-from calyx.shared.privacy.accounting import PrivacyEvent
+from calyx.shared.privacy.event import PrivacyEvent
 
 FINGERPRINT = hashlib.sha256(b"these records").hexdigest()
 EVENT = PrivacyEvent("gaussian", "record", 2.0, "full", 1.0, 1)
@@ -35,7 +35,7 @@ def charge(ledger: Ledger, round: int) -> Entry:
 
 
 def tamper(path: Path, *statements: str) -> None:
-    """Change the file as somebody with SQLite and write access would."""
+    """Change the file as anyone with SQLite and write access could."""
     database = sqlite3.connect(path, isolation_level=None)
     triggers = database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall()
     for (name,) in triggers:
@@ -87,7 +87,7 @@ TAMPERING = {
     ),
     "an entry taken out": (
         "DELETE FROM entries WHERE sequence = 3",
-        "entry 3: number 4 stands in its place",
+        "entry 3: number 4 is in its place",
     ),
     "an entry taken out and the rest renumbered": (
         "DELETE FROM entries WHERE sequence = 3;"
@@ -119,7 +119,7 @@ TAMPERING = {
     "an entry put in front": (
         "INSERT INTO entries SELECT 0, run, round, instruction, event, recorded_at,"
         " previous_hash, hash FROM entries WHERE sequence = 1",
-        "entry 1: number 0 stands in its place",
+        "entry 1: number 0 is in its place",
     ),
     "an entry added at the end": (
         "INSERT INTO entries SELECT 6, run, round, instruction, event, recorded_at,"
@@ -183,7 +183,7 @@ def test_a_ledger_made_to_fit_other_data_is_refused_by_those_data(path: Path) ->
     tamper(path, "UPDATE identity SET data_fingerprint = 'other'")
     with pytest.raises(LedgerError, match="entry 1"):
         Ledger.open(path, data_fingerprint="other")
-    with pytest.raises(LedgerError, match="is of the data other"):
+    with pytest.raises(LedgerError, match="belongs to the data other"):
         Ledger.open(path, data_fingerprint=FINGERPRINT)
 
 
@@ -222,7 +222,7 @@ def test_the_file_itself_refuses_to_be_changed_by_accident(path: Path, statement
 
 
 def test_a_full_rewrite_fits_together_and_only_a_noted_head_tells(path: Path) -> None:
-    """The limit stated in the ledger's documentation, so that nobody believes more."""
+    """The limit stated in the ledger's documentation, so that no one expects more."""
     with Ledger.open(path, data_fingerprint=FINGERPRINT) as ledger:
         noted, first = ledger.head_hash, ledger.entries()[0]
     forged = replace(first, event=replace(EVENT, noise_multiplier=200.0)).sealed
@@ -261,7 +261,7 @@ class TestFilesThatAreNoLedger:
         self.refused(path, "cannot be read")
 
     def test_a_folder(self, tmp_path: Path) -> None:
-        self.refused(tmp_path, "is no file")
+        self.refused(tmp_path, "is not a file")
 
     def test_a_dangling_link(self, tmp_path: Path) -> None:
         link = tmp_path / "link"
@@ -273,11 +273,11 @@ class TestFilesThatAreNoLedger:
         database = sqlite3.connect(path, isolation_level=None)
         database.execute("CREATE TABLE entries (sequence INTEGER)")
         database.close()
-        self.refused(path, "no privacy ledger")
+        self.refused(path, "not a privacy ledger")
 
     def test_a_schema_of_the_future(self, path: Path) -> None:
         tamper(path, "PRAGMA user_version = 2")
-        self.refused(path, "schema version 2, this program knows 1")
+        self.refused(path, "schema version 2; this program reads 1")
 
     def test_a_ledger_without_identity(self, path: Path) -> None:
         tamper(path, "DELETE FROM identity")

@@ -1,4 +1,4 @@
-"""One set of records has one budget, in however many folders of a user's machine it lies."""
+"""One set of records has one budget, no matter how many of a user's folders hold it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def test_a_second_folder_with_the_same_records_is_refused_and_the_first_is_not(
 ) -> None:
     first, second = place(tmp_path, "first"), place(tmp_path, "second")
     registry.claim(dataset(), first)
-    with pytest.raises(LedgerError, match=r"^20 of these 20 records .*use the device in .*/first"):
+    with pytest.raises(
+        LedgerError, match=r"^20 of these 20 records (?s:.*)hint: use the device in .*/first"
+    ):
         registry.claim(dataset(), second)
     registry.claim(dataset(), first)
     registry.claim(dataset(seed=2), second)
@@ -120,11 +122,11 @@ def test_deleting_a_ledger_does_not_give_the_budget_back(
     first = place(tmp_path, "first")
     charged(first, dataset(), registry)
     shutil.rmtree(first.parent)
-    with pytest.raises(LedgerError, match="which is gone, .*restore it"):
+    with pytest.raises(LedgerError, match="which is gone; .*\nhint: restore it"):
         registry.claim(dataset(), place(tmp_path, "second"))
     first.parent.mkdir()
-    for _ in range(2):  # missing, and then begun anew at the same place
-        with pytest.raises(LedgerError, match="is gone or was replaced; restore it"):
+    for _ in range(2):  # missing, and then created again at the same place
+        with pytest.raises(LedgerError, match="is gone or was replaced\nhint: restore it"):
             registry.claim(dataset(), first)
         Ledger.open(first, data_fingerprint=dataset().fingerprint).close()
 
@@ -146,7 +148,7 @@ def test_before_the_first_charge_records_may_still_change_and_not_afterwards(
     registry.claim(dataset(12, seed=2), first)
     registry.claim(dataset(), place(tmp_path, "second"))
     charged(first, dataset(12, seed=2), registry)
-    with pytest.raises(LedgerError, match="of other records"):
+    with pytest.raises(LedgerError, match="belongs to other records"):
         registry.claim(dataset(13, seed=3), first)
 
 

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from calyx.client.ledger.ledger import Budget, Ledger
 from calyx.shared.errors import BudgetExceeded, LedgerError, PrivacyError
-from calyx.shared.privacy.accounting import PrivacyEvent, spent
+from calyx.shared.privacy.accounting import spent
 from calyx.shared.privacy.epsilon_text import epsilon_text
+from calyx.shared.privacy.event import PrivacyEvent
 from calyx.shared.privacy.skellam_mechanism import fit_mechanism
 from tests.client.ledgers import (
     CLIENT_EVENT,
@@ -124,9 +125,9 @@ class TestCharging:
         now, then = (spent([EVENT] * n, DELTA, "record").epsilon for n in (1, 2))
         with pytest.raises(BudgetExceeded) as caught:
             charge(ledger, 2, budget=Budget(now, DELTA, "record"))
-        text = str(caught.value)
+        text = caught.value.full_text
         assert "\n" not in text
-        assert f"from epsilon {epsilon_text(now)} to {epsilon_text(then)}" in text
+        assert f"epsilon spent from {epsilon_text(now)} to {epsilon_text(then)}" in text
         assert f"epsilon {now} at delta 1e-05 for each record" in text
         assert "owner" in text
 
@@ -276,7 +277,7 @@ def test_a_sealed_rounds_event_is_kept_whole(path: Path) -> None:
     ],
 )
 def test_what_is_no_budget_is_refused(epsilon: float, delta: float, unit: str) -> None:
-    with pytest.raises(PrivacyError, match="is no budget"):
+    with pytest.raises(PrivacyError, match="is not a budget"):
         Budget(epsilon, delta, unit)  # type: ignore[arg-type]
 
 

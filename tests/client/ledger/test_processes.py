@@ -13,7 +13,8 @@ import pytest
 
 from calyx.client.ledger.ledger import Budget, Ledger
 from calyx.shared.errors import LedgerError
-from calyx.shared.privacy.accounting import PrivacyEvent, spent
+from calyx.shared.privacy.accounting import spent
+from calyx.shared.privacy.event import PrivacyEvent
 
 FINGERPRINT = hashlib.sha256(b"these records").hexdigest()
 EVENT = PrivacyEvent("gaussian", "record", 2.0, "full", 1.0, 1)
@@ -47,7 +48,7 @@ try:
             )
             print(number, entry.hash, flush=True)
 except CalyxError as error:
-    print(type(error).__name__, error, flush=True)
+    print(type(error).__name__, error.full_text, flush=True)
 """
 
 

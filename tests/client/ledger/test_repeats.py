@@ -97,7 +97,7 @@ class TestAsking:
             assert view.data_fingerprint == FINGERPRINT
             assert view.entries() == (entry,)
             assert view.verify() == 1
-            with pytest.raises(LedgerError, match="reading only"):
+            with pytest.raises(LedgerError, match="read-only"):
                 charge(view, 2)
 
     def test_looking_never_creates(self, tmp_path: Path) -> None:

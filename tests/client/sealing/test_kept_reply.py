@@ -37,10 +37,10 @@ def test_repeated_instruction_gets_the_same_bytes_and_costs_nothing(side: Side) 
 
 
 def test_the_file_holds_ciphertexts_and_a_receipt_only(side: Side) -> None:
-    from calyx.shared.protocol.sealed import ciphertext_file as sealed_file
+    from calyx.shared.protocol.sealed import ciphertext_file
 
     sealed, receipt = read_sealed_reply(side.train())
-    chunks, fields = sealed_file.read(side.kept)
+    chunks, fields = ciphertext_file.read(side.kept)
     assert chunks == sealed.chunks and fields["receipt"] == receipt.to_json()
     assert set(fields) == {"run", "round", "instruction", "parameters", "context", "receipt"}
 
@@ -49,7 +49,7 @@ def test_anything_else_asked_is_a_new_release_and_is_charged(side: Side) -> None
     first = side.train()
     assert not same(first, side.train(shift=0.01))
     assert side.charges() == [("first", 1)] * 2
-    # The first one is not kept any more; that instruction is a new release too, beyond the budget.
+    # The first one is no longer kept; that instruction is a new release too, beyond the budget.
     with pytest.raises(BudgetExceeded):
         side.train()
 
@@ -68,16 +68,16 @@ def test_another_run_is_new(side: Side) -> None:
 
 
 def test_reply_for_another_key_of_the_same_run_is_not_sent(side: Side) -> None:
-    """An authority that lost its folder makes a new key; nobody can open the old ciphertexts."""
+    """An authority that lost its folder makes a new key; no one can open the old ciphertexts."""
     first = side.train()
-    folder = side.folder / "made anew"
+    folder = side.folder / "made again"
     private_directory(folder)
     shutil.copy(side.folder / "authority" / "identity.key", folder)
-    with LocalAuthority(folder, min_contributors=2) as anew:
+    with LocalAuthority(folder, min_contributors=2) as renewed:
         for name in ("device", *OTHERS):
             identity = ContributorIdentity.load(side.folder / f"{name}.key")
-            anew.roster.approve([identity.request(name)])
-        side.authority = anew
+            renewed.enrolments.approve([identity.request(name)])
+        side.authority = renewed
         side.admit("first")
     assert not same(first, side.train())
     assert side.charges() == [("first", 1)] * 2

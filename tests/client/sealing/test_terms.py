@@ -1,4 +1,4 @@
-"""One run has one plan, one configuration and one minimum, whatever a server tells a device."""
+"""One run has one plan, one configuration and one minimum, even if a server says otherwise."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def refused_uncharged(side: Side, match: str, call: Callable[[], object]) -> Non
 
 
 def test_device_told_another_plan_than_was_signed_refuses_before_it_charges(side: Side) -> None:
-    """Its own noise would be right, and that of the others in its sum a part of it."""
+    """Its own noise would be right, and the others' noise in its sum only a part of it."""
     side.admit("first")
     plan = other_plan(side)
-    refused_uncharged(side, "told of the privacy plan", lambda: side.train(plan=plan))
+    refused_uncharged(side, "privacy plan that this device was told", lambda: side.train(plan=plan))
     side.train()
     assert side.charges() == [("first", 1)]
 
@@ -65,12 +65,12 @@ def test_run_whose_signed_plan_is_another_is_refused_by_those_with_the_right_one
     side: Side,
 ) -> None:
     side.admit("first", plan=other_plan(side))
-    refused_uncharged(side, "told of the privacy plan", side.train)
+    refused_uncharged(side, "privacy plan that this device was told", side.train)
 
 
 def test_offer_for_another_configuration_is_refused(side: Side) -> None:
     other = CONFIG.model_copy(update={"seed": 7})
-    with pytest.raises(PolicyViolation, match="told of the configuration"):
+    with pytest.raises(PolicyViolation, match="configuration that this device was told"):
         side.admit("first", config=other, signed=CONFIG)
     refused_uncharged(side, "not admitted", side.train)
 
@@ -81,7 +81,9 @@ def test_run_that_was_offered_cannot_train_under_another_configuration(side: Sid
     plan = make_plan(stricter, 60, sum_shape(stricter, side.parameters.length))
     side.admit("first")
     refused_uncharged(
-        side, "told of the configuration", lambda: side.train(config=stricter, plan=plan)
+        side,
+        "configuration that this device was told",
+        lambda: side.train(config=stricter, plan=plan),
     )
 
 
@@ -89,9 +91,9 @@ def test_offer_below_the_owners_minimum_is_refused_whatever_the_configuration_sa
     side: Side,
 ) -> None:
     owner_wants(side, 3)
-    with pytest.raises(PolicyViolation, match="2 was asked, allowed is at least 3"):
+    with pytest.raises(PolicyViolation, match="2 was requested, the policy allows at least 3"):
         side.admit("first")
-    with pytest.raises(PolicyViolation, match="would release sums of 2 clients.* needs 3"):
+    with pytest.raises(PolicyViolation, match="would release sums of 2 clients.* requires 3"):
         side.admit("second", config=with_minimum(3), minimum=2)
     owner_wants(side, 2)
     refused_uncharged(side, "not admitted", lambda: side.train("second"))
@@ -104,7 +106,7 @@ def test_owner_who_raises_the_minimum_stops_a_run_that_was_accepted(side: Side) 
 
 
 def test_noise_counts_on_no_more_contributors_than_the_authority_asks_for(side: Side) -> None:
-    """Held against the plan's shares too, not only against the configuration."""
+    """Checked against the plan's shares too, not only against the configuration."""
     mechanism = side.plan.mechanism
     assert mechanism is not None
     counting_on_three = replace(side.plan, mechanism=replace(mechanism, shares=3))
@@ -141,7 +143,7 @@ def test_admission_that_was_exchanged_after_the_charge_seals_nothing(
 
 
 def test_kept_admission_that_the_authority_did_not_sign_is_not_charged(side: Side) -> None:
-    """Whoever can write the device's files still needs the authority's word."""
+    """Anyone who can write the device's files still needs the authority's signature."""
     side.admit("first")
     (path,) = (side.folder / "admissions").glob("*.json")
     text = path.read_text()
@@ -166,9 +168,9 @@ ADMITTED = {
     [
         ({"run": "another"}, "another run or client"),
         ({"contributor": "another"}, "another run or client"),
-        ({"parameters_digest": "f" * 64}, "told of the sealing parameters"),
-        ({"config_digest": ""}, "told of the configuration"),
-        ({"plan_digest": ""}, "told of the privacy plan"),
+        ({"parameters_digest": "f" * 64}, "sealing parameters that this device was told"),
+        ({"config_digest": ""}, "configuration that this device was told"),
+        ({"plan_digest": ""}, "privacy plan that this device was told"),
         ({"is_tagged": False}, "another scheme"),
         ({"min_contributors": 2}, "sums of 2 clients"),
     ],
@@ -217,7 +219,7 @@ def test_offer_for_a_run_that_is_not_sealed_is_refused() -> None:
     policy = Policy.model_validate(
         {"privacy": {"max_epsilon": 8.0, "max_delta": 1e-4, "unit": "record"}}
     )
-    with pytest.raises(PolicyViolation, match="scheme = none was asked"):
+    with pytest.raises(PolicyViolation, match="scheme = none was requested"):
         policy.check_offer(Config())
     policy.check_offer(with_minimum(3))
     assert np.isfinite(policy.privacy.max_epsilon)

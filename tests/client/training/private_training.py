@@ -23,7 +23,7 @@ RATE = 0.1
 
 
 class NoNoise:
-    """Coins that fall as told and no Gaussian noise, to see what the noise would hide."""
+    """Coins that fall as prescribed and no Gaussian noise, to see what the noise would hide."""
 
     kind = "seeded"
 

@@ -107,7 +107,7 @@ def test_whatever_was_learnt_moves_the_result_by_at_most_the_clip_norm(
 
 
 def test_the_weights_round_only_what_is_noised_already(plan: PrivacyPlan) -> None:
-    """Else they would round the bare update, by half a digit of theirs in each coordinate."""
+    """Otherwise they would round the bare update, by half their last digit in each coordinate."""
 
     class Drawn(NoNoise):
         def __init__(self, value: float) -> None:

@@ -106,7 +106,7 @@ def test_steps_compose_and_the_optimiser_sees_only_noisy_gradients() -> None:
     key, batches = seeded_key("steps"), [[1, 2, 3], [], [0, 11]]
 
     class Told(NoNoise):
-        """Coins as told, and real noise."""
+        """Coins as prescribed, and real noise."""
 
         def __init__(self) -> None:
             super().__init__(*batches)

@@ -1,4 +1,4 @@
-"""Central noise: whatever one client's update is, the released mean moves by its clip norm at most.
+"""Central noise: no update of one client moves the released mean by more than its clip norm.
 
 The noise is the same in both worlds here, so what differs between two steps is what one client did.
 """
@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from calyx.server.aggregation.collection import CentralCollection
-from calyx.server.aggregation.strategy import Aggregator
+from calyx.server.aggregation.strategy import Strategy
 from calyx.server.roster import Member
 from calyx.shared.config import Config
 from calyx.shared.config.load import build, from_settings
@@ -53,7 +53,7 @@ OTHERS = [0.3, -7.0]
 
 
 def collection(reference: Weights, key: bytes = b"k" * 32) -> CentralCollection:
-    strategy = Aggregator(CONFIG.federation)
+    strategy = Strategy(CONFIG.federation)
     return CentralCollection(1, reference, CONFIG, strategy, PLAN, NAMES, SeededNoise(key))
 
 
@@ -106,7 +106,7 @@ def test_what_is_not_finite_is_released_like_a_zero(
 
 
 def test_the_noise_does_not_depend_on_who_answered(reference: Weights, reply: Reply) -> None:
-    """A zero update and a client that was late are the same to everybody."""
+    """A zero update and a late client look the same to everyone."""
     others = {str(k): filled(other) for k, other in enumerate(OTHERS)}
     all_there = step(reference, reply, {**others, "9": filled(0.0)})
     assert step(reference, reply, others).tobytes() == all_there.tobytes()
@@ -132,5 +132,5 @@ def test_a_refusal_is_about_the_message_and_tells_no_value(
         with pytest.raises(ProtocolError) as caught:
             made.add("0", Member("0", 100), bad)
         assert "123" not in str(caught.value) and "norm" not in str(caught.value)
-    # A loss that is no number comes from records, and is not looked at.
+    # A loss that is not a number comes from records, and is not looked at.
     made.add("0", Member("0", 100), reply(filled(1), {"num-examples": 100, "train-loss": np.nan}))

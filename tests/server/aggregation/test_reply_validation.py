@@ -30,17 +30,17 @@ BAD_ARRAYS = {
     "NaN": ({"b": np.array([np.nan, 0], np.float32)}, "array b holds NaN or infinity"),
     "infinity": ({"w": np.full((3, 2), np.inf, np.float32)}, "array w holds NaN or infinity"),
     "NaN in a 0-d array": ({"scale": np.array(np.nan, np.float32)}, "array scale holds NaN"),
-    "other shape": ({"b": np.zeros(3, np.float32)}, r"shape \(3,\), expected \(2,\)"),
+    "other shape": ({"b": np.zeros(3, np.float32)}, r"shape \(3,\); expected \(2,\)"),
     "broadcastable shape": ({"b": np.zeros((1, 2), np.float32)}, r"shape \(1, 2\)"),
-    "0-d where a vector belongs": ({"b": np.array(0.0, np.float32)}, r"shape \(\), expected"),
+    "0-d where a vector belongs": ({"b": np.array(0.0, np.float32)}, r"shape \(\); expected"),
     "vector where 0-d belongs": (
         {"scale": np.zeros(1, np.float32)},
-        r"shape \(1,\), expected \(\)",
+        r"shape \(1,\); expected \(\)",
     ),
-    "other type": ({"b": np.zeros(2, np.float64)}, "type float64, expected float32"),
+    "other type": ({"b": np.zeros(2, np.float64)}, "type float64; expected float32"),
     "integers": ({"b": np.zeros(2, np.int32)}, "type int32"),
-    "too large": ({"w": np.full((3, 2), 9, np.float32)}, "norm 22.05 is above the limit 10"),
-    "float32 overflow": ({"w": np.full((3, 2), 3e38, np.float32)}, "is above the limit 10"),
+    "too large": ({"w": np.full((3, 2), 9, np.float32)}, "norm is 22.05; the limit is 10"),
+    "float32 overflow": ({"w": np.full((3, 2), 3e38, np.float32)}, "the limit is 10"),
     "an array too many": ({"extra": np.zeros(1, np.float32)}, "'extra' is not part of the model"),
     "much too long": ({"b": np.zeros(10**6, np.float32)}, "has 4000128 bytes"),
 }
@@ -57,13 +57,16 @@ def test_bad_arrays_are_rejected(
 
 BAD_METRICS = {
     "no count": ({}, "states None records"),
-    "absurd count": ({"num-examples": 10**12}, "states 1000000000000 records, 100 were declared"),
+    "absurd count": (
+        {"num-examples": 10**12},
+        "states 1000000000000 records; the client declared 100",
+    ),
     "negative count": ({"num-examples": -100}, "states -100 records"),
     "another count": ({"num-examples": 101}, "states 101 records"),
     "NaN count": ({"num-examples": float("nan")}, "'num-examples' must be one finite number"),
     "list as count": ({"num-examples": [100]}, "must be one finite number"),
     "infinite loss": ({"num-examples": 100, "train-loss": float("inf")}, "'train-loss' must be"),
-    "unknown metric": ({"num-examples": 100, "odd": 1.0}, "'odd' was not asked for"),
+    "unknown metric": ({"num-examples": 100, "odd": 1.0}, "'odd' was not requested"),
 }
 
 
@@ -120,7 +123,7 @@ def test_undecodable_bytes_are_rejected(
 def test_an_archive_where_an_array_belongs_is_rejected(
     reply: Callable[..., Message], reference: Weights
 ) -> None:
-    """NumPy opens ZIP archives too, and what it returns then is no array."""
+    """NumPy opens ZIP archives too, and what it returns then is not an array."""
     buffer = io.BytesIO()
     np.savez(buffer, b=reference["b"])
     arrays = to_record(reference)

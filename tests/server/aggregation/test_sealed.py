@@ -1,4 +1,4 @@
-"""What the key authority would refuse a whole sum for costs its sender its place, on arrival."""
+"""A reply for which the key authority would refuse a whole sum is refused on arrival."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from flwr.app import Message, RecordDict
 
 from calyx.authority.local import LocalAuthority
 from calyx.client.sealing.identity import ContributorIdentity
-from calyx.server.aggregation.sealed import SealedCollection, SealedRun, SealedStep, UnionStep
-from calyx.server.aggregation.strategy import Aggregator
+from calyx.server.aggregation.gradient_step import ServerGradientStep
+from calyx.server.aggregation.sealed import SealedCollection, SealedRun, SealedStep
+from calyx.server.aggregation.strategy import Strategy
 from calyx.server.roster import Member, RoundRecord
 from calyx.server.state.witness import Witness
 from calyx.shared.config.load import build, digest, from_settings
@@ -47,7 +48,7 @@ class Side:
 
     def __init__(self, folder: Path, authority: LocalAuthority) -> None:
         self.identities = {n: ContributorIdentity.create(folder / f"{n}.key") for n in NAMES}
-        authority.roster.approve([i.request(n) for n, i in self.identities.items()])
+        authority.enrolments.approve([i.request(n) for n, i in self.identities.items()])
         plan = make_plan(CONFIG, 60, sum_shape(CONFIG, SIZE))
         self.parameters = sealing_parameters(CONFIG, plan, SIZE)
         opening = authority.open_run(
@@ -56,7 +57,7 @@ class Side:
         self.sealer = PublicSealer(self.parameters, opening.public_context)
         witness = Witness(None)
         run = SealedRun("run", CONFIG, plan, self.parameters, ["w"], authority, opening, witness)
-        step = SealedStep(run, Aggregator(CONFIG.federation), UnionStep(CONFIG.federation))
+        step = SealedStep(run, Strategy(CONFIG.federation), ServerGradientStep(CONFIG.federation))
         self.collection = SealedCollection(
             RoundRecord(1, list(NAMES)), {}, step, lambda pending: None
         )

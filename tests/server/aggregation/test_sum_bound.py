@@ -1,4 +1,4 @@
-"""The bound of a released sum: honest sums pass, those of a client that poisons do not.
+"""The bound of a released sum: honest sums pass, poisoned ones do not.
 
 False-alarm rate of the statistical tests: the product's own bound is tried with its probability of
 1e-9, so they fail by chance never; the tails are tried where they are large, with fixed seeds.
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from calyx.server.aggregation.sum_bound import SumBound, longest
 from calyx.shared.config import Config
 from calyx.shared.encryption import SealingParameters
-from calyx.shared.encryption.quantise import Grid, dithered_rounding
+from calyx.shared.encryption.quantise import IntegerGrid, dithered_rounding
 from calyx.shared.errors import UnfitSum
 from calyx.shared.models import build_model
 from calyx.shared.models.vector import dimension
@@ -68,10 +68,10 @@ class Form:
     def honest(
         self, direction: NDArray[np.float64], generator: np.random.Generator
     ) -> NDArray[np.int64]:
-        """The worst there is: all clients send the longest vector in one direction."""
+        """The worst case: all clients send the longest vector in one direction."""
         mechanism = self.plan.mechanism
         assert mechanism is not None
-        grid = Grid(mechanism.step, mechanism.clamp)
+        grid = IntegerGrid(mechanism.step, mechanism.clamp)
         scaled = grid.scaled(direction * self.signal())
         total = np.zeros(len(direction), dtype=np.int64)
         for _ in range(self.clients):
@@ -98,7 +98,7 @@ def test_longest_honest_sums_pass(form: Form) -> None:
 
 
 def test_bound_is_not_far_above_the_longest_honest_sums(form: Form) -> None:
-    """A bound that lets everything pass is none."""
+    """A bound that lets everything pass is not a bound."""
     mechanism = form.plan.mechanism
     assert mechanism is not None
     noise = math.sqrt(form.clients * mechanism.share_variance * form.parameters.length)
@@ -109,7 +109,7 @@ def test_bound_is_not_far_above_the_longest_honest_sums(form: Form) -> None:
 
 @pytest.mark.parametrize("name", sorted(FORMS.keys() - {"nominal"}))
 def test_one_client_that_uses_all_of_its_fields_does_not_pass(name: str) -> None:
-    """Where counts are nominal, an honest client may have records enough to fill its fields."""
+    """Where counts are nominal, an honest client may have enough records to fill its fields."""
     form = Form(*FORMS[name])
     generator = np.random.default_rng(1)
     d = form.parameters.length
@@ -138,7 +138,7 @@ def test_fewer_records_give_a_smaller_bound() -> None:
 def test_without_distributed_noise_the_configured_norm_bounds_an_update() -> None:
     changes = ("privacy.noise=none", "federation.max_update_norm=5", "federation.clients=3")
     form = Form("digits-attention", (*changes, "secure_aggregation.min_contributors=3"))
-    grid = Grid(
+    grid = IntegerGrid(
         form.config.secure_aggregation.clamp / form.parameters.value_bound,
         form.parameters.value_bound,
     )

@@ -39,7 +39,7 @@ def scope(device: int, body: bytes, length: int | None = None, path: str = PUSH)
 
 
 class Behind:
-    """What stands behind the gate: keeps the bodies, and answers when it may."""
+    """The application behind the gate: keeps the bodies, and answers when it may."""
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
@@ -143,7 +143,7 @@ def test_calls_of_one_device_are_counted() -> None:
 
 
 def test_calls_of_one_device_at_a_time_are_counted() -> None:
-    """Each may hold an answer of the size of an object that nobody reads."""
+    """Each may hold an answer the size of an object that no one reads."""
 
     async def check() -> None:
         gate, behind = made()
@@ -165,7 +165,7 @@ def test_calls_of_one_device_at_a_time_are_counted() -> None:
 
 @pytest.mark.parametrize("reads", [0, 2, 9])
 def test_answer_that_is_not_read_is_given_up(reads: int) -> None:
-    """In parts, so that one who reads slowly is not taken for one who has stopped."""
+    """In parts, so that a slow reader is not taken for one that has stopped."""
     content = bytes(range(256)) * 2
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -208,7 +208,7 @@ def test_call_is_not_taken_again_when_the_clock_was_set_back(
         monkeypatch.setattr(
             "calyx.server.deployment.superlink.gate.time.monotonic", lambda: now + 400
         )
-        # By the wall clock no time has gone by.
+        # By the wall clock no time has passed.
         assert await call(gate, old, [b"x"]) == 401
         assert await call(gate, scope(0, b"y"), [b"y"]) == 200
 
@@ -243,7 +243,7 @@ def test_a_host_that_is_more_than_a_host_is_refused(host: str) -> None:
 
 
 def test_of_two_headers_neither_counts() -> None:
-    """Flower reads the first one of a name; whoever reads the last one has checked another key."""
+    """Flower reads the first header of a name; a gate that reads the last checks another key."""
 
     async def check() -> None:
         gate, behind = made()

@@ -1,4 +1,4 @@
-"""What a server signs can be obeyed by the device it is for, in the order it was sent."""
+"""The device that a message is for can obey what the server signed, in the order sent."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_devices_verify_with_the_file_that_their_owners_get(folder: ServerFolder
     assert verify(public, made[0], "a", 2, CONFIG) == first
     with pytest.raises(ProtocolError):
         verify(public, made[1], "a", 3, CONFIG)
-    with pytest.raises(ProtocolError):  # nobody was approved as node 4
+    with pytest.raises(ProtocolError):  # no device was approved as node 4
         verify(public, made[2], "c", 4, CONFIG)
     assert first < second < third <= sequence.last()
 
@@ -69,5 +69,5 @@ def test_lost_key_is_not_replaced(folder: ServerFolder) -> None:
 @pytest.mark.parametrize("text", ["", "-1", "12x", "9" * 5000, "5\n"])
 def test_a_number_that_cannot_be_read_is_not_begun_anew(tmp_path: Path, text: str) -> None:
     (tmp_path / "last").write_text(text)
-    with pytest.raises(ProtocolError, match="is damaged; restore it"):
+    with pytest.raises(ProtocolError, match="is damaged\nhint: restore it"):
         SequenceFile(tmp_path / "last").last()

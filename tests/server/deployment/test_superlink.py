@@ -1,4 +1,4 @@
-"""What stands between the SuperLink and everybody on its port; Flower's own process, over TLS."""
+"""The gate between the SuperLink and all callers of its port; Flower's own process, over TLS."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message, MetricRecord, RecordDict
 
 from bench.deployment_harness import free_port
-from calyx.server.deployment import setup, submission
+from calyx.server.deployment import handover, setup, submission
+from calyx.server.deployment.claim import Task
 from calyx.server.deployment.control import Control
-from calyx.server.deployment.executor import Executor, Task
+from calyx.server.deployment.executor import Executor
 from calyx.server.deployment.folder import ServerFolder
 from calyx.server.deployment.submission import Submission
 from calyx.server.deployment.superlink.gate import Limits
@@ -28,6 +29,9 @@ from calyx.server.deployment.superlink.process import wait_until_healthy
 from calyx.server.deployment.supervisor import environment, python_module
 from calyx.shared.config.load import build, from_settings, to_run_config, to_toml
 from calyx.shared.protocol.flower import internals as flower
+from calyx.shared.protocol.flower.bundle import bundle_hash
+from calyx.shared.protocol.flower.interceptors import NodeAuthHttpInterceptor
+from calyx.shared.protocol.flower.server_grid import ServerGrid, server_grid
 from calyx.shared.protocol.message_size import SizeGuard
 from calyx.shared.protocol.refusals import read_failure
 from calyx.shared.protocol.signatures.call import (
@@ -66,7 +70,7 @@ class Up:
             self.folder.ca_path.read_bytes(),
             interceptors=[
                 flower.RuntimeVersionHttpInterceptor(component_name="SuperNode"),
-                flower.NodeAuthHttpInterceptor(key, key.public_key()),
+                NodeAuthHttpInterceptor(key, key.public_key()),
             ],
         )
 
@@ -115,7 +119,7 @@ def _identity() -> None:
 def signed(device: Device, path: str, body: bytes, age_s: float = 0.0) -> dict[str, str]:
     """The headers of a call of a device."""
     request = httpx.Request("POST", f"https://server{path}", content=body)
-    interceptor = flower.NodeAuthHttpInterceptor(device.key, device.key.public_key())
+    interceptor = NodeAuthHttpInterceptor(device.key, device.key.public_key())
     interceptor.intercept(SimpleNamespace(request=request), lambda _: httpx.Response(200))
     names = (KEY_HEADER, TIME_HEADER, "flwr-signature", BODY_HEADER, SIGNATURE_HEADER)
     made = {name: request.headers[name] for name in names}
@@ -183,7 +187,7 @@ def test_device_makes_its_own_calls_and_no_others(up: Up) -> None:
     assert up.post(path, body, {**again, BODY_HEADER: hashlib.sha256(b"").hexdigest()}) == 401
     for missing in again:
         assert up.post(path, body, {k: v for k, v in again.items() if k != missing}) == 401
-    # As another node, and for a key that nobody registered.
+    # As another node, and for a key that no one registered.
     assert up.post(path, heartbeat(other), signed(device, path, heartbeat(other))) == 401
     stranger = Device(ec.generate_private_key(ec.SECP384R1()), device.node)
     assert up.post(path, body, signed(stranger, path, body)) == 401
@@ -194,7 +198,7 @@ def test_old_and_early_calls_are_refused(up: Up) -> None:
     body = heartbeat(device)
     for age_s in (400.0, -60.0):
         assert up.post(HEARTBEAT, body, signed(device, HEARTBEAT, body, age_s)) == 401
-    # From before this process began: it does not know whether that one was made already.
+    # From before this process began: it does not know whether that call was already made.
     assert up.post(HEARTBEAT, body, signed(device, HEARTBEAT, body, 290.0)) == 503
 
 
@@ -216,29 +220,26 @@ def test_unregistered_device_is_refused_at_once(up: Up) -> None:
 def executor(up: Up) -> Iterator[Executor]:
     made = Executor(up.folder)
     yield made
-    made._client.close()
+    made._claims._client.close()
 
 
 @pytest.fixture
 def running(up: Up, executor: Executor) -> Iterator[tuple[int, Executor, Task]]:
-    """A Flower run that goes on, as one that the executor has taken."""
+    """A running Flower run, like one that the executor has taken."""
     with Control(up.folder) as control:
-        run_id = control.start_run(submission._bundle("none", "x" * 64), to_run_config(CONFIG))
-        request = flower.AcquireTaskRequest(supported_task_types=[flower.TaskType.SERVER_APP])
-        answer = executor._line.call(executor._client.AcquireTask, request)
-        with executor._runtime(answer.token) as client:
+        run_id = control.start_run(handover._bundle("none", "x" * 64), to_run_config(CONFIG))
+        token = executor._claims.next_token()
+        with executor._claims.runtime(token) as client:
             given = client.PullTaskInput(flower.PullTaskInputRequest())
-        task = Task(answer.token, int(given.task_id), run_id, int(given.context.node_id), "", "")
+        task = Task(token, int(given.task_id), run_id, int(given.context.node_id), "", "")
         yield run_id, executor, task
         control.stop_run(run_id)
 
 
-def grid_of(
-    running: tuple[int, Executor, Task], request: pytest.FixtureRequest
-) -> flower.ServerGrid:
+def grid_of(running: tuple[int, Executor, Task], request: pytest.FixtureRequest) -> ServerGrid:
     """The grid of a run's ServerApp, which takes replies of up to a megabyte."""
     run_id, executor, task = running
-    grid = flower.server_grid(
+    grid = server_grid(
         executor._address,
         executor._root,
         task.token,
@@ -265,7 +266,7 @@ def forged_heads(reply: Message, other: int) -> dict[str, list[bytes]]:
     about.metadata.src_node_id = other
     about.ClearField("content")
     content = RecordDict().deflate()
-    of = flower.bundle_hash  # SHA-256, hex
+    of = bundle_hash  # SHA-256, hex
     chunk = an_object("ArrayChunk", [], b"a" * 1000)
     array = an_object(
         "Array",
@@ -301,7 +302,7 @@ def forged_heads(reply: Message, other: int) -> dict[str, list[bytes]]:
 def test_reply_that_cannot_be_read_or_lies_about_its_sender_is_its_senders_error_alone(
     up: Up, running: tuple[int, Executor, Task], request: pytest.FixtureRequest
 ) -> None:
-    """The head that the SuperLink has seen is beside the objects; that of the reply is in them."""
+    """The head that the SuperLink has seen is beside the objects; the reply's head is in them."""
     run_id, _, _ = running
     device, other = up.device(), up.device()
     grid, identity = grid_of(running, request), flower.TaskIdentity
@@ -322,7 +323,7 @@ def test_reply_that_cannot_be_read_or_lies_about_its_sender_is_its_senders_error
         objects = forged_heads(Message(RecordDict(), reply_to=question), other.node)[kind]
         honest = Message(RecordDict(), reply_to=question)
         proto = flower.message_to_proto(flower.remove_content_from_message(honest))
-        ids = [flower.bundle_hash(content) for content in objects]
+        ids = [bundle_hash(content) for content in objects]
         proto.metadata.message_id = ids[0]
         node = flower.Node(node_id=device.node)
         tree = flower.ObjectTree(
@@ -391,7 +392,7 @@ def test_device_hands_over_replies_of_its_own_and_nothing_in_anybody_elses_name(
     pull = flower.PullMessagesRequest(node=flower.Node(node_id=victim.node))
     assert not fleet.PullMessages(pull).messages_list
 
-    # The server's own way in still works, and so does the answer of the device it asked.
+    # The server's own access still works, and so does the answer of the device it asked.
     grid = grid_of(running, request)
     (asked,) = grid.push_messages([Message(RecordDict(), victim.node, "train", group_id="1")])
     answer = fleet.PullMessages(pull)
@@ -408,36 +409,32 @@ def test_device_hands_over_replies_of_its_own_and_nothing_in_anybody_elses_name(
 
 
 def test_bundle_that_names_a_prepared_run_is_not_carried_out(up: Up, executor: Executor) -> None:
-    """Whoever could start a Flower run all the same: only what was handed over is adopted."""
+    """Even if someone could start a Flower run: only what was handed over is adopted."""
     path = up.folder.run_dir("prepared")
     path.mkdir()
     (path / "config.toml").write_text(to_toml(CONFIG))
-    waiting = submission.hand_over(up.folder, Submission("prepared", "submitted", 0, 0), CONFIG)
+    waiting = handover.hand_over(up.folder, Submission("prepared", "submitted", 0, 0), CONFIG)
     carried_out: list[Task] = []
     executor._serve_run = carried_out.append  # type: ignore[method-assign,assignment]
 
-    def next_token() -> str:
-        request = flower.AcquireTaskRequest(supported_task_types=[flower.TaskType.SERVER_APP])
-        return str(executor._line.call(executor._client.AcquireTask, request).token)
-
-    honest = next_token()
+    honest = executor._claims.next_token()
     with Control(up.folder) as control:
         for ticket in ("", "x" * 64, waiting.ticket_digest):
-            foreign = submission._bundle("prepared", ticket)
+            foreign = handover._bundle("prepared", ticket)
             control.start_run(foreign, to_run_config(CONFIG))
-            executor._begin(next_token())
+            executor._begin(executor._claims.next_token())
     assert not carried_out
     assert submission.read_submission(up.folder, "prepared") == waiting
     executor._begin(honest)
     assert [task.run for task in carried_out] == ["prepared"]
     done = submission.read_submission(up.folder, "prepared")
     assert done.state == "completed" and done.flower_run_id == carried_out[0].run_id
-    # The ticket that was seen in the meantime is good for that Flower run alone.
-    copy = submission._bundle("prepared", carried_out[0].ticket)
+    # The ticket that was seen in the meantime is valid only for that Flower run.
+    copy = handover._bundle("prepared", carried_out[0].ticket)
     submission.store(up.folder, replace(done, state="running"))
     with Control(up.folder) as control:
         control.start_run(copy, to_run_config(CONFIG))
-    executor._begin(next_token())
+    executor._begin(executor._claims.next_token())
     assert len(carried_out) == 1
     assert submission.read_submission(up.folder, "prepared").state == "running"
 
@@ -454,7 +451,7 @@ def test_unfinished_bodies_take_no_memory_and_no_turn(up: Up) -> None:
     with unfinished(up.folder.local_address, up.folder.ca_path, path, own, 10) as sent:
         assert up.post(HEARTBEAT, body, signed(device, HEARTBEAT, body)) == 200
         grown = resident(up.pid) - before
-        # Of the sockets' buffers something stays; the bodies of all would be 720 MB.
+        # Some of the sockets' buffers stays; the bodies of all would be 720 MB.
         assert grown < 60_000_000 + 2 * Limits().device_bytes, (grown, sent)
     assert any(sent_bytes > LENGTH / 2 for sent_bytes in sent)
     # What was held for them is free again.

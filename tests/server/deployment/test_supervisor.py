@@ -104,7 +104,7 @@ def test_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
     parent.stdout.close()
 
     def gone() -> bool:
-        # Its new parent may not have taken note of its end yet.
+        # Its new parent may not have noticed its end yet.
         status = Path(f"/proc/{pid}/status")
         return not status.exists() or "State:\tZ" in status.read_text()
 

@@ -43,7 +43,7 @@ def unfinished(
 ) -> Iterator[list[int]]:
     """Hold calls open, one for each of `headers`, all but the last byte of their bodies sent.
 
-    Gives how many bytes each got rid of, once nobody gets rid of more or `seconds` have passed.
+    Gives how many bytes each could send, once none can send more or `seconds` have passed.
     """
     lines, sent = list[ssl.SSLSocket](), [0] * len(headers)
 
@@ -55,7 +55,7 @@ def unfinished(
                 line.sendall(part)
                 sent[number] += len(part)
         except OSError:
-            pass  # it was refused, or is not read any more
+            pass  # it was refused, or is no longer read
 
     for one in headers:
         lines.append(begin(address, ca, path, one))

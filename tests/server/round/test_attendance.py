@@ -1,4 +1,4 @@
-"""Who is there, round after round: away, back, back under another number, silent."""
+"""Which clients are present, round after round: away, back, with another number, silent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ALL = ["a", "b", "c"]
 
 
 class Clients:
-    """Nodes that can be there or not, answer or not (`calyx.simulations.engines.grid.Executor`)."""
+    """A `ClientExecutor` with nodes that can be present or not, and answer or not."""
 
     def __init__(self) -> None:
         self.names = {2: "a", 3: "b", 4: "c"}
@@ -84,7 +84,7 @@ def test_client_that_is_away_is_left_out_and_counts_again_when_it_is_back(client
     assert attendance.wait_for(ALL, 2) == ["a", "c"]
     clients.names[3] = "b"
     assert attendance.wait_for(ALL, 2) == ALL
-    assert clients.asked == ["b"], "it may have been started anew with other code"
+    assert clients.asked == ["b"], "it may have been restarted with other code"
 
 
 def test_client_that_is_back_under_another_number_is_found_there(clients: Clients) -> None:
@@ -103,7 +103,7 @@ def test_second_client_of_a_name_does_not_take_the_first_ones_place(clients: Cli
 
 
 def test_silent_client_counts_again_when_it_says_who_it_is(clients: Clients) -> None:
-    """Flower still lists it; without this each round would wait for it to its deadline."""
+    """Flower still lists it; without this each round would wait for it until its deadline."""
     attendance = gathered(clients)
     clients.silent.add("b")
     attendance.doubt(["b"])
@@ -116,7 +116,7 @@ def test_silent_client_counts_again_when_it_says_who_it_is(clients: Clients) -> 
 def test_too_few_are_waited_for_and_then_named(clients: Clients) -> None:
     attendance = gathered(clients)
     del clients.names[3], clients.names[4]
-    with pytest.raises(RoundError, match=r"1 of the 2 clients a round needs.*b, c away"):
+    with pytest.raises(RoundError, match=r"1 of the 2 clients that a round needs.*b, c away"):
         attendance.wait_for(ALL, 2)
 
 

@@ -15,13 +15,13 @@ def history(*faults: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("fault", MOST_IN_ALL)
 def test_faults_of_a_sum_are_counted_over_the_whole_run(fault: str) -> None:
-    """In a row only, a client that spoils every other round would never be stopped."""
+    """If counted in a row only, a client that spoils every other round would never be stopped."""
     told: list[str] = []
     for _ in range(MOST_IN_ALL[fault]):
         assert reason_to_stop(history(*told)) is None
         told += ["", fault]
     reason = reason_to_stop(history(*told))
-    assert reason is not None and f"and {len(told)} " in reason and f"why {len(told)}" in reason
+    assert reason is not None and f"and {len(told)}" in reason and f"why {len(told)}" in reason
 
 
 def test_rounds_with_too_few_replies_are_counted_in_a_row() -> None:

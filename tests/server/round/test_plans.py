@@ -12,18 +12,18 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from calyx.authority.keys import KeyPair
+from calyx.authority.keys.key_pair import KeyPair
 from calyx.server.roster import Member
 from calyx.server.round.plans import Plans
 from calyx.shared.config.load import build, from_settings
 from calyx.shared.config.schema import MAX_BITS
 from calyx.shared.encryption import Aggregator, PublicSealer, derive_parameters, unpack_sum
-from calyx.shared.encryption.quantise import Grid, dithered_rounding
+from calyx.shared.encryption.quantise import IntegerGrid, dithered_rounding
 from calyx.shared.errors import ConfigError, PrivacyError
 from calyx.shared.privacy.plan import PrivacyPlan
 from calyx.shared.privacy.skellam import gaussian_epsilon, skellam_noise
 
-_LENGTH = 40  # of the vectors that are really sealed; the mechanism is that of the whole model
+_LENGTH = 40  # of the vectors that are actually sealed; the mechanism is that of the whole model
 
 
 def config(contributors: int, bits: int, least: int, epsilon: float = 3.0):
@@ -75,7 +75,9 @@ def test_whatever_is_planned_can_be_drawn_sealed_added_and_opened(
     total = np.zeros(_LENGTH, dtype=np.int64)
     for _ in range(2):
         x = generator.normal(size=_LENGTH) * mechanism.clamp * mechanism.step
-        values = dithered_rounding(Grid(mechanism.step, mechanism.clamp).scaled(x), generator)
+        values = dithered_rounding(
+            IntegerGrid(mechanism.step, mechanism.clamp).scaled(x), generator
+        )
         values += drawn(mechanism, generator)
         adder.add(sealer.seal(values))
         total += values
@@ -84,7 +86,7 @@ def test_whatever_is_planned_can_be_drawn_sealed_added_and_opened(
 
 
 def drawn(mechanism, generator):
-    """A few coordinates of one client's noise; of the longest vectors no more are drawn."""
+    """A few coordinates of one client's noise; for the longest vectors no more are drawn."""
     if mechanism.dimension <= 100_000:
         return np.resize(mechanism.noise(generator), _LENGTH)
     noise = skellam_noise(generator, _LENGTH, mechanism.share_variance)

@@ -1,4 +1,4 @@
-"""A refused sum: whose fault it is decides what becomes of the round."""
+"""A refused sum: what becomes of the round depends on whose fault it is."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 
 from calyx.server.aggregation.collection import Combined
 from calyx.server.roster import RoundRecord
-from calyx.server.round.releasing import Combine, Outcome, outcome
+from calyx.server.round.releasing import Combine, RoundOutcome, outcome
 from calyx.shared.errors import ReleaseRefused, RoundError, UnfitSum
-from calyx.shared.protocol.authority.client import Refusal
+from calyx.shared.protocol.authority.interface import Refusal
 
 CLIENTS = ["a", "b", "c", "d"]
 DONE = Combined({}, {})
@@ -42,7 +42,7 @@ class Round:
         self.record.close()
         return self.next()
 
-    def outcome(self, least: int = 2) -> Outcome:
+    def outcome(self, least: int = 2) -> RoundOutcome:
         return outcome(self.record, self.next(), self.again, min_replies=2, least=least)
 
 
@@ -50,7 +50,7 @@ def test_named_culprits_are_left_out_and_the_others_asked_again() -> None:
     revoked = Refusal.REVOKED.error("b", ["b"])
     forged = Refusal.SIGNATURE.error("c", ["c"])
     played = Round(revoked, forged)
-    assert played.outcome() == Outcome(DONE)
+    assert played.outcome() == RoundOutcome(DONE)
     assert played.asked_again == [["a", "c", "d"], ["a", "d"]]
     assert played.record.ok == ["a", "d"]
     assert [n.client for n in played.record.declined] == ["b"], "it broke no rule of the run"
@@ -92,5 +92,5 @@ def test_round_is_lost_when_too_few_answer_again() -> None:
 
 
 def test_unfit_sums_and_too_few_contributions_are_told_apart() -> None:
-    assert Round(UnfitSum("long")).outcome() == Outcome(None, "long", "unfit")
-    assert Round(RoundError("few")).outcome() == Outcome(None, "few", "too-few")
+    assert Round(UnfitSum("long")).outcome() == RoundOutcome(None, "long", "unfit")
+    assert Round(RoundError("few")).outcome() == RoundOutcome(None, "few", "too-few")

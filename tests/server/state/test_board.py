@@ -1,4 +1,4 @@
-"""TensorBoard reads what a run told, and no thread of it outlives the call."""
+"""TensorBoard reads what a run reported, and no thread of it outlives the call."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_rounds_that_are_repeated_after_a_restart_count_once(tmp_path: Path) -> 
 
 
 def test_a_folder_may_go_while_its_journal_is_open(tmp_path: Path) -> None:
-    """With a writing thread that failed, long after and where nobody could catch it."""
+    """With a writing thread that failed, long after and where no one could catch it."""
     event = {"event": "round", "round": 1, "accuracy": 0.5, "loss": 1.0, "epsilon_max": None}
     event |= {"ok": ["0"], "rejected": [], "seconds": 0.1}
     (tmp_path / "run").mkdir()

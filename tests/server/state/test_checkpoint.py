@@ -11,7 +11,6 @@ import pytest
 
 from calyx.server.state.checkpoint import Checkpoint, load_latest, save_checkpoint
 from calyx.shared.errors import CheckpointError
-from calyx.shared.host.atomic_write import write_atomically
 
 
 def checkpoint(number: int, digest: str = "d") -> Checkpoint:
@@ -64,7 +63,7 @@ def test_damaged_checkpoint_is_refused_with_advice(tmp_path: Path) -> None:
 
 
 def test_full_disk_leaves_the_old_checkpoint_whole(tmp_path: Path) -> None:
-    """A real file-size limit of the kernel stands in for the full disk."""
+    """A real file-size limit of the kernel simulates the full disk."""
     save_checkpoint(tmp_path, checkpoint(1))
     script = f"""
 import resource, signal
@@ -86,11 +85,3 @@ except OSError as error:
     loaded = load_latest(tmp_path, "d")
     assert loaded is not None and loaded.round == 1
     assert [p.name for p in tmp_path.iterdir()] == ["round-000001.safetensors"]
-
-
-def test_atomic_write_replaces_and_leaves_no_parts(tmp_path: Path) -> None:
-    target = tmp_path / "file"
-    write_atomically(target, b"old")
-    write_atomically(target, b"new")
-    assert target.read_bytes() == b"new"
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]

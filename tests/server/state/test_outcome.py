@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from calyx.server.state.outcome import check_effect, rounds_with_effect
-from calyx.shared.errors import RoundError
+from calyx.server.state.journal import RunEvents
+from calyx.server.state.outcome import RunFigures, check_effect, rounds_with_effect
+from calyx.shared.errors import RoundError, RunError
 
 
 def event(ok: int, *reasons: str, skipped: bool | None = None) -> dict[str, Any]:
@@ -28,3 +29,30 @@ def test_a_run_of_which_no_round_had_an_effect_is_no_success() -> None:
     check_effect([skipped, event(2)])
     with pytest.raises(RoundError, match="nothing was learned: .* client 0: busy"):
         check_effect([skipped, skipped])
+
+
+def test_the_figures_of_a_run_are_those_of_its_last_round_and_sums_over_all() -> None:
+    figures = {"accuracy": 0.5, "loss": 1.5, "epsilon_max": 0.7, "seconds": 0.25}
+    last = {**event(2), "accuracy": 0.75, "loss": 0.5, "epsilon_max": 0.9, "seconds": 0.75}
+    last["rejected"] = [{"client": "1", "reason": "NaN"}]
+    lost = {**event(0), **figures, "declined": [{"client": "0", "reason": "budget"}]}
+    start = {"event": "start", "delta": 1e-4, "noise_multiplier": 2.0, "clients": 3}
+    assert RunFigures.of(RunEvents((start, lost, last))) == RunFigures(
+        accuracy=0.75,
+        loss=0.5,
+        epsilon_max=0.9,
+        delta=1e-4,
+        noise_multiplier=2.0,
+        rounds=2,
+        clients=3,
+        rejected=1,
+        declined=1,
+        rounds_with_effect=1,
+        seconds_per_round=0.5,
+    )
+
+
+@pytest.mark.parametrize("told", [(), ({"event": "start"},), (event(2),)])
+def test_a_run_without_a_round_has_no_figures(told: tuple[dict[str, Any], ...]) -> None:
+    with pytest.raises(RunError, match="no round"):
+        RunFigures.of(RunEvents(told))

@@ -9,7 +9,7 @@ import pytest
 
 from calyx.server.state.witness import FILE_NAME, Witness
 from calyx.shared.errors import CheckpointError, ReleaseRefused
-from calyx.shared.protocol.authority.client import Released
+from calyx.shared.protocol.authority.interface import Released
 
 
 def released(index: int) -> Released:
@@ -41,7 +41,7 @@ def test_release_that_stands_no_later_than_one_before_is_refused(
 )
 def test_damaged_record_is_not_taken_for_none(tmp_path: Path, content: str) -> None:
     (tmp_path / FILE_NAME).write_text(content)
-    with pytest.raises(CheckpointError, match=r"cannot be used.*put back from a backup"):
+    with pytest.raises(CheckpointError, match=r"cannot be used.*\nhint: .* restored from a backup"):
         Witness(tmp_path)
 
 

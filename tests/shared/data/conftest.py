@@ -1,4 +1,4 @@
-"""Small data sets on disk, and a network that tells on whoever touches it."""
+"""Small data sets on disk, and a network that reports any use of it."""
 
 from __future__ import annotations
 

@@ -74,9 +74,9 @@ def test_subset_keeps_records_labels_and_ids_together_in_the_order_asked_for() -
 @pytest.mark.parametrize(
     ("indices", "message"),
     [
-        ([0, 6], "record 6 was asked for but there are 6"),
-        ([-1, 2], "record -1 was asked for"),
-        ([2, 2], "asked for twice"),
+        ([0, 6], "record 6 was requested but there are 6"),
+        ([-1, 2], "record -1 was requested"),
+        ([2, 2], "requested twice"),
         ([], "no records"),
     ],
 )

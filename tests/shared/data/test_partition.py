@@ -91,10 +91,10 @@ def test_natural_parts_are_the_first_ids_in_sorted_order(labelled: Dataset, as_t
 @pytest.mark.parametrize(
     ("settings", "clients", "message"),
     [
-        ({"partition": "iid"}, 601, "only 600 training records: use at most 600"),
+        ({"partition": "iid"}, 601, "only 600 training records\nhint: use at most 600"),
         ({"partition": "dirichlet"}, 601, "use at most 600"),
         ({"partition": "iid"}, 0, "at least one client"),
-        ({"partition": "iid", "min_records": 61}, 10, "need 610 training records, there are 600"),
+        ({"partition": "iid", "min_records": 61}, 10, "need 610 training records; there are 600"),
         ({"partition": "shards", "min_records": 55}, 10, "fewer than data.min_records = 55"),
         ({"partition": "dirichlet", "dirichlet_alpha": 0.01}, 60, "use another alpha"),
         ({"partition": "dirichlet", "dirichlet_alpha": 1e-300}, 60, "use another alpha"),
@@ -103,10 +103,10 @@ def test_natural_parts_are_the_first_ids_in_sorted_order(labelled: Dataset, as_t
         (
             {"partition": "shards", "classes_per_client": 2},
             4,
-            "4 clients of 2 classes cannot hold all 10.*at least 3, or .* at least 5",
+            "(?s)4 clients of 2 classes cannot hold all 10.*at least 3, or .* at least 5",
         ),
         ({"partition": "shards", "classes_per_client": 5}, 300, "fewer records than .* clients"),
-        ({"partition": "natural"}, 13, "12 different ids, fewer than .* 13; use at most 12"),
+        ({"partition": "natural"}, 13, "12 different ids, fewer than .* 13\nhint: use at most 12"),
         ({"partition": "natural", "min_records": 500}, 3, "fewer than data.min_records = 500"),
     ],
 )

@@ -110,7 +110,7 @@ def test_residues_beyond_the_modulus_are_refused(keys, bfv, add):
 
 @pytest.mark.parametrize("slots", [0, 1, 4095, 4097, 2**20, 2**32 - 1])
 def test_a_vector_that_lies_about_its_size_is_refused(keys, bfv, add, slots):
-    # TenSEAL would copy so many slots out of a buffer of 4,096.
+    # TenSEAL would copy that many slots out of a buffer of 4,096.
     with pytest.raises(EncryptionError, match="exactly one full chunk"):
         add(crafted_chunk(keys(bfv), values=random_residues(8192), slots=slots))
 

@@ -13,7 +13,7 @@ from calyx.shared.errors import EncryptionError
 
 @st.composite
 def cohorts(draw):
-    """Parameters with one to four fields a slot, and up to so many vectors."""
+    """Parameters with one to four fields a slot, and up to a number of vectors."""
     room = draw(st.integers(1, 50))
     fields = draw(st.integers(1, 4))
     top = largest_value_bound(contributors=room, fields_per_slot=fields)

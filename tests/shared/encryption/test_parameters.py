@@ -70,7 +70,7 @@ def test_derived_parameters_keep_every_bound_or_are_refused(
             scheme=scheme, contributors=contributors, value_bound=value_bound, length=length
         )
     except EncryptionError as error:
-        assert "lower secure_aggregation.bits" in str(error)
+        assert "lower secure_aggregation.bits" in error.hint
         return
     f, fields = p.field_bits, p.fields_per_slot
     assert contributors * value_bound <= 2 ** (f - 1) - 1

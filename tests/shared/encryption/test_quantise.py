@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from calyx.shared.encryption.quantise import (
-    Grid,
+    IntegerGrid,
     bounded_rounding,
     clipped,
     contribution,
@@ -36,7 +36,7 @@ def test_a_clipped_vector_is_within_the_norm_and_keeps_its_direction(x, norm):
 @given(vectors, vectors, st.floats(1e-3, 1e3), st.integers(1, 1000))
 def test_scaling_and_clamping_never_spread_two_vectors_apart(x, y, step, clamp):
     size = min(len(x), len(y))
-    x, y, grid = x[:size], y[:size], Grid(step, clamp)
+    x, y, grid = x[:size], y[:size], IntegerGrid(step, clamp)
     apart = np.abs(grid.scaled(x) - grid.scaled(y))
     assert (apart <= np.abs(x - y) / step * (1 + 1e-9) + 1e-9).all()
     assert np.abs(grid.scaled(x)).max() <= clamp
@@ -51,7 +51,7 @@ def test_dithered_rounding_goes_to_a_neighbouring_integer(x, seed):
 
 @given(st.integers(1, 2**40), st.integers(0, 2**32))
 def test_rounding_never_leaves_the_clamp(clamp, seed):
-    grid = Grid(1.0, clamp)
+    grid = IntegerGrid(1.0, clamp)
     x = np.array([clamp, -clamp, clamp - 2**-10, 1e300, -1e300] * 20)
     assert np.abs(dithered_rounding(grid.scaled(x), np.random.default_rng(seed))).max() <= clamp
 
@@ -125,28 +125,34 @@ def test_bounded_rounding_gives_up_on_what_cannot_fit():
 
 def test_sums_come_back_within_one_step_a_vector():
     generator = np.random.default_rng(2)
-    grid = Grid(0.01, 1000)
+    grid = IntegerGrid(0.01, 1000)
     xs = [generator.uniform(-9, 9, 500).astype(np.float32) for _ in range(7)]
     total = sum(dithered_rounding(grid.scaled(x), generator) for x in xs)
     np.testing.assert_allclose(grid.restored(total), sum(xs), atol=7 * 0.01)
 
 
 def test_the_clamped_share_is_counted():
-    assert Grid(0.5, 4).clamped_share(np.array([0.0, 2.0, 2.1, -3.0], dtype=np.float32)) == 0.5
+    assert (
+        IntegerGrid(0.5, 4).clamped_share(np.array([0.0, 2.0, 2.1, -3.0], dtype=np.float32)) == 0.5
+    )
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_is_refused(bad):
     x = np.array([0.0, bad], dtype=np.float32)
-    for use in (Grid(1.0, 5).scaled, Grid(1.0, 5).clamped_share, lambda v: clipped(v, 1.0)):
+    for use in (
+        IntegerGrid(1.0, 5).scaled,
+        IntegerGrid(1.0, 5).clamped_share,
+        lambda v: clipped(v, 1.0),
+    ):
         with pytest.raises(EncryptionError, match="NaN or infinity"):
             use(x)
 
 
 @pytest.mark.parametrize(("step", "clamp"), [(0.0, 1), (math.nan, 1), (math.inf, 1), (1.0, 0)])
 def test_an_impossible_grid_is_refused(step, clamp):
-    with pytest.raises(EncryptionError, match="no usable grid"):
-        Grid(step, clamp)
+    with pytest.raises(EncryptionError, match="not make a usable grid"):
+        IntegerGrid(step, clamp)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])

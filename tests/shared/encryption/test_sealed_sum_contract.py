@@ -164,7 +164,7 @@ class SealedSumContract:
         assert p.chunks == 2
         sealed = self.seal(keys, p, np.zeros(p.length))
         bad = replace(sealed, chunks=(sealed.chunks * 2)[:count])
-        self.refused(keys, p, bad, f"has {count} chunks, 2 are due")
+        self.refused(keys, p, bad, f"has {count} chunks; 2 are expected")
 
     @pytest.mark.parametrize("change", ["oversized", "truncated", "longer", "empty", "noise"])
     def test_a_malformed_chunk_is_refused(self, keys, change):

@@ -132,7 +132,7 @@ def test_settings_that_no_client_can_read_are_one_line(
     monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match="proxy settings of the environment") as caught:
         keep_local_calls_direct()
-    text = str(caught.value)
+    text = caught.value.full_text
     assert "\n" not in text and "secret" not in text
     assert name != "NO_PROXY" or value in text
 

@@ -1,4 +1,4 @@
-"""What is read of a folder from somebody else, and what is not even opened."""
+"""What is read of a folder from someone else, and what is not even opened."""
 
 from __future__ import annotations
 

@@ -57,6 +57,6 @@ def test_a_built_in_model_passes() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_device_that_is_not_there_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"finds no CUDA .* set training\.device=cpu"):
+    with pytest.raises(ModelError, match=r"finds no CUDA .*\nhint: set training\.device=cpu"):
         try_model(config("training.device=cuda"), SHAPE, CLASSES)
     assert torch_device("cpu").type == "cpu"

@@ -16,7 +16,8 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from calyx.shared.errors import PrivacyError
-from calyx.shared.privacy.accounting import PrivacyEvent, Spent, spent, within
+from calyx.shared.privacy.accounting import Spent, spent, within
+from calyx.shared.privacy.event import PrivacyEvent
 
 FLOWER_EXAMPLE_ROUND = PrivacyEvent("gaussian", "record", 1.0, "poisson", 32 / 4000, 125)
 

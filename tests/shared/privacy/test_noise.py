@@ -128,13 +128,13 @@ def test_noise_without_a_sensible_deviation_is_refused(
 
 @pytest.mark.parametrize("probability", [-0.1, 1.1, math.nan])
 def test_a_sampling_rate_that_is_no_probability_is_refused(probability: float) -> None:
-    with pytest.raises(PrivacyError, match="no probability"):
+    with pytest.raises(PrivacyError, match="not a probability"):
         SystemNoise().coins(2, probability)
 
 
 @pytest.mark.parametrize("length", [0, 16, 31, 33])
 def test_a_key_of_another_length_is_refused_without_showing_it(length: int) -> None:
-    with pytest.raises(PrivacyError, match=f"32 bytes, this one has {length}"):
+    with pytest.raises(PrivacyError, match=f"32 bytes; this one has {length}"):
         SeededNoise(b"\x07" * length)
 
 

@@ -1,4 +1,4 @@
-"""What a plan promises, how tightly, and what is refused when somebody else sends one."""
+"""What a plan promises, how tightly, and what is refused when another party sends one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from calyx.shared.config import Config
 from calyx.shared.config.load import build, from_settings
 from calyx.shared.errors import ConfigError, PrivacyError
-from calyx.shared.privacy.accounting import PrivacyEvent, spent
+from calyx.shared.privacy.accounting import spent
+from calyx.shared.privacy.event import PrivacyEvent
 from calyx.shared.privacy.plan import PrivacyPlan, SumShape, make_plan
 
 

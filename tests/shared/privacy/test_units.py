@@ -21,7 +21,8 @@ from scipy.stats import norm, skellam
 from calyx.shared.config import Config
 from calyx.shared.config.load import build, from_settings
 from calyx.shared.errors import PrivacyError
-from calyx.shared.privacy.accounting import PrivacyEvent, spent, within
+from calyx.shared.privacy.accounting import spent, within
+from calyx.shared.privacy.event import PrivacyEvent
 from calyx.shared.privacy.plan import PrivacyPlan, SumShape, make_plan
 from calyx.shared.privacy.skellam import ORDERS
 from calyx.shared.privacy.skellam_mechanism import SkellamMechanism
@@ -212,5 +213,5 @@ class TestOlderLedgers:
 
     def test_no_sum_claims_to_be_made_for_replaced_data(self) -> None:
         event = plan("distributed").round_event
-        with pytest.raises(PrivacyError, match="no valid privacy event"):
+        with pytest.raises(PrivacyError, match="not a valid privacy event"):
             replace(event, replacement_factor=1)

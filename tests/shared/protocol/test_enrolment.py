@@ -70,7 +70,7 @@ def test_keys_of_two_requests_cannot_be_combined(part: str) -> None:
 
 
 def test_contributor_keys_alone_are_no_request() -> None:
-    """They have no date, no nonce and no node key, and nobody has seen their fingerprint."""
+    """They have no date, no nonce and no node key, and no one has seen their fingerprint."""
     bare = json.dumps(json.loads(Keys().request())["contributor"])
     with pytest.raises(EnrolmentError, match="not of the form calyx-enrolment-1"):
         read_request(bare)
@@ -95,7 +95,7 @@ GARBAGE = {
 
 @pytest.mark.parametrize("name", GARBAGE)
 def test_garbage_is_refused_in_one_line(name: str) -> None:
-    with pytest.raises(EnrolmentError, match="no enrolment request that can be used") as caught:
+    with pytest.raises(EnrolmentError, match="not a usable enrolment request") as caught:
         read_request(GARBAGE[name])
     assert "\n" not in str(caught.value)
 

@@ -17,7 +17,7 @@ from calyx.server.exchange import exchange
 from calyx.shared.errors import RunError
 from calyx.shared.protocol.arrays import to_record
 from calyx.simulations.engines.grid import (
-    Executor,
+    ClientExecutor,
     InProcessExecutor,
     LocalGrid,
     Settings,
@@ -56,7 +56,7 @@ def train(message, context):
 @pytest.fixture(params=["in_process", "workers"])
 def executor(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Executor]:
+) -> Iterator[ClientExecutor]:
     (tmp_path / "answering_app.py").write_text(APP)
     monkeypatch.syspath_prepend(str(tmp_path))
     if request.param == "in_process":
@@ -73,7 +73,7 @@ def executor(
 
 
 @pytest.fixture
-def send(executor: Executor) -> Callable[..., list[Message]]:
+def send(executor: ClientExecutor) -> Callable[..., list[Message]]:
     grid = LocalGrid(executor, NODES)
 
     def round_trip(timeout_s: float = 60.0, **order: object) -> list[Message]:
@@ -135,7 +135,7 @@ def test_a_hung_client_does_not_outlive_its_deadline(send: Callable[..., list[Me
 
 @pytest.mark.parametrize("executor", ["workers"], indirect=True)
 def test_work_is_spread_over_processes_that_end_with_the_pool(
-    send: Callable[..., list[Message]], executor: Executor
+    send: Callable[..., list[Message]], executor: ClientExecutor
 ) -> None:
     pids = {int(r.content["metrics"]["pid"]) for _ in range(3) for r in send()}
     assert len(pids) == 2 and os.getpid() not in pids

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calyx.audit.attacks.canaries import record as canaries
+from calyx.audit.attacks.canaries import record as record_canaries
 from calyx.audit.attacks.canaries.client import NAME
 from calyx.audit.evidence.store import EvidenceStore
 from calyx.audit.findings.measured import canaries as finding
@@ -36,7 +36,7 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> EvidenceStore:
     folder = tmp_path_factory.mktemp("clients") / "run"
     run(settings=CENTRAL, out=folder, workers=1)
     store = EvidenceStore.anew(folder)
-    canaries.run(RunFolder(folder), store, lambda *_: None, workers=1)
+    record_canaries.run(RunFolder(folder), store, lambda *_: None, workers=1)
     return store
 
 
@@ -94,5 +94,5 @@ def test_noise_of_each_client_alone_is_refused(tmp_path: Path) -> None:
     run(settings=[*local, "privacy.noise=local"], out=tmp_path / "run", workers=1)
     store = EvidenceStore.anew(tmp_path / "run")
     with pytest.raises(UsageError, match="distributed or central noise"):
-        canaries.run(RunFolder(tmp_path / "run"), store, lambda *_: None)
+        record_canaries.run(RunFolder(tmp_path / "run"), store, lambda *_: None)
     assert store.names() == []

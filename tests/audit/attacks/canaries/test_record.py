@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calyx.audit.attacks.canaries import record as canaries
+from calyx.audit.attacks.canaries import record as record_canaries
 from calyx.audit.attacks.canaries.record import COMMITMENT, NAME, commitment
 from calyx.audit.bounds.scores import likelihood_scores
 from calyx.audit.evidence.store import EvidenceStore
 from calyx.audit.findings.measured import canaries as finding
-from calyx.audit.findings.measured import mechanism_checks as canary_checks
+from calyx.audit.findings.measured import mechanism_checks
 from calyx.audit.finished_run import AuditedRun
 from calyx.shared.errors import EvidenceError, UsageError
 from calyx.simulations import run
@@ -38,7 +38,7 @@ LOCAL = (
 def audited(folder: Path, settings: tuple[str, ...], number: int = 300) -> EvidenceStore:
     run(settings=settings, out=folder, workers=1)
     store = EvidenceStore.anew(folder)
-    canaries.run(RunFolder(folder), store, lambda *_: None, canaries=number)
+    record_canaries.run(RunFolder(folder), store, lambda *_: None, canaries=number)
     return store
 
 
@@ -70,7 +70,7 @@ def test_bounds_do_not_exceed_the_guarantee_and_the_noise_is_as_planned(
         assert observer.proven <= section.guarantee
         assert observer.signal.as_planned
         assert observer.noise.measured == pytest.approx(observer.noise.expected, rel=0.1)
-    assert informed.auc > 0.7  # epsilon 8 hides little from somebody who knows everything else
+    assert informed.auc > 0.7  # epsilon 8 hides little from an observer who knows everything else
     json.dumps(section.model_dump())
 
 
@@ -112,7 +112,7 @@ def test_without_noise_canaries_show_that_nothing_is_guaranteed_or_are_refused(
     run(settings=(*SMALL, "privacy.noise=none"), out=tmp_path / "none", workers=1)
     store = EvidenceStore.anew(tmp_path / "none")
     with pytest.raises(UsageError, match="record canaries need"):
-        canaries.run(RunFolder(tmp_path / "none"), store, lambda *_: None)
+        record_canaries.run(RunFolder(tmp_path / "none"), store, lambda *_: None)
     assert store.names() == []
 
 
@@ -123,7 +123,7 @@ def test_noise_that_is_too_small_is_found(share: float, too_little: bool) -> Non
     noise = np.full((20, 400), 2.0)
     noise[:, :100] = 0.0  # took no part
     projections = np.where(noise > 0, generator.normal(scale=2.0 * share, size=(20, 400)), 0.0)
-    assert canary_checks.noise_measured(projections, noise, coins).too_little is too_little
+    assert mechanism_checks.noise_measured(projections, noise, coins).too_little is too_little
 
 
 @pytest.mark.parametrize(("weight", "as_planned"), [(1.0, True), (2.0, False), (0.3, False)])
@@ -133,7 +133,7 @@ def test_canaries_of_another_weight_than_a_clip_norm_are_found(
     generator = np.random.default_rng(0)
     coins, noise = generator.random(400) < 0.5, np.full((20, 400), 2.0)
     projections = generator.normal(scale=2.0, size=(20, 400)) + weight * coins
-    found = canary_checks.signal_measured(projections, noise, np.ones(400), coins)
+    found = mechanism_checks.signal_measured(projections, noise, np.ones(400), coins)
     assert found.as_planned is as_planned
     assert found.measured == pytest.approx(weight, abs=4 * found.deviation)
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calyx.audit.attacks.membership import lira, rmia
-from calyx.audit.attacks.membership import shadows as membership
+from calyx.audit.attacks.membership import lira, rmia, shadows
 from calyx.audit.attacks.membership.shadows import complementary_halves
 from calyx.audit.evidence.store import Arrays, EvidenceStore
 from calyx.audit.findings.measured import membership as finding
@@ -38,7 +37,7 @@ def remembered(tmp_path_factory: pytest.TempPathFactory) -> EvidenceStore:
     folder = tmp_path_factory.mktemp("membership") / "run"
     run(settings=SMALL, out=folder, workers=1)
     store = EvidenceStore.anew(folder)
-    membership.run(RunFolder(folder), store, lambda *_: None, shadows=4, workers=1)
+    shadows.run(RunFolder(folder), store, lambda *_: None, shadows=4, workers=1)
     return store
 
 
@@ -62,7 +61,7 @@ def test_every_record_is_in_half_of_the_shadows() -> None:
     parts = [np.arange(0, 11), np.arange(11, 31)]
     inside = complementary_halves(6, parts, 40, seed=1)
     assert (inside[:, :31].sum(axis=0) == 3).all()
-    assert not inside[:, 31:].any()  # nobody holds these
+    assert not inside[:, 31:].any()  # no client holds these
     assert (inside[0, :31] ^ inside[1, :31]).all()
     assert not (inside[0] == inside[2]).all()
 
@@ -101,7 +100,7 @@ def test_the_best_of_many_records_is_not_taken_for_exposed() -> None:
         found = finding.attacked(name, score, arrays)
         # Chosen by the scores that it is measured on, it would be 1.
         assert 0.3 < found.worst_records.auc < 0.7, name
-        # So many records are enough for one false alarm in a thousand.
+        # These records are enough for one false alarm in a thousand.
         assert [rate.wanted_false_positive_rate for rate in found.rates] == [0.01, 0.001]
         assert found.rates[1].low <= 0.001
 
@@ -168,6 +167,6 @@ def test_area_is_the_chance_that_a_member_scores_higher(
 
 def test_too_few_shadows_or_records_are_refused(remembered: EvidenceStore, tmp_path: Path) -> None:
     folder = RunFolder(remembered.run_dir)
-    for shadows in (2, 5):
+    for count in (2, 5):
         with pytest.raises(UsageError, match="even number"):
-            membership.run(folder, remembered, lambda *_: None, shadows=shadows)
+            shadows.run(folder, remembered, lambda *_: None, shadows=count)

@@ -86,7 +86,7 @@ def test_an_extensible_format_and_other_chunks_are_read(wav, sine) -> None:
         (lambda c: c[:36], r"set/a\.wav is truncated: it has no samples"),
         (lambda c: c[:40] + bytes(4), r"set/a\.wav holds no samples"),
         (lambda c: c[:40] + struct.pack("<I", 3) + c[44:47], r"its last sample is not complete"),
-        (lambda c: b"ID3" + c, r"set/a\.wav is no WAV file"),
+        (lambda c: b"ID3" + c, r"set/a\.wav is not a WAV file"),
         (lambda c: c[:20] + b"\x55\0" + c[22:], r"set/a\.wav holds MP3, which is not read"),
         (lambda c: c[:34] + b"\x0c\0" + c[36:], r"holds 12-bit samples, which is not read"),
         (lambda c: c[:22] + b"\x02\0" + c[24:], r"set/a\.wav contradicts itself"),

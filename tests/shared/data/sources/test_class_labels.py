@@ -47,7 +47,9 @@ def test_labels_that_are_no_classes_are_refused(labels, stated: str, message: st
 
 def test_numbers_far_apart_are_refused_or_mapped_by_a_stated_table() -> None:
     labels = [np.array([25000, 41401, 25000]), np.array([41401])]
-    with pytest.raises(DataError, match=r"up to 41401 but only 2 .*data\.classes=25000,41401 "):
+    with pytest.raises(
+        DataError, match=r"up to 41401 but only 2 .*\nhint: set data\.classes=25000,41401 "
+    ):
         numbered_integers(labels, "")
     (train, test), classes, done = numbered_integers(labels, "25000,41401")
     assert train.tolist() == [0, 1, 0] and test.tolist() == [1] and classes == 2

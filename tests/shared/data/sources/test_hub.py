@@ -108,7 +108,7 @@ def test_sixteen_bit_images_are_scaled_by_their_own_range(tmp_path: Path) -> Non
 def test_images_of_different_sizes_are_refused(tmp_path: Path) -> None:
     images(tmp_path, "L")
     Image.new("L", (9, 9)).save(tmp_path / "train" / "dog" / "odd.png")
-    with pytest.raises(DataError, match="all must have the same size"):
+    with pytest.raises(DataError, match="give all images the same size"):
         load_split(config(tmp_path), 0)
 
 
@@ -129,11 +129,19 @@ def test_a_damaged_parquet_file_is_refused(parquet: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "settings", "message"),
     [
-        ({}, {"hub_features": "pixels"}, "no column pixels.*x, label, who: set data.hub_features"),
-        ({}, {"hub_label": "y"}, "no column y.*set data.hub_label"),
+        (
+            {},
+            {"hub_features": "pixels"},
+            "no column pixels.*x, label, who\nhint: set data.hub_features",
+        ),
+        ({}, {"hub_label": "y"}, "(?s)no column y.*hint: set data.hub_label"),
         ({}, {"hub_label": "who"}, "column who holds .*whole numbers"),
         ({}, {"hub_features": "who"}, "column who holds .*arrays of numbers"),
-        ({}, {"partition": "natural", "natural_id": "no"}, "no column no.*set data.natural_id"),
+        (
+            {},
+            {"partition": "natural", "natural_id": "no"},
+            "(?s)no column no.*hint: set data.natural_id",
+        ),
         ({"label": [0, 1, None, 1]}, {}, "none missing"),
         ({"label": [0, 1, -1, 1]}, {}, "label -1 is out of range"),
         ({"x": [[1.0], [1.0, 2.0], [1.0], [1.0]]}, {}, "same shape"),
@@ -151,7 +159,7 @@ def test_columns_that_do_not_fit(
 
 def test_a_set_without_a_training_split_is_refused(parquet: Path) -> None:
     (parquet / "train.parquet").unlink()
-    with pytest.raises(DataError, match="no split named train but test"):
+    with pytest.raises(DataError, match="no split named train; it has test"):
         load_split(config(parquet, hub_features="x"), 0)
 
 
@@ -180,7 +188,9 @@ def test_what_is_no_name_of_a_set_is_refused(name: str) -> None:
 
 
 def test_nothing_is_downloaded_unless_asked() -> None:
-    with pytest.raises(DataError, match=r"not in the local cache: set data\.allow_download=true"):
+    with pytest.raises(
+        DataError, match=r"not in the local cache\nhint: set data\.allow_download=true"
+    ):
         load_split(config("nobody/nothing"), 0)
 
 

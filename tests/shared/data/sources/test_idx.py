@@ -130,7 +130,7 @@ def image_header(*shape: int, magic: int = 2051) -> bytes:
         (IMAGES, image_header(30, 5, 4, magic=0x0D03), "magic number 3331: expected 2051"),
         (IMAGES, image_header(0, 5, 4), "holds no records"),
         (IMAGES, image_header(29, 5, 4) + bytes(580), "29 images but .* 30 labels"),
-        (IMAGES, gzip.compress(b"anything", mtime=0), "is gzip data: rename it"),
+        (IMAGES, gzip.compress(b"anything", mtime=0), "is gzip data\nhint: rename it"),
         (LABELS, image_header(30, magic=2051) + bytes(30), "magic number 2051: expected 2049"),
         ("t10k-labels-idx1-ubyte", image_header(12, magic=2049) + bytes([200] * 12), "label 200"),
         ("t10k-labels-idx1-ubyte", image_header(3, magic=2049) + bytes(3), "12 images but"),

@@ -101,7 +101,7 @@ def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
         ({"x": np.full((20, 2), 1e300), "y": Y}, "NaN or infinite"),
         ({"x": np.full((20, 2), np.nan), "y": Y}, "NaN or infinite"),
         ({"x": X[:0], "y": Y[:0]}, "no values"),
-        ({"x_train": X, "y_train": Y, "x_test": X[:, :2], "y_test": Y}, "must come from the same"),
+        ({"x_train": X, "y_train": Y, "x_test": X[:, :2], "y_test": Y}, "take both from the same"),
         ({"x": Y, "y": Y}, "x is int64"),
     ],
 )
@@ -123,17 +123,17 @@ def test_missing_or_unfit_client_ids(tmp_path: Path) -> None:
 def test_missing_places(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file or folder"):
         load_folder(config(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match=r"must hold one \.npz archive.*found: none"):
+    with pytest.raises(DataError, match=r"must hold one \.npz archive.*it holds: none"):
         load_folder(config(tmp_path))
     for name in ("a", "b"):
         np.savez(tmp_path / f"{name}.npz", x=X, y=Y)
-    with pytest.raises(DataError, match=r"found: a\.npz, b\.npz"):
+    with pytest.raises(DataError, match=r"it holds: a\.npz, b\.npz"):
         load_folder(config(tmp_path))
 
 
 def test_a_file_that_is_no_archive(tmp_path: Path) -> None:
     np.save(tmp_path / "set.npy", X)
-    with pytest.raises(DataError, match=r"damaged or no \.npz archive"):
+    with pytest.raises(DataError, match=r"damaged or not an \.npz archive"):
         load_folder(config(tmp_path / "set.npy"))
 
 

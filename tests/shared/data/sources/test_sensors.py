@@ -106,7 +106,7 @@ def test_bounds_map_to_minus_one_to_one(pack) -> None:
         (b"x,activity\n1,sit\n", {}, r"s1_9_log\.csv: there is no column y, which .* has"),
         (b"x,y\n1,2\n", {}, r"s1_9_log\.csv: there is no column activity"),
         (b"x,y,activity\n1,,sit\n", {}, r"s1_9_log\.csv, line 2: y is empty or NaN"),
-        (b"x,y,activity\n1,a,sit\n", {}, r"s1_9_log\.csv, line 2: y = 'a' is no number"),
+        (b"x,y,activity\n1,a,sit\n", {}, r"s1_9_log\.csv, line 2: y = 'a' is not a number"),
         (b"x,y,activity\n1,2,\n", {}, r"s1_9_log\.csv, line 2: activity is empty"),
         (log(23), {"window": 99}, r"no recording has 99 rows"),
         (log(23), {"bounds": "z=0:1"}, r"data\.bounds names z"),

@@ -84,7 +84,11 @@ def test_missing_cells_are_refused_or_marked_in_columns_that_are_always_there(wr
         ("age,,kind\n1,2,a\n", {}, r"column 2 has no name"),
         ("1,2,3\n4,5,6\n", {"label": "3"}, r"line 1 holds numbers where the names"),
         (CSV.replace("40.5,blue", "forty,blue"), {"bounds": "age=0:9"}, r"line 3: age = 'forty'"),
-        (CSV.replace(",", ";").replace("40.5", "40,5"), {}, r"line 3: age = '40,5'.*points"),
+        (
+            CSV.replace(",", ";").replace("40.5", "40,5"),
+            {},
+            r"line 3: age = '40,5'.*\nhint: write decimal points",
+        ),
         (CSV.replace("well", ""), {}, r"set\.csv, line 3: kind is empty"),
         (CSV.replace("50,red", "inf,red"), {}, r"set\.csv, line 4: age is infinite"),
         (
@@ -98,8 +102,12 @@ def test_missing_cells_are_refused_or_marked_in_columns_that_are_always_there(wr
         (CSV, {"categories": "colour=red|green"}, r"line 3: colour = 'blue' is not among"),
         (CSV, {"partition": "natural", "natural_id": "site"}, r"there is no site"),
         (CSV.encode() + b"9,r\xe9d,x,ill\n", {}, r"set\.csv, line 6: byte 0xe9 is not utf-8"),
-        (CSV.encode("utf-16"), {}, r"set\.csv is UTF-16 text: set data\.encoding=utf-16"),
-        (CSV + '1,"red,anna,ill\n' + "x" * 10, {}, r"set\.csv, line 6: .*: mend the quotes"),
+        (CSV.encode("utf-16"), {}, r"set\.csv is UTF-16 text\nhint: set data\.encoding=utf-16"),
+        (
+            CSV + '1,"red,anna,ill\n' + "x" * 10,
+            {},
+            r"set\.csv, line 6: .*\nhint: correct the quotes",
+        ),
         (CSV + "1," + "r" * 200_000 + ",anna,ill\n", {}, r"set\.csv, line 6: field larger"),
         (CSV + "1,re\0d,anna,ill\n", {}, r"set\.csv, line 6: a NUL character"),
     ],
@@ -151,9 +159,13 @@ def test_a_folder_with_a_test_file_has_its_own_test_set(write, tmp_path: Path) -
 
 def test_a_device_must_be_told_classes_and_categories(write) -> None:
     place = write("set.csv", CSV)
-    with pytest.raises(DataError, match=r"set\.csv: a device may lack a class .*data\.classes"):
+    with pytest.raises(
+        DataError, match=r"set\.csv: a device may lack a class .*\nhint: .*data\.classes"
+    ):
         load_folder(config(place))
-    with pytest.raises(DataError, match=r"colour holds words, .*data\.categories=colour="):
+    with pytest.raises(
+        DataError, match=r"colour holds words, .*\nhint: .*data\.categories=colour="
+    ):
         load_folder(config(place, classes="ill,well,better"))
     stated = config(place, classes="ill,well,better", categories="colour=red|blue|green")
     assert load_folder(stated).classes == 3
@@ -173,7 +185,7 @@ def test_parquet_gives_what_csv_gives(write, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"odd\.parquet: column at holds list"):
         read_table(config(tmp_path / "odd.parquet"))
     write("cut.parquet", (tmp_path / "set.parquet").read_bytes()[:-30])
-    with pytest.raises(DataError, match=r"cut\.parquet is damaged or no Parquet file"):
+    with pytest.raises(DataError, match=r"cut\.parquet is damaged or not a Parquet file"):
         read_table(config(tmp_path / "cut.parquet"))
 
 

@@ -63,14 +63,24 @@ def test_what_a_role_says_is_joined_and_cut_without_overlap(write) -> None:
     ("name", "content", "layout", "message"),
     [
         ("set.txt", "", "lines", r"set\.txt is empty"),
-        ("set.txt", LINES + "no tab\n", "lines", r"set\.txt, line 5: it must be LABEL, a tab"),
+        ("set.txt", LINES + "no tab\n", "lines", r"set\.txt, line 5 is not LABEL, a tab"),
         ("set.txt", LINES.encode() + b"bad\t\xff\n", "lines", r"set\.txt, line 5: byte 0xff"),
         ("set.txt", LINES + "sad\tonce\n", "lines", r"set\.txt, line 5: label 'sad' occurs once"),
         ("set.csv", "text,sort\na,b\n", "csv", r"there is no column label"),
         ("set.csv", "text,label\n,b\n", "csv", r"set\.csv, line 2: text is empty"),
-        ("set.txt", ROLES + "\nno role\n", "roles", r"set\.txt, line 11: a block must begin with"),
+        (
+            "set.txt",
+            ROLES + "\nno role\n",
+            "roles",
+            r"set\.txt, line 11: a block does not begin with",
+        ),
         ("set.txt", "ANNA:\n\nBERT:\n", "roles", r"roles that say nothing"),
-        ("a/film.pos", "one file\n", "class_files", r"must be a folder with a file a class"),
+        (
+            "a/film.pos",
+            "one file\n",
+            "class_files",
+            r"differ .*\nhint: give a folder with one file for each class",
+        ),
     ],
 )
 def test_bad_text_is_refused_by_file_and_line(write, name, content, layout, message) -> None:

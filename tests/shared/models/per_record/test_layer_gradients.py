@@ -10,9 +10,8 @@ from torch import nn
 
 from calyx.shared.models.lstm import SequenceLSTM
 from calyx.shared.models.per_record.ghost_lstm import lstm_gradients
-from calyx.shared.models.per_record.layer_gradients import (
-    LayerGradients,
-    OuterProducts,
+from calyx.shared.models.per_record.layer_gradients import LayerGradients, OuterProducts
+from calyx.shared.models.per_record.outer_products import (
     convolution_gradients,
     linear_gradients,
 )

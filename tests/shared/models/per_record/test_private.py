@@ -66,7 +66,7 @@ def test_a_layer_that_mixes_or_remembers_records_is_refused_by_name(
     model = nn.Sequential(nn.Sequential(nn.Linear(3, 3), layer))
     with pytest.raises(ModelError) as caught:
         check_private(model)
-    message = str(caught.value)
+    message = caught.value.full_text
     assert "layer 0.1 " in message
     assert type(layer).__name__ in message
     assert words in message

@@ -1,0 +1,1 @@
+"""The secrets of the authority: its own key, and the key pairs of runs."""
