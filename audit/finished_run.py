@@ -20,7 +20,7 @@ from calyx.server.round.plans import Plans
 from calyx.server.state.journal import Event, RunEvents
 from calyx.server.state.outcome import rounds_with_effect
 from calyx.shared.config import Config
-from calyx.shared.data.npz import arrays_of
+from calyx.shared.data.sources.npz import arrays_of
 from calyx.shared.encryption import SealingParameters
 from calyx.shared.errors import (
     ConfigError,

@@ -18,6 +18,7 @@ from calyx.cli.arguments.help_text import help_text
 from calyx.cli.commands.audit import app as audit_app
 from calyx.cli.commands.authority import app as authority_app
 from calyx.cli.commands.client import app as client_app
+from calyx.cli.commands.data import app as data_app
 from calyx.cli.commands.plan import plan
 from calyx.cli.commands.presets import presets
 from calyx.cli.commands.report import report
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 for command in (simulate, report, presets, plan, doctor):
     app.command(help=help_text(command))(command)
+app.add_typer(data_app, name="data")
 app.add_typer(server_app, name="server")
 app.add_typer(client_app, name="client")
 app.add_typer(authority_app, name="authority")

@@ -87,7 +87,7 @@ def run(
 
     with ExitStack() as owner:
         # 1. Who has which records. Only when all that can be tried has been is the folder made.
-        folder = _begun(config, place, owner)
+        folder = _begun(config, place, owner, on_event)
 
         # 2. What each party is told, and 3. the rounds; an observer reads the journal.
         journal = folder.path / JOURNAL
@@ -154,7 +154,12 @@ def _choose(chosen: _Chosen, out: Path | None, *, resume: bool) -> tuple[Config,
     return stored, folder
 
 
-def _begun(config: Config, place: RunFolder | None, owner: ExitStack) -> RunFolder:
+def _begun(
+    config: Config,
+    place: RunFolder | None,
+    owner: ExitStack,
+    on_event: Callable[[Event], None] | None,
+) -> RunFolder:
     """The folder of a run that begins or goes on, held until `owner` closes."""
     if place is not None and place.exists:
         owner.enter_context(owned(place.path))
@@ -163,7 +168,11 @@ def _begun(config: Config, place: RunFolder | None, owner: ExitStack) -> RunFold
     from calyx.shared.data import load_split
     from calyx.shared.models.tryout import try_model
 
-    train = load_split(config.data, config.seed).train
+    split = load_split(config.data, config.seed)
+    train = split.train
+    if on_event is not None and (split.done or split.warnings):
+        # Only for the display; the journal is the server's, which sees no training records.
+        on_event({"event": "data", "done": [*split.done], "warnings": [*split.warnings]})
     try_model(config, train.spec)
     parts = _parts(config, train)
     out = None if place is None else place.path

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from calyx.audit.evidence.hash_chain import AUDIT_AGAIN, GENESIS, Chain, Link, sha256, sha256_of
 from calyx.audit.evidence.run_binding import bound, check_unchanged
-from calyx.shared.data.npz import arrays_of
+from calyx.shared.data.sources.npz import arrays_of
 from calyx.shared.errors import DataError, EvidenceError
 from calyx.shared.host.atomic_write import write_atomically
 from calyx.shared.host.regular_file import MOST_BYTES, UnfitFile, check_no_link, read_regular

@@ -16,7 +16,7 @@ Settings = Annotated[
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option("--data-dir", metavar="DIR", help="Folder with IDX or NPZ files."),
+    typer.Option("--data-dir", metavar="PATH", help="Folder or file with the records."),
 ]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")

@@ -68,6 +68,7 @@ class Forecast:
         curve: (round, cost so far) of the client that pays most.
         sealing: how updates are packed and encrypted; None where they are not.
         rounding_warning: a sentence if values of so few bits take much more noise, else empty.
+        data_warnings: what to look at in the records before training.
     """
 
     config: Config
@@ -77,6 +78,7 @@ class Forecast:
     curve: tuple[tuple[int, Spent], ...]
     sealing: SealingParameters | None
     rounding_warning: str = ""
+    data_warnings: tuple[str, ...] = ()
 
     @property
     def bytes_down(self) -> int:
@@ -92,11 +94,11 @@ class Forecast:
     def warnings(self) -> list[str]:
         """What to think about before running this."""
         if not self.config.is_private:
-            return []
+            return list(self.data_warnings)
         by_record = self.config.privacy.unit == "record"
         units = self.train_records if by_record else self.config.federation.clients
         warning = delta_warning(self.config.privacy.delta, units, self.config.privacy.unit)
-        return [text for text in (warning, self.rounding_warning) if text]
+        return [*self.data_warnings, *filter(None, (warning, self.rounding_warning))]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready; infinite epsilon is null."""
@@ -188,7 +190,8 @@ def forecast(config: Config) -> Forecast:
     from calyx.shared.models.vector import dimension
     from calyx.shared.protocol.sealed.messages import sealing_parameters
 
-    train = load_split(config.data, config.seed).train
+    split = load_split(config.data, config.seed)
+    train = split.train
     parts = partition(train, config.data, config.federation.clients, config.seed)
     model = try_model(config, train.spec)
     members = [Member(str(number), len(part)) for number, part in enumerate(parts)]
@@ -209,6 +212,7 @@ def forecast(config: Config) -> Forecast:
         curve=tuple((int(number), costliest.spent(int(number))) for number in rounds),
         sealing=sealing,
         rounding_warning=_rounding_warning(costliest, by_member),
+        data_warnings=split.warnings,
     )
 
 

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
+_LYING = " ▏▎▍▌▋▊▉█"
 
 
 def sparkline(values: Sequence[float], width: int = 30) -> str:
@@ -21,6 +22,17 @@ def sparkline(values: Sequence[float], width: int = 30) -> str:
     if span <= 0:
         return _EIGHTHS[1] * len(shown)
     return "".join(_EIGHTHS[1 + round(7 * (value - low) / span)] for value in shown)
+
+
+def bar(value: float, width: int, top: float) -> str:
+    """A horizontal bar of up to `width` cells for `top` (above 0), to an eighth of a cell.
+
+    >>> bar(3, 4, 8)
+    '█▌'
+    """
+    eighths = round(8 * width * min(value / top, 1.0)) if value > 0 else 0
+    whole, rest = divmod(max(eighths, 1) if value > 0 else 0, 8)
+    return "█" * whole + (_LYING[rest] if rest else "")
 
 
 def columns(values: Sequence[float], height: int, top: float) -> list[str]:

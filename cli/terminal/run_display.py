@@ -54,6 +54,11 @@ class RunDisplay:
     def on_event(self, event: Event) -> None:
         """Show one event; kinds that mean nothing to people are passed over."""
         match event["event"]:
+            case "data":
+                for line in event["done"]:
+                    self._terminal.say(f"data: {line}")
+                for line in event["warnings"]:
+                    self._terminal.warn(line)
             case "start":
                 self.start = event
                 self._show_start(event)

@@ -37,6 +37,25 @@ _DEEPEST = 16
 ADDED_LATER: Mapping[str, Scalar] = {
     "task.kind": "classification",
     "task.class_weights": "",
+    "data.label": "",
+    "data.classes": "",
+    "data.value_range": "",
+    "data.columns": "",
+    "data.bounds": "",
+    "data.categories": "",
+    "data.missing": "refuse",
+    "data.record_id": "",
+    "data.encoding": "utf-8",
+    "data.name_pattern": "",
+    "data.test_names": "",
+    "data.hold_out": "auto",
+    "data.image_size": "",
+    "data.colour": "as_stored",
+    "data.sample_rate": 16_000,
+    "data.seconds": 1.0,
+    "data.mels": 40,
+    "data.window": 128,
+    "data.window_step": 0,
 }
 """Keys that the first digests did not cover, with the value that means what was done then.
 
@@ -48,7 +67,8 @@ here never changes.
 def from_toml(text: str, *, where: str = "configuration") -> dict[str, Any]:
     """Parse TOML into a nested mapping; a syntax fault names the place."""
     try:
-        found = tomllib.loads(text)
+        # Some editors begin each file with a byte-order mark.
+        found = tomllib.loads(text.removeprefix("\ufeff"))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{where} is not valid TOML: {error}", hint="correct the file") from None
     level: list[Any] = [found]

@@ -6,7 +6,9 @@ from calyx.shared.config.schema import Sections
 from calyx.shared.errors import Fault
 
 # Sources that are files of the user's own.
-NEEDS_DIRECTORY = frozenset({"idx", "npz"})
+NEEDS_DIRECTORY = frozenset({"idx", "npz", "table", "images", "audio", "sensors"})
+# Those where a path says what a recording is.
+_NAMED_FILES = frozenset({"images", "audio", "sensors"})
 
 
 def cross_section_faults(config: Sections) -> list[Fault]:
@@ -21,8 +23,8 @@ def _data(config: Sections) -> list[Fault]:
             Fault(
                 "data.directory",
                 "''",
-                f"source {data.source} needs a folder",
-                "name it with --data-dir DIR",
+                f"source {data.source} needs a folder or file",
+                "name it with --data-dir PATH",
             )
         )
     if data.source == "digits" and data.directory:
@@ -32,8 +34,8 @@ def _data(config: Sections) -> list[Fault]:
                 "data.directory",
                 data.directory,
                 "source digits reads no folder and would train on other data",
-                "set data.source = npz (NPZ archives), idx (IDX files) or hub (Parquet, images), "
-                "or leave out --data-dir",
+                "set data.source = npz (NPZ archives), idx (IDX files), table (CSV, Parquet), "
+                "images, audio, sensors or hub, or leave out --data-dir",
             )
         )
     if data.source == "hub" and not data.hub_name:
@@ -51,9 +53,28 @@ def _data(config: Sections) -> list[Fault]:
                 "data.partition",
                 "natural",
                 f"{data.source} has no client ids",
-                "use data.source = npz or hub",
+                "use another data.source",
             )
         )
+    if data.source in ("table", "sensors") and not data.label:
+        faults.append(
+            Fault(
+                "data.label",
+                "''",
+                f"source {data.source} needs the column with the class",
+                "name it, for example data.label=class",
+            )
+        )
+    for key, value in (("name_pattern", data.name_pattern), ("test_names", data.test_names)):
+        if value and data.source not in _NAMED_FILES:
+            faults.append(
+                Fault(
+                    f"data.{key}",
+                    value,
+                    "only images, audio and sensors have files to name",
+                    "leave it out",
+                )
+            )
     return faults
 
 

@@ -9,10 +9,12 @@ Values that change only speed (workers, engine) are not here: they must not chan
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, LiteralString
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, LiteralString
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from calyx.shared.config import data_settings
 from calyx.shared.config.protection import Protection
 
 # Type of the validation error that carries the faults between sections.
@@ -59,14 +61,32 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _written_as(form: Callable[[str], Any]) -> AfterValidator:
+    """Text that `form` can read, kept as text."""
+
+    def check(text: str) -> str:
+        form(text)
+        return text
+
+    return AfterValidator(check)
+
+
+# A single number is text too: a column may be named 5.
+_Text = Annotated[str, Field(coerce_numbers_to_str=True)]
+Names = Annotated[_Text, _written_as(data_settings.names)]
+
+
 class DataConfig(Section):
     """Which records there are, and how they are divided among clients."""
 
-    source: Literal["digits", "idx", "npz", "hub"] = Field(
+    source: Literal["digits", "idx", "npz", "hub", "table", "images", "audio", "sensors"] = Field(
         "digits",
         description="`digits`: 1,797 images that ship with scikit-learn; `idx`: files in MNIST's "
-        "format; `npz`: NumPy archives with `x_train` and `y_train`, and `x_test` and `y_test` if "
-        "there is a test set; `hub`: a Hugging Face data set.",
+        "format, under the names of MNIST or EMNIST; `npz`: NumPy archives with `x_train` and "
+        "`y_train`, and `x_test` and `y_test` if there is a test set, or the names of MedMNIST; "
+        "`hub`: a Hugging Face data set; `table`: CSV or Parquet; `images`: PNG or JPEG, one "
+        "folder for each class; `audio`: WAV files; `sensors`: one CSV file for each recording. "
+        "`calyx data inspect PATH` proposes the settings.",
     )
     view: Literal["image", "sequence"] = Field(
         "image",
@@ -75,9 +95,10 @@ class DataConfig(Section):
     )
     directory: str = Field(
         "",
-        description="Folder with the files of `idx` or `npz`, or a local folder for `hub`; "
-        "`--data-dir` sets it. `digits` reads no folder and refuses it. A real device ignores it "
-        "and uses its own folder.",
+        description="Folder or file with the records, or a local folder for `hub`; `--data-dir` "
+        "sets it. `table`, `images`, `audio` and `sensors` also read a tar archive (`.tar`, "
+        "`.tar.xz`, `.tar.gz`, `.tar.bz2`). `digits` reads no folder and refuses it. A real device "
+        "ignores it and uses its own folder.",
     )
     hub_name: str = Field(
         "",
@@ -105,7 +126,9 @@ class DataConfig(Section):
         2, description="`shards` only: how many classes each client holds."
     )
     natural_id: str = Field(
-        "client_id", description="`natural` only: array or column that says whose record it is."
+        "client_id",
+        description="`npz`, `hub`, `table`: array or column that says whose record it is, for "
+        "`natural`. A table's column of this name is never learned from.",
     )
     min_records: Positive = Field(
         1, description="A simulated client with fewer records is an error."
@@ -117,8 +140,95 @@ class DataConfig(Section):
     )
     max_records: Annotated[int, Field(ge=0)] = Field(
         0,
-        description="Use only the first `max_records` training records; 0 uses all. The test set "
-        "is not cut.",
+        description="Use only this many training records, drawn by the seed, each equally likely; "
+        "0 uses all. The test set is not cut.",
+    )
+    label: Names = Field("", description="`table`, `sensors`: column with the class.")
+    classes: Annotated[_Text, _written_as(data_settings.class_names)] = Field(
+        "",
+        description="All classes in their order, separated by commas, or how many there are. "
+        "Empty: those that the records have, in sorted order. Whole numbers, such as "
+        "`25000,41401`, also map the labels of `idx`, `npz` and `hub`.",
+    )
+    value_range: Annotated[_Text, _written_as(data_settings.value_range)] = Field(
+        "",
+        description="`idx`, `npz`, `hub`, `images`: `LOW,HIGH`, what stored values can be, mapped "
+        "to 0 and 1. Empty: bytes are divided by 255, unsigned 16-bit values by 65,535, all others "
+        "are taken as stored. Twelve-bit images are `0,4095`.",
+    )
+    columns: Names = Field(
+        "",
+        description="`table`, `sensors`: columns to learn from, separated by commas. Empty: all "
+        "but the label and ids.",
+    )
+    bounds: Annotated[_Text, _written_as(data_settings.bounds)] = Field(
+        "",
+        description="`table`, `sensors`: what columns can hold, as `COLUMN=LOW:HIGH`, separated by "
+        "commas, `*` for all others; mapped to -1 and 1, and cut off there. The bounds must be "
+        "known without the records. A column without bounds is taken as stored.",
+    )
+    categories: Annotated[_Text, _written_as(data_settings.categories)] = Field(
+        "",
+        description="`table`: the words of a column, as `COLUMN=ONE|OTHER`, separated by commas. "
+        "Empty: those that occur. A device must have them stated.",
+    )
+    missing: Literal["refuse", "indicator"] = Field(
+        "refuse",
+        description="`table`: what an empty cell is. `refuse`: an error; `indicator`: 0, and each "
+        "column gets another one that is 1 where the cell was missing.",
+    )
+    record_id: str = Field(
+        "",
+        description="`table`: column with an id that no two records may share. It is not learned "
+        "from.",
+    )
+    encoding: Literal["utf-8", "utf-16", "cp1252", "latin-1"] = Field(
+        "utf-8", description="`table`, `sensors`: encoding of CSV files."
+    )
+    name_pattern: str = Field(
+        "",
+        description="`images`, `audio`, `sensors`: what the last parts of a path say, as "
+        "`{label}_{client}_{index}.wav` or `{client}/*_log.csv`. `{label}` is the class, "
+        "`{client}` whose record it is; files that do not fit are left out and named. Empty: the "
+        "folder is the class.",
+    )
+    test_names: str = Field(
+        "",
+        description="`images`, `audio`, `sensors`: the files of the test set, as `*_[0-4].wav`; "
+        "several are separated by commas.",
+    )
+    hold_out: Literal["auto", "record", "file", "client"] = Field(
+        "auto",
+        description="What is held out as a whole where the source has no test set. `auto`: with "
+        "`sensors` a client, or a file where clients are not known; otherwise single records, "
+        "evenly from all classes.",
+    )
+    image_size: Annotated[_Text, _written_as(data_settings.image_size)] = Field(
+        "",
+        description="`images`: `HEIGHTxWIDTH` that they are scaled to. Empty: all must have the "
+        "same size.",
+    )
+    colour: Literal["as_stored", "grey", "rgb"] = Field(
+        "as_stored", description="`images`: convert them all to one or three channels."
+    )
+    sample_rate: Annotated[int, Field(ge=1000, le=192_000)] = Field(
+        16_000,
+        description="`audio`: samples per second; recordings with another rate are resampled.",
+    )
+    seconds: Annotated[float, Field(gt=0, le=600)] = Field(
+        1.0,
+        description="`audio`: length that recordings are cut to, or padded to with silence.",
+    )
+    mels: Annotated[int, Field(ge=4, le=256)] = Field(
+        40, description="`audio`: mel bands of a spectrogram."
+    )
+    window: Annotated[int, Field(ge=1, le=1 << 20)] = Field(
+        128, description="`sensors`: rows of a record."
+    )
+    window_step: Annotated[int, Field(ge=0, le=1 << 20)] = Field(
+        0,
+        description="`sensors`: rows from the start of one record to the start of the next; 0 is "
+        "`data.window`, so that they do not overlap.",
     )
 
 

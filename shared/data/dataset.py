@@ -275,6 +275,8 @@ class Split:
     Attributes:
         train: divided among the clients.
         test: kept by the server.
+        done: what was done to the stored values, a sentence each.
+        warnings: what to look at before training.
 
     Raises:
         DataError: the two differ in what their records or labels are.
@@ -282,6 +284,8 @@ class Split:
 
     train: Dataset
     test: Dataset
+    done: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.train.spec != self.test.spec:

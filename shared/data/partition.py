@@ -202,7 +202,7 @@ def _natural(
         raise DataError(
             "data.partition = natural needs a client id for each record, and source "
             f"{config.source} gave none",
-            hint="use npz or hub, or another data.partition",
+            hint="use another data.partition",
         )
     if (number := len(np.unique(ids))) < clients:
         raise DataError(

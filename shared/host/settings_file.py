@@ -28,7 +28,7 @@ def read_settings(path: Path, kind: type[_Settings], absent: str, hint: str) -> 
         ConfigError: it cannot be used; all faults are listed.
     """
     try:
-        return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except FileNotFoundError:
         raise UsageError(absent, hint=hint) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

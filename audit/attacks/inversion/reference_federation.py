@@ -24,7 +24,7 @@ from calyx.audit.replay.replay import Observers, replayed_run
 from calyx.shared.config import Config
 from calyx.shared.config.load import build, unflatten
 from calyx.shared.data import Dataset, load_split
-from calyx.shared.data.digits import read_digits
+from calyx.shared.data.sources.digits import read_digits
 from calyx.shared.models import build_model
 from calyx.shared.privacy.accounting import spent
 from calyx.shared.privacy.event import PrivacyEvent

@@ -21,7 +21,7 @@ from calyx.audit.verify import verify
 from calyx.client.ledger.ledger import Ledger
 from calyx.client.ledger.schema import APPLICATION_ID
 from calyx.server.state.checkpoint import load_latest
-from calyx.shared.data.npz import arrays_of
+from calyx.shared.data.sources.npz import arrays_of
 from calyx.shared.errors import CalyxError, CheckpointError, DataError, EvidenceError, LedgerError
 from calyx.shared.host.atomic_write import write_atomically
 

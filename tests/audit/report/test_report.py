@@ -93,7 +93,7 @@ def test_a_report_is_verified_without_training_data(
     def no_data(*_: object) -> None:
         raise AssertionError("training data were asked for")
 
-    monkeypatch.setattr("calyx.shared.data.load._read", no_data)
+    monkeypatch.setattr("calyx.shared.data.load.read_source", no_data)
     found = verify(own_run / "audit" / "report.json")
     assert found.html
     assert found.ledgers == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from calyx.shared.config import Config
 from calyx.shared.config.load import (
+    ADDED_LATER,
     all_keys,
     build,
     digest,
@@ -24,6 +26,7 @@ from calyx.shared.config.load import (
     unflatten,
 )
 from calyx.shared.errors import ConfigError, Fault
+from calyx.simulations.presets import resolve
 
 SETTINGS = [
     "seed=7",
@@ -345,3 +348,72 @@ class TestDigest:
             ConfigError, match=r"(?s)digits reads no folder .*hint: set data\.source = npz"
         ):
             build(from_settings(["data.source=digits", "data.directory=/my/csv"]))
+
+    @pytest.mark.parametrize(
+        ("preset", "expected"),
+        [
+            (
+                "digits-attention",
+                "5528f4b817f227978d4776a824ae0d2de6821a6b1f923b1215901996a702b848",
+            ),
+            ("digits-cnn", "c26b41b386635b12995311d49a54709ed99f7e44b86b77fa85e83913bfc5acbb"),
+            ("digits-lstm", "746ab15e530a49bdf7a30eae6b4801ae415d4e1bc6bc6228bc51b7d028be147a"),
+            ("fashion-cnn", "e3323131379e2d7ff18a3d5837a15a284990ca1019881a39be08e64ce8593377"),
+            ("fashion-lstm", "02eb92df0693c6999e6733c46efdcae11969522bb9dfdef527b10a80180bfea4"),
+        ],
+    )
+    def test_keys_that_were_added_later_leave_older_runs_as_they_are(
+        self, preset: str, expected: str
+    ) -> None:
+        """Pinned before there were any: the noise of a simulation and resuming depend on it."""
+        place = None if preset.startswith("digits") else Path("anywhere")
+        assert digest(resolve(preset, data_dir=place)) == expected
+
+    @pytest.mark.parametrize("key", ADDED_LATER)
+    def test_a_later_key_has_the_default_that_the_digest_leaves_out(self, key: str) -> None:
+        flat = to_run_config(Config())
+        assert flat[key] == ADDED_LATER[key]
+        assert type(flat[key]) is type(ADDED_LATER[key])
+
+    def test_a_later_key_changes_the_digest_once_it_is_set(self) -> None:
+        lines = ["data.classes=10", "data.bounds=a=0:1", "data.mels=41", "data.hold_out=file"]
+        digests = {digest(build(from_settings([line]))) for line in lines}
+        assert len(digests | {digest(Config())}) == 5
+
+
+class TestDataSettings:
+    @pytest.mark.parametrize(
+        ("line", "allowed"),
+        [
+            ("data.bounds=age=18", r"must be LOW:HIGH, two numbers, but 18 is not"),
+            ("data.bounds=age=9:1", "must be smaller than HIGH"),
+            ("data.bounds=a=0:1,a=0:2", "a column is in it twice"),
+            ("data.categories=a=x|x", "must be different and not empty"),
+            ("data.value_range=4095", "must be LOW,HIGH, two numbers"),
+            ("data.value_range=0,inf", "must be smaller than HIGH"),
+            ("data.image_size=32", "must be HEIGHTxWIDTH"),
+            ("data.classes=1", "two classes or more"),
+            ("data.classes=9999999999", "two classes or more"),
+            ("data.classes=a,b,a", "a is in it twice"),
+            ("data.columns=a,,b", "none of them empty"),
+            ("data.label='\"a'", "names separated by commas"),
+        ],
+    )
+    def test_what_cannot_be_read_is_refused_with_its_form(self, line: str, allowed: str) -> None:
+        with pytest.raises(ConfigError, match=allowed):
+            build(from_settings([line]))
+
+    @pytest.mark.parametrize(
+        ("line", "allowed"),
+        [
+            ("data.source=table", "data.label = '': source table needs the column"),
+            ("data.source=audio", "data.directory = '': source audio needs a folder"),
+            ("data.test_names=*.wav", "only images, audio and sensors have files"),
+        ],
+    )
+    def test_sources_say_what_they_need(self, line: str, allowed: str) -> None:
+        with pytest.raises(ConfigError, match=allowed):
+            build(from_settings([line]))
+
+    def test_a_file_that_begins_with_a_byte_order_mark_is_read(self) -> None:
+        assert from_toml("\ufeffseed = 3") == {"seed": 3}

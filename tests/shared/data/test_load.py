@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from calyx.shared.config.schema import DataConfig
 from calyx.shared.data import Dataset, load_folder, load_split
-from calyx.shared.data.holdout import hold_out
+from calyx.shared.data.holdout import hold_out, hold_out_together
 from calyx.shared.errors import DataError
 
 
@@ -54,6 +56,41 @@ def test_max_records_and_test_fraction_apply_to_digits() -> None:
     split = load_split(DataConfig(max_records=100, test_fraction=0.5), 0)
     assert len(split.train) == 100
     assert len(split.test) == 898
+
+
+def test_max_records_of_a_set_sorted_by_class_keeps_all_classes(tmp_path: Path) -> None:
+    labels = np.repeat(np.arange(10), 100)
+    np.savez(
+        tmp_path / "set.npz",
+        x=np.zeros((1000, 2, 2)),
+        y=labels,
+        x_test=np.zeros((2, 2, 2)),
+        y_test=labels[:2],
+    )
+    config = DataConfig(source="npz", directory=str(tmp_path), max_records=200)
+    assert set(load_split(config, 0).train.labels) == set(range(10))
+
+
+def test_classes_that_are_left_without_training_records_are_warned_of(tmp_path: Path) -> None:
+    labels = np.repeat(np.arange(10), 10)
+    np.savez(tmp_path / "set.npz", x=np.zeros((100, 2, 2)), y=labels)
+    config = DataConfig(source="npz", directory=str(tmp_path), max_records=4)
+    (warning,) = load_split(config, 0).warnings
+    assert "of 10 classes have no training records any more" in warning
+
+
+def test_whole_groups_are_held_out_as_near_to_the_share_as_it_gets() -> None:
+    dataset = numbered([50, 50])
+    groups = np.repeat(["a", "b", "c", "d", "e"], 20)
+    for seed in range(10):
+        split = hold_out_together(dataset, groups, 0.25, seed)
+        assert len(split.test) == 20
+        held = set(groups[split.test.features[:, 0].astype(int)])
+        assert len(held) == 1 and held.isdisjoint(groups[split.train.features[:, 0].astype(int)])
+    chosen = {hold_out_together(dataset, groups, 0.25, seed).test.fingerprint for seed in range(20)}
+    assert len(chosen) > 1
+    with pytest.raises(DataError, match="all 100 records are of x"):
+        hold_out_together(dataset, np.repeat(["x"], 100), 0.25, 0)
 
 
 def test_max_records_above_the_number_of_records_keeps_all() -> None:

@@ -16,7 +16,7 @@ from calyx.audit.attacks.inversion.fedsgd import (
 )
 from calyx.audit.attacks.inversion.networks import FullyConnected, SmoothNet
 from calyx.audit.attacks.inversion.quality import match, psnr
-from calyx.shared.data.digits import read_digits
+from calyx.shared.data.sources.digits import read_digits
 from calyx.shared.models.attention import AttentionEncoder
 from calyx.shared.models.cnn import Cnn
 from calyx.shared.models.lstm import Lstm

@@ -17,8 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from calyx.shared.config import data_settings
 from calyx.shared.data.dataset import Dataset
 from calyx.shared.data.quiet import quiet
+from calyx.shared.data.sources.class_labels import numbered_integers
+from calyx.shared.data.sources.scaling import Scaled, scaled
+from calyx.shared.data.sources.source_records import Reading
 from calyx.shared.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,7 +32,7 @@ _HUB_NAME = re.compile(r"(?!buckets/)[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _TEST_SPLITS = ("test", "validation")
 
 
-def read_hub(config: DataConfig) -> tuple[Dataset, Dataset | None]:
+def read_hub(config: DataConfig) -> Reading:
     """Read the training split and, where there is one, the test (or else validation) split.
 
     Args:
@@ -37,8 +41,8 @@ def read_hub(config: DataConfig) -> tuple[Dataset, Dataset | None]:
             natural partition ``natural_id``, and ``allow_download``.
 
     Returns:
-        Training records and test records or None. Images become (n, channels, height, width) in
-        [0, 1] with 1 or 3 channels; other columns keep their shape, unsigned bytes are scaled.
+        Images become (n, channels, height, width) in [0, 1] with 1 or 3 channels; other columns
+        keep their shape, and are scaled by `calyx.shared.data.sources.scaling`.
 
     Raises:
         DataError: the set is not there and may not be downloaded, cannot be loaded, or a column
@@ -84,7 +88,7 @@ def offline() -> Iterator[None]:
             module.HF_HUB_OFFLINE = value
 
 
-def _read_folder(folder: Path, config: DataConfig) -> tuple[Dataset, Dataset | None]:
+def _read_folder(folder: Path, config: DataConfig) -> Reading:
     # Building by the kind of file, not by the folder's own description: a README there may name
     # remote files.
     builder = _builder(folder)
@@ -155,23 +159,25 @@ def _train_and_test(splits: Any, shown: str) -> Any:
     return datasets.DatasetDict({"train": splits["train"], "test": test})
 
 
-def _convert(splits: Any, shown: str, config: DataConfig) -> tuple[Dataset, Dataset | None]:
+def _convert(splits: Any, shown: str, config: DataConfig) -> Reading:
     import datasets
 
     train, test = splits["train"].dataset, splits["test"].dataset
     try:
-        train_x, train_y = _records(train, config)
-        test_x, test_y = _records(test, config) if len(test) else (None, None)
-        label = train.features[config.hub_label]
-        if isinstance(label, datasets.ClassLabel):
+        tables = (train, test) if len(test) else (train,)
+        parts = [_features(table, config) for table in tables]
+        labels = [_labels(table, config.hub_label) for table in tables]
+        label, done = train.features[config.hub_label], ""
+        if isinstance(label, datasets.ClassLabel) and not config.classes:
             classes = int(label.num_classes)
         else:
-            labels = train_y if test_y is None else np.concatenate([train_y, test_y])
-            classes = int(labels.max(initial=0)) + 1
+            labels, classes, done = numbered_integers(labels, config.classes)
         ids = _natural_ids(train, config) if config.partition == "natural" else None
-        return (
-            Dataset(train_x, train_y, classes, ids),
-            None if test_x is None or test_y is None else Dataset(test_x, test_y, classes),
+        return Reading(
+            train=Dataset(parts[0].values, labels[0], classes, ids),
+            test=Dataset(parts[1].values, labels[1], classes) if len(parts) > 1 else None,
+            done=tuple(filter(None, (parts[0].done, done))),
+            warnings=tuple(filter(None, (parts[0].warning,))),
         )
     except DataError as error:
         raise DataError(f"data set {shown}: {error}", hint=error.hint) from None
@@ -180,10 +186,6 @@ def _convert(splits: Any, shown: str, config: DataConfig) -> tuple[Dataset, Data
             f"data set {shown} cannot be decoded ({_first_line(error)})",
             hint="repair the records or leave them out",
         ) from error
-
-
-def _records(table: Any, config: DataConfig) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    return _features(table, config.hub_features), _labels(table, config.hub_label)
 
 
 def _column(table: Any, name: str, key: str) -> NDArray[Any]:
@@ -195,11 +197,12 @@ def _column(table: Any, name: str, key: str) -> NDArray[Any]:
     return np.asarray(table.select_columns([name]).with_format("numpy")[:][name])
 
 
-def _features(table: Any, name: str) -> NDArray[np.float32]:
+def _features(table: Any, config: DataConfig) -> Scaled:
     import datasets
 
+    name, declared = config.hub_features, data_settings.value_range(config.value_range)
     if isinstance(table.features.get(name), datasets.Image):
-        return _images(table.select_columns([name]), name)
+        return scaled(_images(table.select_columns([name]), name), declared, "pixels")
     array = _column(table, name, "data.hub_features")
     if array.dtype.kind not in "fiub" or array.ndim < 2:
         raise DataError(
@@ -207,11 +210,8 @@ def _features(table: Any, name: str) -> NDArray[np.float32]:
             "images or arrays of numbers that all have the same shape",
             hint="set data.hub_features to another column",
         )
-    with np.errstate(over="ignore"):  # what overflows becomes infinite and is refused later
-        features = array.astype(np.float32)
-    if _element_dtype(table.features[name]) == "uint8":
-        features /= 255
-    return features
+    stored = _element_dtype(table.features[name])
+    return scaled(array.astype(stored) if stored in ("uint8", "uint16") else array, declared, name)
 
 
 def _element_dtype(feature: Any) -> str:
@@ -221,18 +221,23 @@ def _element_dtype(feature: Any) -> str:
     return str(getattr(feature, "dtype", ""))
 
 
-def _images(table: Any, name: str) -> NDArray[np.float32]:
-    features: NDArray[np.float32] | None = None
+def _images(table: Any, name: str) -> NDArray[Any]:
+    features: NDArray[Any] | None = None
     for record, row in enumerate(table):
         if row[name] is None:
             raise DataError(f"record {record} has no image in column {name}", hint="leave it out")
         pixels = _pixels(row[name])
         if features is None:
-            features = np.empty((len(table), *pixels.shape), np.float32)
+            features = np.empty((len(table), *pixels.shape), pixels.dtype)
         if pixels.shape != features.shape[1:]:
             raise DataError(
                 f"image {record} has shape {pixels.shape} but the first {features.shape[1:]}",
                 hint="give all images the same size and number of channels",
+            )
+        if pixels.dtype != features.dtype:
+            raise DataError(
+                f"image {record} is {pixels.dtype} but the first {features.dtype}",
+                hint="give all images the same number of bits",
             )
         features[record] = pixels
     if features is None:
@@ -240,20 +245,17 @@ def _images(table: Any, name: str) -> NDArray[np.float32]:
     return features
 
 
-def _pixels(image: Any) -> NDArray[np.float32]:
-    """A Pillow image as float32 (1 or 3, height, width) in [0, 1]."""
+def _pixels(image: Any) -> NDArray[Any]:
+    """A Pillow image as uint8 or uint16 (1 or 3, height, width)."""
     if image.mode.startswith("I;16"):
-        deep = np.array(image, dtype=np.float32)
-        deep /= 65535
-        return deep[np.newaxis]
+        return np.array(image, dtype=np.uint16)[np.newaxis]
     if image.mode in ("I", "F"):
         raise DataError(
             f"images of mode {image.mode} have no known range",
             hint="store them with 8 or 16 bits",
         )
     grey = image.mode in ("1", "L", "LA")
-    pixels = np.array(image.convert("L" if grey else "RGB"), dtype=np.float32)
-    pixels /= 255
+    pixels = np.array(image.convert("L" if grey else "RGB"))
     return pixels[np.newaxis] if grey else np.moveaxis(pixels, 2, 0)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from calyx.shared.config.schema import DataConfig
 from calyx.shared.data import load_folder, load_split, partition
-from calyx.shared.data.hub import offline
+from calyx.shared.data.sources.hub import offline
 from calyx.shared.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("no_network")

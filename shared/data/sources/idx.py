@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -18,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calyx.shared.data.dataset import Dataset
+from calyx.shared.data.sources.class_labels import numbered_integers
+from calyx.shared.data.sources.scaling import scaled
 from calyx.shared.errors import DataError
 
 _UNSIGNED_BYTE = 0x08
@@ -29,15 +32,24 @@ _CHUNK_BYTES = 1 << 20
 _LEAST_CLASSES = 10
 
 
-def read_idx(directory: str, part: Literal["train", "t10k"]) -> Dataset:
+def read_idx(
+    directory: str,
+    part: Literal["train", "t10k"],
+    *,
+    classes: str = "",
+    value_range: tuple[float, float] | None = None,
+) -> Dataset:
     """Read the images and labels of one part of an IDX data set.
 
     The files are ``PART-images-idx3-ubyte`` and ``PART-labels-idx1-ubyte``, or with a dot before
-    ``idx``, each also as ``.gz``.
+    ``idx``, each also as ``.gz``. All may have the same words before PART, and ``test`` instead of
+    ``t10k``, as EMNIST has: ``emnist-letters-test-images-idx3-ubyte.gz``.
 
     Args:
         directory: folder with the files.
         part: ``train`` or ``t10k``, as the files are named.
+        classes: as ``data.classes``; empty for those of the training labels, ten at least.
+        value_range: lowest and highest value there can be; None for 0 to 255.
 
     Returns:
         Features (n, height, width) in [0, 1]; ten classes, or more if a training label says so.
@@ -52,8 +64,8 @@ def read_idx(directory: str, part: Literal["train", "t10k"]) -> Dataset:
             f"data.directory = {directory}: no such folder",
             hint="give the folder with the IDX files (--data-dir DIR)",
         )
-    images_path = _find(folder, f"{part}-images", "idx3-ubyte")
-    labels_path = _find(folder, f"{part}-labels", "idx1-ubyte")
+    images_path = _find(folder, part, "images", "idx3-ubyte")
+    labels_path = _find(folder, part, "labels", "idx1-ubyte")
     labels = read_idx_file(labels_path, dimensions=1)
     images = read_idx_file(images_path, dimensions=3)
     if len(images) != len(labels):
@@ -62,33 +74,61 @@ def read_idx(directory: str, part: Literal["train", "t10k"]) -> Dataset:
             "labels: they are of different sets",
             hint="fetch both again",
         )
-    classes = _classes(folder, labels, part)
-    if labels.max() >= classes:
+    features = _scaled(images, images_path, value_range)
+    if classes:
+        (numbers,), number, _ = numbered_integers([labels.astype(np.int64)], classes)
+        return Dataset(features, numbers, number)
+    number = _classes(folder, labels, part)
+    if labels.max() >= number:
         raise DataError(
             f"{labels_path}: label {labels.max()} is out of range; the training labels are 0 to "
-            f"{classes - 1}",
+            f"{number - 1}",
             hint="fetch both label files from the same data set",
         )
-    features = images.astype(np.float32)
-    features /= 255
-    return Dataset(features, labels.astype(np.int64), classes)
+    return Dataset(features, labels.astype(np.int64), number)
+
+
+def _scaled(
+    images: NDArray[np.uint8], path: Path, value_range: tuple[float, float] | None
+) -> NDArray[np.float32]:
+    try:
+        return scaled(images, value_range, "pixels").values
+    except DataError as error:
+        raise DataError(f"{path}: {error}", hint=error.hint) from None
 
 
 def _classes(folder: Path, labels: NDArray[np.uint8], part: str) -> int:
     if part != "train":
-        labels = read_idx_file(_find(folder, "train-labels", "idx1-ubyte"), dimensions=1)
+        labels = read_idx_file(_find(folder, "train", "labels", "idx1-ubyte"), dimensions=1)
     return max(_LEAST_CLASSES, int(labels.max()) + 1)
 
 
-def _find(folder: Path, stem: str, suffix: str) -> Path:
+def _find(folder: Path, part: str, kind: str, suffix: str) -> Path:
+    stem = f"{part}-{kind}"
     for name in (f"{stem}-{suffix}", f"{stem}.{suffix}"):
         for path in (folder / name, folder / f"{name}.gz"):
             if path.is_file():
                 return path
+    prefixed = _prefixed(folder, part, kind, suffix)
+    if len(prefixed) == 1:
+        return next(iter(prefixed.values()))
+    if prefixed:
+        raise DataError(
+            f"{folder} holds several sets ({', '.join(sorted(prefixed))})",
+            hint="keep one in a folder",
+        )
     raise DataError(
         f"{folder} holds no {stem}-{suffix} and no {stem}-{suffix}.gz",
         hint="put the MNIST-format files there, or set data.directory to the folder that has them",
     )
+
+
+def _prefixed(folder: Path, part: str, kind: str, suffix: str) -> dict[str, Path]:
+    """Files of this part by the words before it; unpacked ones win."""
+    parts = "t10k|test" if part == "t10k" else part
+    name = re.compile(rf"(.+)-(?:{parts})-{kind}[-.]{suffix}(\.gz)?")
+    files = sorted((path for path in folder.iterdir() if path.is_file()), reverse=True)
+    return {found[1]: path for path in files if (found := name.fullmatch(path.name))}
 
 
 def read_idx_file(path: Path, *, dimensions: int) -> NDArray[np.uint8]:

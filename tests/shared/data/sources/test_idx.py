@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from calyx.shared.config.schema import DataConfig
 from calyx.shared.data import load_folder, load_split
-from calyx.shared.data.idx import read_idx, read_idx_file
+from calyx.shared.data.sources.idx import read_idx, read_idx_file
 from calyx.shared.errors import DataError
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -94,13 +94,17 @@ def test_more_classes_than_ten_come_from_the_training_labels(idx_folder: Path, w
     assert (split.train.classes, split.test.classes) == (30, 30)
 
 
-def test_max_records_keeps_the_first_training_records(idx_folder: Path) -> None:
+def test_max_records_draws_training_records_by_the_seed(idx_folder: Path) -> None:
     config = DataConfig(source="idx", directory=str(idx_folder))
     every = load_split(config, 0)
-    few = load_split(config.model_copy(update={"max_records": 7}), 0)
-    assert np.array_equal(few.train.features, every.train.features[:7])
-    assert len(few.test) == len(every.test)
-    assert len(load_folder(config.model_copy(update={"max_records": 7}))) == 7
+    few = config.model_copy(update={"max_records": 7})
+    drawn = [load_split(few, seed).train for seed in (0, 0, 1)]
+    rows = [record.tobytes() for record in every.train.features]
+    places = [[rows.index(record.tobytes()) for record in part.features] for part in drawn]
+    assert places[0] == places[1] != places[2]
+    assert places[0] == sorted(set(places[0])) != list(range(7))
+    assert len(load_split(few, 0).test) == len(every.test)
+    assert len(load_folder(few)) == 7
 
 
 def break_file(folder: Path, name: str, content: bytes) -> None:
@@ -201,3 +205,22 @@ def test_fashion_mnist_packed_and_unpacked(fashion_folder: Path, tmp_path: Path)
         assert (split.train.features.min(), split.train.features.max()) == (0, 1)
     assert splits[0].train.fingerprint == splits[1].train.fingerprint
     assert splits[0].test.fingerprint == splits[1].test.fingerprint
+
+
+def test_names_of_emnist_are_read(tmp_path: Path, write_idx) -> None:
+    for part, number in (("train", 30), ("test", 12)):
+        stem = f"emnist-letters-{part}"
+        write_idx(tmp_path / f"{stem}-images-idx3-ubyte.gz", np.zeros((number, 5, 4)))
+        write_idx(tmp_path / f"{stem}-labels-idx1-ubyte.gz", 1 + np.arange(number) % 26)
+    config = DataConfig(source="idx", directory=str(tmp_path))
+    split = load_split(config, 0)
+    assert (len(split.train), len(split.test), split.train.classes) == (30, 12, 27)
+    write_idx(tmp_path / "emnist-digits-train-labels-idx1-ubyte.gz", np.arange(30) % 10)
+    with pytest.raises(DataError, match=r"several sets \(emnist-digits, emnist-letters\)"):
+        load_split(config, 0)
+
+
+def test_a_declared_range_scales_the_bytes(tmp_path: Path, write_idx) -> None:
+    write_idx(tmp_path / IMAGES, np.full((4, 2, 2), 15))
+    write_idx(tmp_path / LABELS, np.arange(4))
+    assert (read_idx(str(tmp_path), "train", value_range=(0, 15)).features == 1).all()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from calyx.shared.config.schema import DataConfig
 from calyx.shared.data import load_folder, load_split
-from calyx.shared.data.npz import read_npz
+from calyx.shared.data.sources.npz import read_npz
 from calyx.shared.errors import DataError
 
 X = np.random.default_rng(0).integers(0, 256, (20, 4, 4), dtype=np.uint8)
@@ -168,8 +168,50 @@ def test_damage_of_any_kind_is_a_one_line_data_error_or_harmless(
         content[position] ^= data.draw(st.integers(1, 255))
     path.write_bytes(content)
     try:
-        train, _ = read_npz(str(path))
+        train = read_npz(str(path)).train
     except DataError as error:
         assert "\n" not in str(error)
     else:
         assert len(train) > 0
+
+
+def test_sixteen_bits_are_scaled_by_their_dtype_or_the_declared_range(tmp_path: Path) -> None:
+    np.savez(tmp_path / "set.npz", x=np.full((20, 4, 4), 4095, np.uint16), y=Y)
+    by_dtype = load_split(config(tmp_path), 0)
+    assert np.allclose(by_dtype.train.features, 4095 / 65535)
+    assert "0,4095 for 12 bits" in by_dtype.warnings[0]
+    declared = load_split(config(tmp_path, value_range="0,4095"), 0)
+    assert (declared.train.features == 1).all() and not declared.warnings
+    assert declared.done == ("uint16 scaled by 4095, the declared range",)
+    with pytest.raises(DataError, match=r"set\.npz: record 0 holds 4095, outside of"):
+        load_split(config(tmp_path, value_range="0,1023"), 0)
+
+
+def test_an_archive_of_medmnist_is_read(tmp_path: Path) -> None:
+    images = np.repeat(X[..., None], 3, axis=3)
+    parts = {"train": 20, "val": 8, "test": 4}
+    arrays = {f"{part}_images": images[:number] for part, number in parts.items()}
+    labels = {f"{part}_labels": Y[:number, None] for part, number in parts.items()}
+    np.savez(tmp_path / "bloodmnist.npz", **arrays, **labels)
+    split = load_split(config(tmp_path), 0)
+    assert (len(split.train), len(split.test)) == (20, 4)
+    assert split.train.input_shape == (3, 4, 4)
+    assert split.warnings == ("val_images of bloodmnist.npz is left out: there is a test set",)
+    without = {name: a for name, a in (arrays | labels).items() if not name.startswith("test")}
+    np.savez(tmp_path / "bloodmnist.npz", **without)
+    assert len(load_split(config(tmp_path), 0).test) == 8
+
+
+def test_labels_far_apart_are_mapped_by_a_stated_table(tmp_path: Path) -> None:
+    np.savez(tmp_path / "set.npz", x=X, y=np.where(Y > 1, 41401, 25000))
+    with pytest.raises(DataError, match=r"set\.npz: labels go up to 41401 but only 2 different"):
+        load_split(config(tmp_path), 0)
+    split = load_split(config(tmp_path, classes="25000,41401"), 0)
+    assert split.train.classes == 2 and set(split.train.labels) == {0, 1}
+    assert split.done[-1] == "classes 25000 = 0, 41401 = 1: as data.classes states"
+
+
+def test_a_part_that_lacks_the_highest_class_can_be_told_of_it(tmp_path: Path) -> None:
+    np.savez(tmp_path / "set.npz", x=X, y=Y % 2)
+    assert load_folder(config(tmp_path)).classes == 2
+    assert load_folder(config(tmp_path, classes="4")).classes == 4

@@ -3,9 +3,11 @@
 =====================  ===================================================================
 array                  meaning
 =====================  ===================================================================
-``x_train``, ``x``     training records, (n, ...); unsigned bytes are scaled to [0, 1]
+``x_train``, ``x``     training records, (n, ...); see `calyx.shared.data.sources.scaling`
 ``y_train``, ``y``     their labels, integers (n,)
 ``x_test``, ``y_test`` test records, if the set has its own
+``train_images``,      the same in archives of MedMNIST, with ``train_labels`` and so on; its
+``test_images``        validation set is for testing if there is no test set, else left out
 ``classes``            optional: number of classes, where a device may lack the highest
 ``data.natural_id``    only for the natural partition: whose training record it is, (n,)
 =====================  ===================================================================
@@ -21,6 +23,7 @@ import math
 import zipfile
 import zlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calyx.shared.data.dataset import Dataset
+from calyx.shared.data.sources.class_labels import numbered_integers
+from calyx.shared.data.sources.scaling import Scaled, scaled
+from calyx.shared.data.sources.source_records import Reading
 from calyx.shared.errors import DataError
 
 _READ_HEADER = {
@@ -36,60 +42,97 @@ _READ_HEADER = {
 }
 
 
-def read_npz(directory: str, natural_id: str | None = None) -> tuple[Dataset, Dataset | None]:
+_X_TRAIN, _Y_TRAIN = ("x_train", "x", "train_images"), ("y_train", "y", "train_labels")
+_X_TEST, _Y_TEST = ("x_test", "test_images", "val_images"), ("y_test", "test_labels", "val_labels")
+
+
+def read_npz(
+    directory: str,
+    natural_id: str | None = None,
+    *,
+    classes: str = "",
+    value_range: tuple[float, float] | None = None,
+) -> Reading:
     """Read training and, where there are any, test records.
 
     Args:
         directory: an archive or a folder, see the module docstring.
         natural_id: name of the array with client ids, None to read none.
+        classes: as ``data.classes``.
+        value_range: lowest and highest value there can be; None to go by the dtype.
 
     Returns:
-        Training records and test records or None, features in the shape they are stored in.
+        Features in the shape they are stored in.
 
     Raises:
         DataError: no archive, a missing or damaged array, or arrays that do not fit together.
     """
     train_path, test_path = _archives(directory)
-    train = _read_part(train_path, ("x_train", "x"), ("y_train", "y"), natural_id)
+    train = _read_part(train_path, _X_TRAIN, _Y_TRAIN, value_range, natural_id)
     if train is None:
         raise DataError(
             f"{train_path} has neither x_train and y_train nor x and y",
             hint="save the records and labels under these names",
         )
     if test_path is not None:
-        test = _read_part(test_path, ("x_test", "x"), ("y_test", "y"))
+        test = _read_part(test_path, ("x_test", "x"), ("y_test", "y"), value_range)
         if test is None:
             raise DataError(
                 f"{test_path} has neither x_test and y_test nor x and y",
                 hint="save the records and labels under these names",
             )
     else:
-        test = _read_part(train_path, ("x_test",), ("y_test",))
-    return _with_classes(train_path, train, test)
+        test = _read_part(train_path, _X_TEST, _Y_TEST, value_range)
+    return _with_classes(train_path, train, test, classes)
 
 
-_Part = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[Any] | None]
+@dataclass(frozen=True)
+class _Part:
+    name: str
+    features: Scaled
+    labels: NDArray[np.int64]
+    ids: NDArray[Any] | None
 
 
-def _with_classes(path: Path, train: _Part, test: _Part | None) -> tuple[Dataset, Dataset | None]:
+def _with_classes(path: Path, train: _Part, test: _Part | None, stated: str) -> Reading:
+    parts = [part for part in (train, test) if part is not None]
     stored = _read_array(path, "classes")
-    if stored is None:
-        highest = max(int(part[1].max(initial=0)) for part in (train, test) if part is not None)
-        classes = highest + 1
-    elif stored.shape == () and stored.dtype.kind in "iu":
-        classes = int(stored)
-    else:
+    if stored is not None and not (stored.shape == () and stored.dtype.kind in "iu"):
         raise DataError(
             f"{path}: classes must be one whole number, not {_described(stored)}",
             hint="save the number of classes there",
         )
+    done = ""
+    labels = [part.labels for part in parts]
     try:
-        return (
-            Dataset(train[0], train[1], classes, train[2]),
-            None if test is None else Dataset(test[0], test[1], classes),
+        if stored is None or stated:
+            labels, classes, done = numbered_integers(labels, stated)
+        else:
+            classes = int(stored)
+        made = [
+            Dataset(part.features.values, own, classes, part.ids)
+            for part, own in zip(parts, labels, strict=True)
+        ]
+        return Reading(
+            train=made[0],
+            test=made[1] if test is not None else None,
+            done=tuple(dict.fromkeys(filter(None, [*(p.features.done for p in parts), done]))),
+            warnings=(
+                *(warning for part in parts[:1] if (warning := part.features.warning)),
+                *_left_out(path, test),
+            ),
         )
     except DataError as error:
         raise DataError(f"{path}: {error}", hint=error.hint) from None
+
+
+def _left_out(path: Path, test: _Part | None) -> list[str]:
+    names = () if test is None or test.name != "test_images" else ("val_images",)
+    return [
+        f"{name} of {path.name} is left out: there is a test set"
+        for name in names
+        if _read_array(path, name) is not None
+    ]
 
 
 def _archives(directory: str) -> tuple[Path, Path | None]:
@@ -115,7 +158,11 @@ def _archives(directory: str) -> tuple[Path, Path | None]:
 
 
 def _read_part(
-    path: Path, x_names: tuple[str, ...], y_names: tuple[str, ...], natural_id: str | None = None
+    path: Path,
+    x_names: tuple[str, ...],
+    y_names: tuple[str, ...],
+    value_range: tuple[float, float] | None,
+    natural_id: str | None = None,
 ) -> _Part | None:
     for x_name, y_name in zip(x_names, y_names, strict=True):
         x, y = _read_array(path, x_name), _read_array(path, y_name)
@@ -133,21 +180,23 @@ def _read_part(
                     "holds them"
                 ),
             )
-        return _features(path, x_name, x), _labels(path, y_name, y), _ids(ids)
+        labels = _labels(path, y_name, y)
+        return _Part(x_name, _features(path, x_name, x, value_range), labels, _ids(ids))
     return None
 
 
-def _features(path: Path, name: str, array: NDArray[Any]) -> NDArray[np.float32]:
+def _features(
+    path: Path, name: str, array: NDArray[Any], value_range: tuple[float, float] | None
+) -> Scaled:
     if array.dtype.kind not in "fiub" or array.ndim < 2:
         raise DataError(
             f"{path}: {name} is {_described(array)}, but records must be numbers (records, ...)",
             hint="convert and reshape them",
         )
-    with np.errstate(over="ignore"):  # what overflows becomes infinite and is refused later
-        features = array.astype(np.float32)
-    if array.dtype == np.uint8:
-        features /= 255
-    return features
+    try:
+        return scaled(array, value_range, name)
+    except DataError as error:
+        raise DataError(f"{path}: {error}", hint=error.hint) from None
 
 
 def _labels(path: Path, name: str, array: NDArray[Any]) -> NDArray[np.int64]:
@@ -191,6 +240,23 @@ def _read_array(path: Path, name: str) -> NDArray[Any] | None:
         raise DataError(
             f"{path} cannot be read: {error.strerror or error}",
             hint="check the path and who may read it",
+        ) from None
+
+
+def array_names(directory: str) -> list[str]:
+    """Names of the arrays of the archive with training records.
+
+    Raises:
+        DataError: there is none, or it is damaged.
+    """
+    path, _ = _archives(directory)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DataError(
+            f"{path} is damaged or not an .npz archive ({error})",
+            hint="save it again with np.savez",
         ) from None
 
 
