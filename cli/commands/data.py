@@ -222,4 +222,4 @@ def _try(preset: str, settings: Mapping[str, str], place: Path) -> None:
         if "data.view=sequence" in error.hint:
             raise ModelError(str(error), hint=error.hint) from None
         raise
-    try_model(config, train.input_shape, train.classes)
+    try_model(config, train.spec)
