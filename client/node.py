@@ -154,8 +154,10 @@ class Node:
     def records(self, config: Config) -> Dataset:
         """The device's own training records."""
         if self.partition_file:
-            data = config.data.model_dump_json()
-            return _simulated_records(data, config.seed, self.partition_file, self.partition or 0)
+            data, task = config.data.model_dump_json(), config.task.model_dump_json()
+            return _simulated_records(
+                data, task, config.seed, self.partition_file, self.partition or 0
+            )
         if not self.data_source:
             # A name that came from the server could be any folder of this device.
             raise DataError(

@@ -96,7 +96,7 @@ class Federation:
         self._authority = authority
         torch_device(config.training.device)  # it evaluates there
         self._digest = config_digest(config)
-        self._test = load_split(config.data, config.seed).test
+        self._test = load_split(config.data, config.seed, config.task).test
         self._task = task_of(config.task, self._test.spec.target)
         self._model = build_model(config.model, self._test.spec, config.seed, self._task)
         self._names = trainable_names(self._model)

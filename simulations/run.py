@@ -168,7 +168,7 @@ def _begun(
     from calyx.shared.data import load_split
     from calyx.shared.models.tryout import try_model
 
-    split = load_split(config.data, config.seed)
+    split = load_split(config.data, config.seed, config.task)
     train = split.train
     if on_event is not None and (split.done or split.warnings):
         # Only for the display; the journal is the server's, which sees no training records.
@@ -185,7 +185,7 @@ def partition_of(config: Config) -> list[Any]:
     """Record indices of every simulated client."""
     from calyx.shared.data import load_split
 
-    return _parts(config, load_split(config.data, config.seed).train)
+    return _parts(config, load_split(config.data, config.seed, config.task).train)
 
 
 def _parts(config: Config, train: Dataset) -> list[Any]:

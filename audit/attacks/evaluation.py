@@ -34,7 +34,7 @@ def run(folder: RunFolder, store: EvidenceStore, progress: Progress) -> None:
         UsageError: they have no class each.
     """
     config = folder.stored_config()
-    test = load_split(config.data, config.seed).test
+    test = load_split(config.data, config.seed, config.task).test
     if not isinstance(test.spec.target, Classes):
         raise UsageError(f"accuracy by class is for classes; the labels are {test.spec.target}")
     task = task_of(config.task, test.spec.target)

@@ -115,7 +115,7 @@ def run(folder: RunFolder, store: EvidenceStore, progress: Progress) -> None:
 
 def replay(config: Config) -> tuple[CapturedRound, Dataset]:
     """The first round of a run, repeated and captured; and the server's test records."""
-    capture, split = Capture(rounds=1), load_split(config.data, config.seed)
+    capture, split = Capture(rounds=1), load_split(config.data, config.seed, config.task)
     observers = Observers(tap=capture, on_release=capture.on_release)
     # Worker processes take longer to start than a round over few records takes.
     workers = 1 if len(split.train) <= _FEW_RECORDS else None

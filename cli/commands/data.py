@@ -216,7 +216,7 @@ def _try(preset: str, settings: Mapping[str, str], place: Path) -> None:
 
     config = resolve(preset, [f"{key}={value}" for key, value in settings.items()], place)
     try:
-        train = load_split(config.data, config.seed).train
+        train = load_split(config.data, config.seed, config.task).train
         partition(train, config.data, config.federation.clients, config.seed)
     except DataError as error:
         if "data.view=sequence" in error.hint:

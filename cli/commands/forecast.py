@@ -190,7 +190,7 @@ def forecast(config: Config) -> Forecast:
     from calyx.shared.models.vector import dimension
     from calyx.shared.protocol.sealed.messages import sealing_parameters
 
-    split = load_split(config.data, config.seed)
+    split = load_split(config.data, config.seed, config.task)
     train = split.train
     parts = partition(train, config.data, config.federation.clients, config.seed)
     model = try_model(config, train.spec)

@@ -73,7 +73,7 @@ def submit_run(directory: Path, name: str, config: Config, *, resume: bool) -> S
     from calyx.simulations.run_folder import environment_of
 
     if not resume:
-        test = load_split(config.data, config.seed).test
+        test = load_split(config.data, config.seed, config.task).test
         model = try_model(config, test.spec)
         check_upload(config, dimension(model))
     environment = environment_of(config)

@@ -107,6 +107,20 @@ def image_size(text: str) -> tuple[int, int] | None:
     return sides[0], sides[1]
 
 
+def vocabulary(text: str) -> tuple[str, str]:
+    """``hashed:N``, ``characters`` or ``list:FILE``, as its kind and what follows.
+
+    Raises:
+        ValueError: another form, or a number of buckets that is not 2 to 1,048,576.
+    """
+    kind, _, rest = text.strip().partition(":")
+    if kind == "hashed" and rest.isdecimal() and 2 <= int(rest[:9]) <= _MOST_ITEMS:
+        return kind, rest
+    if (kind == "characters" and not rest) or (kind == "list" and rest):
+        return kind, rest
+    raise ValueError("it must be hashed:N with N from 2 to 1,048,576, characters, or list:FILE")
+
+
 def _pairs(text: str, form: str) -> list[tuple[str, str]]:
     pairs = []
     for item in names(text):

@@ -6,14 +6,14 @@ from calyx.shared.config.schema import Sections
 from calyx.shared.errors import Fault
 
 # Sources that are files of the user's own.
-NEEDS_DIRECTORY = frozenset({"idx", "npz", "table", "images", "audio", "sensors"})
+NEEDS_DIRECTORY = frozenset({"idx", "npz", "table", "images", "audio", "sensors", "text"})
 # Those where a path says what a recording is.
 _NAMED_FILES = frozenset({"images", "audio", "sensors"})
 
 
 def cross_section_faults(config: Sections) -> list[Fault]:
     """Return every contradiction between sections, empty if there is none."""
-    return [*_data(config), *_federation(config), *_privacy(config), *_model(config)]
+    return [*_data(config), *_task(config), *_federation(config), *_privacy(config), *_model(config)]
 
 
 def _data(config: Sections) -> list[Fault]:
@@ -35,7 +35,7 @@ def _data(config: Sections) -> list[Fault]:
                 data.directory,
                 "source digits reads no folder and would train on other data",
                 "set data.source = npz (NPZ archives), idx (IDX files), table (CSV, Parquet), "
-                "images, audio, sensors or hub, or leave out --data-dir",
+                "images, audio, sensors, text or hub, or leave out --data-dir",
             )
         )
     if data.source == "hub" and not data.hub_name:
@@ -75,6 +75,51 @@ def _data(config: Sections) -> list[Fault]:
                     "leave it out",
                 )
             )
+    return faults
+
+
+# Kinds of labels that a source can give; all others give classes only.
+_LABELS = {
+    "table": ("classification", "multilabel", "regression"),
+    "npz": ("classification", "multilabel", "regression"),
+    "text": ("classification", "next_token"),
+}
+
+
+def _task(config: Sections) -> list[Fault]:
+    task, data, faults = config.task, config.data, []
+    if data.source == "task" and not task.is_own:
+        faults.append(
+            Fault(
+                "data.source",
+                "task",
+                f"task.kind = {task.kind} reads no records by itself",
+                "name your own with task.kind = module:object, or another data.source",
+            )
+        )
+    if config.model.name == "task" and not task.is_own:
+        faults.append(
+            Fault(
+                "model.name",
+                "task",
+                f"task.kind = {task.kind} brings no model",
+                "name your own task with task.kind = module:object, or another model",
+            )
+        )
+    possible = _LABELS.get(data.source, ("classification",))
+    if not task.is_own and data.source != "task" and task.kind not in possible:
+        faults.append(
+            Fault(
+                "task.kind",
+                task.kind,
+                f"source {data.source} gives labels for {' or '.join(possible)} only",
+                "use another data.source, or a task of your own",
+            )
+        )
+    if task.class_weights and task.kind != "classification":
+        faults.append(
+            Fault("task.class_weights", task.class_weights, "only classification has classes")
+        )
     return faults
 
 

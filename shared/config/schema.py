@@ -79,24 +79,28 @@ Names = Annotated[_Text, _written_as(data_settings.names)]
 class DataConfig(Section):
     """Which records there are, and how they are divided among clients."""
 
-    source: Literal["digits", "idx", "npz", "hub", "table", "images", "audio", "sensors"] = Field(
+    source: Literal[
+        "digits", "idx", "npz", "hub", "table", "images", "audio", "sensors", "text", "task"
+    ] = Field(
         "digits",
         description="`digits`: 1,797 images that ship with scikit-learn; `idx`: files in MNIST's "
         "format, under the names of MNIST or EMNIST; `npz`: NumPy archives with `x_train` and "
         "`y_train`, and `x_test` and `y_test` if there is a test set, or the names of MedMNIST; "
         "`hub`: a Hugging Face data set; `table`: CSV or Parquet; `images`: PNG or JPEG, one "
-        "folder for each class; `audio`: WAV files; `sensors`: one CSV file for each recording. "
+        "folder for each class; `audio`: WAV files; `sensors`: one CSV file for each recording; "
+        "`text`: sentences or the speeches of roles; `task`: what a task of your own reads. "
         "`calyx data inspect PATH` proposes the settings.",
     )
-    view: Literal["image", "sequence"] = Field(
+    view: Literal["image", "sequence", "stored"] = Field(
         "image",
-        description="`image`: one record is (channels, height, width), with 1 or 3 channels; "
-        "`sequence`: the rows are time steps, one record is (steps, features).",
+        description="`image`: one record is (channels, height, width), with 1 to 16 channels; "
+        "`sequence`: the rows are time steps, one record is (steps, features); `stored`: a record "
+        "is as the source gives it. Tokens of text are always as they are.",
     )
     directory: str = Field(
         "",
         description="Folder or file with the records, or a local folder for `hub`; `--data-dir` "
-        "sets it. `table`, `images`, `audio` and `sensors` also read a tar archive (`.tar`, "
+        "sets it. `table`, `images`, `audio`, `sensors` and `text` also read a tar archive (`.tar`, "
         "`.tar.xz`, `.tar.gz`, `.tar.bz2`). `digits` reads no folder and refuses it. A real device "
         "ignores it and uses its own folder.",
     )
@@ -143,7 +147,28 @@ class DataConfig(Section):
         description="Use only this many training records, drawn by the seed, each equally likely; "
         "0 uses all. The test set is not cut.",
     )
-    label: Names = Field("", description="`table`, `sensors`: column with the class.")
+    label: Names = Field(
+        "",
+        description="`table`, `sensors`, `text` of CSV files: column with the class or the value; "
+        "several, separated by commas, for `multilabel`.",
+    )
+    layout: Literal["auto", "lines", "csv", "class_files", "roles"] = Field(
+        "auto",
+        description="`text`: `lines`: `LABEL`, a tab and the text; `csv`: the columns `data.text` "
+        "and `data.label`; `class_files`: one sentence a line, in files that differ after the last "
+        "dot, as in `reviews.pos` and `reviews.neg`; `roles`: blocks that begin with `ROLE:`, for "
+        "`next_token`; `auto`: the one that it seems to be.",
+    )
+    text: str = Field("text", description="`text` of CSV files: column with the text.")
+    vocabulary: Annotated[str, _written_as(data_settings.vocabulary)] = Field(
+        "hashed:8192",
+        description="`text`: public numbers for words. `hashed:N`: each word in one of N buckets; "
+        "`characters`: printable ASCII; `list:FILE`: the words of a public list, one a line. A "
+        "vocabulary made from private text would be a release.",
+    )
+    length: Annotated[int, Field(ge=1, le=1 << 16)] = Field(
+        64, description="`text`: tokens of a record; longer texts are cut, shorter ones padded."
+    )
     classes: Annotated[_Text, _written_as(data_settings.class_names)] = Field(
         "",
         description="All classes in their order, separated by commas, or how many there are. "

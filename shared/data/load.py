@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from calyx.shared.config.schema import DataConfig, TaskConfig
 from calyx.shared.data.dataset import Dataset, Split
 from calyx.shared.data.holdout import hold_out, hold_out_together
 from calyx.shared.data.view import as_view
 from calyx.shared.errors import DataError
 
 if TYPE_CHECKING:
-    from calyx.shared.config.schema import DataConfig
     from calyx.shared.data.sources.source_records import Reading
+    from calyx.shared.data.sources.table import LabelKind
 
 # Keeps this stream of random numbers apart from others drawn from the same seed.
 _STREAM = 0x3A7D
 # Sources whose labels are words: what number a word has must be the same for everyone.
-_NAMED = frozenset({"table", "images", "audio", "sensors"})
+_NAMED = frozenset({"table", "images", "audio", "sensors", "text"})
+# Sources whose records are pieces of one recording or text: held out whole, or the test is told.
+_PIECES = frozenset({"sensors", "text"})
+_LABEL_KINDS: Mapping[str, LabelKind] = {"regression": "real", "multilabel": "several"}
 
 
-def load_split(config: DataConfig, seed: int) -> Split:
+def load_split(config: DataConfig, seed: int, task: TaskConfig = TaskConfig()) -> Split:
     """Load training and test records, in the view that `config` asks for.
 
     A source without a test set of its own gives ``data.test_fraction`` of its records, drawn
@@ -32,6 +37,7 @@ def load_split(config: DataConfig, seed: int) -> Split:
         config: source, view, ``test_fraction``, ``hold_out`` and ``max_records``.
         seed: decides which records are held out, and which ``max_records`` keeps; the same seed
             gives the same split.
+        task: what is learned from them.
 
     Returns:
         Image view: features float32 (n, 1, height, width), in [0, 1] where they are images (3
@@ -40,7 +46,7 @@ def load_split(config: DataConfig, seed: int) -> Split:
     Raises:
         DataError: the data set is missing, broken or does not fit the request.
     """
-    reading = read_source(config)
+    reading = read_source(config, task)
     split = _split(reading, config, seed)
     train = _drawn(as_view(split.train, config.view), config, seed)
     return Split(
@@ -51,7 +57,9 @@ def load_split(config: DataConfig, seed: int) -> Split:
     )
 
 
-def load_folder(config: DataConfig, seed: int = 0) -> Dataset:
+def load_folder(
+    config: DataConfig, seed: int = 0, task: TaskConfig = TaskConfig()
+) -> Dataset:
     """Load a device's own records, all of them for training.
 
     From a folder in ``idx`` format only the training files are read, from other sources only the
@@ -60,6 +68,7 @@ def load_folder(config: DataConfig, seed: int = 0) -> Dataset:
     Args:
         config: source, view and ``max_records``; ``directory`` is the device's folder.
         seed: decides which records ``max_records`` keeps.
+        task: what is learned from them.
 
     Returns:
         As `load_split`.
@@ -68,24 +77,27 @@ def load_folder(config: DataConfig, seed: int = 0) -> Dataset:
         DataError: the data set is missing, broken or does not fit the request; or its labels are
             words and ``classes`` does not say which there are: one device may lack some.
     """
-    if config.source in _NAMED and not config.classes:
+    if config.source in _NAMED and task.kind == "classification" and not config.classes:
         raise DataError(
             f"{config.directory}: a device may lack a class that others have, and would number "
             "them differently",
             hint="state all classes in their order with data.classes",
         )
-    return _drawn(as_view(_read_train(config), config.view), config, seed)
+    return _drawn(as_view(_read_train(config, task), config.view), config, seed)
 
 
-def read_source(config: DataConfig, *, is_part: bool = False) -> Reading:
+def read_source(
+    config: DataConfig, task: TaskConfig = TaskConfig(), *, is_part: bool = False
+) -> Reading:
     """Read all records of a source, before any are held out.
 
     Args:
         config: the source and its settings.
+        task: what is learned from them.
         is_part: these are the records of one device.
 
     Raises:
-        DataError: they cannot be read, or are no records with a class each.
+        DataError: they cannot be read, or have no label of the kind that is learned.
     """
     # Modules of sources are imported when they are used: some need packages of their own.
     from calyx.shared.config import data_settings
@@ -115,26 +127,59 @@ def read_source(config: DataConfig, *, is_part: bool = False) -> Reading:
         case "table":
             from calyx.shared.data.sources.table import read_table
 
-            return read_table(config, is_part=is_part).classified()
+            kind: LabelKind = _LABEL_KINDS.get(task.kind, "class")
+            return read_table(config, kind, is_part=is_part).learned(task)
         case "images":
             from calyx.shared.data.sources.images import read_images
 
-            return read_images(config).classified()
+            return read_images(config).learned(task)
         case "audio":
             from calyx.shared.data.sources.audio import read_audio
 
-            return read_audio(config).classified()
+            return read_audio(config).learned(task)
         case "sensors":
             from calyx.shared.data.sources.sensors import read_sensors
 
-            return read_sensors(config).classified()
+            return read_sensors(config).learned(task)
+        case "text":
+            return _read_text(config, task)
+        case "task":
+            from calyx.shared.data.sources.own_records import read_own
+            from calyx.shared.tasks.find import own_task
+
+            return read_own(own_task(task.kind), config.directory)
         case "digits":
             from calyx.shared.data.sources.digits import read_digits
 
             return Reading(read_digits())
 
 
-def _read_train(config: DataConfig) -> Dataset:
+def _read_text(config: DataConfig, task: TaskConfig) -> Reading:
+    from calyx.shared.data.sources.text import TextColumns, layout_of, read_text
+    from calyx.shared.data.sources.vocabulary import vocabulary_of
+
+    layout = config.layout
+    found = layout_of(config.directory, config.encoding) if layout == "auto" else layout
+    if found is None or found == "auto":
+        raise DataError(
+            f"{config.directory}: how the text is laid out cannot be seen",
+            hint="set data.layout to lines, csv, class_files or roles",
+        )
+    client = config.natural_id if config.partition == "natural" else ""
+    # The last token of a record has to be predicted too.
+    length = config.length + (task.kind == "next_token")
+    return read_text(
+        config.directory,
+        found,
+        vocabulary_of(config.vocabulary),
+        length,
+        columns=TextColumns(config.text, config.label or "label", client),
+        classes=config.classes,
+        encoding=config.encoding,
+    ).learned(task)
+
+
+def _read_train(config: DataConfig, task: TaskConfig) -> Dataset:
     if config.source == "idx":
         from calyx.shared.config import data_settings
         from calyx.shared.data.sources.idx import read_idx
@@ -142,7 +187,7 @@ def _read_train(config: DataConfig) -> Dataset:
         value_range = data_settings.value_range(config.value_range)
         return read_idx(config.directory, "train", classes=config.classes, value_range=value_range)
     # A device is one client: whose records they are is no question.
-    return read_source(config.model_copy(update={"partition": "iid"}), is_part=True).train
+    return read_source(config.model_copy(update={"partition": "iid"}), task, is_part=True).train
 
 
 def _split(reading: Reading, config: DataConfig, seed: int) -> Split:
@@ -151,7 +196,9 @@ def _split(reading: Reading, config: DataConfig, seed: int) -> Split:
     together = config.hold_out
     if together == "auto":
         has_clients = reading.train.natural_ids is not None
-        together = "record" if config.source != "sensors" else "client" if has_clients else "file"
+        together = "client" if has_clients else "file" if config.source == "sensors" else "record"
+        if config.source not in _PIECES:
+            together = "record"
     if together == "record":
         if config.source == "sensors":
             raise DataError(
@@ -172,8 +219,8 @@ def _split(reading: Reading, config: DataConfig, seed: int) -> Split:
 
 def _unlearned(train: Dataset, reading: Reading) -> tuple[str, ...]:
     """A sentence if classes of the source are left without training records."""
-    there = np.unique(reading.train.labels)
-    missing = np.setdiff1d(there, train.labels)
+    there = np.unique(reading.train.strata)
+    missing = np.setdiff1d(there, train.strata)
     if not len(missing):
         return ()
     return (

@@ -14,8 +14,11 @@ from calyx.shared.errors import DataError
 _CHANNELS = (1, 3)
 
 
-def as_view(dataset: Dataset, view: Literal["image", "sequence"]) -> Dataset:
+def as_view(dataset: Dataset, view: Literal["image", "sequence", "stored"]) -> Dataset:
     """Give the records the shape that image or sequence models take.
+
+    Tokens and records of several inputs have no such shape and are left as they are, and so are all
+    others in the view ``stored``.
 
     ===================  =====================  ==========================================
     record               image                  sequence (steps, features)
@@ -31,6 +34,8 @@ def as_view(dataset: Dataset, view: Literal["image", "sequence"]) -> Dataset:
     Raises:
         DataError: records of another shape.
     """
+    if view == "stored" or dataset.spec.float_shape is None:
+        return dataset
     features = dataset.floats
     if features.ndim == 4:
         features = _channels_first(features)

@@ -26,6 +26,7 @@ import torch
 from torch import nn
 
 from calyx.shared.errors import ModelError
+from calyx.shared.record_spec import Input
 from calyx.shared.target import Target
 from calyx.shared.tasks.metric import Metric
 
@@ -53,6 +54,8 @@ class Task:
         predictions: from outputs and labels of a batch to what the metrics take, (n, ...); the
             outputs themselves by default.
         target: what a label is, as `Classes(3)`; None: numbers of the shape and dtype they have.
+        inputs: what is public about the features, as ``{"x": Tokens((40,), 5000)}``; None: float32
+            of the shape they have.
 
     Raises:
         ModelError: no metric, or two of one name.
@@ -64,6 +67,7 @@ class Task:
     model: Callable[..., nn.Module] | None = None
     predictions: Losses = _outputs
     target: Target | None = None
+    inputs: Mapping[str, Input] | None = None
     measured: tuple[Metric, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

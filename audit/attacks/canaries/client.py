@@ -69,7 +69,7 @@ def run(
     """
     config = folder.stored_config()
     refuse_unfit(config)
-    split = load_split(config.data, config.seed)
+    split = load_split(config.data, config.seed, config.task)
     spec = split.test.spec
     model = build_model(config.model, spec, config.seed, task_of(config.task, spec.target))
     names, size = trainable_names(model), dimension(model)

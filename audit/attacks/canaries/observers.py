@@ -113,7 +113,7 @@ class _Known:
     """What the auditor knows beforehand: model, records, and which client holds which records."""
 
     def __init__(self, config: Config, partition: Sequence[Integers]) -> None:
-        split = load_split(config.data, config.seed)
+        split = load_split(config.data, config.seed, config.task)
         self._train: Dataset = split.train
         self._partition = partition
         self._rounds = config.training.rounds

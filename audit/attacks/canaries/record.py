@@ -157,7 +157,7 @@ def commitment(coins: NDArray[np.bool_], nonce: bytes) -> str:
 
 def _placed(config: Config, wanted: int, holders: int) -> Placed:
     """Coins and directions; each audit draws new ones."""
-    split = load_split(config.data, config.seed)
+    split = load_split(config.data, config.seed, config.task)
     spec = split.test.spec
     task = task_of(config.task, spec.target)
     size = dimension(build_model(config.model, spec, config.seed, task))

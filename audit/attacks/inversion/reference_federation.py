@@ -102,7 +102,7 @@ class CapturedRound:
 
 def reference(config: Config) -> Reference:
     """Pictures of the run itself if they are 28x28, else the digits of scikit-learn, enlarged."""
-    split = load_split(config.data, config.seed)
+    split = load_split(config.data, config.seed, config.task)
     train, test, source = split.train, split.test, "records of the run"
     in_box = train.floats.min() >= 0 and train.floats.max() <= 1
     if train.input_shape != (1, SIDE, SIDE) or not in_box:
@@ -145,7 +145,7 @@ def capture_round(
         observers = Observers(tap=capture, on_release=capture.on_release)
         with replayed_run(config, observers, workers=1) as folder:
             final = load(folder.model())
-        train = load_split(config.data, config.seed).train
+        train = load_split(config.data, config.seed, config.task).train
         records = tuple(train.subset(indices) for indices in partition_of(config))
     (sent,) = capture.find("train", 1, receiver=client_name(0))[:1]
     instruction = TrainInstruction.from_content(sent.message.content)

@@ -72,7 +72,7 @@ def run(
             "a client has fewer than 4 records, too few to leave half of them out",
             hint="leave the attack out with --skip membership",
         )
-    split = load_split(config.data, config.seed)
+    split = load_split(config.data, config.seed, config.task)
     inside = complementary_halves(shadows, parts, len(split.train), secrets.randbits(63))
     train, test, accuracies = [], [], []
     total = config.training.rounds

@@ -48,7 +48,7 @@ class UpdateReplay:
     def __init__(self, audited: AuditedRun) -> None:
         config = audited.config
         self._config, self._partition_path = config, str(audited.partition_path)
-        split = load_split(config.data, config.seed)
+        split = load_split(config.data, config.seed, config.task)
         spec = split.test.spec
         self._task = task_of(config.task, spec.target)
         self._model = build_model(config.model, spec, config.seed, self._task)

@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from calyx.shared.config.schema import TaskConfig
 from calyx.shared.data.dataset import Dataset
 from calyx.shared.errors import DataError
+from calyx.shared.record_spec import Tokens
+from calyx.shared.target import Classes, MultiLabel, NextTokens, Reals, Target
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +31,8 @@ class SourceRecords:
         is_test: bool (n,), the source's own test set, or None if it has none.
         done: what was done to the values, a sentence each.
         warnings: what to look at before training.
+        tokens: size of the vocabulary that features are tokens of; 0: they are float32.
+        bounds: public bounds of real labels; None for others.
 
     Raises:
         DataError: arrays that do not belong together, or a value that is not finite.
@@ -41,6 +46,8 @@ class SourceRecords:
     is_test: NDArray[np.bool_] | None = field(default=None, repr=False)
     done: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    tokens: int = 0
+    bounds: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         columns = (self.labels, self.natural_ids, self.files, self.is_test)
@@ -61,32 +68,21 @@ class SourceRecords:
     def _from(self, record: int) -> str:
         return "" if self.files is None else f" ({self.files[record]})"
 
-    def classified(self) -> Reading:
-        """The records as a classifier takes them.
+    def learned(self, task: TaskConfig) -> Reading:
+        """The records as `task` takes them.
 
         Raises:
-            DataError: the labels are no classes, or only one occurs.
+            DataError: the labels are of another kind, or all records are for testing.
         """
-        labels = self.labels
-        if labels is None or labels.dtype != np.int64 or self.features.dtype != np.float32:
-            raise DataError("the records have no class each", hint="name one column with classes")
-        if self.features.ndim == 2:
-            # A row of a table is one step with all its columns.
-            features = np.ascontiguousarray(self.features[:, np.newaxis])
-        else:
-            features = self.features
+        features, labels, target = self._labelled(task)
+        inputs = {"x": Tokens(features.shape[1:], self.tokens)} if self.tokens else None
         test = np.zeros(len(self), np.bool_) if self.is_test is None else self.is_test
         if test.all():
             raise DataError("all records are for testing", hint="leave some to train on")
 
         def part(rows: NDArray[np.bool_]) -> Dataset:
             ids = None if self.natural_ids is None else self.natural_ids[rows]
-            return Dataset(
-                features[rows].astype(np.float32, copy=False),
-                labels[rows].astype(np.int64, copy=False),
-                len(self.class_names),
-                ids,
-            )
+            return Dataset(features[rows], labels[rows], target, ids, inputs)
 
         return Reading(
             train=part(~test),
@@ -97,10 +93,33 @@ class SourceRecords:
             warnings=self.warnings,
         )
 
+    def _labelled(self, task: TaskConfig) -> tuple[NDArray[Any], NDArray[Any], Target]:
+        features, labels = self.features, self.labels
+        if labels is None and self.tokens and task.kind == "next_token":
+            # What follows each token but the last is the next one.
+            steps = features.shape[1] - 1
+            following = np.ascontiguousarray(features[:, 1:])
+            return features[:, :-1], following, NextTokens((steps,), self.tokens)
+        if labels is None:
+            raise DataError(
+                "the records have no labels: they are text that predicts itself",
+                hint="set task.kind=next_token",
+            )
+        if self.bounds is not None:
+            return features, labels, Reals(*self.bounds)
+        if labels.ndim == 2:
+            return features, labels, MultiLabel(labels.shape[1], self.class_names)
+        if labels.dtype != np.int64:
+            raise DataError(
+                "the records have a real value each, and no class",
+                hint="set task.kind=regression",
+            )
+        return features, labels, Classes(len(self.class_names))
+
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """Classified records of a source.
+    """Records of a source with what is learned from them.
 
     Attributes:
         train: for training; what is to be held out for testing is among them.

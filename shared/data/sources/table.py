@@ -35,13 +35,13 @@ _MOST_CATEGORIES = 1000
 
 
 def read_table(
-    config: DataConfig, label_kind: LabelKind | None = None, *, is_part: bool = False
+    config: DataConfig, label_kind: LabelKind = "class", *, is_part: bool = False
 ) -> SourceRecords:
     """Read all rows.
 
     Args:
         config: ``directory`` and the keys of tables.
-        label_kind: of ``label``; None for classes, or for several labels if it names more columns.
+        label_kind: of ``label``.
         is_part: these are the records of one device, which may lack a category, so that columns of
             words must be stated.
 
@@ -61,7 +61,11 @@ def read_table(
                 f"{config.directory} shows the columns)"
             ),
         )
-    kind = label_kind or ("several" if len(labels) > 1 else "class")
+    if len(labels) > 1 and label_kind != "several":
+        raise DataError(
+            f"data.label names {len(labels)} columns, and a record has one label",
+            hint="name one, or set task.kind=multilabel",
+        )
     tables = [
         (file, read_columns(file, config, labels))
         for file in source_files(config.directory, SUFFIXES)
@@ -73,7 +77,8 @@ def read_table(
     features = _Features(joined, config, is_part)
     for name in learned:
         features.add(name)
-    target, class_names, done = _labels(joined, labels, kind, config)
+    target, class_names, done = _labels(joined, labels, label_kind, config)
+    bounds = _label_bounds(labels[0], config) if label_kind == "real" else None
     sizes = [len(table) for _, table in tables]
     is_test = np.repeat([_is_test(file, len(tables)) for file, _ in tables], sizes)
     return SourceRecords(
@@ -84,7 +89,8 @@ def read_table(
         files=np.repeat([file.name for file, _ in tables], sizes),
         is_test=is_test if is_test.any() else None,
         done=(*features.done(), *done),
-        warnings=features.warnings(),
+        warnings=(*features.warnings(), *_unscaled_label(labels[0], target, bounds)),
+        bounds=bounds,
     )
 
 
@@ -191,7 +197,8 @@ def _feature_names(table: _Joined, config: DataConfig, labels: Sequence[str]) ->
         ("categories", data_settings.categories(config.categories)),
     ]
     for key, columns in stated:
-        if unknown := [name for name in columns if name != "*" and name not in names]:
+        known = {*names, *labels, "*"} if key == "bounds" else {*names}
+        if unknown := [name for name in columns if name not in known]:
             raise DataError(
                 f"data.{key} names {unknown[0]}, which is not a column that is learned from",
                 hint=f"name one of {listed(names)}",
@@ -370,6 +377,26 @@ def _labels(
                 hint="correct the cell",
             )
     return np.stack(columns, axis=1).astype(np.float32), tuple(names), ()
+
+
+# What is learned as -1 to 1 where nothing is said.
+_PLAIN = (-1.0, 1.0)
+
+
+def _label_bounds(name: str, config: DataConfig) -> tuple[float, float]:
+    """The public bounds of a real label; ``*`` is for columns that are learned from."""
+    return data_settings.bounds(config.bounds).get(name, _PLAIN)
+
+
+def _unscaled_label(
+    name: str, labels: NDArray[Any], bounds: tuple[float, float] | None
+) -> tuple[str, ...]:
+    if bounds != _PLAIN or float(np.abs(labels).max()) <= UNSCALED:
+        return ()
+    return (
+        f"the label looks unscaled: {name} ({labels.min():g} to {labels.max():g}); set "
+        f"data.bounds={name}=LOW:HIGH from what is known about it, and not from these records",
+    )
 
 
 def _as_numbers(table: _Joined, name: str) -> NDArray[np.float64]:

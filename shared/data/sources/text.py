@@ -94,6 +94,7 @@ def read_text(
     cut = sum(len(row) > length for row in tokens)
     return SourceRecords(
         features=padded(tokens, length),
+        tokens=vocabulary.size,
         labels=numbers.labels,
         class_names=numbers.names,
         natural_ids=None if found.clients is None else np.array(found.clients),
@@ -226,6 +227,7 @@ def _roles(place: str, vocabulary: Vocabulary, length: int, encoding: str) -> So
     ids = np.array(whose)
     return SourceRecords(
         features=padded(windows, length),
+        tokens=vocabulary.size,
         labels=None,
         natural_ids=ids,
         files=ids,

@@ -14,11 +14,13 @@ import string
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from calyx.shared.config import data_settings
 from calyx.shared.errors import DataError
 
 ENGLISH = "\n " + string.digits + string.ascii_letters + string.punctuation
@@ -40,6 +42,28 @@ class Vocabulary(Protocol):
 
     def tokens(self, text: str) -> list[int]:
         """At least 1 each, in the order of the text."""
+
+
+def vocabulary_of(setting: str) -> Vocabulary:
+    """The vocabulary that ``data.vocabulary`` names.
+
+    Raises:
+        DataError: the list of words cannot be read or used.
+    """
+    kind, rest = data_settings.vocabulary(setting)
+    if kind == "hashed":
+        return HashedWords(int(rest))
+    if kind == "characters":
+        return Characters()
+    path = Path(rest).expanduser()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"the list of words {path} cannot be read: {error}",
+            hint="name a text file with one word a line in data.vocabulary",
+        ) from None
+    return ListedWords([line.strip() for line in lines if line.strip()])
 
 
 def words_of(text: str) -> list[str]:
