@@ -27,7 +27,7 @@ def evaluate_round(content: RecordDict, config: Config, node: Node) -> RecordDic
         )
     node.check_evaluation(config)
     records = node.records(config)
-    model = build_model(config.model, records.input_shape, records.classes, config.seed)
+    model = build_model(config.model, records.spec, records.classes, config.seed)
     received = read_record(read_arrays(content), like=weights_of(model), largest=LARGEST_WEIGHT)
     load_weights(model, received)
     result = evaluate_model(model, records.features, records.labels, config.training.device)

@@ -14,6 +14,7 @@ from calyx.shared.config import Config
 from calyx.shared.data import Dataset
 from calyx.shared.models.tryout import try_model
 from calyx.shared.models.vector import dimension
+from calyx.shared.record_spec import RecordSpec
 
 
 def rehearse(config: Config, records: Dataset) -> int:
@@ -29,9 +30,9 @@ def rehearse(config: Config, records: Dataset) -> int:
     Raises:
         ModelError: the model cannot be built or trained, or not with this privacy, or not here.
     """
-    return _rehearsed(config, records.input_shape, records.classes)
+    return _rehearsed(config, records.spec, records.classes)
 
 
 @lru_cache(maxsize=16)
-def _rehearsed(config: Config, input_shape: tuple[int, ...], classes: int) -> int:
-    return dimension(try_model(config, input_shape, classes))
+def _rehearsed(config: Config, spec: RecordSpec, classes: int) -> int:
+    return dimension(try_model(config, spec, classes))

@@ -52,7 +52,7 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
     plan_fits(config, plan, records)
     rehearse(config, records)
 
-    model = build_model(config.model, records.input_shape, records.classes, config.seed)
+    model = build_model(config.model, records.spec, records.classes, config.seed)
     received = read_record(read_arrays(content), like=weights_of(model), largest=LARGEST_WEIGHT)
     # Buffers are the model's own: whether records can be kept apart was tried with these, and a
     # sender could choose others that hide for the trial what they do in training.

@@ -96,9 +96,7 @@ class Federation:
         torch_device(config.training.device)  # it evaluates there
         self._digest = config_digest(config)
         self._test = load_split(config.data, config.seed).test
-        self._model = build_model(
-            config.model, self._test.input_shape, self._test.classes, config.seed
-        )
+        self._model = build_model(config.model, self._test.spec, self._test.classes, config.seed)
         self._names = trainable_names(self._model)
         self._strategy = Strategy(config.federation)
         self._server_step = ServerGradientStep(config.federation)

@@ -173,7 +173,7 @@ def _begun(
     if on_event is not None and (split.done or split.warnings):
         # Only for the display; the journal is the server's, which sees no training records.
         on_event({"event": "data", "done": [*split.done], "warnings": [*split.warnings]})
-    try_model(config, train.input_shape, train.classes)
+    try_model(config, train.spec, train.classes)
     parts = _parts(config, train)
     out = None if place is None else place.path
     folder = RunFolder(owner.enter_context(claimed(out, config.name)))

@@ -29,7 +29,7 @@ def run(folder: RunFolder, store: EvidenceStore, progress: Progress) -> None:
     """
     config = folder.stored_config()
     test = load_split(config.data, config.seed).test
-    model = build_model(config.model, test.input_shape, test.classes, config.seed)
+    model = build_model(config.model, test.spec, test.classes, config.seed)
     load_weights(model, load(folder.model()))
     model.eval()
     predicted = np.empty(len(test), dtype=np.int64)

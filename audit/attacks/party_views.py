@@ -114,7 +114,7 @@ def replay(config: Config) -> tuple[CapturedRound, Dataset]:
             pass
     except CaptureComplete:
         pass
-    model = build_model(config.model, split.test.input_shape, split.test.classes, config.seed)
+    model = build_model(config.model, split.test.spec, split.test.classes, config.seed)
     sent = capture.find("train", 1)[0]
     plan = TrainInstruction.from_content(sent.message.content).plan
     load_weights(model, read_record(read_arrays(sent.message.content), like=weights_of(model)))

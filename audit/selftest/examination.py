@@ -21,6 +21,7 @@ from calyx.shared.errors import ModelError, RoundError
 from calyx.shared.models import build_model
 from calyx.shared.models.per_record.private import check_private
 from calyx.shared.privacy.accounting import spent
+from calyx.shared.record_spec import RecordSpec
 from calyx.simulations import run as simulate
 from calyx.simulations.run_folder import RunFolder
 
@@ -102,7 +103,7 @@ def _model_fault(audited: AuditedRun) -> str | None:
     """Checked again by the auditor: the trainer's own check may be what is broken."""
     config = audited.config
     try:
-        check_private(build_model(config.model, (1, 8, 8), 10, config.seed))
+        check_private(build_model(config.model, RecordSpec.floats((1, 8, 8)), 10, config.seed))
     except ModelError:
         return "the model mixes records"
     return None

@@ -193,7 +193,7 @@ def forecast(config: Config) -> Forecast:
     split = load_split(config.data, config.seed)
     train = split.train
     parts = partition(train, config.data, config.federation.clients, config.seed)
-    model = try_model(config, train.input_shape, train.classes)
+    model = try_model(config, train.spec, train.classes)
     members = [Member(str(number), len(part)) for number, part in enumerate(parts)]
     by_member = Plans(config, members, dimension(model))
     counts = Counter(by_member.of(member) for member in members)

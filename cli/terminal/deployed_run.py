@@ -74,7 +74,7 @@ def submit_run(directory: Path, name: str, config: Config, *, resume: bool) -> S
 
     if not resume:
         test = load_split(config.data, config.seed).test
-        model = try_model(config, test.input_shape, test.classes)
+        model = try_model(config, test.spec, test.classes)
         check_upload(config, dimension(model))
     environment = environment_of(config)
     environment["randomness"] = {

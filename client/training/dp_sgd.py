@@ -124,7 +124,7 @@ def train_privately(
     check_private(model)
     if type(model) not in BUILT_IN:
         # It takes as long as a training step, each round; for the built-in models the tests do it.
-        try_private(model, data.input_shape)
+        try_private(model, data.spec)
     device = next(model.parameters()).device
     blocks = _blocks(model, data, plan)
     optimizer = NoisyOptimizer(make_optimizer(config, model.parameters()), plan, noise)
@@ -168,7 +168,7 @@ def clipped_gradient_sum(
         raise PrivacyError("only distributed noise takes a sum of gradients without its own noise")
     check_private(model)
     if type(model) not in BUILT_IN:
-        try_private(model, data.input_shape)
+        try_private(model, data.spec)
     device = next(model.parameters()).device
     was_training = model.training
     model.train()
@@ -189,8 +189,8 @@ def clipped_gradient_sum(
 def _blocks(model: nn.Module, data: Dataset, plan: PrivacyPlan) -> RecordBlocks:
     """Block sizes in which a batch goes through the model: from public numbers, before any draw."""
     if plan.sampling == "full":
-        return record_blocks(model, data.input_shape, full_blocks(len(data)))
-    return record_blocks(model, data.input_shape, sampled_blocks(plan.expected_batch_size))
+        return record_blocks(model, data.spec, full_blocks(len(data)))
+    return record_blocks(model, data.spec, sampled_blocks(plan.expected_batch_size))
 
 
 def _batch(records: int, plan: PrivacyPlan, noise: NoiseSource) -> NDArray[np.int64]:

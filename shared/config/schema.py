@@ -215,8 +215,10 @@ class ModelConfig(Section):
     name: str = Field(
         "cnn",
         description="`cnn`, `lstm`, `attention`, or a model of your own as `module:function`. The "
-        "function is called as `function(input_shape, classes)` and returns a `torch.nn.Module`. "
-        "This key chooses code that is imported and run, on the server and on the clients.",
+        "function is called as `function(input_shape, classes)` (where a record is not one float32 "
+        "tensor, as `function(spec, classes)` with its `RecordSpec`) and returns a "
+        "`torch.nn.Module`. This key chooses code that is imported and run, on the server and on "
+        "the clients.",
     )
     hidden: Positive = Field(
         128, description="`lstm`: size of the state; `attention`: size of the embedding."

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calyx.shared.errors import DataError
+from calyx.shared.record_spec import RecordSpec
 
 # Far more than anyone has; a stray number among the labels would cost all memory.
 _MOST_CLASSES = 1 << 20
@@ -107,6 +108,11 @@ class Dataset:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one record."""
         return self.features.shape[1:]
+
+    @property
+    def spec(self) -> RecordSpec:
+        """What is public about one record's input."""
+        return RecordSpec.floats(self.input_shape)
 
     @cached_property
     def fingerprint(self) -> str:

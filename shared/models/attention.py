@@ -16,38 +16,82 @@ from calyx.shared.errors import ModelError
 
 
 class SelfAttention(nn.Module):
-    """Multi-head scaled dot-product attention of a sequence with itself."""
+    """Multi-head scaled dot-product attention of a sequence with itself.
 
-    def __init__(self, hidden: int, heads: int) -> None:
+    Args:
+        hidden: size of a step's vector.
+        heads: attention heads; must divide `hidden`.
+        causal: whether a step sees no later one, as in a model of the next token.
+
+    Raises:
+        ModelError: heads that do not divide `hidden`.
+    """
+
+    def __init__(self, hidden: int, heads: int, *, causal: bool = False) -> None:
         super().__init__()
-        self.heads = heads
+        if heads < 1 or hidden % heads:
+            raise ModelError(
+                f"self-attention cannot have {heads} heads: {hidden} is not a multiple of {heads}"
+                if heads > 0
+                else f"self-attention cannot have {heads} heads",
+                hint=f"use a number of heads that divides {hidden}",
+            )
+        self.heads, self.causal = heads, causal
         self.queries_keys_values = nn.Linear(hidden, 3 * hidden)
         self.output = nn.Linear(hidden, hidden)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(n, steps, hidden) to (n, steps, hidden)."""
+    def forward(self, x: torch.Tensor, real: torch.Tensor | None = None) -> torch.Tensor:
+        """What each step gathers from the steps it may see.
+
+        Args:
+            x: float32 (n, steps, hidden).
+            real: bool (n, steps), False where a step only fills up a record; None if none does.
+
+        Returns:
+            float32 (n, steps, hidden). Steps that fill up have values too, which nothing must use.
+        """
         n, steps, hidden = x.shape
         split = self.queries_keys_values(x).view(n, steps, 3, self.heads, hidden // self.heads)
         queries, keys, values = split.permute(2, 0, 3, 1, 4)
-        mixed = nn.functional.scaled_dot_product_attention(queries, keys, values)
+        mixed = nn.functional.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=self._visible(steps, real, x.device)
+        )
         attended: torch.Tensor = self.output(mixed.transpose(1, 2).reshape(n, steps, hidden))
         return attended
+
+    def _visible(
+        self, steps: int, real: torch.Tensor | None, device: torch.device
+    ) -> torch.Tensor | None:
+        """Which step (row) sees which (column), bool, to be broadcast over (n, heads).
+
+        A step always sees itself: a softmax over nothing has no value, and a record without a
+        real step must not have NaN for a gradient.
+        """
+        if real is None and not self.causal:
+            return None
+        visible = torch.ones(steps, steps, dtype=torch.bool, device=device)
+        if self.causal:
+            visible = visible.tril()
+        if real is None:
+            return visible
+        itself = torch.eye(steps, dtype=torch.bool, device=device)
+        return (visible & real[:, None, None, :]) | itself
 
 
 class EncoderBlock(nn.Module):
     """Attention and a two-layer perceptron, each behind a layer norm and around a shortcut."""
 
-    def __init__(self, hidden: int, heads: int) -> None:
+    def __init__(self, hidden: int, heads: int, *, causal: bool = False) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(hidden)
-        self.attention = SelfAttention(hidden, heads)
+        self.attention = SelfAttention(hidden, heads, causal=causal)
         self.perceptron_norm = nn.LayerNorm(hidden)
         self.expand = nn.Linear(hidden, 2 * hidden)
         self.contract = nn.Linear(2 * hidden, hidden)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(n, steps, hidden) to (n, steps, hidden)."""
-        x = x + self.attention(self.attention_norm(x))
+    def forward(self, x: torch.Tensor, real: torch.Tensor | None = None) -> torch.Tensor:
+        """(n, steps, hidden) to (n, steps, hidden); `real` as for `SelfAttention`."""
+        x = x + self.attention(self.attention_norm(x), real)
         x = x + self.contract(nn.functional.relu(self.expand(self.perceptron_norm(x))))
         return x
 

@@ -13,23 +13,24 @@ from calyx.shared.config.schema import ModelConfig
 from calyx.shared.errors import ModelError
 from calyx.shared.models.attention import AttentionEncoder
 from calyx.shared.models.cnn import Cnn
+from calyx.shared.models.inputs import call, made_up
 from calyx.shared.models.lstm import Lstm
 from calyx.shared.models.seeding import torch_seeded
+from calyx.shared.record_spec import RecordSpec
 
 BUILT_IN: tuple[type[nn.Module], ...] = (Cnn, Lstm, AttentionEncoder)
 
 
-def build_model(
-    config: ModelConfig, input_shape: tuple[int, ...], classes: int, seed: int
-) -> nn.Module:
+def build_model(config: ModelConfig, spec: RecordSpec, classes: int, seed: int) -> nn.Module:
     """Build the model that `config` names, with weights that depend only on `seed`.
 
     PyTorch's global random state is left as it was.
 
     Args:
         config: the model; ``name`` may be ``module:function``, which is imported and called as
-            ``function(input_shape, classes)`` and returns an `nn.Module`.
-        input_shape: shape of one record without the batch dimension.
+            ``function(input_shape, classes)``, or ``function(spec, classes)`` where a record is
+            not one float32 tensor, and returns an `nn.Module`.
+        spec: what is public about a record's inputs.
         classes: number of classes.
         seed: seed of the weights.
 
@@ -39,7 +40,8 @@ def build_model(
     """
     with torch_seeded(seed):
         if ":" in config.name:
-            return _users_model(config.name, input_shape, classes)
+            return _users_model(config.name, spec, classes)
+        input_shape = _float_shape(config.name, spec)
         if config.name == "cnn":
             return Cnn(input_shape, classes)
         if config.name == "lstm":
@@ -58,22 +60,32 @@ def build_model(
     )
 
 
-def _users_model(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Module:
+def _float_shape(name: str, spec: RecordSpec) -> tuple[int, ...]:
+    if spec.float_shape is None:
+        raise ModelError(
+            f"model.name = {name}: it takes one float32 tensor a record, and the data have {spec}",
+            hint="use a model of your own, module:function",
+        )
+    return spec.float_shape
+
+
+def _users_model(name: str, spec: RecordSpec, classes: int) -> nn.Module:
     function = _imported(name)
+    first = "a RecordSpec" if spec.float_shape is None else "the input shape"
     try:
-        model = function(input_shape, classes)
+        model = function(spec if spec.float_shape is None else spec.float_shape, classes)
     except Exception as error:
         raise ModelError(
-            f"model.name = {name}: calling it with {tuple(input_shape)} and {classes} failed with "
+            f"model.name = {name}: calling it with {spec} and {classes} failed with "
             f"{_one_line(error)}",
-            hint="the function must take the input shape and the number of classes",
+            hint=f"the function must take {first} and the number of classes",
         ) from error
     if not isinstance(model, nn.Module):
         raise ModelError(
             f"model.name = {name}: it must return a torch.nn.Module, not a {type(model).__name__}",
             hint="return the model itself",
         )
-    _try_out(name, model, input_shape, classes)
+    _try_out(name, model, spec, classes)
     return model
 
 
@@ -98,17 +110,16 @@ def _imported(name: str) -> Callable[..., Any]:
     return function
 
 
-def _try_out(name: str, model: nn.Module, input_shape: tuple[int, ...], classes: int) -> None:
+def _try_out(name: str, model: nn.Module, spec: RecordSpec, classes: int) -> None:
     """Two made-up records through the model, so that a misfit shows before the run starts."""
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            logits = model(torch.zeros(2, *input_shape))
+            logits = call(model, made_up(spec, 2, torch.Generator().manual_seed(0)))
     except Exception as error:
         raise ModelError(
-            f"model.name = {name}: it does not take records of shape {tuple(input_shape)}: "
-            f"{_one_line(error)}",
+            f"model.name = {name}: it does not take records of shape {spec}: {_one_line(error)}",
             hint="set data.view, or change the model",
         ) from error
     finally:

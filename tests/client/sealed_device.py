@@ -25,6 +25,7 @@ from calyx.shared.protocol.sealed.messages import (
     sealing_parameters,
     sum_shape,
 )
+from calyx.shared.record_spec import RecordSpec
 
 CONFIG = build(
     from_settings(
@@ -84,7 +85,7 @@ class Side:
                 "authority-key": authority.verify_key.hex(),
             }
         )
-        self.model = build_model(CONFIG.model, (1, 8, 8), 10, CONFIG.seed)
+        self.model = build_model(CONFIG.model, RecordSpec.floats((1, 8, 8)), 10, CONFIG.seed)
         size = dimension(self.model)
         self.plan = make_plan(CONFIG, 60, sum_shape(CONFIG, size))
         self.parameters = sealing_parameters(CONFIG, self.plan, size)

@@ -21,6 +21,7 @@ from calyx.shared.privacy.plan import make_plan
 from calyx.shared.protocol.arrays import to_record, weights_of
 from calyx.shared.protocol.messages import TrainInstruction
 from calyx.shared.protocol.refusals import error_reply, read_failure
+from calyx.shared.record_spec import RecordSpec
 from calyx.simulations.engines.grid import take_identity
 from tests.client.sealed_device import Side
 
@@ -62,7 +63,7 @@ def config_of(model: str, *settings: str) -> Config:
 
 
 def order(config: Config) -> RecordDict:
-    model = build_model(config.model, (1, 8, 8), 10, config.seed)
+    model = build_model(config.model, RecordSpec.floats((1, 8, 8)), 10, config.seed)
     instruction = TrainInstruction("run", 1, make_plan(config, 60), 0.0).to_record()
     return RecordDict({"arrays": to_record(weights_of(model)), "instruction": instruction})
 

@@ -21,6 +21,7 @@ from calyx.shared.models import build_model
 from calyx.shared.privacy.plan import make_plan
 from calyx.shared.protocol.arrays import read_record, to_record, weights_of
 from calyx.shared.protocol.messages import TrainInstruction
+from calyx.shared.record_spec import RecordSpec
 
 POLICY = """
 [privacy]
@@ -93,7 +94,10 @@ def config_of(model: str) -> Config:
 
 def answer(device: Node, model: str, **changed: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:
     config = config_of(model)
-    sent = {**weights_of(build_model(config.model, (1, 8, 8), 10, config.seed)), **changed}
+    sent = {
+        **weights_of(build_model(config.model, RecordSpec.floats((1, 8, 8)), 10, config.seed)),
+        **changed,
+    }
     plan = make_plan(config, len(device.records(config)))
     content = {
         "arrays": to_record(sent),

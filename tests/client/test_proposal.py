@@ -29,6 +29,7 @@ from calyx.shared.models.vector import dimension
 from calyx.shared.privacy.plan import PrivacyPlan, make_plan
 from calyx.shared.protocol.messages import Proposal
 from calyx.shared.protocol.sealed.messages import sum_shape
+from calyx.shared.record_spec import RecordSpec
 
 LOCAL = (
     "training.rounds=4",
@@ -86,7 +87,7 @@ class Device:
     def made_for(self, records: int) -> PrivacyPlan:
         shape = None
         if self.config.is_sealed:
-            size = dimension(build_model(self.config.model, (1, 8, 8), 10, 0))
+            size = dimension(build_model(self.config.model, RecordSpec.floats((1, 8, 8)), 10, 0))
             shape = sum_shape(self.config, size)
         return make_plan(self.config, records, shape)
 

@@ -19,6 +19,7 @@ from calyx.shared.privacy.plan import SumShape, make_plan
 from calyx.shared.protocol.arrays import to_record, weights_of
 from calyx.shared.protocol.messages import Introduction, TrainInstruction
 from calyx.shared.protocol.refusals import Refusal
+from calyx.shared.record_spec import RecordSpec
 from calyx.simulations.engines.grid import take_identity
 
 KEY = Ed25519PrivateKey.generate()
@@ -112,7 +113,7 @@ def test_plans_that_guess_the_count_all_get_the_same_answer(
     settings: Settings, guess: int, tmp_path: Path
 ) -> None:
     config = run()
-    model = build_model(config.model, (1, 8, 8), 10, config.seed)
+    model = build_model(config.model, RecordSpec.floats((1, 8, 8)), 10, config.seed)
     plan = make_plan(config, guess, SumShape(1000, 8191))
     content = RecordDict(
         {
@@ -131,7 +132,7 @@ def test_an_evaluation_weighs_with_the_nominal_count(settings: Settings) -> None
     open_policy(settings, "metrics = true")
     lines = ("privacy.release_metrics=true", "federation.client_evaluation=true")
     config = run(*lines, *NOMINAL)
-    model = build_model(config.model, (1, 8, 8), 10, config.seed)
+    model = build_model(config.model, RecordSpec.floats((1, 8, 8)), 10, config.seed)
     content = RecordDict({"arrays": to_record(weights_of(model))})
     reply = asked(evaluate, settings, config, MessageType.EVALUATE, content)
     assert reply.content["metrics"]["num-examples"] == 100  # type: ignore[index,call-overload]

@@ -28,6 +28,7 @@ from calyx.shared.models import build_model
 from calyx.shared.privacy.plan import PrivacyPlan, SumShape, make_plan
 from calyx.shared.protocol.arrays import read_record, to_record, weights_of
 from calyx.shared.protocol.messages import TrainInstruction
+from calyx.shared.record_spec import RecordSpec
 
 POLICY = """
 [privacy]
@@ -62,7 +63,7 @@ def config_of(*settings: str) -> Config:
 
 
 def order(config: Config, plan: PrivacyPlan, **weights: Any) -> RecordDict:
-    model = build_model(config.model, (1, 8, 8), 10, config.seed)
+    model = build_model(config.model, RecordSpec.floats((1, 8, 8)), 10, config.seed)
     arrays = to_record({**weights_of(model), **weights})
     instruction = TrainInstruction("run", 1, plan, 0.0).to_record()
     return RecordDict({"arrays": arrays, "instruction": instruction})
@@ -76,7 +77,7 @@ def test_device_trains_within_its_policy_and_writes_its_ledger(device: Node) -> 
     config = config_of()
     content = order(config, make_plan(config, records()))
     reply = train_round(content, config, device)
-    model = weights_of(build_model(config.model, (1, 8, 8), 10, config.seed))
+    model = weights_of(build_model(config.model, RecordSpec.floats((1, 8, 8)), 10, config.seed))
     sent = read_record(reply["arrays"], like=model)  # type: ignore[arg-type]
     assert any(not np.array_equal(sent[name], model[name]) for name in model)
     with device.ledger(device.records(config)) as ledger:
@@ -182,7 +183,7 @@ def test_broken_model_is_refused_before_it_costs_anything(
 ) -> None:
     config = config_of()
     plan = make_plan(config, records())
-    model = weights_of(build_model(config.model, (1, 8, 8), 10, config.seed))
+    model = weights_of(build_model(config.model, RecordSpec.floats((1, 8, 8)), 10, config.seed))
     name = next(iter(model))
     content = order(config, plan, **{name: np.full_like(model[name], value)})
     with pytest.raises(ProtocolError, match=words):

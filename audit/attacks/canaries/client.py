@@ -69,7 +69,7 @@ def run(
     config = folder.stored_config()
     refuse_unfit(config)
     split = load_split(config.data, config.seed)
-    model = build_model(config.model, split.test.input_shape, split.test.classes, config.seed)
+    model = build_model(config.model, split.test.spec, split.test.classes, config.seed)
     names, size = trainable_names(model), dimension(model)
     start = to_vector(weights_of(model), names)
     clients, seed = config.federation.clients, secrets.randbits(63)

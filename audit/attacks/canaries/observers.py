@@ -117,7 +117,7 @@ class _Known:
         self._partition = partition
         self._rounds = config.training.rounds
         self.model: nn.Module = build_model(
-            config.model, split.test.input_shape, split.test.classes, config.seed
+            config.model, split.test.spec, split.test.classes, config.seed
         )
         self.names = trainable_names(self.model)
         self.dimension = dimension(self.model)

@@ -157,8 +157,8 @@ def commitment(coins: NDArray[np.bool_], nonce: bytes) -> str:
 def _placed(config: Config, wanted: int, holders: int) -> Placed:
     """Coins and directions; each audit draws new ones."""
     split = load_split(config.data, config.seed)
-    shape, classes = split.test.input_shape, split.test.classes
-    size = dimension(build_model(config.model, shape, classes, config.seed))
+    spec, classes = split.test.spec, split.test.classes
+    size = dimension(build_model(config.model, spec, classes, config.seed))
     canaries = min(wanted, size // _DIMENSIONS_PER_CANARY)
     coins = np.frombuffer(secrets.token_bytes(canaries), dtype=np.uint8) & 1
     seed = secrets.randbits(63)

@@ -31,6 +31,7 @@ from calyx.shared.privacy.event import PrivacyEvent
 from calyx.shared.privacy.plan import PrivacyPlan
 from calyx.shared.protocol.arrays import Weights, load_weights, read_record, weights_of
 from calyx.shared.protocol.messages import TrainInstruction, read_arrays
+from calyx.shared.record_spec import RecordSpec
 from calyx.simulations.run import partition_of
 
 SIDE = 28
@@ -147,7 +148,7 @@ def capture_round(
         records = tuple(train.subset(indices) for indices in partition_of(config))
     (sent,) = capture.find("train", 1, receiver=client_name(0))[:1]
     instruction = TrainInstruction.from_content(sent.message.content)
-    model = build_model(config.model, (1, SIDE, SIDE), data.classes, config.seed)
+    model = build_model(config.model, RecordSpec.floats((1, SIDE, SIDE)), data.classes, config.seed)
     weights = read_record(read_arrays(sent.message.content), like=weights_of(model))
     load_weights(model, weights)
     return CapturedRound(config, capture, records, model, instruction.plan, final)

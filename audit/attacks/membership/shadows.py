@@ -115,7 +115,7 @@ def complementary_halves(
 
 def confidences(config: Config, folder: RunFolder, data: Dataset) -> NDArray[np.float64]:
     """log p_y - log of the sum of the others' probabilities, of a final model; (records,)."""
-    model = build_model(config.model, data.input_shape, data.classes, config.seed)
+    model = build_model(config.model, data.spec, data.classes, config.seed)
     weights: dict[str, Any] = load(folder.model())
     load_weights(model, weights)
     model.eval()

@@ -48,9 +48,7 @@ class UpdateReplay:
         config = audited.config
         self._config, self._partition_path = config, str(audited.partition_path)
         split = load_split(config.data, config.seed)
-        self._model = build_model(
-            config.model, split.test.input_shape, split.test.classes, config.seed
-        )
+        self._model = build_model(config.model, split.test.spec, split.test.classes, config.seed)
         like = weights_of(self._model)
         # All that the client clips and noises: buffers too, if they are floating-point numbers.
         self._names = [name for name, array in like.items() if array.dtype.kind == "f"]

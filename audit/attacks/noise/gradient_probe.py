@@ -29,7 +29,7 @@ def one_step(audited: AuditedRun, nodes: Sequence[Node], calls: int) -> Remainde
     """The noise of single steps, over its planned deviation."""
     config = audited.config
     records = [node.records(config) for node in nodes]
-    model = build_model(config.model, records[0].input_shape, records[0].classes, config.seed)
+    model = build_model(config.model, records[0].spec, records[0].classes, config.seed)
     named, names = dict(model.named_parameters()), trainable_names(model)
     start = to_vector(weights_of(model), names)
     found = Remainders(len(nodes) * calls, [named[name].numel() for name in names])

@@ -23,9 +23,11 @@ import torch
 from torch import nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from calyx.shared.models.inputs import call, each, made_up
 from calyx.shared.models.per_record.gradients import layers_with_parameters, watched
 from calyx.shared.models.per_record.private import with_made_up_weights
 from calyx.shared.models.seeding import torch_seeded
+from calyx.shared.record_spec import RecordSpec
 
 # More records at once take more memory and save no time.
 _MOST = 256
@@ -77,28 +79,24 @@ def filled_up(x: torch.Tensor, size: int) -> torch.Tensor:
     return filled
 
 
-def record_blocks(
-    model: nn.Module, input_shape: tuple[int, ...], sizes: tuple[int, ...]
-) -> RecordBlocks:
+def record_blocks(model: nn.Module, spec: RecordSpec, sizes: tuple[int, ...]) -> RecordBlocks:
     """The first of `sizes`, one middle size, single records whose rows do not depend on the block.
 
     Args:
         model: it is left as it was. What is tried out is a copy with weights of our own, since a
             sender could choose weights for which everything looks equal.
-        input_shape: shape of one record without the batch dimension.
+        spec: what is public about a record's inputs.
         sizes: ascending.
     """
     device = next(model.parameters()).device
     shapes = tuple((name, tuple(p.shape)) for name, p in model.named_parameters())
     key: _Key = (
-        *(type(model), repr(model), shapes, input_shape, sizes),
+        *(type(model), repr(model), shapes, spec, sizes),
         *(str(device), torch.get_num_threads(), torch.get_float32_matmul_precision()),
     )
     if key not in _tried:
         candidates = (sizes, (_MIDDLE,))
-        _tried[key] = next(
-            (s for s in candidates if _rows_agree(model, input_shape, s, device)), (1,)
-        )
+        _tried[key] = next((s for s in candidates if _rows_agree(model, spec, s, device)), (1,))
     return RecordBlocks(_tried[key])
 
 
@@ -110,7 +108,7 @@ def _step(most: float) -> int:
 
 
 def _rows_agree(
-    model: nn.Module, input_shape: tuple[int, ...], sizes: tuple[int, ...], device: torch.device
+    model: nn.Module, spec: RecordSpec, sizes: tuple[int, ...], device: torch.device
 ) -> bool:
     """Whether made-up records are the same, bit for bit, at all places of all sizes.
 
@@ -119,25 +117,25 @@ def _rows_agree(
     not. Whether a place rounds otherwise shows in some records only, hence several draws.
     """
     generator = torch.Generator().manual_seed(0)
-    return all(_draw_agrees(model, input_shape, sizes, device, generator) for _ in range(_DRAWS))
+    return all(_draw_agrees(model, spec, sizes, device, generator) for _ in range(_DRAWS))
 
 
 def _draw_agrees(
     model: nn.Module,
-    input_shape: tuple[int, ...],
+    spec: RecordSpec,
     sizes: tuple[int, ...],
     device: torch.device,
     generator: torch.Generator,
 ) -> bool:
     probe = with_made_up_weights(model, generator)
     records = sizes[-1]
-    x = torch.rand((records, *input_shape), generator=generator).to(device)
+    x = each(made_up(spec, records, generator), lambda x: x.to(device))
     draws = torch.rand(records, generator=generator).to(device)
     with torch_seeded(0, device), watched(probe) as gradients, _looked_into(probe) as seen:
 
         def rows(order: torch.Tensor) -> list[torch.Tensor]:
             seen.clear()
-            logits = probe(filled_up(x[order], len(order)))
+            logits = call(probe, each(x, lambda x: filled_up(x[order], len(order))))
             labels = (draws[order] * logits.shape[1]).long()
             losses = nn.functional.cross_entropy(logits, labels, reduction="none")
             passed = [values for values, _ in seen if values is not None]

@@ -19,7 +19,7 @@ What the bound on one record's contribution rests on:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -29,19 +29,10 @@ from torch import nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from calyx.shared.errors import ModelError
-from calyx.shared.models.lstm import SequenceLSTM
-from calyx.shared.models.per_record.ghost_lstm import lstm_gradients
-from calyx.shared.models.per_record.layer_gradients import (
-    Instantiated,
-    LayerGradients,
-    Sums,
-)
+from calyx.shared.models.per_record.embeddings import TokenRows
+from calyx.shared.models.per_record.formulas import FORMULAS
+from calyx.shared.models.per_record.layer_gradients import Instantiated, LayerGradients, Sums
 from calyx.shared.models.per_record.opacus_bridge import has_grad_sampler, opacus_gradients
-from calyx.shared.models.per_record.outer_products import (
-    convolution_gradients,
-    linear_gradients,
-    takes_convolution,
-)
 
 # Gradients are clipped to this part of C less than C, so that with all rounding that comes after
 # (sum, rotation, grid) one record still moves the outcome by no more than C.
@@ -150,10 +141,16 @@ class RecordGradients:
                 )
             _check_precision(call, grad_output)
             if call.inputs.shape[0] != n or grad_output.shape[0] != n:
+                hint = (
+                    "give it one row of numbers a record, positions too: "
+                    "torch.arange(steps).expand(len(x), steps)"
+                    if isinstance(call.layer, nn.Embedding)
+                    else "keep it first and do not merge it with others"
+                )
                 raise ModelError(
                     f"layer {call.name} does not keep the batch dimension first, so records cannot "
                     "be told apart",
-                    hint="keep it first and do not merge it with others",
+                    hint=hint,
                 )
             parts.extend(_gradients_of(call.layer, call.inputs, grad_output))
         return _with_shared_parameters_merged(parts)
@@ -210,13 +207,10 @@ def layers_with_parameters(model: nn.Module, name: str = "") -> Iterator[tuple[s
 
 def _gradients_of(
     layer: nn.Module, inputs: torch.Tensor, grad_output: torch.Tensor
-) -> list[LayerGradients]:
-    if type(layer) is nn.Linear:
-        return [linear_gradients(layer, inputs, grad_output)]
-    if type(layer) is nn.Conv2d and takes_convolution(layer):
-        return [convolution_gradients(layer, inputs, grad_output)]
-    if type(layer) is SequenceLSTM:
-        return list(lstm_gradients(layer, inputs, grad_output))
+) -> Sequence[LayerGradients]:
+    # By the very type: a subclass may have a forward of its own.
+    if (formula := FORMULAS.get(type(layer))) is not None:
+        return formula(layer, inputs, grad_output)
     return [Instantiated(opacus_gradients(layer, inputs, grad_output))]
 
 
@@ -225,6 +219,16 @@ def _with_shared_parameters_merged(parts: list[LayerGradients]) -> list[LayerGra
 
     That happens where a layer is called more than once or two layers share a weight.
     """
+    tables: dict[nn.Parameter, TokenRows] = {}
+    others: list[LayerGradients] = []
+    for part in parts:
+        if isinstance(part, TokenRows):
+            # Rows of one table are added up by token, which takes no table for each record.
+            table = part.table
+            tables[table] = tables[table] + part if table in tables else part
+        else:
+            others.append(part)
+    parts = [*others, *tables.values()]
     uses = Counter(p for part in parts for p in part.parameters)
     single: list[LayerGradients] = []
     merged = Instantiated({})

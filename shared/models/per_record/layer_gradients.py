@@ -92,13 +92,13 @@ class Instantiated:
 
     @cached_property
     def _squared_norms(self) -> torch.Tensor:
-        return torch.stack([_squared_norms(g) for g in self.gradients.values()]).sum(dim=0)
+        return torch.stack([squared_by_record(g) for g in self.gradients.values()]).sum(dim=0)
 
     def squared_norms(self) -> torch.Tensor:
         return self._squared_norms
 
     def weighted_sum(self, weights: torch.Tensor) -> Sums:
-        unusable = _unusable(self, weights)
+        unusable = unusable_records(self, weights)
         return {p: _weighted_rows(weights, g, unusable) for p, g in self.gradients.items()}
 
     def rows(self) -> list[torch.Tensor]:
@@ -123,8 +123,8 @@ class OuterProducts:
         inputs: a, float (n, T, Σ columns).
         outputs: b, float (n, T, rows).
         weights: weight parameters with the number of columns of `inputs` each one takes, in
-            order. The columns of a convolution's weight are ordered by (kernel row, kernel
-            column, channel), the layout in which patches are cheap to gather.
+            order. The columns of a convolution's weight are ordered by (kernel place, channel),
+            the layout in which patches are cheap to gather.
         biases: bias parameters, (rows,) each.
     """
 
@@ -166,8 +166,8 @@ class OuterProducts:
     def _squared_norms(self) -> torch.Tensor:
         bias_count = len(self.biases)
         if not self._by_ghost_norm:
-            squared = _squared_norms(self._products)
-            return squared + bias_count * _squared_norms(self._bias_gradients)
+            squared = squared_by_record(self._products)
+            return squared + bias_count * squared_by_record(self._bias_gradients)
         # A bias is a weight whose input is always 1.
         a, b = self._wide
         a_squared = a.square().sum(dim=2) + bias_count
@@ -197,7 +197,7 @@ class OuterProducts:
         return squared + guard * magnitude + underflow
 
     def weighted_sum(self, weights: torch.Tensor) -> Sums:
-        unusable = _unusable(self, weights)
+        unusable = unusable_records(self, weights)
         if not self._by_ghost_norm:
             sums = self._split(_weighted_rows(weights, self._products, unusable))
             if self.biases:
@@ -233,23 +233,23 @@ class OuterProducts:
         parts = torch.split_with_sizes(transposed.movedim(-1, -2), counts, dim=-1)
         sums: Sums = {}
         for (weight, _), part in zip(self.weights, parts, strict=True):
-            if weight.dim() == 4:
-                rows, channels, height, width = weight.shape
-                pixels_first = part.reshape(*part.shape[:-2], rows, height, width, channels)
-                sums[weight] = pixels_first.movedim(-1, -3)
+            if weight.dim() > 2:
+                rows, channels, *kernel = weight.shape
+                kernel_first = part.reshape(*part.shape[:-2], rows, *kernel, channels)
+                sums[weight] = kernel_first.movedim(-1, -1 - len(kernel))
             else:
                 sums[weight] = part
         return sums
 
 
-def _squared_norms(x: torch.Tensor) -> torch.Tensor:
+def squared_by_record(x: torch.Tensor) -> torch.Tensor:
     """Squared L2 norm of all that belongs to one record, float64 (n,)."""
     rows = x.flatten(1)
     found = [part.double().square_().sum(dim=1) for part in torch.split(rows, _rows_at_once(rows))]
     return torch.cat(found)
 
 
-def _unusable(part: LayerGradients, weights: torch.Tensor) -> torch.Tensor | None:
+def unusable_records(part: LayerGradients, weights: torch.Tensor) -> torch.Tensor | None:
     """Which of these records have numbers that are not finite, bool (m,); None if none has.
 
     A finite norm has only finite numbers in it. The others' weight is zero.

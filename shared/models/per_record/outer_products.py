@@ -1,4 +1,4 @@
-"""From a layer, what went in and the gradient of what came out, to its per-record gradients."""
+"""From a layer, its inputs and the gradients of its outputs to sums of outer products."""
 
 from __future__ import annotations
 
@@ -21,40 +21,7 @@ def linear_gradients(
     n = inputs.shape[0]
     a = inputs.reshape(n, -1, inputs.shape[-1])
     b = grad_output.reshape(n, -1, grad_output.shape[-1])
-    return outer_products([(_own(layer, "weight"), a)], b, [_own(layer, "bias")])
-
-
-def takes_convolution(layer: nn.Conv2d) -> bool:
-    """Whether `convolution_gradients` covers this layer's settings."""
-    return (
-        layer.groups == 1
-        and layer.dilation == (1, 1)
-        and layer.padding_mode == "zeros"
-        and not isinstance(layer.padding, str)
-    )
-
-
-def convolution_gradients(
-    layer: nn.Conv2d, inputs: torch.Tensor, grad_output: torch.Tensor
-) -> OuterProducts:
-    """Gradients of a two-dimensional convolution; see `takes_convolution`.
-
-    The positions are the output's pixels, and a_t is the patch of the input under the kernel.
-
-    Args:
-        layer: the layer.
-        inputs: (n, in_channels, height, width).
-        grad_output: (n, out_channels, output height, output width).
-    """
-    n, channels = inputs.shape[:2]
-    (kernel_h, kernel_w), (stride_h, stride_w) = layer.kernel_size, layer.stride
-    pad_h, pad_w = (int(p) for p in layer.padding)
-    pixels = inputs.permute(0, 2, 3, 1)
-    padded = nn.functional.pad(pixels, (0, 0, pad_w, pad_w, pad_h, pad_h))
-    patches = padded.unfold(1, kernel_h, stride_h).unfold(2, kernel_w, stride_w)
-    a = patches.permute(0, 1, 2, 4, 5, 3).reshape(n, -1, kernel_h * kernel_w * channels)
-    b = grad_output.permute(0, 2, 3, 1).reshape(n, -1, layer.out_channels)
-    return outer_products([(_own(layer, "weight"), a)], b, [_own(layer, "bias")])
+    return outer_products([(own_parameter(layer, "weight"), a)], b, [own_parameter(layer, "bias")])
 
 
 def outer_products(
@@ -79,5 +46,6 @@ def outer_products(
     )
 
 
-def _own(layer: nn.Module, name: str) -> nn.Parameter | None:
+def own_parameter(layer: nn.Module, name: str) -> nn.Parameter | None:
+    """A layer's parameter of this name; None if it has none, or makes it of others."""
     return dict(layer.named_parameters(recurse=False)).get(name)

@@ -16,7 +16,11 @@ import torch
 from torch import nn
 
 from calyx.shared.errors import CalyxError, ModelError
+from calyx.shared.models.inputs import call, each, joined, made_up
+from calyx.shared.models.lstm import SequenceLSTM
+from calyx.shared.models.recurrent import SequenceGRU
 from calyx.shared.models.seeding import torch_seeded
+from calyx.shared.record_spec import RecordSpec
 
 # What to write instead, by Opacus' reasons for refusing a layer.
 _REPLACEMENTS: tuple[tuple[type[nn.Module], str, str], ...] = (
@@ -28,19 +32,27 @@ _REPLACEMENTS: tuple[tuple[type[nn.Module], str, str], ...] = (
     (
         nn.MultiheadAttention,
         "per-record gradients of its weights are not available",
-        "use calyx.shared.models.attention.SelfAttention",
+        "use calyx.shared.models.attention.SelfAttention, which takes masks",
     ),
     (
         nn.LSTM,
         "per-record gradients of its weights are not available",
-        "use calyx.shared.models.lstm.SequenceLSTM, which takes the same weights",
+        "use calyx.shared.models.lstm.SequenceLSTM, which takes the same weights, or "
+        "calyx.shared.models.recurrent.RecurrentStack for lengths and both directions",
+    ),
+    (
+        nn.RNN,
+        "per-record gradients of its weights are not available",
+        "use calyx.shared.models.recurrent.SequenceGRU",
     ),
     (
         nn.GRU,
         "per-record gradients of its weights are not available",
-        "use opacus.layers.DPGRU or calyx.shared.models.lstm.SequenceLSTM",
+        "use calyx.shared.models.recurrent.SequenceGRU, which takes the same weights, or its "
+        "RecurrentStack for lengths and both directions",
     ),
 )
+_RECURRENT: tuple[type[nn.Module], ...] = (SequenceLSTM, SequenceGRU)
 _RANDOM: tuple[type[nn.Module], ...] = (
     nn.RReLU,
     nn.FractionalMaxPool2d,
@@ -61,7 +73,6 @@ def check_private(model: nn.Module) -> None:
     Raises:
         ModelError: names the layer, why it is refused and what to use instead.
     """
-    from calyx.shared.models.lstm import SequenceLSTM
     from calyx.shared.models.per_record.opacus_bridge import ModuleValidator
 
     if not any(p.requires_grad for p in model.parameters()):
@@ -69,11 +80,13 @@ def check_private(model: nn.Module) -> None:
     for name, layer in model.named_modules():
         if _is_random(layer):
             raise ModelError(f"{_named(name, layer)}: {_RANDOMNESS}", hint=_NO_RANDOMNESS)
-        if type(layer) is SequenceLSTM:
+        if type(layer) in _RECURRENT:
             continue
         for kind, reason, replacement in _REPLACEMENTS:
             if isinstance(layer, kind):
                 raise ModelError(f"{_named(name, layer)}: {reason}", hint=replacement)
+        if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
+            _check_table(name, layer)
         trainable = [p for p in layer.parameters(recurse=False) if p.requires_grad]
         keeps = getattr(layer, "track_running_stats", False)
         if keeps or (trainable and any(True for _ in layer.buffers(recurse=False))):
@@ -86,7 +99,18 @@ def check_private(model: nn.Module) -> None:
             raise ModelError(f"{_named(name, layer)}: {' '.join(str(error).split())[:200]}")
 
 
-def try_private(model: nn.Module, input_shape: tuple[int, ...]) -> None:
+def _check_table(name: str, layer: nn.Embedding | nn.EmbeddingBag) -> None:
+    """Refuse what an embedding does with the tokens of a whole batch."""
+    for setting, off, reason in (
+        ("max_norm", None, "it shortens rows of its table in each forward pass, without noise"),
+        ("scale_grad_by_freq", False, "it counts tokens over all records of a batch"),
+        ("sparse", False, "it keeps gradients of the tokens that occurred, which shows them"),
+    ):
+        if getattr(layer, setting) != off:
+            raise ModelError(f"{_named(name, layer)}: {reason}", hint=f"set {setting}={off}")
+
+
+def try_private(model: nn.Module, spec: RecordSpec) -> None:
     """Train nothing, but see on made-up records that per-record clipping would be right.
 
     Four things must hold in training mode: a record's output and gradient stay the same, bit for
@@ -97,7 +121,7 @@ def try_private(model: nn.Module, input_shape: tuple[int, ...]) -> None:
 
     Args:
         model: the model; `check_private` has passed.
-        input_shape: shape of one record without the batch dimension.
+        spec: what is public about a record's inputs.
 
     Raises:
         ModelError: names what does not hold.
@@ -106,9 +130,17 @@ def try_private(model: nn.Module, input_shape: tuple[int, ...]) -> None:
 
     generator = torch.Generator().manual_seed(0)
     device = next(model.parameters()).device
-    shape = (_PROBE_RECORDS, *input_shape)
-    x = torch.rand(shape, generator=generator).to(device)
-    others_changed = torch.cat([x[:1], torch.rand(shape, generator=generator).to(device)[1:]])
+    # Where lengths vary, the first record is the longest and the second has one step; beside
+    # others, each has a neighbour of the other length than before.
+    drawn, other = (made_up(spec, _PROBE_RECORDS, generator) for _ in range(2))
+    x = each(drawn, lambda x: x.to(device))
+    beside = [
+        each(joined(*pair), lambda x: x.to(device))
+        for pair in (
+            (each(drawn, lambda x: x[:1]), each(other, lambda x: x[:1])),
+            (each(other, lambda x: x[1:]), each(drawn, lambda x: x[1:])),
+        )
+    ]
     labels = torch.zeros(_PROBE_RECORDS, dtype=torch.int64, device=device)
     try:
         model = with_made_up_weights(model, generator)
@@ -119,21 +151,23 @@ def try_private(model: nn.Module, input_shape: tuple[int, ...]) -> None:
             def losses_of(logits: torch.Tensor) -> torch.Tensor:
                 return nn.functional.cross_entropy(logits, labels, reduction="none")
 
-            losses = losses_of(model(x))
+            losses = losses_of(call(model, x))
             expected = torch.autograd.grad(
                 losses.sum(), parameters, retain_graph=True, allow_unused=True
             )
             found = gradients.clipped_sum(losses, clip_norm=math.inf)
             states = _random_states(device)
-            logits = model(x)
+            logits = call(model, x)
             rows = [logits.detach(), *gradients.rows(losses_of(logits))]
-            logits = model(x)
+            logits = call(model, x)
             repeated = [logits.detach(), *gradients.rows(losses_of(logits))]
             drew = any(
                 not torch.equal(a, b) for a, b in zip(states, _random_states(device), strict=True)
             )
-            logits = model(others_changed)
-            beside_others = [logits.detach(), *gradients.rows(losses_of(logits))]
+            beside_others = []
+            for records in beside:
+                logits = call(model, records)
+                beside_others.append([logits.detach(), *gradients.rows(losses_of(logits))])
         changed = [n for n, b in model.named_buffers() if not torch.equal(b, buffers[n])]
     except CalyxError:
         raise
@@ -154,7 +188,11 @@ def try_private(model: nn.Module, input_shape: tuple[int, ...]) -> None:
         raise ModelError(
             f"the model cannot be trained privately: {_RANDOMNESS}", hint=_NO_RANDOMNESS
         )
-    if not all(torch.equal(a[0], b[0]) for a, b in zip(rows, beside_others, strict=True)):
+    if not all(
+        torch.equal(a[i], b[i])
+        for i, others in enumerate(beside_others)
+        for a, b in zip(rows, others, strict=True)
+    ):
         raise ModelError(
             "the model cannot be trained privately: one record's gradient changes with the other "
             "records of the batch",

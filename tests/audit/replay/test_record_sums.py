@@ -15,6 +15,7 @@ from calyx.shared.data import Dataset
 from calyx.shared.models import build_model
 from calyx.shared.privacy.noise import SeededNoise, seeded_key
 from calyx.shared.privacy.plan import PrivacyPlan
+from calyx.shared.record_spec import RecordSpec
 
 CLIP = 0.5
 
@@ -26,7 +27,7 @@ def records(number: int) -> Dataset:
 
 
 def model() -> nn.Module:
-    return build_model(ModelConfig(name="cnn"), (1, 8, 8), 10, 3)
+    return build_model(ModelConfig(name="cnn"), RecordSpec.floats((1, 8, 8)), 10, 3)
 
 
 def plan(number: int) -> PrivacyPlan:

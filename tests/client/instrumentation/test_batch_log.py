@@ -17,6 +17,7 @@ from calyx.shared.data import Dataset
 from calyx.shared.models import build_model
 from calyx.shared.privacy.noise import SeededNoise, seeded_key
 from calyx.shared.privacy.plan import make_plan
+from calyx.shared.record_spec import RecordSpec
 
 
 def records(count: int) -> Dataset:
@@ -93,7 +94,7 @@ def test_training_logs_the_records_behind_its_sums(
         path = tmp_path / "log.jsonl"
         path.unlink(missing_ok=True)
         train_locally(
-            build_model(config.model, (1, 8, 8), 3, 0),
+            build_model(config.model, RecordSpec.floats((1, 8, 8)), 3, 0),
             data,
             config.training,
             plan,

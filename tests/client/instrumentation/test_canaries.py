@@ -61,7 +61,7 @@ def test_canaries_are_drawn_by_the_plans_rate() -> None:
 
 def test_the_real_sum_of_gradients_carries_them_clipped() -> None:
     data = load_split(CONFIG.data, 0).train
-    model = build_model(CONFIG.model, data.input_shape, data.classes, 0)
+    model = build_model(CONFIG.model, data.spec, data.classes, 0)
     size = dimension(model)
     canaries = Canaries(seed=5, places=(1, 2, 5000))
     without, _ = clipped_gradient_sum(model, data, plan_of(), noise())
@@ -80,7 +80,7 @@ def test_a_model_trained_with_local_noise_carries_them_too() -> None:
     data = load_split(local.data, 0).train
     weights = []
     for audit in (Audit(), Audit(canaries=Canaries(seed=5, places=(7,)))):
-        model = build_model(local.model, data.input_shape, data.classes, 0)
+        model = build_model(local.model, data.spec, data.classes, 0)
         settings = local.training
         train_privately(model, data, settings, plan, proximal_mu=0, noise=noise(), audit=audit)
         weights.append(parameters_to_vector(model.parameters()).detach().double().numpy())

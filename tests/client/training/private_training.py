@@ -14,6 +14,7 @@ from calyx.shared.data import Dataset
 from calyx.shared.models import build_model
 from calyx.shared.privacy.noise import NoiseSource
 from calyx.shared.privacy.plan import PrivacyPlan
+from calyx.shared.record_spec import RecordSpec
 
 # Statistical tests here use seeded noise, so they cannot fail by chance from run to run; the
 # seeds were not chosen. Under another seed each would fail with this probability.
@@ -77,7 +78,7 @@ def make_model(name: str = "small") -> nn.Module:
     if name == "small":
         return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
     config = ModelConfig(name=name, hidden=8, heads=2, layers=2 if name == "lstm" else 1)
-    return build_model(config, SHAPES[name], 3, seed=0)
+    return build_model(config, RecordSpec.floats(SHAPES[name]), 3, seed=0)
 
 
 SHAPES: dict[str, tuple[int, ...]] = {

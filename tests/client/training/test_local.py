@@ -17,6 +17,7 @@ from calyx.shared.errors import ModelError, PrivacyError
 from calyx.shared.models import build_model
 from calyx.shared.privacy.noise import SeededNoise, seeded_key
 from calyx.shared.privacy.plan import PrivacyPlan, make_plan
+from calyx.shared.record_spec import RecordSpec
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def test_equal_inputs_give_bit_identical_weights(name: str) -> None:
     )
     results = []
     for seed in (1, 1, 2):
-        model = build_model(ModelConfig(name=name, hidden=16), shape, 10, seed=0)
+        model = build_model(ModelConfig(name=name, hidden=16), RecordSpec.floats(shape), 10, seed=0)
         torch.rand(7)
         train(model, records, plan_without_privacy(records=40), seed=seed)
         results.append(weights(model))

@@ -18,9 +18,11 @@ from torch import nn
 
 from calyx.client.training.dp_sgd import clipped_gradient_sum
 from calyx.shared.data import Dataset
-from calyx.shared.models.attention import AttentionEncoder
+from calyx.shared.models.attention import AttentionEncoder, EncoderBlock
 from calyx.shared.models.cnn import Cnn
 from calyx.shared.models.lstm import Lstm, SequenceLSTM
+from calyx.shared.models.recurrent import RecurrentStack, SequenceGRU
+from calyx.shared.models.standardised import StandardisedConv1d
 from calyx.shared.privacy.noise import SeededNoise, seeded_key
 from tests.client.training.private_training import CLIP, NoNoise, make_private_plan
 
@@ -59,9 +61,60 @@ class Last(nn.Module):
         return x[:, -1]
 
 
+class Lengths(nn.Module):
+    """A record's length is the sign pattern of its first column."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack = RecurrentStack("gru", 5, 4, layers=2, bidirectional=True)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        lengths = (x[:, :, 0] > 0).sum(dim=1).clamp(min=1)
+        logits: torch.Tensor = self.head(self.stack.last(self.stack(x, lengths), lengths))
+        return logits
+
+
+class Masked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.whole, self.words = Whole(), nn.Embedding(9, 8)
+        self.block, self.head = EncoderBlock(8, 2, causal=True), nn.Linear(8, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.whole(x)
+        states = self.block(self.words(tokens), tokens > 0)
+        logits: torch.Tensor = self.head(states.masked_fill((tokens == 0).unsqueeze(2), 0).sum(1))
+        return logits
+
+
+class TiedWords(nn.Module):
+    """One table for what goes in, twice, and for what comes out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.whole, self.words = Whole(), nn.Embedding(9, 4)
+        self.out = nn.Linear(4, 9, bias=False)
+        self.out.weight = self.words.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.whole(x)
+        first = self.words(tokens[:, :1])
+        logits: torch.Tensor = self.out((self.words(tokens) + first).sum(dim=1))
+        return logits
+
+
 def models() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
     head = nn.Linear(4, CLASSES)
     normed = [nn.Conv2d(2, 4, 3, groups=2), nn.GroupNorm(2, 4), nn.ReLU(), nn.Flatten()]
+    wide = nn.Linear(48, CLASSES)
+    standardised = [
+        StandardisedConv1d(2, 4, 3, groups=2, dilation=2, padding=2),
+        nn.InstanceNorm1d(4, affine=True),
+        nn.ReLU(),
+        StandardisedConv1d(4, 4, 3),
+        nn.Flatten(),
+    ]
     return {
         "linear": (nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, CLASSES)), (5,)),
         "steps": (nn.Sequential(nn.Linear(5, 4), nn.ReLU(), Last(), head), (6, 5)),
@@ -74,6 +127,24 @@ def models() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
             nn.Sequential(Whole(), nn.Embedding(9, 4), nn.Flatten(), nn.Linear(28, CLASSES)),
             (7,),
         ),
+        "padded": (
+            nn.Sequential(
+                Whole(), nn.Embedding(9, 4, padding_idx=0), SequenceGRU(4, 4, 2), Last(), head
+            ),
+            (7,),
+        ),
+        "bidirectional": (
+            nn.Sequential(RecurrentStack("lstm", 3, 4, bidirectional=True), nn.Flatten(), wide),
+            (6, 3),
+        ),
+        "lengths": (Lengths(), (6, 5)),
+        "standardised": (nn.Sequential(*standardised, nn.Linear(24, CLASSES)), (2, 8)),
+        "volume": (
+            nn.Sequential(nn.Conv3d(1, 4, 2), nn.ReLU(), nn.Flatten(), nn.Linear(32, CLASSES)),
+            (1, 3, 3, 3),
+        ),
+        "tied": (TiedWords(), (7,)),
+        "masked": (Masked(), (6,)),
         "own": (nn.Sequential(nn.Linear(5, 5), Scale(), nn.ReLU(), nn.Linear(5, CLASSES)), (5,)),
         "shared": (Twice(), (4, 5)),
     }

@@ -24,6 +24,7 @@ from calyx.shared.models import build_model
 from calyx.shared.models.vector import dimension
 from calyx.shared.privacy.plan import PrivacyPlan, make_plan
 from calyx.shared.protocol.sealed.messages import sealing_parameters, sum_shape
+from calyx.shared.record_spec import RecordSpec
 from calyx.simulations.presets import preset_names, resolve
 
 RECORDS = 144
@@ -49,7 +50,7 @@ class Form:
     def __init__(self, preset: str, changes: tuple[str, ...]) -> None:
         self.config: Config = resolve(preset, list(changes))
         shape = (1, 8, 8) if self.config.model.name == "cnn" else (8, 8)
-        size = dimension(build_model(self.config.model, shape, 10, 0))
+        size = dimension(build_model(self.config.model, RecordSpec.floats(shape), 10, 0))
         self.plan: PrivacyPlan = make_plan(self.config, RECORDS, sum_shape(self.config, size))
         self.parameters: SealingParameters = sealing_parameters(self.config, self.plan, size)
         self.clients = self.config.cohort_size

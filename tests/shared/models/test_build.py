@@ -11,6 +11,7 @@ from calyx.shared.errors import ModelError
 from calyx.shared.models import build_model
 from calyx.shared.models.attention import sinusoidal_positions
 from calyx.shared.models.lstm import SequenceLSTM
+from calyx.shared.record_spec import RecordSpec
 
 CONFIGS = [
     (ModelConfig(name="cnn"), (1, 8, 8)),
@@ -20,12 +21,12 @@ CONFIGS = [
 
 
 def test_cnn_for_mnist_has_the_standard_number_of_parameters() -> None:
-    model = build_model(ModelConfig(name="cnn"), (1, 28, 28), 10, seed=0)
+    model = build_model(ModelConfig(name="cnn"), RecordSpec.floats((1, 28, 28)), 10, seed=0)
     assert sum(p.numel() for p in model.parameters()) == 421_642
 
 
 def test_cnn_is_the_function_that_centres_and_pools_after_the_relu() -> None:
-    model = build_model(ModelConfig(name="cnn"), (1, 8, 6), 3, seed=0)
+    model = build_model(ModelConfig(name="cnn"), RecordSpec.floats((1, 8, 6)), 3, seed=0)
     x, part = torch.rand(5, 1, 8, 6), nn.functional
     h = 2 * x - 1
     for layer in (model.conv1, model.conv2):
@@ -36,7 +37,7 @@ def test_cnn_is_the_function_that_centres_and_pools_after_the_relu() -> None:
 
 @pytest.mark.parametrize(("config", "shape"), CONFIGS, ids=["cnn", "lstm", "attention"])
 def test_every_model_gives_logits_of_any_batch(config: ModelConfig, shape: tuple[int, ...]) -> None:
-    model = build_model(config, shape, 7, seed=0)
+    model = build_model(config, RecordSpec.floats(shape), 7, seed=0)
     assert [model(torch.rand(n, *shape)).shape for n in (1, 3)] == [(1, 7), (3, 7)]
 
 
@@ -44,17 +45,17 @@ def test_every_model_gives_logits_of_any_batch(config: ModelConfig, shape: tuple
 def test_weights_depend_on_the_seed_and_nothing_else(
     config: ModelConfig, shape: tuple[int, ...]
 ) -> None:
-    first = build_model(config, shape, 7, seed=1).state_dict()
+    first = build_model(config, RecordSpec.floats(shape), 7, seed=1).state_dict()
     torch.rand(100)
-    again = build_model(config, shape, 7, seed=1).state_dict()
-    other = build_model(config, shape, 7, seed=2).state_dict()
+    again = build_model(config, RecordSpec.floats(shape), 7, seed=1).state_dict()
+    other = build_model(config, RecordSpec.floats(shape), 7, seed=2).state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
 def test_building_leaves_the_global_random_state_alone() -> None:
     before = torch.get_rng_state()
-    build_model(ModelConfig(name="cnn"), (1, 8, 8), 10, seed=3)
+    build_model(ModelConfig(name="cnn"), RecordSpec.floats((1, 8, 8)), 10, seed=3)
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -62,7 +63,7 @@ def test_building_leaves_the_global_random_state_alone() -> None:
 def test_weights_are_contiguous_so_that_they_can_be_stored(
     config: ModelConfig, shape: tuple[int, ...]
 ) -> None:
-    model = build_model(config, shape, 7, seed=1)
+    model = build_model(config, RecordSpec.floats(shape), 7, seed=1)
     assert all(tensor.is_contiguous() for tensor in model.state_dict().values())
 
 
@@ -96,7 +97,7 @@ def test_a_model_that_does_not_fit_is_refused_with_the_way_out(
     config: ModelConfig, shape: tuple[int, ...], words: str
 ) -> None:
     with pytest.raises(ModelError) as caught:
-        build_model(config, shape, 10, seed=0)
+        build_model(config, RecordSpec.floats(shape), 10, seed=0)
     assert words in caught.value.full_text
     assert "\n" not in str(caught.value)
 
@@ -131,7 +132,7 @@ def users_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_users_own_model_is_built_from_the_same_seed(users_module: str) -> None:
     config = ModelConfig(name=f"{users_module}:good")
-    first, second = (build_model(config, (4, 5), 3, seed=5) for _ in range(2))
+    first, second = (build_model(config, RecordSpec.floats((4, 5)), 3, seed=5) for _ in range(2))
     assert first(torch.ones(2, 4, 5)).shape == (2, 3)
     assert torch.equal(first[1].weight, second[1].weight)
 
@@ -152,7 +153,9 @@ def test_a_users_model_that_cannot_be_used_is_refused_with_the_reason(
     users_module: str, function: str, words: str
 ) -> None:
     with pytest.raises(ModelError) as caught:
-        build_model(ModelConfig(name=f"{users_module}:{function}"), (4, 5), 3, seed=0)
+        build_model(
+            ModelConfig(name=f"{users_module}:{function}"), RecordSpec.floats((4, 5)), 3, seed=0
+        )
     assert words in caught.value.full_text
     assert f"{users_module}:{function}" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -171,4 +174,4 @@ def test_a_name_that_cannot_be_imported_is_refused_with_the_reason(
     users_module: str, name: str, words: str
 ) -> None:
     with pytest.raises(ModelError, match=words):
-        build_model(ModelConfig(name=name), (4, 5), 3, seed=0)
+        build_model(ModelConfig(name=name), RecordSpec.floats((4, 5)), 3, seed=0)

@@ -10,8 +10,9 @@ from calyx.shared.config import Config
 from calyx.shared.config.load import build, from_settings
 from calyx.shared.errors import ModelError
 from calyx.shared.models.tryout import torch_device, try_model
+from calyx.shared.record_spec import RecordSpec
 
-SHAPE, CLASSES = (1, 8, 8), 10
+SPEC, CLASSES = RecordSpec.floats((1, 8, 8)), 10
 
 
 def normed(input_shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -46,17 +47,17 @@ def own(name: str, *settings: str) -> Config:
 def test_a_model_in_which_records_mix_is_refused_where_records_are_protected(name: str) -> None:
     private = ("privacy.unit=record", "privacy.noise=local")
     with pytest.raises(ModelError, match="cannot be trained privately"):
-        try_model(own(name, *private), SHAPE, CLASSES)
-    try_model(own(name, "privacy.noise=none"), SHAPE, CLASSES)
-    try_model(own(name, "privacy.unit=client", "privacy.noise=local"), SHAPE, CLASSES)
+        try_model(own(name, *private), SPEC, CLASSES)
+    try_model(own(name, "privacy.noise=none"), SPEC, CLASSES)
+    try_model(own(name, "privacy.unit=client", "privacy.noise=local"), SPEC, CLASSES)
 
 
 def test_a_built_in_model_passes() -> None:
-    assert isinstance(try_model(config(), SHAPE, CLASSES), nn.Module)
+    assert isinstance(try_model(config(), SPEC, CLASSES), nn.Module)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(ModelError, match=r"finds no CUDA .*\nhint: set training\.device=cpu"):
-        try_model(config("training.device=cuda"), SHAPE, CLASSES)
+        try_model(config("training.device=cuda"), SPEC, CLASSES)
     assert torch_device("cpu").type == "cpu"

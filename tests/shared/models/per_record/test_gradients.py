@@ -11,6 +11,7 @@ from calyx.shared.config.schema import ModelConfig
 from calyx.shared.errors import ModelError
 from calyx.shared.models import build_model
 from calyx.shared.models.per_record.gradients import watched
+from calyx.shared.record_spec import RecordSpec
 
 Sums = dict[nn.Parameter, torch.Tensor]
 Clipped = Callable[[nn.Module, torch.Tensor, torch.Tensor, float], Sums]
@@ -98,10 +99,12 @@ def make(name: str) -> nn.Module:
     torch.manual_seed(0)
     shape = SHAPES[name]
     if name in ("cnn", "attention"):
-        return build_model(ModelConfig(name=name, hidden=8, heads=2), shape, 3, seed=0)
+        return build_model(
+            ModelConfig(name=name, hidden=8, heads=2), RecordSpec.floats(shape), 3, seed=0
+        )
     if name in ("lstm", "lstm2"):
         config = ModelConfig(name="lstm", hidden=8, layers=1 + (name == "lstm2"))
-        return build_model(config, shape, 3, seed=0)
+        return build_model(config, RecordSpec.floats(shape), 3, seed=0)
     if name in ("grouped", "channels_last"):
         layers = [nn.Conv2d(2, 4, 3, groups=2, dilation=2), nn.GroupNorm(2, 4), nn.Flatten()]
         model = nn.Sequential(nn.Conv2d(2, 2, 1), *layers, nn.Linear(16, 3))

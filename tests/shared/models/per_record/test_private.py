@@ -15,6 +15,7 @@ from calyx.shared.models import build_model, check_private
 from calyx.shared.models.build import BUILT_IN
 from calyx.shared.models.lstm import SequenceLSTM
 from calyx.shared.models.per_record.private import try_private
+from calyx.shared.record_spec import RecordSpec
 
 
 @pytest.mark.parametrize(
@@ -27,17 +28,17 @@ from calyx.shared.models.per_record.private import try_private
     ids=["cnn", "lstm", "attention"],
 )
 def test_the_built_in_models_can_be_private(config: ModelConfig, shape: tuple[int, ...]) -> None:
-    model = build_model(config, shape, 10, seed=0)
+    model = build_model(config, RecordSpec.floats(shape), 10, seed=0)
     assert type(model) in BUILT_IN
     check_private(model)
-    try_private(model, shape)
+    try_private(model, RecordSpec.floats(shape))
 
 
 def test_models_of_allowed_layers_can_be_private() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.Dropout(0.0), nn.Flatten())
     model.append(nn.Linear(144, 3))
     check_private(model)
-    try_private(model, (1, 8, 8))
+    try_private(model, RecordSpec.floats((1, 8, 8)))
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_models_of_allowed_layers_can_be_private() -> None:
         (nn.InstanceNorm2d(1, affine=True, track_running_stats=True), "track_running_stats"),
         (nn.InstanceNorm2d(1, track_running_stats=True), "track_running_stats"),
         (nn.LSTM(3, 3), "SequenceLSTM"),
-        (nn.GRU(3, 3), "DPGRU"),
+        (nn.GRU(3, 3), "SequenceGRU"),
         (nn.MultiheadAttention(4, 2), "SelfAttention"),
         (nn.Dropout(0.5), "p=0"),
         (nn.Dropout2d(0.1), "p=0"),
@@ -205,7 +206,7 @@ class Fails(Base):
 def test_what_hides_in_a_forward_is_found_on_made_up_records(model: nn.Module, words: str) -> None:
     check_private(model)
     with pytest.raises(ModelError, match=words) as caught:
-        try_private(model, (4,))
+        try_private(model, RecordSpec.floats((4,)))
     assert "\n" not in str(caught.value)
 
 
@@ -215,7 +216,7 @@ def test_trying_leaves_model_and_random_state_as_they_were() -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state = torch.get_rng_state()
     with pytest.raises(ModelError):
-        try_private(model, (4,))
+        try_private(model, RecordSpec.floats((4,)))
     assert all(torch.equal(before[name], now) for name, now in model.state_dict().items())
     assert torch.equal(state, torch.get_rng_state())
     assert not model.training
