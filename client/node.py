@@ -23,7 +23,7 @@ from calyx.client.policy import Policy
 from calyx.client.records import load_own
 from calyx.client.sealing.sealing import SealingState
 from calyx.shared.config import Config
-from calyx.shared.config.schema import DataConfig
+from calyx.shared.config.schema import DataConfig, TaskConfig
 from calyx.shared.data import Dataset, load_split
 from calyx.shared.errors import DataError, LedgerError, PolicyViolation
 from calyx.shared.host.node_settings import NodeSetting, NodeSettings, Scalar
@@ -275,16 +275,22 @@ class Node:
 
 
 @lru_cache(maxsize=1)
-def _training_records(data_config_json: str, seed: int) -> Dataset:
+def _training_records(data_json: str, task_json: str, seed: int) -> Dataset:
     """All clients' records; kept, because one process plays many simulated clients."""
-    return load_split(DataConfig.model_validate_json(data_config_json), seed).train
+    data, task = (
+        DataConfig.model_validate_json(data_json),
+        TaskConfig.model_validate_json(task_json),
+    )
+    return load_split(data, seed, task).train
 
 
 @lru_cache(maxsize=128)
-def _simulated_records(data_config_json: str, seed: int, path: str, number: int) -> Dataset:
+def _simulated_records(
+    data_json: str, task_json: str, seed: int, path: str, number: int
+) -> Dataset:
     try:
         with np.load(path, allow_pickle=False) as archive:
             indices = np.asarray(archive[f"client-{number}"], dtype=np.int64)
     except (OSError, KeyError, ValueError) as error:
         raise DataError(f"client {number} has no usable entry in {path}: {error}") from None
-    return _training_records(data_config_json, seed).subset(indices)
+    return _training_records(data_json, task_json, seed).subset(indices)

@@ -9,17 +9,16 @@ import importlib
 import sys
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from calyx.shared.config.schema import DataConfig
+from calyx.shared.config.schema import DataConfig, View
 from calyx.shared.data import Dataset, load_folder
 from calyx.shared.data.view import as_view
 from calyx.shared.errors import DataError
 
 
-def load_own(source: str, place: str, view: Literal["image", "sequence"]) -> Dataset:
+def load_own(source: str, place: str, view: View) -> Dataset:
     """Load all records of this device, for training.
 
     Args:
@@ -42,7 +41,7 @@ def _stamp(place: Path) -> float:
 
 
 @lru_cache(maxsize=2)
-def _loaded(source: str, place: str, view: Literal["image", "sequence"], stamp: float) -> Dataset:
+def _loaded(source: str, place: str, view: View, stamp: float) -> Dataset:
     if source == "python":
         return as_view(_from_function(place), view)
     config = DataConfig.model_validate({"source": source, "view": view, "directory": place})

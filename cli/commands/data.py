@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from calyx.cli.terminal.console import Terminal
     from calyx.shared.data.inspection import Inspection
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look at your own records.")
+_GROUP = """Look at your own records before anything is trained on them.
+
+[bold]Examples[/bold]
+calyx data inspect patients.csv
+"""
+
+app = typer.Typer(no_args_is_help=True, help=help_text(_GROUP))
 
 _SHOWN = 12
 _BAR_WIDTH = 30
@@ -51,7 +57,8 @@ def inspect(
 
     [bold]Examples[/bold]
     calyx data inspect patients.csv
-    calyx data inspect recordings.tar.xz --set 'data.name_pattern={label}_{client}_{index}.wav'
+    calyx data inspect recordings.tar.xz \\
+        --set 'data.name_pattern={label}_{client}_{index}.wav'
     calyx data inspect ~/pictures --json
     """
     from calyx.cli.terminal.console import terminal

@@ -13,7 +13,13 @@ _NAMED_FILES = frozenset({"images", "audio", "sensors"})
 
 def cross_section_faults(config: Sections) -> list[Fault]:
     """Return every contradiction between sections, empty if there is none."""
-    return [*_data(config), *_task(config), *_federation(config), *_privacy(config), *_model(config)]
+    return [
+        *_data(config),
+        *_task(config),
+        *_federation(config),
+        *_privacy(config),
+        *_model(config),
+    ]
 
 
 def _data(config: Sections) -> list[Fault]:

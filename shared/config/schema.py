@@ -71,6 +71,7 @@ def _written_as(form: Callable[[str], Any]) -> AfterValidator:
     return AfterValidator(check)
 
 
+View = Literal["image", "sequence", "stored"]
 # A single number is text too: a column may be named 5.
 _Text = Annotated[str, Field(coerce_numbers_to_str=True)]
 Names = Annotated[_Text, _written_as(data_settings.names)]
@@ -91,7 +92,7 @@ class DataConfig(Section):
         "`text`: sentences or the speeches of roles; `task`: what a task of your own reads. "
         "`calyx data inspect PATH` proposes the settings.",
     )
-    view: Literal["image", "sequence", "stored"] = Field(
+    view: View = Field(
         "image",
         description="`image`: one record is (channels, height, width), with 1 to 16 channels; "
         "`sequence`: the rows are time steps, one record is (steps, features); `stored`: a record "

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from calyx.shared.data.sources.source_records import Reading
     from calyx.shared.data.sources.table import LabelKind
 
+CLASSES = TaskConfig()
+"""What is learned where nothing else is said: one class a record."""
+
 # Keeps this stream of random numbers apart from others drawn from the same seed.
 _STREAM = 0x3A7D
 # Sources whose labels are words: what number a word has must be the same for everyone.
@@ -26,7 +29,7 @@ _PIECES = frozenset({"sensors", "text"})
 _LABEL_KINDS: Mapping[str, LabelKind] = {"regression": "real", "multilabel": "several"}
 
 
-def load_split(config: DataConfig, seed: int, task: TaskConfig = TaskConfig()) -> Split:
+def load_split(config: DataConfig, seed: int, task: TaskConfig = CLASSES) -> Split:
     """Load training and test records, in the view that `config` asks for.
 
     A source without a test set of its own gives ``data.test_fraction`` of its records, drawn
@@ -57,9 +60,7 @@ def load_split(config: DataConfig, seed: int, task: TaskConfig = TaskConfig()) -
     )
 
 
-def load_folder(
-    config: DataConfig, seed: int = 0, task: TaskConfig = TaskConfig()
-) -> Dataset:
+def load_folder(config: DataConfig, seed: int = 0, task: TaskConfig = CLASSES) -> Dataset:
     """Load a device's own records, all of them for training.
 
     From a folder in ``idx`` format only the training files are read, from other sources only the
@@ -87,7 +88,7 @@ def load_folder(
 
 
 def read_source(
-    config: DataConfig, task: TaskConfig = TaskConfig(), *, is_part: bool = False
+    config: DataConfig, task: TaskConfig = CLASSES, *, is_part: bool = False
 ) -> Reading:
     """Read all records of a source, before any are held out.
 
@@ -160,7 +161,7 @@ def _read_text(config: DataConfig, task: TaskConfig) -> Reading:
 
     layout = config.layout
     found = layout_of(config.directory, config.encoding) if layout == "auto" else layout
-    if found is None or found == "auto":
+    if found is None:
         raise DataError(
             f"{config.directory}: how the text is laid out cannot be seen",
             hint="set data.layout to lines, csv, class_files or roles",

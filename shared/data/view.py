@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from calyx.shared.config.schema import View
 from calyx.shared.data.dataset import Dataset
 from calyx.shared.errors import DataError
 
-_CHANNELS = (1, 3)
+# Satellites and microscopes have more than the eye; a side of an image is rarely shorter.
+_MOST_CHANNELS = 16
 
 
-def as_view(dataset: Dataset, view: Literal["image", "sequence", "stored"]) -> Dataset:
+def as_view(dataset: Dataset, view: View) -> Dataset:
     """Give the records the shape that image or sequence models take.
 
     Tokens and records of several inputs have no such shape and are left as they are, and so are all
@@ -29,7 +31,8 @@ def as_view(dataset: Dataset, view: Literal["image", "sequence", "stored"]) -> D
     (H, W, C)            (C, H, W)              as above
     ===================  =====================  ==========================================
 
-    Channels are recognised by their number, 1 or 3, first in the record if both would do.
+    Channels are at most 16, and fewer than the other end of a record has values; where both ends
+    have as many, they come first.
 
     Raises:
         DataError: records of another shape.
@@ -57,10 +60,9 @@ def as_view(dataset: Dataset, view: Literal["image", "sequence", "stored"]) -> D
 
 
 def _channels_first(features: NDArray[Any]) -> NDArray[Any]:
-    if features.shape[1] in _CHANNELS:
-        return features
-    if features.shape[3] in _CHANNELS:
-        return np.moveaxis(features, 3, 1)
+    first, last = features.shape[1], features.shape[3]
+    if min(first, last) <= _MOST_CHANNELS:
+        return features if first <= last else np.moveaxis(features, 3, 1)
     raise _unknown(features.shape[1:])
 
 
@@ -69,6 +71,6 @@ def _unknown(shape: tuple[int, ...]) -> DataError:
         f"a record has shape {shape}",
         hint=(
             "store records as (features,), (height, width) or (steps, features), (channels, "
-            "height, width) or (height, width, channels) with 1 or 3 channels"
+            "height, width) or (height, width, channels) with 1 to 16 channels"
         ),
     )
