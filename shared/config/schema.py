@@ -101,9 +101,9 @@ class DataConfig(Section):
     directory: str = Field(
         "",
         description="Folder or file with the records, or a local folder for `hub`; `--data-dir` "
-        "sets it. `table`, `images`, `audio`, `sensors` and `text` also read a tar archive (`.tar`, "
-        "`.tar.xz`, `.tar.gz`, `.tar.bz2`). `digits` reads no folder and refuses it. A real device "
-        "ignores it and uses its own folder.",
+        "sets it. `table`, `images`, `audio`, `sensors` and `text` also read a tar archive "
+        "(`.tar`, `.tar.xz`, `.tar.gz`, `.tar.bz2`). `digits` reads no folder and refuses it. A "
+        "real device ignores it and uses its own folder.",
     )
     hub_name: str = Field(
         "",
