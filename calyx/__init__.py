@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-__all__ = ["CalyxError", "RunResult", "__version__", "run"]
+__all__ = ["CalyxError", "RunResult", "Task", "__version__", "run"]
 
 if TYPE_CHECKING:
     from calyx.shared.errors import CalyxError
+    from calyx.shared.tasks.task import Task
     from calyx.simulations.run import run
     from calyx.simulations.run_result import RunResult
 
@@ -35,6 +36,10 @@ else:
             from calyx.simulations.run_result import RunResult
 
             return RunResult
+        if name == "Task":
+            from calyx.shared.tasks.task import Task
+
+            return Task
         if name == "run":
             from calyx.simulations.run import run
 

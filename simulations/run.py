@@ -23,6 +23,7 @@ from calyx.shared.config import Config
 from calyx.shared.config.load import Scalar, Settings, build, to_run_config
 from calyx.shared.errors import ConfigError, RunError
 from calyx.simulations.claim import check_length, check_vacant, claimed, default_place, owned
+from calyx.simulations.own_code import reach
 from calyx.simulations.presets import DEFAULT, in_folder, resolve
 from calyx.simulations.run_folder import RunFolder, folder_to_resume
 from calyx.simulations.run_result import RunResult
@@ -41,6 +42,7 @@ def run(
     seed: int | None = None,
     settings: Settings = (),
     data_dir: str | os.PathLike[str] | None = None,
+    task: str | None = None,
     out: str | os.PathLike[str] | None = None,
     engine: Literal["local", "ray"] = "local",
     workers: int | None = None,
@@ -59,7 +61,9 @@ def run(
         rounds, clients, epsilon, seed: shorthands for settings of the same meaning.
         settings: further settings, as ``{"privacy.epsilon": 3}`` or as the texts
             ``["privacy.epsilon=3"]`` that ``--set`` takes; docs/configuration.md has them all.
-        data_dir: folder of an IDX or NPZ data set.
+        data_dir: folder or file with the records.
+        task: a task of your own, as ``module:object``, with its records and model; see
+            `calyx.Task`.
         out: the run folder, by default ``runs/PRESET-TIME``.
         engine: ``local``, or ``ray`` for Flower's Ray runtime.
         workers: client processes; by default one a core. It cannot change the result.
@@ -77,7 +81,7 @@ def run(
         "privacy.epsilon": epsilon,
         "seed": seed,
     }
-    chosen = _Chosen(preset, settings, shorthands, data_dir)
+    chosen = _Chosen(preset, settings, shorthands, data_dir, task)
     config, place = _choose(chosen, None if out is None else Path(out).expanduser(), resume=resume)
     if workers is not None and workers < 1:
         raise ConfigError(f"workers = {workers}", hint="use at least 1")
@@ -117,17 +121,22 @@ class _Chosen:
     settings: Settings
     shorthands: Mapping[str, Scalar | None]
     data_dir: str | os.PathLike[str] | None
+    task: str | None
 
     @property
     def has_settings(self) -> bool:
         """Whether it says more than where the data are."""
         given = any(value is not None for value in self.shorthands.values())
-        return self.preset is not None or bool(self.settings) or given
+        return bool(self.preset or self.settings or self.task) or given
 
     def config(self, preset: str) -> Config:
         """All of it, on top of `preset` if it names none."""
         return resolve(
-            self.preset or preset, self.settings, self.data_dir, shorthands=self.shorthands
+            self.preset or preset,
+            self.settings,
+            self.data_dir,
+            shorthands=self.shorthands,
+            task=self.task,
         )
 
 
@@ -144,7 +153,7 @@ def _choose(chosen: _Chosen, out: Path | None, *, resume: bool) -> tuple[Config,
     if not folder.exists:
         # Killed before the folder was complete: nothing had begun, so begin.
         return chosen.config(DEFAULT), folder
-    stored = folder.stored_config()
+    stored = reach(folder.stored_config())
     if chosen.has_settings:
         config = chosen.config(stored.name)
         folder.check_same(config)

@@ -18,6 +18,14 @@ DataDir = Annotated[
     Path | None,
     typer.Option("--data-dir", metavar="PATH", help="Folder or file with the records."),
 ]
+OwnTask = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        metavar="MODULE:OBJECT",
+        help="A task of your own: its records, model, loss and metrics.",
+    ),
+]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from calyx.cli.arguments.options import AsJson, DataDir, Preset, Settings, Verbose
+from calyx.cli.arguments.options import AsJson, DataDir, OwnTask, Preset, Settings, Verbose
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,6 +23,7 @@ def plan(
     preset: Preset = "digits-cnn",
     settings: Settings = None,
     data_dir: DataDir = None,
+    task: OwnTask = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -48,7 +49,7 @@ def plan(
             from calyx.cli.commands.forecast import forecast
             from calyx.simulations.presets import resolve
 
-            found = forecast(resolve(preset, settings or (), data_dir))
+            found = forecast(resolve(preset, settings or (), data_dir, task=task))
         _show(screen, found)
         screen.emit(found.as_dict())
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from calyx.cli.arguments.options import AsJson, DataDir, Settings, Verbose
+from calyx.cli.arguments.options import AsJson, DataDir, OwnTask, Settings, Verbose
 from calyx.cli.commands.report import require_report_packages, short
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def simulate(
         ),
     ] = None,
     data_dir: DataDir = None,
+    task: OwnTask = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="The run folder.", show_default="runs/PRESET-TIME"),
@@ -72,6 +73,7 @@ def simulate(
     calyx simulate digits-cnn --set privacy.epsilon=3 --set seed=1
     calyx simulate --set privacy.noise=none
     calyx simulate my-run.toml --data-dir ~/mnist --workers 4
+    calyx simulate --task mytask:task --data-dir table.csv
     calyx simulate --out runs/first
     calyx simulate --out runs/first --resume
     """
@@ -90,6 +92,7 @@ def simulate(
                     preset,
                     settings=settings or (),
                     data_dir=data_dir,
+                    task=task,
                     out=out,
                     engine=engine.value,
                     workers=workers,

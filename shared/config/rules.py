@@ -228,22 +228,27 @@ def _privacy(config: Sections) -> list[Fault]:
     return faults
 
 
+# The built-in models, and how they see a record; empty: in any way.
+_VIEWS = {
+    "cnn": "image",
+    "lstm": "sequence",
+    "attention": "sequence",
+    "cnn1d": "sequence",
+    "mlp": "",
+}
+
+
 def _model(config: Sections) -> list[Fault]:
     model, faults = config.model, []
-    built_in = {"cnn": "image", "lstm": "sequence", "attention": "sequence"}
-    if ":" not in model.name:
-        if model.name not in built_in:
-            faults.append(
-                Fault("model.name", model.name, "cnn, lstm, attention or your own module:function")
-            )
-        elif built_in[model.name] != config.data.view:
-            faults.append(
-                Fault(
-                    "data.view",
-                    config.data.view,
-                    f"model {model.name} takes {built_in[model.name]} data",
-                )
-            )
+    if ":" not in model.name and model.name not in (*_VIEWS, "task"):
+        known = ", ".join(_VIEWS)
+        faults.append(Fault("model.name", model.name, f"{known} or your own module:function"))
+    wanted = _VIEWS.get(model.name)
+    # Text and what a task of the user's own reads come as they are; the model looks at them.
+    if wanted and config.data.source not in ("text", "task") and wanted != config.data.view:
+        faults.append(
+            Fault("data.view", config.data.view, f"model {model.name} takes {wanted} data")
+        )
     if model.name == "attention" and model.hidden % model.heads:
         faults.append(
             Fault("model.heads", str(model.heads), f"must divide model.hidden = {model.hidden}")

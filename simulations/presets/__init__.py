@@ -12,6 +12,7 @@ from typing import Any
 from calyx.shared.config import Config
 from calyx.shared.config.load import Scalar, Settings, build, from_settings, from_toml
 from calyx.shared.errors import ConfigError
+from calyx.simulations.own_code import reach, task_settings
 
 DEFAULT = "digits-cnn"
 
@@ -72,6 +73,7 @@ def resolve(
     data_dir: str | os.PathLike[str] | None = None,
     *,
     shorthands: Mapping[str, Scalar | None] | None = None,
+    task: str | None = None,
 ) -> Config:
     """Merge into one validated config; what comes later here wins.
 
@@ -80,15 +82,18 @@ def resolve(
         settings: ``["key=value"]`` or ``{"key": value}``, with dotted keys.
         shorthands: settings that have a parameter or an option of their own; None is not given.
         data_dir: folder of the data, ``data.directory``.
+        task: a task of the user's own as ``module:object``, with its records and model.
 
     Raises:
         ConfigError: with every fault.
+        ModelError: there is no such task.
     """
     given = {key: value for key, value in (shorthands or {}).items() if value is not None}
-    layers = [load_preset(preset), from_settings(settings), from_settings(given)]
+    own = [] if task is None else [task_settings(task)]
+    layers = [load_preset(preset), *own, from_settings(settings), from_settings(given)]
     if data_dir is not None:
         layers.append(in_folder(data_dir))
-    return build(*layers)
+    return reach(build(*layers))
 
 
 def in_folder(data_dir: str | os.PathLike[str]) -> dict[str, Any]:
