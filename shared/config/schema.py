@@ -261,6 +261,10 @@ class DataConfig(Section):
 _OWN = r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*"
 
 
+MOST_COPIES = {"": 1, "flip": 2, "shift": 9, "flip,shift": 18}
+"""Views that there are of each kind of ``task.augment``, the record itself among them."""
+
+
 class TaskConfig(Section):
     """What is learned: its loss and its metrics."""
 
@@ -277,6 +281,17 @@ class TaskConfig(Section):
         "",
         description="`classification` only: public weight of each class in the loss, in their "
         "order, parted by commas. Weights computed from private records would be a release.",
+    )
+
+    augment: Literal["", "flip", "shift", "flip,shift"] = Field(
+        "",
+        description="Images: how further views of a record are made, mirrored or moved by a pixel. "
+        "They are the same in each step, so that no random number decides what a record is.",
+    )
+    copies: Annotated[int, Field(ge=1, le=64)] = Field(
+        1,
+        description="Views of each record, itself among them; its loss is their mean, *before* its "
+        "gradient is clipped, so more views cost time and no privacy (De et al. 2022).",
     )
 
     @property
@@ -340,6 +355,34 @@ class TrainingConfig(Section):
         0.0, description="For `sgd` and `rmsprop`; `adam` has its own and ignores it."
     )
     weight_decay: NonNegativeFloat = Field(0.0, description="L2 penalty of the local optimiser.")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant",
+        description="How the step size falls over the rounds, of local training and of the "
+        "server's step over all clients' records.",
+    )
+    warmup_rounds: Annotated[int, Field(ge=0)] = Field(
+        0, description="Rounds in which the step size rises to its full value."
+    )
+    micro_batch: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Records that go through the model at once where there is no record-level "
+        "privacy; their gradients add up to those of the batch. Less memory, same step; 0: the "
+        "whole batch. Record-level privacy bounds memory by itself.",
+    )
+    patience: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="End the run when the first metric on the server's test set has not improved "
+        "for this many rounds; 0: never. What is left of the budget stays unspent. The test figure "
+        "then favours the model, because it chose when to stop.",
+    )
+    start: str = Field(
+        "",
+        description="Weights to start from: a `.safetensors` file or a run folder (`--from`). What "
+        "they were trained on is outside the guarantee of this run.",
+    )
+    start_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = Field(
+        "", description="SHA-256 of these weights; filled in when the configuration is read."
+    )
     device: Literal["cpu", "cuda"] = Field(
         "cpu",
         description="Where models are trained and evaluated; `cuda` is refused before anything "
