@@ -179,13 +179,22 @@ def _privacy(config: Sections) -> list[Fault]:
 
 def _model(config: Sections) -> list[Fault]:
     model, faults = config.model, []
-    built_in = {"cnn": "image", "lstm": "sequence", "attention": "sequence"}
+    sequence = "sequence"
+    built_in = {
+        "cnn": "image",
+        "cnn1d": sequence,
+        "mlp": "",  # it takes either
+        "lstm": sequence,
+        "attention": sequence,
+    }
     if ":" not in model.name:
         if model.name not in built_in:
             faults.append(
-                Fault("model.name", model.name, "cnn, lstm, attention or your own module:function")
+                Fault(
+                    "model.name", model.name, f"{', '.join(built_in)} or your own module:function"
+                )
             )
-        elif built_in[model.name] != config.data.view:
+        elif built_in[model.name] not in ("", config.data.view):
             faults.append(
                 Fault(
                     "data.view",
