@@ -67,6 +67,10 @@ ADDED_LATER: Mapping[str, Scalar] = {
     "data.mels": 40,
     "data.window": 128,
     "data.window_step": 0,
+    "model.embedding": 0,
+    "model.bidirectional": False,
+    "model.dropout": 0.0,
+    "model.freeze": "",
 }
 """Keys that the first digests did not cover, with the value that means what was done then.
 

@@ -310,18 +310,43 @@ class ModelConfig(Section):
 
     name: str = Field(
         "cnn",
-        description="`cnn`, `lstm`, `attention`, or a model of your own as `module:function`. The "
-        "function is called as `function(input_shape, classes)` (where a record is not one float32 "
-        "tensor, as `function(spec, classes)` with its `RecordSpec`) and returns a "
+        description="`cnn`: images; `mlp`: tables; `cnn1d`: signals; `lstm`, `attention`: "
+        "sequences and text; or a model of your own as `module:function`. The function is called "
+        "as `function(input_shape, classes)` (where a record is not one float32 tensor, as "
+        "`function(spec, classes)` with its `RecordSpec`) and returns a "
         "`torch.nn.Module`. This key chooses code that is imported and run, on the server and on "
         "the clients.",
     )
     hidden: Positive = Field(
-        128, description="`lstm`: size of the state; `attention`: size of the embedding."
+        128,
+        description="`lstm`: size of the state; `attention`: size of the embedding; `mlp`: units "
+        "of a layer; `cnn1d`: channels of a block.",
     )
-    layers: Positive = Field(1, description="`lstm` and `attention`: how many layers are stacked.")
+    layers: Positive = Field(
+        1,
+        description="How many are stacked: layers of `lstm` and `attention`, hidden layers of "
+        "`mlp`, blocks of `cnn1d`.",
+    )
     heads: Positive = Field(
         4, description="`attention` only: number of heads; it must divide `model.hidden`."
+    )
+    embedding: Annotated[int, Field(ge=0)] = Field(
+        0, description="`lstm` with tokens: size of a token's vector; 0 is `model.hidden`."
+    )
+    bidirectional: bool = Field(
+        False,
+        description="`lstm` only: also read backwards. Not for `next_token`, where that would show "
+        "what is to be predicted.",
+    )
+    dropout: Probability = Field(
+        0.0,
+        description="Share of values that built-in models leave out in training. Not with "
+        "record-level privacy, where random numbers would pass from one record to another.",
+    )
+    freeze: str = Field(
+        "",
+        description="Parameters that are not trained, as `conv1.*,embedding.weight`: names with "
+        "`*` and `?`, separated by commas. They take no part in clipping, noise and updates.",
     )
 
 
