@@ -65,6 +65,7 @@ ADDED_LATER: Mapping[str, Scalar] = {
     "data.sample_rate": 16_000,
     "data.seconds": 1.0,
     "data.mels": 40,
+    "data.orientation": "as_stored",
     "data.window": 128,
     "data.window_step": 0,
     "model.embedding": 0,

@@ -248,6 +248,12 @@ class DataConfig(Section):
     mels: Annotated[int, Field(ge=4, le=256)] = Field(
         40, description="`audio`: mel bands of a spectrogram."
     )
+    orientation: Literal["as_stored", "gravity"] = Field(
+        "as_stored",
+        description="`sensors`: `gravity` turns x, y, z of each sensor into what is along gravity "
+        "and across it, so that it does not matter how the device was worn. The columns are in "
+        "threes, the accelerometer first.",
+    )
     window: Annotated[int, Field(ge=1, le=1 << 20)] = Field(
         128, description="`sensors`: rows of a record."
     )

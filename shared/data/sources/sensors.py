@@ -21,6 +21,7 @@ from calyx.shared.data.sources.columns import Columns, listed
 from calyx.shared.data.sources.csv_file import read_csv
 from calyx.shared.data.sources.files import SourceFile, source_files
 from calyx.shared.data.sources.naming import named_files
+from calyx.shared.data.sources.orientation import along_gravity, check_axes
 from calyx.shared.data.sources.scaling import UNSCALED
 from calyx.shared.data.sources.source_records import SourceRecords, shortened
 from calyx.shared.errors import DataError
@@ -121,7 +122,9 @@ class _Windows:
         self._dropped += max(len(table) - (starts[-1] + self._config.window), 0)
         shape = self._config.window, values.shape[1]
         views = np.lib.stride_tricks.sliding_window_view(values, shape)[:, 0]
-        self.features.append(views[:: self._step].astype(np.float32))
+        windows = views[:: self._step].astype(np.float32)
+        is_turned = self._config.orientation == "gravity"
+        self.features.append(along_gravity(windows) if is_turned else windows)
         for start in starts:
             counts = Counter(words[start : start + self._config.window])
             self._mixed += len(counts) > 1
@@ -169,6 +172,8 @@ class _Windows:
                 )
             if not self._columns:
                 raise DataError(f"{table.shown}: no column is left to learn from", hint="add one")
+            if self._config.orientation == "gravity":
+                check_axes(self._columns, self._bounds)
         for name in self._columns:
             if name not in table.columns:
                 raise DataError(
@@ -192,6 +197,8 @@ class _Windows:
         if bounded:
             clipped = f", {self._clipped:,} values beyond them cut off" if self._clipped else ""
             said.append(f"{shortened(bounded)} mapped from data.bounds to -1 to 1{clipped}")
+        if config.orientation == "gravity":
+            said.append("x, y, z of each sensor turned into what is along gravity and across it")
         if others := [name for name in self._columns if name not in bounded]:
             said.append(f"{shortened(others)} taken as stored")
         return said
