@@ -21,7 +21,7 @@ from calyx.shared.encryption.quantise import contribution
 from calyx.shared.errors import EncryptionError, ModelError, PolicyViolation
 from calyx.shared.models import build_model
 from calyx.shared.models.schedule import in_round
-from calyx.shared.models.vector import dimension, to_vector, trainable_names
+from calyx.shared.models.vector import dimension, frozen_names, to_vector, trainable_names
 from calyx.shared.privacy.noise import NoiseSource
 from calyx.shared.privacy.plan import PrivacyPlan
 from calyx.shared.protocol.arrays import (
@@ -140,7 +140,12 @@ def _train(
         audit=audit,
     )
     if plan.unit == "client" and plan.noise == "local":
-        model.load_state_dict(protect_update(before, model.state_dict(), plan, noise))
+        frozen = frozen_names(model)
+        own, trained = (
+            {name: tensor for name, tensor in weights.items() if name not in frozen}
+            for weights in (before, model.state_dict())
+        )
+        model.load_state_dict(before | protect_update(own, trained, plan, noise))
     return log.last_loss
 
 

@@ -54,7 +54,7 @@ from calyx.shared.models import build_model
 from calyx.shared.models.evaluate import Evaluation, evaluate_model
 from calyx.shared.models.start import load_start
 from calyx.shared.models.tryout import torch_device
-from calyx.shared.models.vector import dimension, trainable_names
+from calyx.shared.models.vector import dimension, frozen_names, trainable_names
 from calyx.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise, seeded_key
 from calyx.shared.protocol.arrays import Weights, load_weights, weights_of
 from calyx.shared.protocol.authority.interface import Authority, Refusal
@@ -102,10 +102,10 @@ class Federation:
         self._task = task_of(config.task, self._test.spec.target)
         self._model = build_model(config.model, self._test.spec, config.seed, self._task)
         load_start(self._model, config.training)
-        self._names = trainable_names(self._model)
+        self._names, self._frozen = trainable_names(self._model), frozen_names(self._model)
         self._strategy = Strategy(config.federation)
         self._server_step = ServerGradientStep(config.federation)
-        self._average = RunningAverage(config.federation.average_decay)
+        self._average = RunningAverage(config.federation.average_decay, self._frozen)
         self._attendance = Attendance(grid, config, settings.device_names, settings.record_limits)
         self._availability = Availability(self._attendance, self._least, settings.device_names)
 
@@ -271,7 +271,8 @@ class Federation:
             raise
         roster.apply(record)
         combined = result.combined or Combined(state.weights, {})
-        kept = self._average.update(number, combined.weights)
+        weights = self._without_frozen(combined.weights, state.weights)
+        kept = self._average.update(number, weights)
         metrics = dict(combined.metrics)
         evaluation = self._evaluate(kept)
         if federation.client_evaluation:
@@ -295,13 +296,17 @@ class Federation:
         return Checkpoint(
             number,
             self._digest,
-            combined.weights,
+            weights,
             self._strategy.state() | self._server_step.state(),
             self._average.state(),
             roster.to_json(),
             [*state.history, event],
             state.contributors,
         )
+
+    def _without_frozen(self, weights: Weights, before: Weights) -> Weights:
+        """`weights`, but frozen parameters as before: neither a client nor rounding moves them."""
+        return {name: before[name] if name in self._frozen else w for name, w in weights.items()}
 
     def _left_by_a_crash(
         self, state: Checkpoint, sealed: _Sealing | None

@@ -8,7 +8,7 @@ Image Classification through Scale", appendix C).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -20,10 +20,11 @@ class RunningAverage:
 
     Args:
         decay: 0 switches averaging off: the average is then the newest model.
+        frozen: names of arrays that never change; a mean of equal values could round them.
     """
 
-    def __init__(self, decay: float) -> None:
-        self._decay = decay
+    def __init__(self, decay: float, frozen: Collection[str] = ()) -> None:
+        self._decay, self._frozen = decay, frozenset(frozen)
         self._average: Weights | None = None
 
     def update(self, server_round: int, weights: Weights) -> Weights:
@@ -33,7 +34,8 @@ class RunningAverage:
             return weights
         decay = min(self._decay, (1 + server_round) / (10 + server_round))
         self._average = {
-            name: _mean(self._average[name], value, decay) for name, value in weights.items()
+            name: value if name in self._frozen else _mean(self._average[name], value, decay)
+            for name, value in weights.items()
         }
         return self._average
 

@@ -62,7 +62,8 @@ _RANDOMNESS = (
     "it draws random numbers in training, and which record gets which depends on the other records"
 )
 _NO_RANDOMNESS = (
-    "leave it out (a dropout: p=0); the noise of private training regularises the model too"
+    "leave it out (a dropout: p=0, model.dropout=0); the noise of private training regularises the "
+    "model too"
 )
 _PROBE_RECORDS = 2
 
