@@ -58,7 +58,7 @@ class BatchSeen:
         same = np.ones(len(told), dtype=np.bool_)
         for mine, found in zip(own, columns, strict=True):
             equal = mine[told] == found[: len(told)]
-            same &= equal.reshape(len(told), -1).all(axis=1)
+            same &= equal.all(axis=tuple(range(1, equal.ndim)))
         places[: len(told)][same] = told[same]
         for number in range(rows):
             place = places[number]

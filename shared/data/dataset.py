@@ -56,11 +56,13 @@ class Dataset:
     spec: RecordSpec = field(init=False)
 
     def __post_init__(self) -> None:
+        # Before the classes: where there are no records, their number is not what is wrong.
+        plain = self._plain_shape() if self.inputs is None else ()
         if isinstance(self.target, int | np.integer):
             object.__setattr__(self, "target", Classes(int(self.target)))
         assert isinstance(self.target, Target)
         if self.inputs is None:
-            object.__setattr__(self, "spec", RecordSpec.floats(self._plain_shape(), self.target))
+            object.__setattr__(self, "spec", RecordSpec.floats(plain, self.target))
         else:
             object.__setattr__(self, "spec", RecordSpec(tuple(self.inputs.items()), self.target))
             self._check_names()

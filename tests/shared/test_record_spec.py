@@ -6,14 +6,16 @@ import torch
 from calyx.shared.errors import DataError
 from calyx.shared.models.inputs import made_up
 from calyx.shared.record_spec import Floats, Length, Mask, RecordSpec, Tokens
+from calyx.shared.target import Classes
 
+TWO = Classes(2)
 TEXT = RecordSpec.of(
-    tokens=Tokens((6,), 9), length=Length("tokens"), real=Mask("tokens"), rest=Floats((2, 3))
+    TWO, tokens=Tokens((6,), 9), length=Length("tokens"), real=Mask("tokens"), rest=Floats((2, 3))
 )
 
 
 def test_records_of_one_tensor_are_drawn_as_ever() -> None:
-    found = made_up(RecordSpec.floats((2, 3)), 4, torch.Generator().manual_seed(5))
+    found = made_up(RecordSpec.floats((2, 3), TWO), 4, torch.Generator().manual_seed(5))
     expected = torch.rand(4, 2, 3, generator=torch.Generator().manual_seed(5))
     assert isinstance(found, torch.Tensor)
     assert torch.equal(found, expected)
@@ -34,11 +36,11 @@ def test_made_up_records_keep_to_the_spec() -> None:
 
 
 def test_a_spec_can_be_compared_and_says_what_it_is() -> None:
-    assert hash(TEXT) == hash(RecordSpec(TEXT.inputs))
-    assert RecordSpec.floats((1, 8, 8)).float_shape == (1, 8, 8)
-    assert RecordSpec.tokens((6,), 9).float_shape is None
-    assert str(RecordSpec.floats((1, 8, 8))) == "(1, 8, 8)"
-    assert str(RecordSpec.tokens((6,), 9)) == "x: int64 (6,) below 9"
+    assert hash(TEXT) == hash(RecordSpec(TEXT.inputs, Classes(2)))
+    assert RecordSpec.floats((1, 8, 8), TWO).float_shape == (1, 8, 8)
+    assert RecordSpec.tokens((6,), 9, TWO).float_shape is None
+    assert str(RecordSpec.floats((1, 8, 8), TWO)) == "(1, 8, 8)"
+    assert str(RecordSpec.tokens((6,), 9, TWO)) == "x: int64 (6,) below 9"
     assert "length: length of tokens" in str(TEXT)
 
 
@@ -57,4 +59,4 @@ def test_a_spec_can_be_compared_and_says_what_it_is() -> None:
 )
 def test_a_spec_that_cannot_be_is_refused(inputs: tuple[tuple[str, Floats]], words: str) -> None:
     with pytest.raises(DataError, match=words):
-        RecordSpec(inputs)
+        RecordSpec(inputs, TWO)

@@ -51,6 +51,7 @@ def result(tmp_path: Path) -> RunResult:
     """How a run ended whose folder holds no journal yet."""
     return RunResult(
         accuracy=0.8974,
+        metrics={"accuracy": 0.8974},
         loss=0.4271,
         epsilon_max=2.9901,
         delta=1e-4,

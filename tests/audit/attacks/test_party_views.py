@@ -27,6 +27,8 @@ from calyx.shared.encryption.quantise import IntegerGrid
 from calyx.shared.errors import EvidenceError
 from calyx.shared.privacy.rotation import Rotation
 from calyx.shared.protocol.sealed.messages import rotation_seed
+from calyx.shared.target import Classes
+from calyx.shared.tasks.classification import classification
 from calyx.simulations import run
 from calyx.simulations.presets import resolve
 
@@ -89,7 +91,11 @@ def forms_of_update(captured: CapturedRound, client: int) -> list[np.ndarray]:  
 
     node = Node(str(client), client, "", captured.config.seed, "", "", "")
     vector, _ = clipped_gradient_sum(
-        captured.model, captured.records[client], captured.plan, node.noise("unused")
+        captured.model,
+        captured.records[client],
+        classification(Classes(10)),
+        captured.plan,
+        node.noise("unused"),
     )
     assert captured.plan.mechanism is not None
     rotated = Rotation(len(vector), rotation_seed(captured.config, 1)).forward(vector)

@@ -17,8 +17,10 @@ from calyx.shared.privacy.noise import SeededNoise, seeded_key
 from calyx.shared.privacy.plan import PrivacyPlan
 from calyx.shared.record_spec import RecordSpec
 from calyx.shared.target import Classes
+from calyx.shared.tasks.classification import classification
 
 CLIP = 0.5
+TASK = classification(Classes(10))
 
 
 def records(number: int) -> Dataset:
@@ -52,13 +54,13 @@ def plan(number: int) -> PrivacyPlan:
 
 def trainers_sum(net: nn.Module, data: Dataset, clip_norm: float) -> NDArray[np.float64]:
     changed = replace(plan(len(data)), clip_norm=clip_norm)
-    return clipped_gradient_sum(net, data, changed, SeededNoise(seeded_key("test")))[0]
+    return clipped_gradient_sum(net, data, TASK, changed, SeededNoise(seeded_key("test")))[0]
 
 
 def test_sum_is_that_of_the_trainer_and_leaves_the_model_alone() -> None:
     net, data = model(), records(30)
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    distance = distance_from_sum_by_record(net, data, CLIP, trainers_sum(net, data, CLIP))
+    distance = distance_from_sum_by_record(net, data, TASK, CLIP, trainers_sum(net, data, CLIP))
     assert distance < 1e-3
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
@@ -75,7 +77,7 @@ def test_fault_of_clipping_is_not_taken_for_rounding(fault: str) -> None:
         + trainers_sum(net, one, 1e9),
         "mean": right / len(data),
     }[fault]
-    assert distance_from_sum_by_record(net, data, CLIP, wrong) > 0.05
+    assert distance_from_sum_by_record(net, data, TASK, CLIP, wrong) > 0.05
 
 
 class OnTheEdge(nn.Module):
@@ -97,7 +99,7 @@ class OnTheEdge(nn.Module):
 def test_record_whose_gradient_rounding_decides_makes_no_difference() -> None:
     data = Dataset(np.array([[1, 1], [0.2, 0.9]], dtype=np.float32), np.array([0, 1]), 2)
     on, off = OnTheEdge(6e-8), OnTheEdge(-6e-8)
-    other = clipped_sum_by_record(on, data, CLIP)
-    here = clipped_sum_by_record(off, data, CLIP)
+    other = clipped_sum_by_record(on, data, TASK, CLIP)
+    here = clipped_sum_by_record(off, data, TASK, CLIP)
     assert np.linalg.norm(other - here) > 0.5 * CLIP  # as correct as each other
-    assert distance_from_sum_by_record(off, data, CLIP, other) < 1e-3
+    assert distance_from_sum_by_record(off, data, TASK, CLIP, other) < 1e-3

@@ -19,6 +19,7 @@ from calyx.shared.privacy.noise import SeededNoise, seeded_key
 from calyx.shared.privacy.plan import make_plan
 from calyx.shared.record_spec import RecordSpec
 from calyx.shared.target import Classes
+from calyx.shared.tasks.classification import classification
 
 
 def records(count: int) -> Dataset:
@@ -30,8 +31,17 @@ def seen(data: Dataset, given: NDArray[np.int64], drawn: NDArray[np.int64]) -> B
     """`given` went into the model, in two parts, and was said to be `drawn`."""
     found = BatchSeen(data)
     for part in (slice(0, 2), slice(2, None)):
-        found.entered(data.features[given[part]], data.labels[given[part]], drawn[part])
+        enter(found, data.floats[given[part]], data.labels[given[part]], drawn[part])
     return found
+
+
+def enter(
+    found: BatchSeen,
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    drawn: NDArray[np.int64],
+) -> None:
+    found.entered(torch.from_numpy(features), torch.from_numpy(labels), drawn)
 
 
 def add(log: BatchLog, indices: list[int], count: int) -> None:
@@ -60,8 +70,8 @@ def test_a_record_that_is_given_twice_or_is_nobodys_is_out_of_place() -> None:
     data = records(9)
     assert seen(data, np.array([4, 4, 4]), np.array([4, 4, 4])).out_of_place == 2
     strange = BatchSeen(data)
-    strange.entered(data.features[:2] + 1, data.labels[:2], np.arange(2))
-    strange.entered(data.features[2:4], data.labels[2:4] + 1, np.arange(2, 4))
+    enter(strange, data.floats[:2] + 1, data.labels[:2], np.arange(2))
+    enter(strange, data.floats[2:4], data.labels[2:4] + 1, np.arange(2, 4))
     assert not strange.mask.any()
     assert strange.out_of_place == 4
 
@@ -97,6 +107,7 @@ def test_training_logs_the_records_behind_its_sums(
         train_locally(
             build_model(config.model, RecordSpec.floats((1, 8, 8), Classes(3)), 0),
             data,
+            classification(Classes(3)),
             config.training,
             plan,
             proximal_mu=0.0,

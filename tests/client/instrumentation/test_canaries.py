@@ -19,6 +19,8 @@ from calyx.shared.models import build_model
 from calyx.shared.models.vector import dimension
 from calyx.shared.privacy.noise import SeededNoise, seeded_key
 from calyx.shared.privacy.plan import PrivacyPlan, draft_plan
+from calyx.shared.target import Classes
+from calyx.shared.tasks.classification import classification
 
 CONFIG = build(
     from_settings(
@@ -31,6 +33,7 @@ CONFIG = build(
         ]
     )
 )
+TASK = classification(Classes(10))
 
 
 def plan_of(sampling_rate: float = 1.0) -> PrivacyPlan:
@@ -64,9 +67,9 @@ def test_the_real_sum_of_gradients_carries_them_clipped() -> None:
     model = build_model(CONFIG.model, data.spec, 0)
     size = dimension(model)
     canaries = Canaries(seed=5, places=(1, 2, 5000))
-    without, _ = clipped_gradient_sum(model, data, plan_of(), noise())
+    without, _ = clipped_gradient_sum(model, data, TASK, plan_of(), noise())
     audit = Audit(canaries=canaries)
-    carrying, records = clipped_gradient_sum(model, data, plan_of(), noise(), audit)
+    carrying, records = clipped_gradient_sum(model, data, TASK, plan_of(), noise(), audit)
     assert records == len(data)  # a canary is no one's record
     seen = directions(5, size).forward(carrying - without)
     expected = np.zeros(size)
@@ -82,7 +85,9 @@ def test_a_model_trained_with_local_noise_carries_them_too() -> None:
     for audit in (Audit(), Audit(canaries=Canaries(seed=5, places=(7,)))):
         model = build_model(local.model, data.spec, 0)
         settings = local.training
-        train_privately(model, data, settings, plan, proximal_mu=0, noise=noise(), audit=audit)
+        train_privately(
+            model, data, TASK, settings, plan, proximal_mu=0, noise=noise(), audit=audit
+        )
         weights.append(parameters_to_vector(model.parameters()).detach().double().numpy())
     moved = (weights[0] - weights[1]) * plan.expected_batch_size / local.training.learning_rate
     seen = directions(5, len(moved)).forward(moved)

@@ -16,12 +16,14 @@ from calyx.shared.privacy.noise import NoiseSource
 from calyx.shared.privacy.plan import PrivacyPlan
 from calyx.shared.record_spec import RecordSpec
 from calyx.shared.target import Classes
+from calyx.shared.tasks.classification import classification
 
 # Statistical tests here use seeded noise, so they cannot fail by chance from run to run; the
 # seeds were not chosen. Under another seed each would fail with this probability.
 FALSE_ALARM = 1e-3
 CLIP = 0.4
 RATE = 0.1
+TASK = classification(Classes(3))
 
 
 class NoNoise:
@@ -71,7 +73,7 @@ def make_data(shape: tuple[int, ...], n: int = 12) -> Dataset:
     # Of different sizes, so that some gradients are clipped and some are not.
     sizes = np.logspace(-2, 0.5, n).reshape(-1, *[1] * len(shape))
     features = (generator.random((n, *shape)) * sizes).astype(np.float32)
-    return Dataset(features, (np.arange(n) % 3).astype(np.int64), classes=3)
+    return Dataset(features, (np.arange(n) % 3).astype(np.int64), 3)
 
 
 def make_model(name: str = "small") -> nn.Module:
@@ -100,7 +102,7 @@ def train(
     config: TrainingConfig | None = None,
 ) -> TrainingLog:
     config = config or TrainingConfig(learning_rate=RATE)
-    return train_locally(model, data, config, plan, proximal_mu=mu, noise=noise, order_seed=1)
+    return train_locally(model, data, TASK, config, plan, proximal_mu=mu, noise=noise, order_seed=1)
 
 
 def flat(model: nn.Module) -> torch.Tensor:

@@ -67,7 +67,7 @@ def test_the_measured_noise_has_the_plans_deviation(rate: float) -> None:
     model, data, steps = nn.Linear(4, 500), make_data((4,)), 20
     # Zero features and a bias that is frozen: the gradient is zero, the step is all noise.
     model.bias.requires_grad_(False)
-    data = Dataset(np.zeros_like(data.features), data.labels, classes=3)
+    data = Dataset(np.zeros_like(data.features), data.labels, 3)
     plan = replace(make_private_plan(12, 5, steps, multiplier=1.3), sampling_rate=rate)
     moves: list[torch.Tensor] = []
     for step in range(steps):
@@ -145,7 +145,7 @@ def test_a_record_without_a_finite_gradient_counts_as_zero(name: str) -> None:
     clean = make_data(SHAPES[name])
     features = clean.features.copy()
     features[5] = np.finfo(np.float32).max
-    poisoned = Dataset(features, clean.labels, classes=3)
+    poisoned = Dataset(features, clean.labels, 3)
     model, others = make_model(name), [i for i in range(12) if i != 5]
     before, expected = flat(model), clipped_sum_by_hand(model, clean, others)
     train(model, poisoned, make_private_plan(12, 12), NoNoise())
@@ -188,7 +188,7 @@ def test_learning_gets_through_the_noise() -> None:
     generator = np.random.default_rng(0)
     labels = np.arange(300) % 3
     features = generator.normal(size=(300, 4)) + 3 * np.eye(4)[labels]
-    data = Dataset(features.astype(np.float32), labels.astype(np.int64), classes=3)
+    data = Dataset(features.astype(np.float32), labels.astype(np.int64), 3)
     model, plan = make_model(), make_private_plan(300, 60, steps=60)
     train(
         model,

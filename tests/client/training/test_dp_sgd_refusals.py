@@ -11,6 +11,8 @@ from torch import nn
 
 from calyx.shared.data import Dataset
 from calyx.shared.errors import ModelError, PrivacyError
+from calyx.shared.record_spec import RecordSpec
+from calyx.shared.target import Classes
 from tests.client.training.private_training import (
     NoNoise,
     flat,
@@ -25,11 +27,7 @@ class Untouchable(Dataset):
     """Records that may not be looked at; only their shape is public."""
 
     def __init__(self) -> None:
-        object.__setattr__(self, "classes", 3)
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        return (4,)
+        object.__setattr__(self, "spec", RecordSpec.floats((4,), Classes(3)))
 
     def __getattribute__(self, name: str) -> object:
         if name in ("features", "labels"):

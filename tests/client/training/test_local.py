@@ -19,6 +19,7 @@ from calyx.shared.privacy.noise import SeededNoise, seeded_key
 from calyx.shared.privacy.plan import PrivacyPlan, make_plan
 from calyx.shared.record_spec import RecordSpec
 from calyx.shared.target import Classes
+from calyx.shared.tasks.classification import classification
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def data() -> Dataset:
     generator = np.random.default_rng(0)
     labels = np.arange(50) % 3
     features = generator.normal(size=(50, 5)) + 2 * np.eye(5)[labels]
-    return Dataset(features.astype(np.float32), labels.astype(np.int64), classes=3)
+    return Dataset(features.astype(np.float32), labels.astype(np.int64), 3)
 
 
 @pytest.fixture
@@ -56,7 +57,10 @@ def train(
 ) -> TrainingLog:
     noise = SeededNoise(seeded_key("noise", seed))
     config = config or TrainingConfig(learning_rate=0.1, batch_size=16)
-    return train_locally(model, data, config, plan, proximal_mu=mu, noise=noise, order_seed=seed)
+    task = classification(Classes(data.classes))
+    return train_locally(
+        model, data, task, config, plan, proximal_mu=mu, noise=noise, order_seed=seed
+    )
 
 
 def weights(model: nn.Module) -> torch.Tensor:
@@ -96,7 +100,7 @@ def test_equal_inputs_give_bit_identical_weights(name: str) -> None:
     shape = (1, 8, 8) if name == "cnn" else (8, 8)
     generator = np.random.default_rng(0)
     records = Dataset(
-        generator.random((40, *shape), dtype=np.float32), generator.integers(0, 10, 40), classes=10
+        generator.random((40, *shape), dtype=np.float32), generator.integers(0, 10, 40), 10
     )
     results = []
     for seed in (1, 1, 2):

@@ -24,6 +24,8 @@ from calyx.shared.models.lstm import Lstm
 from calyx.shared.models.recurrent import RecurrentStack, SequenceGRU, SequenceLSTM
 from calyx.shared.models.standardised import StandardisedConv1d
 from calyx.shared.privacy.noise import SeededNoise, seeded_key
+from calyx.shared.target import Classes
+from calyx.shared.tasks.classification import classification
 from tests.client.training.private_training import CLIP, NoNoise, make_private_plan
 
 CLASSES = 3
@@ -169,12 +171,13 @@ def in_style(style: str, shape: tuple[int, ...], rng: np.random.Generator) -> np
 
 def total(model: nn.Module, data: Dataset, sampling: str, batch: list[int]) -> np.ndarray:
     plan = replace(make_private_plan(len(data), 4, multiplier=1.0), noise="distributed")
+    task = classification(Classes(data.classes))
     if sampling == "full":
         plan = replace(plan, sampling="full", sampling_rate=1.0)
         noise = SeededNoise(seeded_key("none is drawn"))
-        return clipped_gradient_sum(model, data.subset(np.array(batch)), plan, noise)[0]
+        return clipped_gradient_sum(model, data.subset(np.array(batch)), task, plan, noise)[0]
     plan = replace(plan, sampling="poisson", sampling_rate=0.5)
-    return clipped_gradient_sum(model, data, plan, NoNoise(batch))[0]
+    return clipped_gradient_sum(model, data, task, plan, NoNoise(batch))[0]
 
 
 @pytest.mark.parametrize("sampling", ["full", "poisson"])

@@ -39,6 +39,7 @@ def test_the_figures_of_a_run_are_those_of_its_last_round_and_sums_over_all() ->
     start = {"event": "start", "delta": 1e-4, "noise_multiplier": 2.0, "clients": 3}
     assert RunFigures.of(RunEvents((start, lost, last))) == RunFigures(
         accuracy=0.75,
+        metrics={"accuracy": 0.75},
         loss=0.5,
         epsilon_max=0.9,
         delta=1e-4,
@@ -50,6 +51,24 @@ def test_the_figures_of_a_run_are_those_of_its_last_round_and_sums_over_all() ->
         rounds_with_effect=1,
         seconds_per_round=0.5,
     )
+
+
+def test_a_run_that_is_judged_by_another_metric_tells_all_of_them_and_no_accuracy() -> None:
+    figures = {"loss": 0.5, "epsilon_max": None, "seconds": 0.75, "accuracy": None}
+    metrics = {"r2": 0.25, "mae": 3.5, "rmse": None}
+    facts = {"name": "r2", "shown": "R²", "is_share": False, "higher_is_better": True}
+    start = {"event": "start", "delta": 0.0, "noise_multiplier": 0.0, "clients": 3}
+    told = RunEvents(({**start, "metrics": [facts]}, {**event(2), **figures, "metrics": metrics}))
+    found = RunFigures.of(told)
+    assert (found.accuracy, found.metrics) == (None, metrics)
+    assert list(found.metrics) == ["r2", "mae", "rmse"]
+    assert (told.headline, told.headlines()) == (facts, [0.25])
+
+
+def test_a_journal_from_before_there_were_tasks_has_accuracy_for_its_headline() -> None:
+    told = RunEvents(({"event": "start"}, {**event(1), "accuracy": 0.5}))
+    assert (told.headline["name"], told.headline["is_share"]) == ("accuracy", True)
+    assert (told.metrics(0), told.headlines()) == ({"accuracy": 0.5}, [0.5])
 
 
 @pytest.mark.parametrize("told", [(), ({"event": "start"},), (event(2),)])

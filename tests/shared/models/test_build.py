@@ -149,7 +149,7 @@ def test_a_users_own_model_is_built_from_the_same_seed(users_module: str) -> Non
         ("NUMBER", "not a function"),
         ("no_module", "return a torch.nn.Module, not a str"),
         ("raises", "ValueError: two lines"),
-        ("wrong_shape", "(2, 4); return logits of shape (2, 3)"),
+        ("wrong_shape", "it returned (2, 4); return a tensor of shape (2, 3)"),
         ("wrong_input", "does not take records of shape (4, 5)"),
         ("returns_tuple", "tuple"),
     ],

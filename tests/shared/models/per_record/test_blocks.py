@@ -15,6 +15,11 @@ from calyx.shared.models.per_record.blocks import (
     sampled_blocks,
 )
 from calyx.shared.record_spec import RecordSpec
+from calyx.shared.target import Classes
+from calyx.shared.tasks.classification import classification
+
+TWO = Classes(2)
+TASK = classification(TWO)
 
 
 @given(records=st.integers(0, 2000), expected=st.floats(0.01, 3000))
@@ -40,7 +45,10 @@ def test_a_block_is_filled_up_with_empty_rows() -> None:
 
 
 def test_a_layer_whose_rows_do_not_depend_on_the_block_keeps_all_sizes() -> None:
-    assert record_blocks(Elementwise(), RecordSpec.floats((3,)), (8, 16)).sizes == (8, 16)
+    assert record_blocks(Elementwise(), RecordSpec.floats((3,), TWO), TASK, (8, 16)).sizes == (
+        8,
+        16,
+    )
 
 
 def test_weights_that_a_sender_chose_do_not_hide_a_difference() -> None:
@@ -48,18 +56,20 @@ def test_weights_that_a_sender_chose_do_not_hide_a_difference() -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-    assert record_blocks(model, RecordSpec.floats((3,)), (8, 16)).sizes == (32,)
+    assert record_blocks(model, RecordSpec.floats((3,), TWO), TASK, (8, 16)).sizes == (32,)
 
 
 def test_where_places_in_a_block_differ_records_go_one_by_one() -> None:
-    assert record_blocks(DependsOnThePlace(), RecordSpec.floats((3,)), (8, 16)).sizes == (1,)
+    assert record_blocks(
+        DependsOnThePlace(), RecordSpec.floats((3,), TWO), TASK, (8, 16)
+    ).sizes == (1,)
 
 
 def test_the_model_is_left_as_it_was() -> None:
     model = nn.Linear(3, 2).eval()
     before = {name: p.clone() for name, p in model.named_parameters()}
     state = torch.get_rng_state()
-    record_blocks(model, RecordSpec.floats((3,)), (8,))
+    record_blocks(model, RecordSpec.floats((3,), TWO), TASK, (8,))
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
     assert not model.training
     assert not model._forward_hooks
@@ -68,14 +78,16 @@ def test_the_model_is_left_as_it_was() -> None:
 
 def test_an_activation_does_not_hide_a_difference() -> None:
     # Under the weights of the trial nothing gets through it, under a sender's weights it would.
-    assert record_blocks(HiddenByAnActivation(), RecordSpec.floats((3,)), (8, 16)).sizes == (1,)
+    assert record_blocks(
+        HiddenByAnActivation(), RecordSpec.floats((3,), TWO), TASK, (8, 16)
+    ).sizes == (1,)
 
 
 def test_layers_of_odd_sizes_are_where_one_draw_was_not_enough() -> None:
     # Six columns: some processors add them up otherwise at every fourth row. In one draw of weights
     # all that shows it was below zero, and a ReLU follows.
     model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3))
-    sizes = record_blocks(model, RecordSpec.floats((5,)), (32,)).sizes
+    sizes = record_blocks(model, RecordSpec.floats((5,), TWO), TASK, (32,)).sizes
     rng = torch.Generator().manual_seed(3)
     weight, bias = torch.randn(6, 5, generator=rng), torch.randn(6, generator=rng)
     x = torch.rand(sizes[-1], 5, generator=rng)

@@ -17,6 +17,9 @@ from calyx.shared.models.per_record.private import try_private
 from calyx.shared.models.recurrent import SequenceLSTM
 from calyx.shared.record_spec import RecordSpec
 from calyx.shared.target import Classes
+from calyx.shared.tasks.classification import classification
+
+THREE = Classes(3)
 
 
 @pytest.mark.parametrize(
@@ -32,14 +35,14 @@ def test_the_built_in_models_can_be_private(config: ModelConfig, shape: tuple[in
     model = build_model(config, RecordSpec.floats(shape, Classes(10)), seed=0)
     assert type(model) in BUILT_IN
     check_private(model)
-    try_private(model, RecordSpec.floats(shape))
+    try_private(model, RecordSpec.floats(shape, Classes(10)), classification(Classes(10)))
 
 
 def test_models_of_allowed_layers_can_be_private() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.Dropout(0.0), nn.Flatten())
     model.append(nn.Linear(144, 3))
     check_private(model)
-    try_private(model, RecordSpec.floats((1, 8, 8)))
+    try_private(model, RecordSpec.floats((1, 8, 8), THREE), classification(THREE))
 
 
 @pytest.mark.parametrize(
@@ -207,7 +210,7 @@ class Fails(Base):
 def test_what_hides_in_a_forward_is_found_on_made_up_records(model: nn.Module, words: str) -> None:
     check_private(model)
     with pytest.raises(ModelError, match=words) as caught:
-        try_private(model, RecordSpec.floats((4,)))
+        try_private(model, RecordSpec.floats((4,), THREE), classification(THREE))
     assert "\n" not in str(caught.value)
 
 
@@ -217,7 +220,7 @@ def test_trying_leaves_model_and_random_state_as_they_were() -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state = torch.get_rng_state()
     with pytest.raises(ModelError):
-        try_private(model, RecordSpec.floats((4,)))
+        try_private(model, RecordSpec.floats((4,), THREE), classification(THREE))
     assert all(torch.equal(before[name], now) for name, now in model.state_dict().items())
     assert torch.equal(state, torch.get_rng_state())
     assert not model.training

@@ -18,11 +18,15 @@ from calyx.shared.models.per_record.gradients import watched
 from calyx.shared.models.per_record.private import try_private
 from calyx.shared.models.recurrent import RecurrentStack
 from calyx.shared.record_spec import Floats, Length, Mask, RecordSpec, Tokens
+from calyx.shared.target import Classes
+from calyx.shared.tasks.classification import classification
 
 STEPS, WORDS = 7, 11
-TEXT = RecordSpec.of(tokens=Tokens((STEPS,), WORDS), length=Length("tokens"))
-MASKED = RecordSpec.of(tokens=Tokens((STEPS,), WORDS), real=Mask("tokens"))
-MOTION = RecordSpec.of(signal=Floats((STEPS, 8)), length=Length("signal"))
+THREE = Classes(3)
+TASK = classification(THREE)
+TEXT = RecordSpec.of(THREE, tokens=Tokens((STEPS,), WORDS), length=Length("tokens"))
+MASKED = RecordSpec.of(THREE, tokens=Tokens((STEPS,), WORDS), real=Mask("tokens"))
+MOTION = RecordSpec.of(THREE, signal=Floats((STEPS, 8)), length=Length("signal"))
 
 
 class Recurrent(nn.Module):
@@ -103,9 +107,9 @@ CASES: dict[str, tuple[nn.Module, RecordSpec]] = {
     "motion": (Motion(), MOTION),
     "attention": (Transformer(False), MASKED),
     "causal": (Transformer(True), MASKED),
-    "tied": (TiedWords(), RecordSpec.tokens((STEPS,), WORDS)),
-    "two columns": (TwoColumns(), RecordSpec.tokens((2,), WORDS)),
-    "lora": (fine_tuned(), RecordSpec.floats((8,))),
+    "tied": (TiedWords(), RecordSpec.tokens((STEPS,), WORDS, THREE)),
+    "two columns": (TwoColumns(), RecordSpec.tokens((2,), WORDS, THREE)),
+    "lora": (fine_tuned(), RecordSpec.floats((8,), THREE)),
 }
 
 
@@ -149,9 +153,9 @@ def test_clipped_sums_are_those_of_one_autograd_call_a_record(name: str, clip_no
 def test_it_can_be_trained_privately_in_blocks(name: str) -> None:
     model, spec = CASES[name]
     check_private(model)
-    try_private(model, spec)
+    try_private(model, spec, TASK)
     # Of widths of 8, for which processors add up every row alike.
-    assert record_blocks(model, spec, (8, 16)).sizes != (1,)
+    assert record_blocks(model, spec, TASK, (8, 16)).sizes != (1,)
 
 
 @pytest.mark.parametrize("name", ["lstm", "deep lstm", "deep gru", "motion", "attention", "causal"])
@@ -259,12 +263,12 @@ class Broadcast(nn.Module):
 
 def test_a_model_that_cuts_a_batch_to_its_longest_record_is_refused() -> None:
     with pytest.raises(ModelError, match="other records of the batch"):
-        try_private(LongestOfTheBatch(), TEXT)
+        try_private(LongestOfTheBatch(), TEXT, TASK)
 
 
 def test_positions_without_a_batch_dimension_are_refused_with_the_way_out() -> None:
     with pytest.raises(ModelError, match=r"layer positions .*\nhint: .*expand\(len\(x\), steps\)"):
-        try_private(Broadcast(), RecordSpec.tokens((STEPS,), WORDS))
+        try_private(Broadcast(), RecordSpec.tokens((STEPS,), WORDS, THREE), TASK)
 
 
 @pytest.mark.parametrize(
