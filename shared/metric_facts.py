@@ -60,6 +60,11 @@ class MetricFacts:
         """A value: a share in percent, anything else as a number."""
         return f"{100 * value:.1f} %" if self.is_share else number_of_any_size(value)
 
+    def named_text(self, value: float | None) -> str:
+        """Name, value and what is better, where values of several metrics stand in a line."""
+        shown = "-" if value is None else self.text(value)
+        return f"{self.shown} {shown}" + (f" ({self.direction})" if self.direction else "")
+
     def cost(self, private: float, plain: float) -> float:
         """What privacy cost, above 0 if the private model is worse; in the metric's own unit."""
         return plain - private if self.higher_is_better else private - plain

@@ -88,8 +88,7 @@ def _html(result: RunResult) -> str:
     }
     if others:
         rows["other metrics"] = ", ".join(
-            f"{escape(metric.shown)} {_value(metric, result.metrics.get(metric.name))}"
-            for metric in others
+            escape(metric.named_text(result.metrics.get(metric.name))) for metric in others
         )
     if by_clients:
         rows["on clients' records"] = escape(by_clients)

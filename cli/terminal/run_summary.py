@@ -48,7 +48,7 @@ def run_summary(result: Event, start: Event | None, rounds: Sequence[Event]) -> 
     rows |= {f"test {plain(headline.shown)}": value, "test loss": number_text(result["loss"])}
     if others:
         rows["other metrics"] = ", ".join(
-            f"{metric.shown} {metric_text(metric, metrics.get(metric.name))}" for metric in others
+            metric.named_text(metrics.get(metric.name)) for metric in others
         )
     if rounds and (told := on_clients(headline, rounds[-1])):
         rows["on clients' records"] = told
