@@ -85,9 +85,10 @@ def number_of_any_size(value: float) -> str:
     '0.00123'
     """
     size = abs(value)
-    if not math.isfinite(value) or size >= 1e7 or 0 < size < 0.1:
+    if not math.isfinite(value) or size >= 1e7 or 0 < size < 0.01:
         return f"{value:.3g}"
-    for least, digits in ((1000, 0), (100, 1), (10, 2)):
+    # A figure that is rounded up to 0.1 has three digits as it is.
+    for least, digits in ((1000, 0), (100, 1), (10, 2), (0.09995, 3)):
         if size >= least:
             return f"{value:,.{digits}f}"
-    return f"{value:.3f}"
+    return f"{value:.4f}" if size else "0.000"
