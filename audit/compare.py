@@ -1,4 +1,4 @@
-"""Several runs on one page: accuracy against epsilon.
+"""Several runs on one page: the metric of their task against epsilon.
 
 Each run's figures are computed again from its folder, as for its own report.
 """

@@ -17,7 +17,7 @@ from calyx.client.instrumentation.batch_log import LoggedBatches, read_batches
 from calyx.client.ledger.ledger import Entry, Ledger
 from calyx.server.roster import Member
 from calyx.server.round.plans import Plans
-from calyx.server.state.journal import Event, RunEvents
+from calyx.server.state.journal import Event, RunEvents, clients_metrics, metrics_of
 from calyx.server.state.outcome import rounds_with_effect
 from calyx.shared.config import Config
 from calyx.shared.data.sources.npz import arrays_of
@@ -31,6 +31,7 @@ from calyx.shared.errors import (
     hint_of,
 )
 from calyx.shared.host.regular_file import MOST_BYTES, read_regular
+from calyx.shared.metric_facts import MetricFacts
 from calyx.shared.privacy.event import PrivacyEvent
 from calyx.shared.privacy.plan import PrivacyPlan, draft_plan
 from calyx.shared.privacy.skellam_mechanism import SkellamMechanism
@@ -91,6 +92,7 @@ class AuditedRun(RunFolder):
         self.environment: Event = self._json("environment.json")
         told = self.told()
         self.start, self.rounds, self.end = told.start, told.rounds, told.end
+        self.judged_by = self._judged_by(told)
         self._check_finished(path)
         self.ledgers: tuple[ClientLedger, ...] = tuple(
             self._ledger(number) for number in range(self.config.federation.clients)
@@ -198,6 +200,15 @@ class AuditedRun(RunFolder):
                 f"{self.config_path} cannot be read: {error}",
                 hint=hint_of(error),
             ) from None
+
+    def _judged_by(self, told: RunEvents) -> tuple[MetricFacts, ...]:
+        """The metrics of the run's task, the headline first; what rounds tell of them is sound."""
+        try:
+            for event in told.rounds:
+                metrics_of(event), clients_metrics(event)
+            return told.judged_by
+        except RunError as error:
+            raise EvidenceError(str(error), hint="restore the journal from a copy") from None
 
     def _check_finished(self, path: Path) -> None:
         done, wanted = len(self.rounds), self.config.training.rounds

@@ -21,7 +21,7 @@ A policy is a TOML file on the device; only ``[privacy]`` and its first three ke
     max_rounds = 1000          # a run
 
     [release]
-    metrics = false            # exact loss and accuracy may leave
+    metrics = false            # exact loss and metrics may leave
     record_counts = false      # the number of records may leave
 
 No claim of a server is trusted: epsilon is computed from what the plan will do, and the plan must
@@ -115,7 +115,7 @@ class TrainingLimits(_Limits):
 class ReleaseLimits(_Limits):
     """``[release]``: what may leave beside the protected update."""
 
-    metrics: bool = Field(False, description="Whether exact loss and accuracy may leave.")
+    metrics: bool = Field(False, description="Whether exact loss and metrics may leave.")
     record_counts: bool = Field(
         False,
         description="Whether the number of records may leave. Without it only private runs with "

@@ -1,4 +1,4 @@
-"""How a run ended, and how a notebook shows it: a small table with the course of accuracy.
+"""How a run ended, and how a notebook shows it: a small table with the course of its metric.
 
 The page is the notebook's: no colours of our own, so that it reads in light and dark themes, and
 nothing is loaded from elsewhere. Every text is escaped.
@@ -7,14 +7,15 @@ nothing is loaded from elsewhere. Every text is escaped.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from calyx.server.state.journal import Event, RunEvents
+from calyx.server.state.outcome import on_clients
 from calyx.shared.errors import RunError
+from calyx.shared.metric_facts import ACCURACY, MetricFacts
 from calyx.shared.privacy.epsilon_text import delta_text, epsilon_text, whom_text
 
 _WHO_ADDS_NOISE = {
@@ -75,12 +76,23 @@ class RunResult:
 
 def _html(result: RunResult) -> str:
     """The table. Units and course come from the journal, and are left out if it is gone."""
-    start, rounds = _journal(Path(result.run_dir))
+    told, by_clients = _journal(Path(result.run_dir))
+    start = told.start
+    headline, *others = _judged_by(result, told)
+    value = f"<b>{_value(headline, result.metrics.get(headline.name))}</b>"
+    if headline.direction:
+        value += f" ({headline.direction})"
     rows = {
-        "test accuracy": f"<b>{_percent(result.accuracy)}</b> {_sparkline(_accuracies(rounds))}",
+        f"test {escape(headline.shown)}": f"{value} {_sparkline(headline, told)}",
         "test loss": _number(result.loss),
-        "privacy": _privacy(result, start),
     }
+    if others:
+        rows["other metrics"] = ", ".join(
+            escape(metric.named_text(result.metrics.get(metric.name))) for metric in others
+        )
+    if by_clients:
+        rows["on clients' records"] = escape(by_clients)
+    rows["privacy"] = _privacy(result, start)
     if by_record := start.get("epsilon_record"):
         rows["for one record"] = f"ε ≤ {epsilon_text(by_record)} over all rounds"
     if noise := _WHO_ADDS_NOISE.get(str(start.get("noise"))):
@@ -114,35 +126,41 @@ def _privacy(result: RunResult, start: Event) -> str:
     return f"{spent} at δ = {delta_text(result.delta)}{escape(whom)}"
 
 
-def _journal(run_dir: Path) -> tuple[Event, list[Event]]:
-    """The start and the rounds of a run; nothing of a folder that was moved or is damaged."""
+def _journal(run_dir: Path) -> tuple[RunEvents, str]:
+    """What a run told, and its clients in the end; nothing of a folder that is moved or damaged."""
     try:
         told = RunEvents.read(run_dir)
+        told.headlines()
+        return told, on_clients(told.headline, told.rounds[-1]) if told.rounds else ""
     except RunError:
-        return {}, []
-    return told.start, told.rounds
+        return RunEvents(()), ""
 
 
-def _accuracies(rounds: Sequence[Event]) -> list[float]:
-    found = (event.get("accuracy") for event in rounds)
-    return [float(value) for value in found if isinstance(value, int | float)]
-
-
-def _sparkline(accuracies: Sequence[float]) -> str:
-    """Accuracy by round, from the lowest to the highest, as a line."""
-    if len(accuracies) < 2:
-        return ""
-    low, high = min(accuracies), max(accuracies)
-    points = " ".join(
-        f"{_MARGIN + (_WIDTH - 2 * _MARGIN) * i / (len(accuracies) - 1):.1f},"
-        f"{_HEIGHT - _MARGIN - (_HEIGHT - 2 * _MARGIN) * _share(value, low, high):.1f}"
-        for i, value in enumerate(accuracies)
+def _judged_by(result: RunResult, told: RunEvents) -> tuple[MetricFacts, ...]:
+    """How the metrics of a result are read; without the journal only their names are left."""
+    known = {metric.name: metric for metric in (ACCURACY, *told.judged_by)}
+    return tuple(
+        known.get(name, MetricFacts(name, name.replace("_", " "))) for name in result.metrics
     )
-    told = f"accuracy by round, from {_percent(accuracies[0])} to {_percent(accuracies[-1])}"
+
+
+def _sparkline(metric: MetricFacts, told: RunEvents) -> str:
+    """A metric by round, from the lowest to the highest, as a line."""
+    course = [value for value in told.headlines() if value is not None]
+    if len(course) < 2:
+        return ""
+    low, high = min(course), max(course)
+    points = " ".join(
+        f"{_MARGIN + (_WIDTH - 2 * _MARGIN) * i / (len(course) - 1):.1f},"
+        f"{_HEIGHT - _MARGIN - (_HEIGHT - 2 * _MARGIN) * _share(value, low, high):.1f}"
+        for i, value in enumerate(course)
+    )
+    words = f"from {metric.text(course[0])} to {metric.text(course[-1])}"
+    said = f"{escape(metric.shown)} by round, {words}"
     return (
         f'<svg width="{_WIDTH}" height="{_HEIGHT}" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        f'aria-label="{told}" style="display:inline;vertical-align:middle;margin-left:8px">'
-        f'<title>{told}</title><polyline points="{points}" fill="none" stroke="currentColor" '
+        f'aria-label="{said}" style="display:inline;vertical-align:middle;margin-left:8px">'
+        f'<title>{said}</title><polyline points="{points}" fill="none" stroke="currentColor" '
         'stroke-width="1.5" stroke-linejoin="round"/></svg>'
     )
 
@@ -151,8 +169,8 @@ def _share(value: float, low: float, high: float) -> float:
     return (value - low) / (high - low) if high > low else 0.5
 
 
-def _percent(share: float | None) -> str:
-    return "–" if share is None or math.isnan(share) else f"{100 * share:.1f} %"
+def _value(metric: MetricFacts, value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else metric.text(value)
 
 
 def _number(value: float | None) -> str:

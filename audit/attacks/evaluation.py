@@ -36,7 +36,9 @@ def run(folder: RunFolder, store: EvidenceStore, progress: Progress) -> None:
     config = folder.stored_config()
     test = load_split(config.data, config.seed, config.task).test
     if not isinstance(test.spec.target, Classes):
-        raise UsageError(f"accuracy by class is for classes; the labels are {test.spec.target}")
+        raise UsageError(
+            f"accuracy by class needs one class a record; here a label is {test.spec.target}"
+        )
     task = task_of(config.task, test.spec.target)
     model = build_model(config.model, test.spec, config.seed, task)
     load_weights(model, load(folder.model()))

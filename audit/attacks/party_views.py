@@ -69,8 +69,8 @@ def run(folder: RunFolder, store: EvidenceStore, progress: Progress) -> None:
     spec = test.spec
     if spec.float_shape is None or not isinstance(spec.target, Classes):
         raise UsageError(
-            "records are searched for by gradient inversion, which is for float32 inputs with one "
-            f"class each; these are {spec} with {spec.target}"
+            "gradient inversion searches for float32 inputs with one class each; here a record is "
+            f"{spec} with {spec.target}"
         )
     model_file = folder.model()
     public = CapturedMessage(config.training.rounds, "final model", SERVER, PUBLIC, (model_file,))

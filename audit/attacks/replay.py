@@ -29,6 +29,7 @@ from calyx.audit.finished_run import AuditedRun
 from calyx.audit.progress import Progress
 from calyx.audit.replay.replay import Observers, replayed_run
 from calyx.client.ledger.ledger import Entry, Ledger
+from calyx.server.state.journal import Event, clients_metrics, metrics_of
 from calyx.shared.errors import CalyxError, EvidenceError
 from calyx.simulations.run import partition_of
 from calyx.simulations.run_folder import RunFolder, environment_of
@@ -37,7 +38,7 @@ NAME = "replay"
 # Of `environment.json`: what decides whether two machines compute the same bits.
 _ENVIRONMENT = ("code_hash", "python", "machine", "packages")
 # Of a round's entry in the journal: what does not depend on the clock.
-_ROUND = ("round", "asked", "ok", "declined", "rejected", "skipped", "accuracy", "loss")
+_ROUND = ("round", "asked", "ok", "declined", "rejected", "skipped", "loss")
 
 
 def run(
@@ -115,8 +116,14 @@ def _distance(folder: RunFolder, repeated: RunFolder) -> float | None:
     return found if np.isfinite(found) else None
 
 
-def _rounds_digest(events: list[dict[str, Any]]) -> str:
-    return _digest([[event.get(key) for key in _ROUND] for event in events])
+def _rounds_digest(events: list[Event]) -> str:
+    return _digest([_round(event) for event in events])
+
+
+def _round(event: Event) -> list[Any]:
+    # Ray numbers its nodes by chance, and the last bit of a mean depends on their order.
+    clients = {name: f"{value:.9g}" for name, value in clients_metrics(event).items()}
+    return [*(event.get(key) for key in _ROUND), metrics_of(event), clients]
 
 
 def _partition_digest(partition: Sequence[NDArray[np.int64]]) -> str:

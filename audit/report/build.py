@@ -90,6 +90,7 @@ def build(run: AuditedRun, store: EvidenceStore) -> Report:
             sections["agreement"],
             sections["sampling"],
             sections["replay"],
+            sections["utility"],
             bounds,
             found,
             rounds_with_effect=run.rounds_with_effect,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from calyx.audit.findings.measured.replay import ReplaySection
+from calyx.audit.findings.measured.utility import UtilitySection
 from calyx.audit.findings.promised.agreement import AgreementSection
 from calyx.audit.findings.promised.guarantee import GuaranteeSection
 from calyx.audit.findings.promised.parties import PartiesSection
@@ -24,6 +25,7 @@ def headline(
     agreement: AgreementSection,
     sampling: SamplingSection,
     replay: ReplaySection | None,
+    utility: UtilitySection,
     bounds: Sequence[LowerBound],
     attacks: Mapping[str, Section | None],
     *,
@@ -58,6 +60,7 @@ def headline(
             for_whom="no one",
             against_whom="no one",
             measured=_measured(bounds, epsilon, attacks),
+            model=_model(utility),
             not_guaranteed=tuple(not_guaranteed),
         )
     shown = f"ε = {epsilon_text(epsilon)} at δ = {delta_text(guarantee.delta)}"
@@ -103,6 +106,7 @@ def headline(
             "for_whom": f"{guarantee.units:,} {guarantee.unit}s",
             "against_whom": ", ".join(parties.holds_against) or "no one",
             "measured": _measured(bounds, epsilon, attacks),
+            "model": _model(utility),
             "not_guaranteed": tuple(not_guaranteed),
         }
     )
@@ -130,6 +134,21 @@ def _guaranteed(guarantee: GuaranteeSection, epsilon: float) -> str:
             "whole would be allowed."
         )
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _model(utility: UtilitySection) -> str:
+    """What the model is good for, in a sentence."""
+    found = utility.headline
+    metric, records = found.metric, utility.test_records
+    if found.value is None:
+        return f"{metric.heading} is not defined on the {records:,} test records."
+    direction = f" ({metric.direction})" if metric.direction else ""
+    sentence = f"{metric.heading} {metric.text(found.value)} on {records:,} test records{direction}"
+    if found.without_privacy is None or found.cost is None:
+        return f"{sentence}."
+    plain, cost = metric.text(found.without_privacy), metric.cost_text(abs(found.cost))
+    effect = f"privacy costs {cost}" if found.cost >= 0 else f"it is {cost} better with privacy"
+    return f"{sentence}; without privacy {plain}, so {effect}."
 
 
 def largest_proven(bounds: Sequence[LowerBound]) -> LowerBound | None:

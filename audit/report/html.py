@@ -18,13 +18,13 @@ from calyx.audit.report import tables
 from calyx.audit.report.comparison import Comparison
 from calyx.audit.report.headline import bounds_of_strongest
 from calyx.audit.report.plots.bounds import bounds_against_guarantee
-from calyx.audit.report.plots.comparison import accuracy_against_epsilon
+from calyx.audit.report.plots.comparison import metric_against_epsilon
 from calyx.audit.report.plots.drawing import Plot
 from calyx.audit.report.plots.guarantee import epsilon_delta, epsilon_over_rounds
 from calyx.audit.report.plots.roc import Roc, roc
 from calyx.audit.report.plots.sampling import batch_sizes
 from calyx.audit.report.plots.scenarios import scenarios
-from calyx.audit.report.plots.utility import accuracy_over_rounds, group_accuracy
+from calyx.audit.report.plots.utility import group_accuracy, metric_over_rounds
 from calyx.audit.report.schema import Report
 from calyx.shared.privacy.epsilon_text import (
     delta_text,
@@ -43,7 +43,7 @@ def to_html(report: Report) -> str:
 def comparison_to_html(comparison: Comparison) -> str:
     """One page for several runs."""
     template = _environment().get_template("comparison.html.j2")
-    figures = {"comparison": accuracy_against_epsilon(comparison)}
+    figures = {"comparison": metric_against_epsilon(comparison)}
     return template.render(c=comparison, figures=figures, tables=tables) + "\n"
 
 
@@ -59,7 +59,7 @@ def _figures(report: Report) -> dict[str, Plot | None]:
         "roc": _canary_roc(report),
         "membership_roc": _membership_roc(report),
         "scenarios": scenarios(inversion) if inversion else None,
-        "accuracy": accuracy_over_rounds(report.utility),
+        "metric": metric_over_rounds(report.utility),
         "groups": group_accuracy(report.utility),
         "batches": batch_sizes(report.sampling),
     }
@@ -102,6 +102,7 @@ def _environment() -> Environment:
         "promise": promise_text,
         "up": delta_text,
         "percent": tables.percent,
+        "metric": tables.metric_text,
         "plain": tables.plain,
         "figures": tables.figures,
         "size": tables.size,

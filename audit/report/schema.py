@@ -94,6 +94,7 @@ class Headline(Section):
     for_whom: str
     against_whom: str
     measured: str = Field(description="the measured evidence, in one sentence")
+    model: str = Field(description="what the model is good for, by the task's own metric")
     not_guaranteed: tuple[str, ...]
 
 

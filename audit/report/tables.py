@@ -11,9 +11,11 @@ from calyx.audit.findings.measured.membership import MembershipSection
 from calyx.audit.findings.measured.noise import Rounding
 from calyx.audit.findings.measured.noise_law import NOISE_LEVEL, Remainder
 from calyx.audit.findings.measured.party_views import ViewsSection
+from calyx.audit.findings.measured.utility import UtilitySection
 from calyx.audit.findings.promised.guarantee import GuaranteeSection
 from calyx.audit.report.comparison import Comparison
 from calyx.audit.report.schema import Report
+from calyx.shared.metric_facts import MetricFacts
 from calyx.shared.privacy.epsilon_text import delta_text, epsilon_text, lower_bound_text
 
 Row = tuple[str, ...]
@@ -249,6 +251,13 @@ def view_lines(found: ViewsSection) -> list[Row]:
     ]
 
 
+def compared_headings(comparison: Comparison) -> tuple[Row, Row]:
+    """The headings of `compared_lines`, and those of them that stand over figures."""
+    metric = comparison.metric
+    figures = ("ε", "δ", "measured ε ≥", metric.shown if metric else "metric", "cost")
+    return ("run", "noise", "encryption", "unit", *figures), figures
+
+
 def compared_lines(comparison: Comparison) -> list[Row]:
     """Runs side by side."""
     return [
@@ -260,11 +269,43 @@ def compared_lines(comparison: Comparison) -> list[Row]:
             epsilon_text(run.epsilon),
             delta_text(run.delta),
             lower_bound_text(run.lower_bound),
-            percent(run.accuracy),
-            "–" if run.cost_in_points is None else f"{run.cost_in_points:.1f}",
+            metric_text(run.value, run.metric)
+            if comparison.metric
+            else f"{run.metric.shown} {metric_text(run.value, run.metric)}",
+            "–" if run.cost is None else run.metric.cost_text(run.cost),
         )
         for run in comparison.runs
     ]
+
+
+def utility_lines(found: UtilitySection) -> list[Row]:
+    """Metrics on the server's test records."""
+    return [
+        (
+            one.metric.heading + (f" ({one.metric.direction})" if one.metric.direction else ""),
+            metric_text(one.value, one.metric),
+            metric_text(one.without_privacy, one.metric),
+            "–" if one.cost is None else one.metric.cost_text(one.cost),
+        )
+        for one in found.metrics
+    ]
+
+
+def client_metric_lines(found: UtilitySection) -> list[Row]:
+    """Metrics on the clients' own records."""
+    return [
+        (
+            one.metric.heading + (f" ({one.metric.direction})" if one.metric.direction else ""),
+            metric_text(one.mean, one.metric),
+            metric_text(one.worst, one.metric),
+        )
+        for one in found.clients
+    ]
+
+
+def metric_text(value: float | None, metric: MetricFacts) -> str:
+    """A value of a metric."""
+    return "–" if value is None else metric.text(value)
 
 
 def membership_lines(found: MembershipSection) -> list[Row]:

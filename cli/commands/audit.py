@@ -13,7 +13,13 @@ from calyx.cli.arguments.help_text import help_text
 from calyx.cli.arguments.options import AsJson, Verbose
 from calyx.cli.commands.audit_mutants import mutants
 from calyx.cli.commands.audit_selftest import selftest
-from calyx.cli.commands.report import RunDir, require_report_packages, short, show_headline
+from calyx.cli.commands.report import (
+    RunDir,
+    metrics_by_name,
+    require_report_packages,
+    short,
+    show_headline,
+)
 
 _GROUP = """Audit a run: compare what is guaranteed with what attacks can measure.
 
@@ -49,8 +55,8 @@ def run(
     guaranteed. Everything is kept as evidence, so that calyx audit verify can compute each figure
     again. The default preset takes at most ten minutes on two cores.
 
-    The attacks are unprotected (the same run without privacy, for its accuracy), canaries,
-    membership and inversion.
+    The attacks are unprotected (the same run without privacy, for what it costs), canaries,
+    membership and inversion. Those that do not fit the run's task are left out, with the reason.
 
     [bold]Examples[/bold]
     calyx audit run runs/first
@@ -80,6 +86,7 @@ def run(
                 "guarantee_epsilon": found.guarantee.epsilon,
                 "lower_bounds": lower_bounds_by_method(found),
                 "status": found.headline.status,
+                "metrics": metrics_by_name(found),
                 "seconds": round(time.monotonic() - started, 1),
                 "report": str(done.html_path),
             }
@@ -266,7 +273,7 @@ def compare(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Compare finished runs on one page: accuracy against epsilon.
+    """Compare finished runs on one page: the metric of their task against epsilon.
 
     [bold]Examples[/bold]
     calyx audit compare runs/first runs/second
@@ -279,12 +286,12 @@ def compare(
         with screen.busy("reading the runs"):
             from calyx.audit.compare import compare as compare_runs
             from calyx.audit.compare import write_comparison
-            from calyx.audit.report.tables import compared_lines
+            from calyx.audit.report.tables import compared_headings, compared_lines
 
             found = compare_runs(run_dirs)
             write_comparison(found, out)
-        figures = ("ε", "δ", "measured ε ≥", "accuracy", "cost, points")
-        shown = table("run", "noise", "encryption", "unit", *figures, right=figures)
+        headings, figures = compared_headings(found)
+        shown = table(*headings, right=figures)
         for line in compared_lines(found):
             shown.add_row(*line)
         screen.show(shown)

@@ -45,6 +45,7 @@ def report(run_dir: RunDir, as_json: AsJson = False, verbose: Verbose = False) -
             {
                 "guarantee_epsilon": done.report.guarantee.epsilon,
                 "status": done.report.headline.status,
+                "metrics": metrics_by_name(done.report),
                 "seconds": round(time.monotonic() - started, 3),
                 "report": str(done.html_path),
             }
@@ -78,6 +79,7 @@ def show_headline(screen: Terminal, found: Report) -> None:
                 "for whom": headline.for_whom,
                 "against whom": headline.against_whom,
                 "measured": headline.measured,
+                "model": headline.model,
             }
         )
     )
@@ -87,6 +89,11 @@ def show_headline(screen: Terminal, found: Report) -> None:
                 f"{comparison.what}: the ledgers say {comparison.ledgers}, {comparison.source} "
                 f"says {comparison.other}"
             )
+
+
+def metrics_by_name(found: Report) -> dict[str, float | None]:
+    """The metrics of the run's task on test records, the headline first."""
+    return {one.metric.name: one.value for one in found.utility.metrics}
 
 
 def short(path: str | Path) -> str:

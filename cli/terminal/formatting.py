@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from calyx.shared.metric_facts import MetricFacts
 from calyx.shared.privacy.epsilon_text import delta_text, epsilon_text
 
 NO_PRIVACY = "no differential privacy"
@@ -17,8 +18,13 @@ def bound_text(bound: float | None, headline: float | None) -> str:
 
 
 def percent_text(share: float | None) -> str:
-    """A share of one as per cent; a diverged model has none."""
+    """A share of one as per cent."""
     return "-" if share is None or math.isnan(share) else f"{100 * share:.1f} %"
+
+
+def metric_text(metric: MetricFacts, value: float | None) -> str:
+    """A value of a metric; a dash where it is undefined, as for a diverged model."""
+    return "-" if value is None or math.isnan(value) else metric.text(value)
 
 
 def number_text(value: float | None, digits: int = 3) -> str:

@@ -20,14 +20,16 @@ from calyx.cli.terminal.formatting import (
     count_text,
     delta_warning,
     duration_text,
+    metric_text,
     number_text,
-    percent_text,
 )
-from calyx.server.state.journal import Event
+from calyx.server.state.journal import Event, judged_by, metrics_of
 from calyx.shared.privacy.epsilon_text import delta_text, epsilon_text, promise_text, whom_text
 
 _NOTES_SHOWN = 5
 _FIGURES_WIDTH = 62
+# Of the headline's name, on a line that is redrawn and must not be wrapped.
+_NAME_WIDTH = 12
 _KINDS = {
     "rejected": "reply rejected, not asked again",
     "declined": "takes no further part",
@@ -166,9 +168,11 @@ class _Written:
     def round(self, event: Event, start: Event, rounds: list[Event]) -> None:
         """Write the line."""
         number = f"{event['round']:>{len(str(start['rounds']))}}"
+        metric = judged_by(start)[0]
+        value = metric_text(metric, metrics_of(event).get(metric.name))
         parts = [
             f"round {number}/{start['rounds']}",
-            f"accuracy {percent_text(event['accuracy']):>6}",
+            f"{plain(metric.shown)} {value:>6}",
             f"loss {number_text(event['loss'])}",
             f"ε {epsilon_text(event['epsilon_max'])}",
             _replies(event),
@@ -186,11 +190,12 @@ class _Redrawn:
     def __init__(self, terminal: Terminal) -> None:
         # The line must not fill the width: the ^C of an interrupt would wrap it, and a wrapped
         # line is not taken away cleanly.
-        bar_width = max(min(terminal.human.width - _FIGURES_WIDTH, 40), 5)
+        self._room = terminal.human.width - _FIGURES_WIDTH
+        self._bar = BarColumn(bar_width=max(min(self._room, 40), 5))
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=bar_width),
+            self._bar,
             TextColumn("{task.fields[figures]}"),
             console=terminal.human,
             transient=True,
@@ -205,6 +210,7 @@ class _Redrawn:
     def started(self, start: Event, history: list[Event]) -> None:
         """From here on the bar counts rounds."""
         self._round_began = time.monotonic()
+        self._bar.bar_width = max(min(self._room - len(_short_name(start)) - 1, 40), 5)
         self._update(len(history), start, history)
 
     def reply(self, event: Event, start: Event, rounds: list[Event]) -> None:
@@ -240,9 +246,21 @@ class _Redrawn:
         each = median(event["seconds"] for event in rounds[-5:])
         spent = time.monotonic() - self._round_began
         left = max(each * (start["rounds"] - len(rounds)) - min(spent, each), 0.0)
+        metric = judged_by(start)[0]
+        value = metric_text(metric, metrics_of(last).get(metric.name))
         return "  ".join(
-            [percent_text(last["accuracy"]), privacy, _replies(last), f"{duration_text(left)} left"]
+            [
+                f"{_short_name(start)} {value}",
+                privacy,
+                _replies(last),
+                f"{duration_text(left)} left",
+            ]
         )
+
+
+def _short_name(start: Event) -> str:
+    name = plain(judged_by(start)[0].shown)
+    return name if len(name) <= _NAME_WIDTH else f"{name[: _NAME_WIDTH - 1]}…"
 
 
 def _replies(event: Event) -> str:

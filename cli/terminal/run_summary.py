@@ -1,4 +1,4 @@
-"""What came of a run, as a table with the course of accuracy and epsilon."""
+"""What came of a run, as a table with the course of its metric and of epsilon."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from calyx.cli.terminal.chart import sparkline
-from calyx.cli.terminal.console import facts
-from calyx.cli.terminal.formatting import NO_PRIVACY, duration_text, number_text, percent_text
-from calyx.server.state.journal import Event
-from calyx.server.state.outcome import rounds_with_effect
+from calyx.cli.terminal.console import facts, plain
+from calyx.cli.terminal.formatting import NO_PRIVACY, duration_text, metric_text, number_text
+from calyx.server.state.journal import Event, judged_by, metrics_of
+from calyx.server.state.outcome import on_clients, rounds_with_effect
 from calyx.shared.privacy.epsilon_text import delta_text, epsilon_text, whom_text
 
 
@@ -23,13 +23,17 @@ def run_summary(result: Event, start: Event | None, rounds: Sequence[Event]) -> 
         start: the run's ``start`` event, if it was seen.
         rounds: its ``round`` events.
     """
-    accuracies = [e["accuracy"] for e in rounds if e["accuracy"] is not None]
+    headline, *others = judged_by(start or {})
+    course = [v for e in rounds if (v := metrics_of(e).get(headline.name)) is not None]
+    metrics = metrics_of(result)
     epsilons = [e["epsilon_max"] for e in rounds if e["epsilon_max"] is not None]
     is_learned = rounds_with_effect(rounds) > 0 or not rounds
     style = "bold green" if is_learned else "bold red"
-    accuracy = Text.assemble((percent_text(result["accuracy"]), style))
-    if len(accuracies) > 1:
-        accuracy.append(f"   {sparkline(accuracies)}", style="cyan")
+    value = Text.assemble((metric_text(headline, metrics.get(headline.name)), style))
+    if headline.direction:
+        value.append(f" ({headline.direction})")
+    if len(course) > 1:
+        value.append(f"   {sparkline(course)}", style="cyan")
     if result["epsilon_max"] is None:
         privacy = Text(f"{NO_PRIVACY} (ε = ∞)", style="bold")
     else:
@@ -41,7 +45,13 @@ def run_summary(result: Event, start: Event | None, rounds: Sequence[Event]) -> 
     rows: dict[str, str | Text] = {}
     if not is_learned:
         rows["learned"] = Text("nothing: no round had an effect", style="bold red")
-    rows |= {"test accuracy": accuracy, "test loss": number_text(result["loss"])}
+    rows |= {f"test {plain(headline.shown)}": value, "test loss": number_text(result["loss"])}
+    if others:
+        rows["other metrics"] = ", ".join(
+            metric.named_text(metrics.get(metric.name)) for metric in others
+        )
+    if rounds and (told := on_clients(headline, rounds[-1])):
+        rows["on clients' records"] = told
     rows["privacy"] = privacy
     by_record = None if start is None else start.get("epsilon_record")
     if by_record is not None:

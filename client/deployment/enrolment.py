@@ -48,7 +48,7 @@ max_local_steps = 500
 max_rounds = 1000
 
 [release]
-metrics = false               # no exact loss or accuracy leaves
+metrics = false               # no exact loss or metric leaves
 record_counts = true          # how many records there are is told to servers that ask; false keeps
                               # it here, and only runs with privacy.record_counts = "nominal" pass
 """

@@ -39,7 +39,7 @@ def start_event(
         "clients": len(made),
         "train_records": sum(member.declared_records for member in members),
         "test_records": test_records,
-        "metrics": [metric.facts() for metric in task.measured],
+        "metrics": [metric.facts().as_dict() for metric in task.measured],
         "parameters": parameters,
         "unit": config.privacy.unit,
         "noise": config.privacy.noise,

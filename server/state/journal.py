@@ -19,9 +19,11 @@ from calyx.server.state.board import Board, board_in
 from calyx.shared.errors import RunError
 from calyx.shared.host.atomic_write import write_atomically
 from calyx.shared.host.regular_file import read_regular
+from calyx.shared.metric_facts import ACCURACY, MetricFacts
 
 Event = dict[str, Any]
 FILE_NAME = "metrics.jsonl"
+_OF_CLIENTS = "client-"
 
 
 def to_line(event: Event) -> str:
@@ -77,30 +79,89 @@ class RunEvents:
         """The ``round`` events, those before a restart included."""
         return self.of("round")
 
-    def metrics(self, number: int) -> dict[str, float | None]:
-        """The metrics of a round, by its place in `rounds`; the headline first."""
-        event = self.rounds[number]
-        # Before there were tasks, each run was a classification and told its accuracy only.
-        found: dict[str, float | None] = event.get("metrics", {"accuracy": event["accuracy"]})
-        return found
+    @property
+    def judged_by(self) -> tuple[MetricFacts, ...]:
+        """The metrics of the task, the headline first.
+
+        Raises:
+            RunError: the journal tells something else of them.
+        """
+        return judged_by(self.start)
 
     @property
-    def headline(self) -> Event:
-        """Facts about the metric by which the run is judged first: name, shown, is_share."""
-        facts: list[Event] = self.start.get("metrics") or [
-            {"name": "accuracy", "shown": "accuracy", "is_share": True, "higher_is_better": True}
-        ]
-        return facts[0]
+    def headline(self) -> MetricFacts:
+        """The metric by which the run is judged first."""
+        return self.judged_by[0]
+
+    def metrics(self, number: int) -> dict[str, float | None]:
+        """All metrics of a round, by its place in `rounds`; the headline first."""
+        return metrics_of(self.rounds[number])
 
     def headlines(self) -> list[float | None]:
         """The value of `headline` after each round."""
-        name = self.headline["name"]
-        return [self.metrics(number).get(name) for number in range(len(self.rounds))]
+        name = self.headline.name
+        return [metrics_of(event).get(name) for event in self.rounds]
 
     @property
     def end(self) -> Event:
         """The ``end`` event of a simulation; empty if it has not ended."""
         return next(iter(self.of("end")), {})
+
+
+def judged_by(start: Event) -> tuple[MetricFacts, ...]:
+    """The metrics that a ``start`` event tells of, the headline first.
+
+    Raises:
+        RunError: it tells something else of them.
+    """
+    told = start.get("metrics", [ACCURACY.as_dict()])
+    try:
+        found = tuple(map(MetricFacts.read, told))
+    except (TypeError, ValueError) as error:
+        raise RunError(f"the journal's start event tells of metrics wrongly: {error}") from None
+    if not found:
+        raise RunError("the journal's start event tells of no metric")
+    return found
+
+
+def metrics_of(event: Event) -> dict[str, float | None]:
+    """The metrics that a ``round`` event tells, by name, the headline first.
+
+    None where the test records do not define one, or the model has diverged.
+
+    Raises:
+        RunError: the event tells something else.
+    """
+    # Before there were tasks, each run was a classification and told its accuracy only.
+    told = event["metrics"] if "metrics" in event else {"accuracy": event.get("accuracy")}
+    return _numbers(told)
+
+
+def clients_metrics(event: Event) -> dict[str, float]:
+    """What clients said in a round about their own records, where they may, by name of the metric.
+
+    Means over all records, and as ``HEADLINE-worst`` the mean of the worst tenth of the clients.
+
+    Raises:
+        RunError: the event tells something else.
+    """
+    told = _numbers(event.get("clients", {}))
+    return {
+        name.removeprefix(_OF_CLIENTS): value
+        for name, value in told.items()
+        if name.startswith(_OF_CLIENTS) and value is not None
+    }
+
+
+def _numbers(told: object) -> dict[str, float | None]:
+    if not isinstance(told, dict) or not all(
+        value is None or isinstance(value, int | float) for value in told.values()
+    ):
+        raise RunError("a round event of the journal tells of metrics wrongly")
+    return {
+        str(name): float(value) if value is not None and math.isfinite(value) else None
+        for name, value in told.items()
+    }
 
 
 class JournalReader:
@@ -180,8 +241,9 @@ class Journal:
             self._plot(event, self._board)
 
     def _plot(self, event: Event, board: Board) -> None:
-        scalars = {
-            "model/accuracy": event["accuracy"],
+        scalars = {f"model/{name}": value for name, value in metrics_of(event).items()}
+        scalars |= {f"clients/{name}": value for name, value in clients_metrics(event).items()}
+        scalars |= {
             "model/loss": event["loss"],
             "privacy/epsilon": event["epsilon_max"],
             "clients/ok": len(event["ok"]) if isinstance(event["ok"], list) else event["ok"],

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from calyx.server.state.journal import Event, RunEvents
+from calyx.server.state.journal import Event, RunEvents, clients_metrics
 from calyx.shared.errors import RoundError, RunError
+from calyx.shared.metric_facts import MetricFacts
 
 _REASONS_SHOWN = 3
 
@@ -88,6 +89,16 @@ def check_effect(rounds: Sequence[Event]) -> None:
     """
     if rounds and not rounds_with_effect(rounds):
         raise RoundError(f"nothing was learned: no round had an effect; {said(rounds)}")
+
+
+def on_clients(headline: MetricFacts, event: Event) -> str:
+    """The headline on the clients' own records in a round, in words; empty where none told it."""
+    told = clients_metrics(event)
+    if headline.name not in told:
+        return ""
+    text = f"{headline.shown} {headline.text(told[headline.name])} on average"
+    worst = told.get(f"{headline.name}-worst")
+    return text if worst is None else f"{text}, {headline.text(worst)} for the worst tenth"
 
 
 def said(rounds: Sequence[Event]) -> str:

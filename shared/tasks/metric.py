@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from calyx.shared.errors import ModelError
+from calyx.shared.metric_facts import MetricFacts
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 # Metrics are computed in float32; more digits are rounding.
@@ -71,11 +72,6 @@ class Metric:
             ) from error
         return float(f"{found:.{_DIGITS}g}") if math.isfinite(found) else None
 
-    def facts(self) -> dict[str, Any]:
-        """What a journal keeps of it, JSON-ready."""
-        return {
-            "name": self.name,
-            "shown": self.shown,
-            "is_share": self.is_share,
-            "higher_is_better": self.higher_is_better,
-        }
+    def facts(self) -> MetricFacts:
+        """How its values are read."""
+        return MetricFacts(self.name, self.shown, self.is_share, self.higher_is_better)

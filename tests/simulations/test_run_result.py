@@ -111,6 +111,44 @@ def test_the_course_of_accuracy_is_a_line_with_a_point_a_round(result: RunResult
     assert "from 10.0 % to 90.0 %" in page
 
 
+REGRESSION = [
+    {"name": "mae", "shown": "MAE <x>", "is_share": False, "higher_is_better": False},
+    {"name": "r2", "shown": "R²", "is_share": False, "higher_is_better": True},
+]
+
+
+def regression(result: RunResult) -> RunResult:
+    """A run that was judged by an error, with what its clients told."""
+    events: list[dict[str, Any]] = [START | {"metrics": REGRESSION}]
+    for mae in (61.0, None, 43.21):
+        clients = {"client-mae": 40.0, "client-mae-worst": 71.5}
+        metrics = {"mae": mae, "r2": 0.4518}
+        events.append(
+            {"event": "round", "accuracy": None, "metrics": metrics, "clients": clients},
+        )
+    lines = "".join(json.dumps(event) + "\n" for event in events)
+    Path(result.run_dir, "metrics.jsonl").write_text(lines)
+    return replace(result, accuracy=None, metrics={"mae": 43.21, "r2": 0.4518})
+
+
+def test_a_task_without_accuracy_shows_its_own_metrics(result: RunResult) -> None:
+    found = regression(result)
+    rows = shown(found)
+    assert rows["test MAE <x>"].startswith("43.21 (lower is better)")
+    assert rows["other metrics"] == "R² 0.452"
+    assert rows["on clients' records"] == "MAE <x> 40.00 on average, 71.50 for the worst tenth"
+    page = found._repr_html_()
+    assert "MAE &lt;x&gt; by round, from 61.00 to 43.21" in page
+    assert "test accuracy" not in page and "accuracy by" not in page and "<x>" not in page
+
+
+def test_metrics_outlive_the_folder_by_their_names(result: RunResult) -> None:
+    metrics: dict[str, float | None] = {"word_errors": 0.25, "accuracy": None}
+    rows = shown(replace(result, accuracy=None, metrics=metrics))
+    assert rows["test word errors"].strip() == "0.250"
+    assert rows["other metrics"] == "accuracy -"
+
+
 @pytest.mark.parametrize("accuracies", [[], [0.5], [0.5, 0.5]], ids=str)
 def test_few_or_equal_accuracies_make_no_trouble(
     accuracies: list[float | None], result: RunResult
@@ -119,7 +157,19 @@ def test_few_or_equal_accuracies_make_no_trouble(
     assert ("polyline" in page) == (len(accuracies) > 1)
 
 
-@pytest.mark.parametrize("journal", [None, "", "{", "[]\n", '{"event": "start"}\n[1]\n', "\xff"])
+@pytest.mark.parametrize(
+    "journal",
+    [
+        None,
+        "",
+        "{",
+        "[]\n",
+        '{"event": "start", "metrics": 1}\n',
+        '{"event": "round", "metrics": 1}\n',
+        '{"event": "start"}\n[1]\n',
+        "\xff",
+    ],
+)
 def test_a_result_outlives_its_folder(journal: str | None, result: RunResult) -> None:
     if journal is not None:
         Path(result.run_dir, "metrics.jsonl").write_text(journal, encoding="latin-1")

@@ -104,13 +104,13 @@ def run(
             on_round=lambda number: progress("canaries", number / total),
         )
         with replayed_run(config, observers, workers=workers) as repeated:
-            last = repeated.told().rounds[-1]
+            repeated_metrics = repeated.told().metrics(-1)
     plans = {client: one.plan for client, one in watcher.instructions.items()}
     store.put_json(
         f"{NAME}-run",
         {
-            "accuracy_with_canaries": last["accuracy"],
-            "accuracy_without": folder.told().rounds[-1]["accuracy"],
+            "metrics_with_canaries": repeated_metrics,
+            "metrics_without": folder.told().metrics(-1),
             "rounds": len(watcher.public.values),
             "dimension": watcher.dimension,
             "noise_multiplier": min(plan.noise_multiplier for plan in plans.values()),

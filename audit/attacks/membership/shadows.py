@@ -74,7 +74,7 @@ def run(
         )
     split = load_split(config.data, config.seed, config.task)
     inside = complementary_halves(shadows, parts, len(split.train), secrets.randbits(63))
-    train, test, accuracies = [], [], []
+    train, test, headlines = [], [], []
     total = config.training.rounds
     for number in range(shadows):
 
@@ -88,7 +88,7 @@ def run(
         with replayed_run(config, observers, workers=workers, partition=halves) as shadow:
             train.append(confidences(config, shadow, split.train))
             test.append(confidences(config, shadow, split.test))
-            accuracies.append(shadow.told().headlines()[-1] or 0.0)
+            headlines.append(shadow.told().headlines()[-1])
     held = np.sort(np.concatenate(parts))
     store.put_arrays(
         NAME,
@@ -96,7 +96,7 @@ def run(
             "inside": inside[:, held],
             "train": np.array(train)[:, held],
             "test": np.array(test),
-            "accuracies": np.array(accuracies),
+            "headlines": np.array(headlines, dtype=np.float64),
             "records": held,
         },
     )

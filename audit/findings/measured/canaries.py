@@ -16,7 +16,9 @@ clipping; if they stand out more, clipping is missing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -42,6 +44,7 @@ from calyx.audit.finished_run import AuditedRun
 from calyx.audit.section import Section
 from calyx.audit.subsampled import HYPOTHESES, subsampled
 from calyx.shared.errors import EvidenceError
+from calyx.shared.metric_facts import ACCURACY, MetricFacts
 from calyx.shared.privacy.accounting import spent
 from calyx.shared.privacy.epsilon_text import epsilon_text, lower_bound_text
 
@@ -90,9 +93,13 @@ class CanarySection(Section):
     )
     unit_matches: bool = Field(description="canaries are records, and the guarantee is for records")
     committed_before_round_1: bool
-    accuracy_with_canaries: float
-    accuracy_without: float
-    accuracy_cost: float = Field(description="what the canaries cost; negative for a gain")
+    metric: MetricFacts = Field(description="the headline of the run's task")
+    value_with_canaries: float | None = Field(description="of that metric")
+    value_without: float | None
+    value_cost: float | None = Field(description="what the canaries cost; negative for a gain")
+    accuracy_with_canaries: float | None = Field(description="None: the task has no accuracy")
+    accuracy_without: float | None
+    accuracy_cost: float | None
     answer: str
 
 
@@ -124,7 +131,8 @@ def find(run: AuditedRun, store: EvidenceStore) -> CanarySection | None:
     faults += [not o.signal.as_planned for o in observers]
     faults += [not sums.agree, remainder is not None and not remainder.as_planned]
     violated = any(faults)
-    with_canaries, without = facts["accuracy_with_canaries"], facts["accuracy_without"]
+    metric = run.judged_by[0]
+    headline, accuracy = _with_canaries(metric, facts), _with_canaries(ACCURACY, facts)
     return CanarySection(
         canaries=len(coins),
         included=int(coins.sum()),
@@ -139,11 +147,35 @@ def find(run: AuditedRun, store: EvidenceStore) -> CanarySection | None:
         violated=violated,
         unit_matches=run.config.privacy.unit == "record",
         committed_before_round_1=store.index(COMMITMENT) < store.index(NAME),
-        accuracy_with_canaries=with_canaries,
-        accuracy_without=without,
-        accuracy_cost=without - with_canaries,
+        metric=metric,
+        value_with_canaries=headline.value,
+        value_without=headline.without,
+        value_cost=headline.cost,
+        accuracy_with_canaries=accuracy.value,
+        accuracy_without=accuracy.without,
+        accuracy_cost=accuracy.cost,
         answer=_answer(observers, epsilon, violated=violated),
     )
+
+
+@dataclass(frozen=True)
+class _WithCanaries:
+    """A metric of the run with canaries and of the run itself."""
+
+    value: float | None
+    without: float | None
+    cost: float | None
+
+
+def _with_canaries(metric: MetricFacts, facts: Mapping[str, Any]) -> _WithCanaries:
+    if "metrics_without" in facts:
+        value = facts["metrics_with_canaries"].get(metric.name)
+        without = facts["metrics_without"].get(metric.name)
+    else:
+        # Evidence from before there were tasks.
+        value, without = facts["accuracy_with_canaries"], facts["accuracy_without"]
+    is_known = value is not None and without is not None
+    return _WithCanaries(value, without, metric.cost(value, without) if is_known else None)
 
 
 def observed(

@@ -29,6 +29,7 @@ from calyx.audit.evidence.store import Arrays, EvidenceStore
 from calyx.audit.findings.measured.roc import RocPoint, roc_points
 from calyx.audit.finished_run import AuditedRun
 from calyx.audit.section import Section
+from calyx.shared.metric_facts import ACCURACY, MetricFacts
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -85,7 +86,9 @@ class MembershipSection(Section):
 
     shadows: int
     records: int
-    shadow_accuracy: float
+    metric: MetricFacts = Field(description="the headline of the run's task")
+    shadow_value: float | None = Field(description="its mean over the shadows that define it")
+    shadow_accuracy: float | None = Field(description="the same if it is the accuracy")
     attacks: tuple[MembershipAttack, ...]
     better_than_guessing: bool
     answer: str
@@ -101,10 +104,13 @@ def find(run: AuditedRun, store: EvidenceStore) -> MembershipSection | None:
     exposed = any(attack.auc_low > 0.5 for attack in attacks)
     verdict = "better than guessing" if exposed else "no better than guessing"
     shadows, records = arrays["inside"].shape
+    metric, value = run.judged_by[0], _mean_headline(arrays)
     return MembershipSection(
         shadows=shadows,
         records=records,
-        shadow_accuracy=float(arrays["accuracies"].mean()),
+        metric=metric,
+        shadow_value=value,
+        shadow_accuracy=value if metric.name == ACCURACY.name else None,
         attacks=attacks,
         better_than_guessing=exposed,
         answer=f"The best of {len(attacks)} attacks, {best.attack}, has an AUC of {best.auc:.3f} "
@@ -112,6 +118,13 @@ def find(run: AuditedRun, store: EvidenceStore) -> MembershipSection | None:
         "those of whole federations like this one, each on half of the records, which makes the "
         "noise larger beside them than in the run itself.",
     )
+
+
+def _mean_headline(arrays: Arrays) -> float | None:
+    # Evidence from before there were tasks calls it accuracies.
+    told = arrays["headlines"] if "headlines" in arrays else arrays["accuracies"]
+    defined = told[np.isfinite(told)]
+    return float(defined.mean()) if len(defined) else None
 
 
 def scores_of(score: Score, arrays: Arrays) -> Floats:

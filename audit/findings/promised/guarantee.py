@@ -161,7 +161,7 @@ def exact_metrics(config: Config) -> tuple[str, ...]:
     """What clients of a private run report about their own records without any noise."""
     told = {
         "the exact training loss of each client": config.privacy.release_metrics,
-        "exact loss, accuracy and record count of each client on its own records": (
+        "exact loss, metrics and record count of each client on its own records": (
             config.federation.client_evaluation
         ),
     }

@@ -193,7 +193,7 @@ def _network(run: AuditedRun, found: GuaranteeSection) -> Party:
 def _public(found: GuaranteeSection, noise: str) -> Party:
     return Party(
         name="anyone with the final model",
-        sees="the final model, accuracy and loss on the server's test records",
+        sees="the final model, its loss and metrics on the server's test records",
         does_not_see="updates, records"
         + (", the journal with exact metrics of clients" if found.outside else ""),
         is_bounded=noise != "none",

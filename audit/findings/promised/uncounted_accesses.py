@@ -62,7 +62,7 @@ def find(run: AuditedRun, _: EvidenceStore) -> UncountedAccessesSection:
             Access(
                 name="server's test records",
                 status="not counted",
-                text=f"Accuracy and loss on {tests:,} test records were computed exactly after "
+                text=f"Loss and metrics on {tests:,} test records were computed exactly after "
                 "each round. They are not training records; if they belong to people, these "
                 "people have no guarantee.",
             ),
@@ -78,15 +78,15 @@ def find(run: AuditedRun, _: EvidenceStore) -> UncountedAccessesSection:
             Access(
                 name="metrics of clients",
                 status="not counted" if _clients_tell(run) else "none",
-                text="Clients send exact loss or accuracy on their own records."
+                text="Clients send exact loss or metrics on their own records."
                 if _clients_tell(run)
-                else "No client sends loss or accuracy"
+                else "No client sends loss or metrics"
                 + (", nor an exact count." if not config.tells_record_counts else "."),
             ),
             Access(
                 name="how records were divided",
                 status="public",
-                text=f"The partition ({data.partition}) and the number of classes are settings of "
+                text=f"The partition ({data.partition}) and what a label can be are settings of "
                 "the run, and public."
                 + (" It was drawn with regard to the labels." if data.partition != "iid" else ""),
             ),

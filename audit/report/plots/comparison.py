@@ -7,29 +7,30 @@ from typing import Any
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from calyx.audit.report.comparison import Comparison
-from calyx.audit.report.plots.drawing import MUTED, SERIES, Plot, figure
+from calyx.audit.report.plots.drawing import MUTED, SERIES, Plot, axis_label, figure, on_axis
 from calyx.shared.privacy.epsilon_text import epsilon_text
 
 
-def accuracy_against_epsilon(comparison: Comparison) -> Plot | None:
-    """A dot for each run; runs without privacy as lines."""
-    shown = [run for run in comparison.runs if run.accuracy is not None]
-    dots = [run for run in shown if run.epsilon is not None]
-    if not shown:
+def metric_against_epsilon(comparison: Comparison) -> Plot | None:
+    """A dot for each run; runs without privacy as lines; None if they have several metrics."""
+    metric = comparison.metric
+    shown = [(run, run.value) for run in comparison.runs if run.value is not None]
+    dots = [(run, run.epsilon, value) for run, value in shown if run.epsilon is not None]
+    if not shown or metric is None:
         return None
     with figure(6.4, 3.8) as (axes, drawn):
-        kinds = sorted({(run.noise, run.encryption) for run in dots})
+        kinds = sorted({(run.noise, run.encryption) for run, _, _ in dots})
         for number, (noise, encryption) in enumerate(kinds):
-            own = [run for run in dots if (run.noise, run.encryption) == (noise, encryption)]
+            own = [dot for dot in dots if (dot[0].noise, dot[0].encryption) == (noise, encryption)]
             axes.plot(
-                [run.epsilon or 0.0 for run in own],
-                [100 * (run.accuracy or 0.0) for run in own],
+                [epsilon for _, epsilon, _ in own],
+                [on_axis(metric, value) for _, _, value in own],
                 "o",
                 color=SERIES[number % len(SERIES)],
                 label=f"{noise} noise" + (f", {encryption}" if encryption != "none" else ""),
             )
-        for run in shown:
-            height = 100 * (run.accuracy or 0.0)
+        for run, value in shown:
+            height = on_axis(metric, value)
             if run.epsilon is None:
                 axes.axhline(height, color=MUTED, linewidth=1.0, linestyle=(0, (5, 3)))
             place = (run.epsilon, height) if run.epsilon is not None else (1.0, height)
@@ -48,12 +49,13 @@ def accuracy_against_epsilon(comparison: Comparison) -> Plot | None:
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 8)))
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter(NullFormatter())
-            axes.legend(loc="lower right")
-        axes.set(xlabel="ε", ylabel="accuracy, %")
+            axes.legend(loc="lower right" if metric.higher_is_better else "upper right")
+        axes.set(xlabel="ε", ylabel=axis_label(metric))
         axes.margins(x=0.15, y=0.12)
         axes.grid()
     listed = "; ".join(
-        f"{run.run}: epsilon {epsilon_text(run.epsilon)}, {100 * (run.accuracy or 0.0):.1f} %"
-        for run in shown
+        f"{run.run}: epsilon {epsilon_text(run.epsilon)}, {metric.text(value)}"
+        for run, value in shown
     )
-    return Plot(drawn.svg, f"Scatter chart of accuracy against epsilon. {listed}.", "")
+    caption = f"{metric.heading}: {metric.direction}." if metric.direction else ""
+    return Plot(drawn.svg, f"Scatter chart of {metric.shown} against epsilon. {listed}.", caption)

@@ -15,6 +15,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from calyx.shared.metric_facts import MetricFacts
+
 INK, MUTED, GREEN, LEAF, RED, RULE = (
     "#1b1b1b",
     "#5d635e",
@@ -81,3 +83,15 @@ def figure(width: float, height: float) -> Iterator[tuple[Axes, Drawn]]:
         canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     drawn.svg = text[text.index("<svg") :]
+
+
+def on_axis(metric: MetricFacts, value: float) -> float:
+    """Where a value of a metric is drawn: a share in percent."""
+    return 100 * value if metric.is_share else value
+
+
+def axis_label(metric: MetricFacts) -> str:
+    """What the axis of a metric is called."""
+    # A dollar sign would begin a formula.
+    name = metric.shown.replace("$", r"\$")
+    return f"{name}, %" if metric.is_share else name

@@ -5,40 +5,56 @@ from __future__ import annotations
 from matplotlib.ticker import MaxNLocator
 
 from calyx.audit.findings.measured.utility import UtilitySection
-from calyx.audit.report.plots.drawing import GREEN, LEAF, MUTED, Plot, figure
+from calyx.audit.report.plots.drawing import (
+    GREEN,
+    LEAF,
+    MUTED,
+    Plot,
+    axis_label,
+    figure,
+    on_axis,
+)
 
 
-def accuracy_over_rounds(found: UtilitySection) -> Plot | None:
-    """Accuracy by round; the same run without privacy as a line."""
+def metric_over_rounds(found: UtilitySection) -> Plot | None:
+    """The headline by round; the same run without privacy as a line."""
+    headline = found.headline
+    metric, plain = headline.metric, headline.without_privacy
     points = [
         (number, value)
-        for number, value in zip(found.rounds, found.accuracy_by_round, strict=True)
+        for number, value in zip(found.rounds, headline.by_round, strict=True)
         if value is not None
     ]
     if len(points) < 2:
         return None
     with figure(4.3, 2.5) as (axes, drawn):
-        axes.plot([p[0] for p in points], [100 * p[1] for p in points], color=GREEN, lw=1.6)
-        plain = found.accuracy_without_privacy
+        heights = [on_axis(metric, value) for _, value in points]
+        axes.plot([number for number, _ in points], heights, color=GREEN, lw=1.6)
         if plain is not None:
-            axes.axhline(100 * plain, color=MUTED, linewidth=1.0, linestyle=(0, (5, 3)))
+            height = on_axis(metric, plain)
+            axes.axhline(height, color=MUTED, linewidth=1.0, linestyle=(0, (5, 3)))
             axes.annotate(
-                f"without privacy {100 * plain:.1f} %",
-                (points[0][0], 100 * plain),
-                xytext=(2, -10),
+                f"without privacy {metric.text(plain)}",
+                (points[0][0], height),
+                xytext=(2, -10 if metric.higher_is_better else 3),
                 textcoords="offset points",
                 color=MUTED,
                 fontsize=8,
             )
-        axes.set(xlabel="round", ylabel="accuracy, %", ylim=(0, 102))
+        axes.set(xlabel="round", ylabel=axis_label(metric))
+        if metric.is_share:
+            axes.set(ylim=(0, 102))
+        else:
+            axes.margins(y=0.12)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
+    direction = f" ({metric.direction})" if metric.direction else ""
     return Plot(
         drawn.svg,
-        f"Line chart: accuracy on the server's test records, {100 * points[-1][1]:.1f} % after "
-        f"round {points[-1][0]}"
-        + (f"; {100 * plain:.1f} % without privacy." if plain is not None else "."),
-        "Accuracy on the server's test records.",
+        f"Line chart: {metric.shown} on the server's test records, {metric.text(points[-1][1])} "
+        f"after round {points[-1][0]}"
+        + (f"; {metric.text(plain)} without privacy." if plain is not None else "."),
+        f"{metric.heading} on the server's test records{direction}.",
     )
 
 

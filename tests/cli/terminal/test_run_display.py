@@ -152,7 +152,7 @@ def test_a_terminal_shows_one_line_with_the_latest_figures_that_leaves_room(
     console = drawn([*events, {"event": "reply", "round": 13, "arrived": 5, "asked": 10}], width)
     text = console.export_text()
     (bar,) = re.findall(r"\S round 13/20 .*left", text)
-    assert re.search("━ 62.0 %  ε 1.20 of 8  10/10 ok  2.0 s left$", bar)
+    assert re.search("━ accuracy 62.0 %  ε 1.20 of 8  10/10 ok  2.0 s left$", bar)
     assert len(bar) <= width - 3
     assert "round  1/20" not in text
 
@@ -170,6 +170,65 @@ def test_the_closing_table_shows_both_curves_within_the_width(
     assert table[5].rstrip() == "rounds             20 (0.8 s each, 24 s in all)"
     assert table[6].rstrip() == "clients            10, 1 reply rejected"
     assert max(map(len, table)) <= width
+
+
+REGRESSION = [
+    {"name": "mae", "shown": "MAE", "is_share": False, "higher_is_better": False},
+    {"name": "r2", "shown": "R²", "is_share": False, "higher_is_better": True},
+]
+
+
+@pytest.fixture
+def regression(start_event: Event, round_event: MakeRound, result: Event) -> tuple[Any, ...]:
+    """Start, rounds and result of a run that is judged by an error."""
+    rounds = [
+        round_event(number, accuracy=None, metrics={"mae": 60.0 - number, "r2": -0.05})
+        for number in range(1, 21)
+    ]
+    rounds[-1]["clients"] = {"client-mae": 40.0, "client-mae-worst": 71.5, "client-loss": 1.0}
+    result |= {"accuracy": None, "metrics": {"mae": 40.0, "r2": -0.05}}
+    return start_event | {"metrics": REGRESSION}, rounds, result
+
+
+def test_each_round_is_shown_by_the_metric_of_the_task(regression: tuple[Any, ...]) -> None:
+    start, rounds, result = regression
+    text = written([start, *rounds], result)
+    assert "round  1/20  MAE  59.00  loss 1.000  ε 0.10" in text
+    assert "test MAE              40.00 (lower is better)   ██▇" in text
+    assert "other metrics         R² -0.0500\n" in re.sub(" +\n", "\n", text)
+    assert "on clients' records   MAE 40.00 on average, 71.50 for the worst tenth" in text
+    assert "accuracy" not in text
+
+
+def test_all_metrics_of_the_last_round_are_in_the_closing_table(
+    start_event: Event, round_event: MakeRound, result: Event
+) -> None:
+    facts = [
+        {"name": "f1", "shown": "F1", "is_share": True, "higher_is_better": True},
+        {"name": "accuracy", "shown": "accuracy", "is_share": True, "higher_is_better": True},
+        {"name": "auc", "shown": "AUC", "is_share": False, "higher_is_better": True},
+    ]
+    metrics = {"f1": 0.5, "accuracy": 0.75, "auc": None}
+    rounds = [round_event(1, accuracy=0.75, metrics=metrics)]
+    text = written([start_event | {"metrics": facts}, *rounds], result | {"metrics": metrics})
+    assert re.search(r"test F1 +50.0 % *\n", text)
+    assert re.search(r"other metrics +accuracy 75.0 %, AUC - *\n", text)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize(
+    ("shown", "name"),
+    [("MAE", "MAE"), ("word error rate", "word error …"), ("\x1b[2Jx", "�\\[2Jx")],
+)
+def test_the_redrawn_line_stays_one_line_with_any_name(
+    regression: tuple[Any, ...], width: int, shown: str, name: str
+) -> None:
+    start, rounds, _ = regression
+    start["metrics"] = [start["metrics"][0] | {"shown": shown}]
+    console = drawn([start, *rounds[:12], {"event": "reply", "arrived": 5, "asked": 10}], width)
+    (bar,) = re.findall(r"\S round 13/20 .*left", console.export_text())
+    assert re.search(f"━ {name} 48.00  ε 1.20 of 8  10/10 ok  2.0 s left$", bar)
+    assert len(bar) <= width - 3
 
 
 def test_no_color_takes_the_colours_away(

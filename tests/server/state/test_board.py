@@ -54,3 +54,26 @@ def test_a_folder_may_go_while_its_journal_is_open(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "run")
     journal.write(event | {"round": 2})
     journal.close()
+
+
+def test_tensorboard_shows_every_metric_of_the_task_and_of_the_clients(tmp_path: Path) -> None:
+    event = {"event": "round", "round": 1, "accuracy": None, "loss": 0.5, "epsilon_max": 1.0}
+    event |= {"ok": 2, "rejected": [], "seconds": 0.1}
+    event["metrics"] = {"r2": 0.25, "mae": 40.0, "auc": None}
+    event["clients"] = {"client-r2": 0.5, "client-r2-worst": 0.125, "client-loss": 2.0}
+    journal = Journal(tmp_path, [])
+    journal.write(event)
+    journal.close()
+    shown = {tag: value for tag, ((_, value),) in read(tmp_path / "tensorboard").items()}
+    assert {k: v for k, v in shown.items() if k.startswith("model/")} == {
+        "model/r2": 0.25,
+        "model/mae": 40.0,
+        "model/loss": 0.5,
+    }
+    assert {k: v for k, v in shown.items() if k.startswith("clients/")} == {
+        "clients/r2": 0.5,
+        "clients/r2-worst": 0.125,
+        "clients/loss": 2.0,
+        "clients/ok": 2.0,
+        "clients/rejected": 0.0,
+    }

@@ -11,8 +11,18 @@ from typing import Any
 
 import pytest
 
-from calyx.server.state.journal import FILE_NAME, Journal, JournalReader, RunEvents, append
+from calyx.server.state.journal import (
+    FILE_NAME,
+    Journal,
+    JournalReader,
+    RunEvents,
+    append,
+    clients_metrics,
+    judged_by,
+    metrics_of,
+)
 from calyx.shared.errors import RunError
+from calyx.shared.metric_facts import ACCURACY, MetricFacts
 
 
 def round_of(number: int) -> dict[str, Any]:
@@ -116,3 +126,42 @@ def test_no_journal_is_no_event_and_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(RunError, match="link"):
         RunEvents.read(tmp_path)
+
+
+def test_a_journal_from_before_there_were_tasks_is_judged_by_accuracy() -> None:
+    told = RunEvents(({"event": "start"}, round_of(1), round_of(2) | {"accuracy": None}))
+    assert told.judged_by == (ACCURACY,)
+    assert told.metrics(0) == {"accuracy": 0.5}
+    assert told.headlines() == [0.5, None]
+
+
+def test_a_journal_says_how_its_metrics_are_read_and_which_comes_first() -> None:
+    mae, r2 = MetricFacts("mae", "MAE", higher_is_better=False), MetricFacts("r2", "R²")
+    start = {"event": "start", "metrics": [mae.as_dict(), r2.as_dict()]}
+    told = RunEvents(
+        (start, round_of(1) | {"accuracy": None, "metrics": {"mae": 41, "r2": None}}),
+    )
+    assert told.judged_by == (mae, r2)
+    assert told.headline == mae
+    assert told.metrics(-1) == {"mae": 41.0, "r2": None}
+    assert told.headlines() == [41.0]
+
+
+def test_metrics_of_clients_are_told_apart_from_what_else_clients_told() -> None:
+    told = {"train-loss": 1.0, "client-mae": 5.0, "client-mae-worst": 9.5, "client-r2": None}
+    assert clients_metrics(round_of(1) | {"clients": told}) == {"mae": 5.0, "mae-worst": 9.5}
+    assert clients_metrics(round_of(1)) == {}
+
+
+@pytest.mark.parametrize("told", [[], {}, None, [{}], ["mae"], [{"name": "mae"}], 1])
+def test_a_start_that_tells_of_metrics_wrongly_is_refused(told: object) -> None:
+    with pytest.raises(RunError, match="start event tells of"):
+        judged_by({"event": "start", "metrics": told})
+
+
+@pytest.mark.parametrize("told", [None, [0.5], {"mae": "5"}, {"mae": [5]}, "mae"])
+def test_a_round_that_tells_of_metrics_wrongly_is_refused(told: object) -> None:
+    with pytest.raises(RunError, match="round event .* wrongly"):
+        metrics_of(round_of(1) | {"metrics": told})
+    with pytest.raises(RunError, match="round event .* wrongly"):
+        clients_metrics(round_of(1) | {"clients": told})

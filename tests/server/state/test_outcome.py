@@ -7,8 +7,14 @@ from typing import Any
 import pytest
 
 from calyx.server.state.journal import RunEvents
-from calyx.server.state.outcome import RunFigures, check_effect, rounds_with_effect
+from calyx.server.state.outcome import (
+    RunFigures,
+    check_effect,
+    on_clients,
+    rounds_with_effect,
+)
 from calyx.shared.errors import RoundError, RunError
+from calyx.shared.metric_facts import MetricFacts
 
 
 def event(ok: int, *reasons: str, skipped: bool | None = None) -> dict[str, Any]:
@@ -75,3 +81,22 @@ def test_a_journal_from_before_there_were_tasks_has_accuracy_for_its_headline() 
 def test_a_run_without_a_round_has_no_figures(told: tuple[dict[str, Any], ...]) -> None:
     with pytest.raises(RunError, match="no round"):
         RunFigures.of(RunEvents(told))
+
+
+@pytest.mark.parametrize(
+    ("told", "text"),
+    [
+        ({}, ""),
+        ({"client-loss": 2.0}, ""),
+        ({"client-mae": 40.0}, "MAE 40.00 on average"),
+        (
+            {"client-mae": 40.0, "client-mae-worst": 71.5},
+            "MAE 40.00 on average, 71.50 for the worst tenth",
+        ),
+    ],
+)
+def test_what_clients_told_about_their_own_records_is_put_in_words(
+    told: dict[str, float], text: str
+) -> None:
+    mae = MetricFacts("mae", "MAE", higher_is_better=False)
+    assert on_clients(mae, event(2) | {"clients": told}) == text
