@@ -128,9 +128,9 @@ def enroll(
     name = name or socket.gethostname()
     check_device_name(name)
     # A device that cannot use its records would fail in every round instead.
-    task = _own_task(data)
-    if task is not None:
-        load(task.kind, [task])
+    task = None
+    if TaskConfig(kind=data.task).is_own:
+        task = load_own_task(data.task, data.python_path)
     records = stored_records(data)
     if run is not None:
         from calyx.client.rehearsal import rehearse
@@ -189,6 +189,27 @@ def renew_request(directory: Path) -> Enrolled:
     return Enrolled(device, request, pinned, settings.server_key)
 
 
+def load_own_task(kind: str, python_path: str) -> AgreedTask:
+    """Run the code of a task that the owner names, as it is now.
+
+    Args:
+        kind: ``module:object``.
+        python_path: folder with the module, if it is not installed.
+
+    Returns:
+        The task with the hash of its code: what the owner agrees to by naming it.
+
+    Raises:
+        UsageError: there is no such module that can be compared.
+        PolicyViolation: other code has its name here.
+        DataError: it fails.
+    """
+    make_importable(python_path)
+    task = AgreedTask.present(kind)
+    load(kind, [task])
+    return task
+
+
 def stored_records(data: DataPlace) -> Dataset:
     """A device's records as a ledger and the registry know them, however a run sees them.
 
@@ -235,14 +256,6 @@ def keep_records(directory: Path, archive: bytes) -> DataPlace:
     private_directory(folder)
     create_private(folder / "train.npz", archive)
     return DataPlace(source="npz", place=str(folder))
-
-
-def _own_task(data: DataPlace) -> AgreedTask | None:
-    """The owner's own task as its code is now; None for those built in."""
-    if not TaskConfig(kind=data.task).is_own:
-        return None
-    make_importable(data.python_path)
-    return AgreedTask.present(data.task)
 
 
 def _first_policy(task: AgreedTask | None) -> str:
