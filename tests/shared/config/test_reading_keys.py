@@ -1,4 +1,4 @@
-"""Which settings of a run make another record of the same file, and which are none of its concern."""
+"""Settings of a run that make another record of the same file, and those it has no say in."""
 
 from __future__ import annotations
 
