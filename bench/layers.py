@@ -23,9 +23,8 @@ from torch import nn
 
 from calyx.shared.models.attention import SelfAttention
 from calyx.shared.models.lora import LoraLinear
-from calyx.shared.models.lstm import SequenceLSTM
 from calyx.shared.models.per_record.gradients import watched
-from calyx.shared.models.recurrent import RecurrentStack, SequenceGRU
+from calyx.shared.models.recurrent import RecurrentStack, SequenceGRU, SequenceLSTM
 from calyx.shared.models.standardised import StandardisedConv2d
 
 RECORDS, CLASSES, WORDS = 64, 10, 5000

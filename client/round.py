@@ -20,6 +20,7 @@ from calyx.shared.encryption import SealingParameters
 from calyx.shared.encryption.quantise import contribution
 from calyx.shared.errors import EncryptionError, ModelError, PolicyViolation
 from calyx.shared.models import build_model
+from calyx.shared.models.schedule import in_round
 from calyx.shared.models.vector import dimension, to_vector, trainable_names
 from calyx.shared.privacy.noise import NoiseSource
 from calyx.shared.privacy.plan import PrivacyPlan
@@ -133,7 +134,7 @@ def _train(
         model,
         records,
         task,
-        config.training,
+        in_round(config.training, instruction.round),
         plan,
         proximal_mu=instruction.proximal_mu,
         noise=noise,

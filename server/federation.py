@@ -37,6 +37,7 @@ from calyx.server.round.dispatch import Dispatcher
 from calyx.server.round.events import declined_event, round_event, start_event
 from calyx.server.round.key_offers import KeyOffers
 from calyx.server.round.lost_rounds import reason_to_stop
+from calyx.server.round.patience import has_stalled
 from calyx.server.round.plans import Plans
 from calyx.server.round.preflight import Preflight
 from calyx.server.round.releasing import Combine, outcome
@@ -51,6 +52,7 @@ from calyx.shared.data import load_split
 from calyx.shared.errors import ConfigError, ReleaseRefused, RoundError
 from calyx.shared.models import build_model
 from calyx.shared.models.evaluate import Evaluation, evaluate_model
+from calyx.shared.models.start import load_start
 from calyx.shared.models.tryout import torch_device
 from calyx.shared.models.vector import dimension, trainable_names
 from calyx.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise, seeded_key
@@ -99,6 +101,7 @@ class Federation:
         self._test = load_split(config.data, config.seed, config.task).test
         self._task = task_of(config.task, self._test.spec.target)
         self._model = build_model(config.model, self._test.spec, config.seed, self._task)
+        load_start(self._model, config.training)
         self._names = trainable_names(self._model)
         self._strategy = Strategy(config.federation)
         self._server_step = ServerGradientStep(config.federation)
@@ -149,7 +152,7 @@ class Federation:
                     plans=plans,
                 )
             )
-            while state.round < rounds:
+            while state.round < rounds and not self._has_stalled(state):
                 state = self._round(state, roster, plans, preflight, sealed, journal)
                 save_checkpoint(directory, state)
                 discard_pending(self._settings.run_dir)
@@ -163,6 +166,10 @@ class Federation:
         finally:
             journal.close()
         return final
+
+    def _has_stalled(self, state: Checkpoint) -> bool:
+        patience = self._config.training.patience
+        return has_stalled(state.history, self._task.headline, patience)
 
     def _first_state(self, roster: Roster, preflight: Preflight, journal: Journal) -> Checkpoint:
         """Ask each client before the run has cost any of them anything.

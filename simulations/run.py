@@ -43,6 +43,7 @@ def run(
     settings: Settings = (),
     data_dir: str | os.PathLike[str] | None = None,
     task: str | None = None,
+    start: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     engine: Literal["local", "ray"] = "local",
     workers: int | None = None,
@@ -64,6 +65,7 @@ def run(
         data_dir: folder or file with the records.
         task: a task of your own, as ``module:object``, with its records and model; see
             `calyx.Task`.
+        start: weights to start from, a ``.safetensors`` file or a run folder.
         out: the run folder, by default ``runs/PRESET-TIME``.
         engine: ``local``, or ``ray`` for Flower's Ray runtime.
         workers: client processes; by default one a core. It cannot change the result.
@@ -80,6 +82,7 @@ def run(
         "federation.clients": clients,
         "privacy.epsilon": epsilon,
         "seed": seed,
+        "training.start": None if start is None else os.fspath(start),
     }
     chosen = _Chosen(preset, settings, shorthands, data_dir, task)
     config, place = _choose(chosen, None if out is None else Path(out).expanduser(), resume=resume)

@@ -19,7 +19,7 @@ from torch import nn
 
 from calyx.shared.data import Dataset
 from calyx.shared.data.dataset import rows
-from calyx.shared.models.inputs import call, tensors
+from calyx.shared.models.inputs import call, each, tensors
 from calyx.shared.tasks.task import Task
 
 # As far as single precision moves an input, by moving the weights.
@@ -44,8 +44,9 @@ def clipped_sum_by_record(
     total = np.zeros(sum(parameter.numel() for parameter in parameters))
     for number in range(len(data)):
         alone = np.array([number])
-        labels = torch.from_numpy(data.labels[alone])
-        loss = task.losses(call(model, tensors(rows(data.features, alone))), labels).sum()
+        labels = torch.from_numpy(data.labels[alone]).repeat_interleave(task.copies, dim=0)
+        inputs = each(tensors(rows(data.features, alone)), task.views)
+        loss = task.losses(call(model, inputs), labels).mean()
         parts = torch.autograd.grad(loss, parameters, materialize_grads=True)
         gradient = torch.cat([part.flatten() for part in parts]).double().numpy()
         norm = float(np.linalg.norm(gradient))

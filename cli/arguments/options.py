@@ -26,6 +26,10 @@ OwnTask = Annotated[
         help="A task of your own: its records, model, loss and metrics.",
     ),
 ]
+Start = Annotated[
+    Path | None,
+    typer.Option("--from", metavar="FILE|RUN", help="Weights or a run to start from."),
+]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object as the last line of standard output.")
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from calyx.cli.arguments.options import AsJson, DataDir, OwnTask, Settings, Verbose
+from calyx.cli.arguments.options import AsJson, DataDir, OwnTask, Settings, Start, Verbose
 from calyx.cli.commands.report import require_report_packages, short
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def simulate(
     ] = None,
     data_dir: DataDir = None,
     task: OwnTask = None,
+    start: Start = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="The run folder.", show_default="runs/PRESET-TIME"),
@@ -93,6 +94,7 @@ def simulate(
                     settings=settings or (),
                     data_dir=data_dir,
                     task=task,
+                    start=start,
                     out=out,
                     engine=engine.value,
                     workers=workers,

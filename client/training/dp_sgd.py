@@ -193,8 +193,9 @@ def clipped_gradient_sum(
 def _blocks(model: nn.Module, data: Dataset, task: Task, plan: PrivacyPlan) -> RecordBlocks:
     """Block sizes in which a batch goes through the model: from public numbers, before any draw."""
     if plan.sampling == "full":
-        return record_blocks(model, data.spec, task, full_blocks(len(data)))
-    return record_blocks(model, data.spec, task, sampled_blocks(plan.expected_batch_size))
+        return record_blocks(model, data.spec, task, full_blocks(len(data), task.copies))
+    sizes = sampled_blocks(plan.expected_batch_size, task.copies)
+    return record_blocks(model, data.spec, task, sizes)
 
 
 def _batch(records: int, plan: PrivacyPlan, noise: NoiseSource) -> NDArray[np.int64]:
@@ -243,11 +244,13 @@ def _clipped_sum(
         inputs, labels = batch_tensors(data, drawn, device)
         if seen is not None:
             seen.entered(inputs, labels, drawn)
-        outputs = call(model, each(inputs, lambda x: filled_up(x, size)))  # noqa: B023
-        losses = task.record_losses(outputs, filled_up(labels, size))
-        for parameter, gradient in gradients.clipped_sum(losses, clip_norm, count).items():
+        filled = each(inputs, lambda x: task.views(filled_up(x, size)))  # noqa: B023
+        wanted = filled_up(labels, size).repeat_interleave(task.copies, dim=0)
+        losses = task.record_losses(call(model, filled), wanted)
+        clipped = gradients.clipped_sum(losses, clip_norm, count, task.copies)
+        for parameter, gradient in clipped.items():
             sums[parameter] += gradient
-        total += float(losses.detach()[:count].sum())
+        total += float(losses.detach()[: count * task.copies].sum()) / task.copies
     if audit.batches is not None and seen is not None:
         audit.batches.add(seen)
     return sums, total

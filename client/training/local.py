@@ -21,7 +21,7 @@ from calyx.client.instrumentation.hooks import NO_AUDIT, Audit
 from calyx.client.training.step import TrainingLog, add_proximal_gradient, batch_tensors
 from calyx.shared.config.schema import TrainingConfig
 from calyx.shared.data import Dataset
-from calyx.shared.models.inputs import call
+from calyx.shared.models.inputs import call, each
 from calyx.shared.models.optimizer import make_optimizer
 from calyx.shared.models.seeding import torch_seeded
 from calyx.shared.models.tryout import torch_device
@@ -103,16 +103,27 @@ def _train_plainly(
     batch_sizes: list[int] = []
     last_loss = float("nan")
     for indices in _batches(len(data), batch_size, plan.steps_per_round, order_seed):
-        inputs, labels = batch_tensors(data, indices, device)
         optimizer.zero_grad()
-        loss = task.record_losses(call(model, inputs), labels).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        last_loss = 0.0
+        for some in _micro_batches(indices, config.micro_batch):
+            inputs, labels = batch_tensors(data, some, device)
+            outputs = call(model, each(inputs, task.views))
+            losses = task.record_losses(outputs, labels.repeat_interleave(task.copies, dim=0))
+            loss = losses.mean() * (len(some) / len(indices))
+            loss.backward()  # type: ignore[no-untyped-call]
+            last_loss += float(loss.detach())
         add_proximal_gradient(model, start, proximal_mu)
         optimizer.step()
         batch_sizes.append(len(indices))
-        last_loss = float(loss.detach())
     optimizer.zero_grad()
     return TrainingLog(len(batch_sizes), tuple(batch_sizes), last_loss)
+
+
+def _micro_batches(indices: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+    """A batch in parts that go through the model one after the other; one part if `size` is 0."""
+    if not size or size >= len(indices):
+        return [indices]
+    return np.split(indices, range(size, len(indices), size))
 
 
 def _batches(

@@ -22,11 +22,11 @@ class ServerGradientStep:
         self._rate, self._momentum = config.server_learning_rate, config.server_momentum
         self._velocity: Vector | None = None
 
-    def step(self, gradient: Vector) -> Vector:
-        """What to add to the weights, float64 (dimension,)."""
+    def step(self, gradient: Vector, factor: float = 1.0) -> Vector:
+        """What to add to the weights, float64 (dimension,); the rate is multiplied by `factor`."""
         before = 0.0 if self._velocity is None else self._momentum * self._velocity
         self._velocity = before + gradient
-        return np.asarray(-self._rate * self._velocity)
+        return np.asarray(-self._rate * factor * self._velocity)
 
     def state(self) -> dict[str, NDArray]:
         """For the checkpoint."""

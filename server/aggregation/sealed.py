@@ -25,6 +25,7 @@ from calyx.shared.config import Config
 from calyx.shared.config.load import digest as config_digest
 from calyx.shared.encryption import Aggregator, SealedVector, SealingParameters, context_hash
 from calyx.shared.errors import EncryptionError, ProtocolError, RoundError
+from calyx.shared.models.schedule import rate_factor
 from calyx.shared.privacy.plan import PrivacyPlan
 from calyx.shared.protocol.arrays import Weights
 from calyx.shared.protocol.authority.interface import Authority, Opening
@@ -111,7 +112,8 @@ class SealedStep:
         plan = self.run.plan
         mean = total / (plan.sampling_rate * pending.weight * plan.declared_records)
         if not self._strategy.is_adaptive:
-            return moved(current, self.run.names, self._server_step.step(mean))
+            factor = rate_factor(self.run.config.training, pending.record.round)
+            return moved(current, self.run.names, self._server_step.step(mean, factor))
         update = [Update("sum", moved(current, self.run.names, -mean), 1, {})]
         return self._strategy.aggregate(pending.record.round, current, update)[0]
 

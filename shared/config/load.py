@@ -35,8 +35,15 @@ _PLAIN: tuple[tuple[Any, Callable[[Any], Scalar]], ...] = (
 _DEEPEST = 16
 
 ADDED_LATER: Mapping[str, Scalar] = {
+    "training.schedule": "constant",
+    "training.warmup_rounds": 0,
+    "training.micro_batch": 0,
+    "training.patience": 0,
+    "training.start_sha256": "",
     "task.kind": "classification",
     "task.class_weights": "",
+    "task.augment": "",
+    "task.copies": 1,
     "data.label": "",
     "data.layout": "auto",
     "data.text": "text",
@@ -60,6 +67,10 @@ ADDED_LATER: Mapping[str, Scalar] = {
     "data.mels": 40,
     "data.window": 128,
     "data.window_step": 0,
+    "model.embedding": 0,
+    "model.bidirectional": False,
+    "model.dropout": 0.0,
+    "model.freeze": "",
 }
 """Keys that the first digests did not cover, with the value that means what was done then.
 
@@ -227,12 +238,15 @@ def to_toml(config: Config) -> str:
 def digest(config: Config) -> str:
     """SHA-256 over everything in the config that can change a result, as hex.
 
-    Left out are the run's name and the folder the data lies in: a data set is known by its
-    content, not by its place. Keys of `ADDED_LATER` are left out where they have their default:
+    Left out are the run's name, the folder the data lies in and the place of the weights it starts
+    from: data and weights are known by their content, not by their place. Keys of `ADDED_LATER` are
+    left out where they have their default:
     the digest decides the noise of a simulation and whether a run can be resumed, and a
     configuration from before the key was there means the same today.
     """
-    content = config.model_dump(exclude={"name": True, "data": {"directory"}})
+    content = config.model_dump(
+        exclude={"name": True, "data": {"directory"}, "training": {"start"}}
+    )
     for key, default in ADDED_LATER.items():
         section, name = key.split(".")
         if content[section][name] == default:

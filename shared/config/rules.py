@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from calyx.shared.config.schema import Sections
+from calyx.shared.config.schema import MOST_COPIES, Sections
 from calyx.shared.errors import Fault
 
 # Sources that are files of the user's own.
@@ -16,6 +16,7 @@ def cross_section_faults(config: Sections) -> list[Fault]:
     return [
         *_data(config),
         *_task(config),
+        *_training(config),
         *_federation(config),
         *_privacy(config),
         *_model(config),
@@ -122,10 +123,30 @@ def _task(config: Sections) -> list[Fault]:
                 "use another data.source, or a task of your own",
             )
         )
+    if task.copies > (most := MOST_COPIES[task.augment]):
+        kind = f"task.augment = {task.augment}" if task.augment else "no task.augment"
+        faults.append(
+            Fault("task.copies", str(task.copies), f"with {kind} there are {most} views at most")
+        )
     if task.class_weights and task.kind != "classification":
         faults.append(
             Fault("task.class_weights", task.class_weights, "only classification has classes")
         )
+    return faults
+
+
+def _training(config: Sections) -> list[Fault]:
+    training, faults = config.training, []
+    if training.warmup_rounds >= training.rounds:
+        faults.append(
+            Fault(
+                "training.warmup_rounds",
+                str(training.warmup_rounds),
+                f"fewer than training.rounds = {training.rounds}",
+            )
+        )
+    if training.start_sha256 and not training.start:
+        faults.append(Fault("training.start", "''", "start_sha256 is given without the file"))
     return faults
 
 

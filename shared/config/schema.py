@@ -264,6 +264,10 @@ TaskKind = Annotated[
 ]
 
 
+MOST_COPIES = {"": 1, "flip": 2, "shift": 9, "flip,shift": 18}
+"""Views that there are of each kind of ``task.augment``, the record itself among them."""
+
+
 class TaskConfig(Section):
     """What is learned: its loss and its metrics."""
 
@@ -278,6 +282,17 @@ class TaskConfig(Section):
         "",
         description="`classification` only: public weight of each class in the loss, in their "
         "order, parted by commas. Weights computed from private records would be a release.",
+    )
+
+    augment: Literal["", "flip", "shift", "flip,shift"] = Field(
+        "",
+        description="Images: how further views of a record are made, mirrored or moved by a pixel. "
+        "They are the same in each step, so that no random number decides what a record is.",
+    )
+    copies: Annotated[int, Field(ge=1, le=64)] = Field(
+        1,
+        description="Views of each record, itself among them; its loss is their mean, *before* its "
+        "gradient is clipped, so more views cost time and no privacy (De et al. 2022).",
     )
 
     @property
@@ -296,18 +311,43 @@ class ModelConfig(Section):
 
     name: str = Field(
         "cnn",
-        description="`cnn`, `lstm`, `attention`, or a model of your own as `module:function`. The "
-        "function is called as `function(input_shape, classes)` (where a record is not one float32 "
-        "tensor, as `function(spec, classes)` with its `RecordSpec`) and returns a "
+        description="`cnn`: images; `mlp`: tables; `cnn1d`: signals; `lstm`, `attention`: "
+        "sequences and text; or a model of your own as `module:function`. The function is called "
+        "as `function(input_shape, classes)` (where a record is not one float32 tensor, as "
+        "`function(spec, classes)` with its `RecordSpec`) and returns a "
         "`torch.nn.Module`. This key chooses code that is imported and run, on the server and on "
         "the clients.",
     )
     hidden: Positive = Field(
-        128, description="`lstm`: size of the state; `attention`: size of the embedding."
+        128,
+        description="`lstm`: size of the state; `attention`: size of the embedding; `mlp`: units "
+        "of a layer; `cnn1d`: channels of a block.",
     )
-    layers: Positive = Field(1, description="`lstm` and `attention`: how many layers are stacked.")
+    layers: Positive = Field(
+        1,
+        description="How many are stacked: layers of `lstm` and `attention`, hidden layers of "
+        "`mlp`, blocks of `cnn1d`.",
+    )
     heads: Positive = Field(
         4, description="`attention` only: number of heads; it must divide `model.hidden`."
+    )
+    embedding: Annotated[int, Field(ge=0)] = Field(
+        0, description="`lstm` with tokens: size of a token's vector; 0 is `model.hidden`."
+    )
+    bidirectional: bool = Field(
+        False,
+        description="`lstm` only: also read backwards. Not for `next_token`, where that would show "
+        "what is to be predicted.",
+    )
+    dropout: Probability = Field(
+        0.0,
+        description="Share of values that built-in models leave out in training. Not with "
+        "record-level privacy, where random numbers would pass from one record to another.",
+    )
+    freeze: str = Field(
+        "",
+        description="Parameters that are not trained, as `conv1.*,embedding.weight`: names with "
+        "`*` and `?`, separated by commas. They take no part in clipping, noise and updates.",
     )
 
 
@@ -341,6 +381,34 @@ class TrainingConfig(Section):
         0.0, description="For `sgd` and `rmsprop`; `adam` has its own and ignores it."
     )
     weight_decay: NonNegativeFloat = Field(0.0, description="L2 penalty of the local optimiser.")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant",
+        description="How the step size falls over the rounds, of local training and of the "
+        "server's step over all clients' records.",
+    )
+    warmup_rounds: Annotated[int, Field(ge=0)] = Field(
+        0, description="Rounds in which the step size rises to its full value."
+    )
+    micro_batch: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Records that go through the model at once where there is no record-level "
+        "privacy; their gradients add up to those of the batch. Less memory, same step; 0: the "
+        "whole batch. Record-level privacy bounds memory by itself.",
+    )
+    patience: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="End the run when the first metric on the server's test set has not improved "
+        "for this many rounds; 0: never. What is left of the budget stays unspent. The test figure "
+        "then favours the model, because it chose when to stop.",
+    )
+    start: str = Field(
+        "",
+        description="Weights to start from: a `.safetensors` file or a run folder (`--from`). What "
+        "they were trained on is outside the guarantee of this run.",
+    )
+    start_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = Field(
+        "", description="SHA-256 of these weights; filled in when the configuration is read."
+    )
     device: Literal["cpu", "cuda"] = Field(
         "cpu",
         description="Where models are trained and evaluated; `cuda` is refused before anything "

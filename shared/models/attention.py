@@ -2,7 +2,7 @@
 
 Attention is written with `nn.Linear` instead of `nn.MultiheadAttention`, which hides its
 weights from per-record gradients; so plain and private runs share one set of parameters.
-Layer norm works within a record, there is no dropout, and positions are computed, not stored.
+Layer norm works within a record, and positions are computed, not stored.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from calyx.shared.errors import ModelError
+from calyx.shared.models.inputs import real_steps
+from calyx.shared.models.steps import check_sequence, mean_over_steps, token_lengths
 
 
 class SelfAttention(nn.Module):
@@ -81,30 +83,37 @@ class SelfAttention(nn.Module):
 class EncoderBlock(nn.Module):
     """Attention and a two-layer perceptron, each behind a layer norm and around a shortcut."""
 
-    def __init__(self, hidden: int, heads: int, *, causal: bool = False) -> None:
+    def __init__(
+        self, hidden: int, heads: int, *, causal: bool = False, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(hidden)
         self.attention = SelfAttention(hidden, heads, causal=causal)
         self.perceptron_norm = nn.LayerNorm(hidden)
         self.expand = nn.Linear(hidden, 2 * hidden)
         self.contract = nn.Linear(2 * hidden, hidden)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: torch.Tensor, real: torch.Tensor | None = None) -> torch.Tensor:
         """(n, steps, hidden) to (n, steps, hidden); `real` as for `SelfAttention`."""
-        x = x + self.attention(self.attention_norm(x), real)
-        x = x + self.contract(nn.functional.relu(self.expand(self.perceptron_norm(x))))
+        x = x + self.dropout(self.attention(self.attention_norm(x), real))
+        expanded = nn.functional.relu(self.expand(self.perceptron_norm(x)))
+        x = x + self.dropout(self.contract(expanded))
         return x
 
 
 class AttentionEncoder(nn.Module):
-    """Embedding, positions, encoder blocks, mean over the steps, linear layer.
+    """Embedding, positions, encoder blocks, mean over the real steps, linear layer.
 
     Args:
-        input_shape: (steps, features).
-        classes: number of classes.
+        input_shape: (steps, features), or (steps,) of tokens.
+        outputs: numbers to give, for a record or for each step.
         hidden: embedding size.
         layers: encoder blocks.
         heads: attention heads; must divide `hidden`.
+        values: tokens are in [0, values), and 0 is padding; None for floats.
+        each_step: whether to answer at each step; a step then sees no later one.
+        dropout: share of values left out of the embedding and of what each block adds.
 
     Raises:
         ModelError: another input shape, or heads that do not divide `hidden`.
@@ -113,37 +122,55 @@ class AttentionEncoder(nn.Module):
     def __init__(
         self,
         input_shape: tuple[int, ...],
-        classes: int,
+        outputs: int,
         *,
         hidden: int = 128,
         layers: int = 1,
         heads: int = 4,
+        values: int | None = None,
+        each_step: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if len(input_shape) != 2 or min(input_shape) < 1:
-            raise ModelError(
-                "model attention takes sequences of shape (steps, features); the data have shape "
-                f"{tuple(input_shape)}",
-                hint="set data.view=sequence or use another model",
-            )
+        check_sequence("attention", input_shape, values)
         if hidden % heads:
             raise ModelError(
                 f"model.heads = {heads} must divide model.hidden = {hidden}",
                 hint="choose model.heads and model.hidden so that the first divides the second",
             )
-        self.embedding = nn.Linear(input_shape[1], hidden)
-        self.blocks = nn.ModuleList(EncoderBlock(hidden, heads) for _ in range(layers))
+        self.each_step = each_step
+        self.embedding: nn.Linear | nn.Embedding = (
+            nn.Linear(input_shape[1], hidden)
+            if values is None
+            else nn.Embedding(values, hidden, padding_idx=0)
+        )
+        self.blocks = nn.ModuleList(
+            EncoderBlock(hidden, heads, causal=each_step, dropout=dropout) for _ in range(layers)
+        )
         self.norm = nn.LayerNorm(hidden)
-        self.classifier = nn.Linear(hidden, classes)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(hidden, outputs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits, float32 (n, classes), of sequences float32 (n, steps, features)."""
+        """float32 (n, outputs), or (n, steps, outputs) for answers at each step.
+
+        Args:
+            x: float32 (n, steps, features), or tokens int64 (n, steps).
+        """
+        lengths = real = None
+        if isinstance(self.embedding, nn.Embedding):
+            lengths = token_lengths(x)
+            # Where a step sees no later one, no real step sees padding either.
+            real = None if self.each_step else real_steps(lengths, x.shape[1])
         x = self.embedding(x)
-        x = x + sinusoidal_positions(x.shape[1], x.shape[2]).to(x)
+        x = self.dropout(x + sinusoidal_positions(x.shape[1], x.shape[2]).to(x))
         for block in self.blocks:
-            x = block(x)
-        logits: torch.Tensor = self.classifier(self.norm(x).mean(dim=1))
-        return logits
+            x = block(x, real)
+        x = self.norm(x)
+        answers: torch.Tensor = self.classifier(
+            x if self.each_step else mean_over_steps(x, lengths)
+        )
+        return answers
 
 
 def sinusoidal_positions(steps: int, hidden: int) -> torch.Tensor:

@@ -13,14 +13,17 @@ from calyx.shared.config.schema import ModelConfig
 from calyx.shared.errors import ModelError
 from calyx.shared.models.attention import AttentionEncoder
 from calyx.shared.models.cnn import Cnn
+from calyx.shared.models.cnn1d import Cnn1d
+from calyx.shared.models.freeze import freeze
 from calyx.shared.models.inputs import call, made_up
 from calyx.shared.models.lstm import Lstm
+from calyx.shared.models.mlp import Mlp
 from calyx.shared.models.seeding import torch_seeded
-from calyx.shared.record_spec import RecordSpec
+from calyx.shared.record_spec import RecordSpec, Tokens
 from calyx.shared.target import OwnTarget
 from calyx.shared.tasks.task import Task
 
-BUILT_IN: tuple[type[nn.Module], ...] = (Cnn, Lstm, AttentionEncoder)
+BUILT_IN: tuple[type[nn.Module], ...] = (Cnn, Cnn1d, Mlp, Lstm, AttentionEncoder)
 
 
 def build_model(
@@ -40,54 +43,98 @@ def build_model(
         task: of the run; only ``task`` needs it.
 
     Raises:
-        ModelError: unknown name, a record the model does not take, or a user's function that
-            cannot be imported or called or does not return a fitting module.
+        ModelError: unknown name, a record or target the model does not take, a user's function
+            that cannot be imported or called or does not return a fitting module, or patterns of
+            ``model.freeze`` that do not fit.
     """
     with torch_seeded(seed):
-        if config.name == "task":
-            return _tasks_model(task, spec)
-        if ":" in config.name:
-            return _users_model(config.name, spec)
-        if config.name == "cnn":
-            return Cnn(_float_shape(config.name, spec), _outputs(config.name, spec))
-        if config.name == "lstm":
-            return Lstm(
-                _float_shape(config.name, spec),
-                _outputs(config.name, spec),
+        model = _built(config, spec, task)
+    freeze(model, config.freeze)
+    return model
+
+
+def _built(config: ModelConfig, spec: RecordSpec, task: Task | None) -> nn.Module:
+    if config.name == "task":
+        return _tasks_model(task, spec)
+    if ":" in config.name:
+        return _users_model(config.name, spec)
+    match config.name:
+        case "cnn":
+            return Cnn(*_whole(config.name, spec), dropout=config.dropout)
+        case "mlp" | "cnn1d":
+            flat = Mlp if config.name == "mlp" else Cnn1d
+            return flat(
+                *_whole(config.name, spec),
                 hidden=config.hidden,
                 layers=config.layers,
+                dropout=config.dropout,
             )
-        if config.name == "attention":
+        case "lstm":
+            shape, values, each_step = _sequence(config.name, spec)
+            return Lstm(
+                shape,
+                spec.target.outputs,
+                hidden=config.hidden,
+                layers=config.layers,
+                values=values,
+                embedding=config.embedding,
+                bidirectional=config.bidirectional,
+                each_step=each_step,
+                dropout=config.dropout,
+            )
+        case "attention":
+            shape, values, each_step = _sequence(config.name, spec)
             return AttentionEncoder(
-                _float_shape(config.name, spec),
-                _outputs(config.name, spec),
+                shape,
+                spec.target.outputs,
                 hidden=config.hidden,
                 layers=config.layers,
                 heads=config.heads,
+                values=values,
+                each_step=each_step,
+                dropout=config.dropout,
             )
     raise ModelError(
         f"model.name = {config.name}: no such model",
-        hint="use cnn, lstm, attention or module:function",
+        hint="use cnn, cnn1d, mlp, lstm, attention or module:function",
     )
 
 
-def _float_shape(name: str, spec: RecordSpec) -> tuple[int, ...]:
+def _whole(name: str, spec: RecordSpec) -> tuple[tuple[int, ...], int]:
+    """Shape of a record of floats, and how many numbers a model gives for the whole of it."""
     if spec.float_shape is None:
         raise ModelError(
             f"model.name = {name}: it takes one float32 tensor a record, and the data have {spec}",
-            hint="use a model of your own, module:function",
+            hint="use lstm or attention for tokens, or a model of your own, module:function",
         )
-    return spec.float_shape
-
-
-def _outputs(name: str, spec: RecordSpec) -> int:
-    """Numbers that a model gives for a whole record."""
     if len(spec.target.output_shape) != 1:
         raise ModelError(
             f"model.name = {name}: it decides once a record, and the task asks for {spec.target}",
-            hint="use a model that answers at each step",
+            hint="use lstm or attention, which answer at each step",
         )
-    return spec.target.outputs
+    return spec.float_shape, spec.target.outputs
+
+
+def _sequence(name: str, spec: RecordSpec) -> tuple[tuple[int, ...], int | None, bool]:
+    """Shape of a sequence, how many tokens there are (None: floats), and whether each step is
+    answered.
+    """
+    given = spec.inputs[0][1]
+    values = given.values if spec.is_single and isinstance(given, Tokens) else None
+    shape = spec.float_shape if values is None else spec.shape(spec.inputs[0][0])
+    if shape is None:
+        raise ModelError(
+            f"model.name = {name}: it takes one input a record, and the data have {spec}",
+            hint="use a model of your own, module:function",
+        )
+    each_step = len(spec.target.output_shape) == 2
+    if each_step and spec.target.output_shape[:1] != shape[:1]:
+        raise ModelError(
+            f"model.name = {name}: it answers at each step of {spec}, and the task asks for "
+            f"{spec.target}",
+            hint="give one label a step",
+        )
+    return shape, values, each_step
 
 
 def _tasks_model(task: Task | None, spec: RecordSpec) -> nn.Module:

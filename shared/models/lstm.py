@@ -1,4 +1,4 @@
-"""A recurrent classifier: LSTM, last step, linear layer."""
+"""A recurrent model: LSTM over floats or tokens, linear layer."""
 
 from __future__ import annotations
 
@@ -6,57 +6,80 @@ import torch
 from torch import nn
 
 from calyx.shared.errors import ModelError
-
-
-class SequenceLSTM(nn.LSTM):
-    """`torch.nn.LSTM` that returns only the top layer's states, as one tensor.
-
-    Parameters, their names and the fast kernel are those of `nn.LSTM`. One output tensor is what
-    makes per-record gradients possible: `calyx.shared.models.per_record.layer_gradients` gets them
-    from the layer's input and the gradient of that one output.
-
-    Args:
-        input_size: features a step.
-        hidden_size: size of the state.
-        num_layers: stacked layers.
-    """
-
-    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1) -> None:
-        super().__init__(input_size, hidden_size, num_layers, batch_first=True)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        """States float32 (n, steps, hidden_size) for inputs float32 (n, steps, input_size)."""
-        states: torch.Tensor = super().forward(x)[0]
-        return states
+from calyx.shared.models.recurrent import RecurrentStack, SequenceLSTM
+from calyx.shared.models.steps import check_sequence, mean_over_steps, token_lengths
 
 
 class Lstm(nn.Module):
-    """LSTM over the rows of a record; the last state decides.
+    """LSTM over the steps of a record. Floats: the last state decides; tokens: the mean of all.
 
     Args:
-        input_shape: (steps, features).
-        classes: number of classes.
-        hidden: size of the state.
+        input_shape: (steps, features), or (steps,) of tokens.
+        outputs: numbers to give, for a record or for each step.
+        hidden: size of the state, in each direction.
         layers: stacked LSTM layers.
+        values: tokens are in [0, values), and 0 is padding; None for floats.
+        embedding: size of a token's vector; 0 is `hidden`.
+        bidirectional: whether each layer also reads backwards.
+        each_step: whether to answer at each step.
+        dropout: share of values left out of tokens' vectors and before the linear layer.
 
     Raises:
-        ModelError: another input shape.
+        ModelError: another input shape, or answers at each step from what comes after it.
     """
 
     def __init__(
-        self, input_shape: tuple[int, ...], classes: int, *, hidden: int = 128, layers: int = 1
+        self,
+        input_shape: tuple[int, ...],
+        outputs: int,
+        *,
+        hidden: int = 128,
+        layers: int = 1,
+        values: int | None = None,
+        embedding: int = 0,
+        bidirectional: bool = False,
+        each_step: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if len(input_shape) != 2 or min(input_shape) < 1:
+        check_sequence("lstm", input_shape, values)
+        if bidirectional and each_step:
             raise ModelError(
-                "model lstm takes sequences of shape (steps, features); the data have shape "
-                f"{tuple(input_shape)}",
-                hint="set data.view=sequence or use another model",
+                "model.bidirectional: a model that reads backwards sees what it is to predict",
+                hint="set model.bidirectional=false",
             )
-        self.lstm = SequenceLSTM(input_shape[1], hidden, layers)
-        self.classifier = nn.Linear(hidden, classes)
+        self.mean, self.each_step = values is not None, each_step
+        self.embedding: nn.Embedding | None = None
+        width = input_shape[-1]
+        if values is not None:
+            width = embedding or hidden
+            self.embedding = nn.Embedding(values, width, padding_idx=0)
+        self.lstm: SequenceLSTM | RecurrentStack = (
+            RecurrentStack("lstm", width, hidden, layers=layers, bidirectional=True)
+            if bidirectional
+            else SequenceLSTM(width, hidden, layers)
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(hidden * (1 + bidirectional), outputs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits, float32 (n, classes), of sequences float32 (n, steps, features)."""
-        logits: torch.Tensor = self.classifier(self.lstm(x)[:, -1])
-        return logits
+        """float32 (n, outputs), or (n, steps, outputs) for answers at each step.
+
+        Args:
+            x: float32 (n, steps, features), or tokens int64 (n, steps).
+        """
+        lengths = None
+        if self.embedding is not None:
+            lengths = token_lengths(x)
+            x = self.dropout(self.embedding(x))
+        stack = self.lstm
+        states = stack(x, lengths) if isinstance(stack, RecurrentStack) else stack(x)
+        if not self.each_step:
+            if self.mean:
+                states = mean_over_steps(states, lengths)
+            elif isinstance(stack, RecurrentStack):
+                states = stack.last(states)
+            else:
+                states = states[:, -1]
+        answers: torch.Tensor = self.classifier(self.dropout(states))
+        return answers

@@ -15,7 +15,28 @@ from torch import nn
 
 from calyx.shared.errors import ModelError
 from calyx.shared.models.inputs import real_steps
-from calyx.shared.models.lstm import SequenceLSTM
+
+
+class SequenceLSTM(nn.LSTM):
+    """`torch.nn.LSTM` that returns only the top layer's states, as one tensor.
+
+    Parameters, their names and the fast kernel are those of `nn.LSTM`. One output tensor is what
+    makes per-record gradients possible: `calyx.shared.models.per_record.layer_gradients` gets them
+    from the layer's input and the gradient of that one output.
+
+    Args:
+        input_size: features a step.
+        hidden_size: size of the state.
+        num_layers: stacked layers.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1) -> None:
+        super().__init__(input_size, hidden_size, num_layers, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        """States float32 (n, steps, hidden_size) for inputs float32 (n, steps, input_size)."""
+        states: torch.Tensor = super().forward(x)[0]
+        return states
 
 
 class SequenceGRU(nn.GRU):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from calyx.shared.config.schema import TaskConfig
@@ -15,6 +17,8 @@ from calyx.shared.tasks.regression import regression
 from calyx.shared.tasks.task import Task
 
 
+# What was tried out with a task is remembered by it: the same configuration gives the same object.
+@lru_cache(maxsize=32)
 def task_of(config: TaskConfig, target: Target) -> Task:
     """The task that `config` names, for records with these labels.
 
@@ -26,8 +30,13 @@ def task_of(config: TaskConfig, target: Target) -> Task:
         ModelError: the labels are of another kind, or the user's object cannot be imported or is
             no task.
     """
-    if config.is_own:
-        return own_task(config.kind)
+    task = own_task(config.kind) if config.is_own else _built_in(config, target)
+    if config.copies == 1:
+        return task
+    return replace(task, augment=config.augment, copies=config.copies)
+
+
+def _built_in(config: TaskConfig, target: Target) -> Task:
     if config.kind == "classification" and isinstance(target, Classes):
         weights = config.weights
         if weights and len(weights) != target.number:

@@ -29,6 +29,7 @@ from calyx.shared.errors import ModelError
 from calyx.shared.record_spec import Input
 from calyx.shared.target import Target
 from calyx.shared.tasks.metric import Metric
+from calyx.shared.tasks.views import viewed
 
 Losses = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """From outputs (n, ...) and labels (n, ...) to one loss a record, (n,)."""
@@ -54,6 +55,8 @@ class Task:
         predictions: from outputs and labels of a batch to what the metrics take, (n, ...); the
             outputs themselves by default.
         target: what a label is, as `Classes(3)`; None: numbers of the shape and dtype they have.
+        augment, copies: views of an image that its loss is the mean of, see
+            `calyx.shared.tasks.views`; a configuration's ``task.augment`` and ``task.copies``.
         inputs: what is public about the features, as ``{"x": Tokens((40,), 5000)}``; None: float32
             of the shape they have.
 
@@ -68,6 +71,8 @@ class Task:
     predictions: Losses = _outputs
     target: Target | None = None
     inputs: Mapping[str, Input] | None = None
+    augment: str = ""
+    copies: int = 1
     measured: tuple[Metric, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -85,6 +90,14 @@ class Task:
                 "the headline",
             )
         object.__setattr__(self, "measured", metrics)
+
+    def views(self, inputs: torch.Tensor) -> torch.Tensor:
+        """`copies` views of each record, next to each other: (n * copies, ...).
+
+        Raises:
+            ModelError: there are more than one, and records are no images.
+        """
+        return viewed(inputs, self.augment, self.copies) if self.copies > 1 else inputs
 
     def record_losses(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """One loss a record, float32 (n,).

@@ -93,7 +93,18 @@ def resolve(
     layers = [load_preset(preset), *own, from_settings(settings), from_settings(given)]
     if data_dir is not None:
         layers.append(in_folder(data_dir))
-    return reach(build(*layers))
+    return reach(_with_start_hashed(build(*layers)))
+
+
+def _with_start_hashed(config: Config) -> Config:
+    """The configuration with the hash of the weights it starts from."""
+    training = config.training
+    if not training.start:
+        return config
+    from calyx.shared.models.start import start_file, start_sha256
+
+    found = {"start": str(start_file(training.start)), "start_sha256": start_sha256(training.start)}
+    return build(config.model_dump(), {"training": found})
 
 
 def in_folder(data_dir: str | os.PathLike[str]) -> dict[str, Any]:

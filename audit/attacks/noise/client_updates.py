@@ -19,6 +19,7 @@ from calyx.client.node import Node
 from calyx.client.training.local import train_locally
 from calyx.shared.data import load_split
 from calyx.shared.models import build_model
+from calyx.shared.models.schedule import in_round
 from calyx.shared.models.vector import to_vector
 from calyx.shared.privacy.noise import SeededNoise, seeded_key
 from calyx.shared.protocol.arrays import Weights, load_weights, read_record, weights_of
@@ -106,7 +107,7 @@ class UpdateReplay:
             self._model,
             node.records(config),
             self._task,
-            config.training,
+            in_round(config.training, instruction.round),
             instruction.plan,
             proximal_mu=instruction.proximal_mu,
             noise=SeededNoise(seeded_key("audit")),

@@ -59,18 +59,26 @@ class RecordBlocks:
             first += size
 
 
-def sampled_blocks(expected: float) -> tuple[int, ...]:
-    """Sizes for Poisson batches of this expected size: multiples of a step, to a bit above it."""
-    most = min(expected + 2 * math.sqrt(expected), _MOST)
+def sampled_blocks(expected: float, copies: int = 1) -> tuple[int, ...]:
+    """Sizes for Poisson batches of this expected size: multiples of a step, to a bit above it.
+
+    Of records that go through the model in several copies fewer fit in a block.
+    """
+    most = min(expected + 2 * math.sqrt(expected), _most(copies))
     step = _step(most)
     return tuple(range(step, step * math.ceil(most / step) + 1, step))
 
 
-def full_blocks(records: int) -> tuple[int, ...]:
+def full_blocks(records: int, copies: int = 1) -> tuple[int, ...]:
     """Sizes for all of that many records: whole blocks and what is left over."""
-    step = _step(min(records, _MOST))
-    rest = step * math.ceil((records % _MOST) / step)
-    return tuple(sorted({step, rest or step, _MOST if records >= _MOST else step}))
+    most = _most(copies)
+    step = _step(min(records, most))
+    rest = step * math.ceil((records % most) / step)
+    return tuple(sorted({step, rest or step, most if records >= most else step}))
+
+
+def _most(copies: int) -> int:
+    return max(_SMALLEST, _MOST // copies)
 
 
 def filled_up(x: torch.Tensor, size: int) -> torch.Tensor:
@@ -95,7 +103,7 @@ def record_blocks(
     device = next(model.parameters()).device
     shapes = tuple((name, tuple(p.shape)) for name, p in model.named_parameters())
     key: _Key = (
-        *(type(model), repr(model), shapes, spec, task.losses, sizes),
+        *(type(model), repr(model), shapes, spec, task, sizes),
         *(str(device), torch.get_num_threads(), torch.get_float32_matmul_precision()),
     )
     if key not in _tried:
@@ -146,14 +154,16 @@ def _draw_agrees(
 
         def rows(order: torch.Tensor) -> list[torch.Tensor]:
             seen.clear()
-            outputs = call(probe, each(x, lambda x: filled_up(x[order], len(order))))
-            losses = task.record_losses(outputs, labels[order])
+            outputs = call(probe, each(x, lambda x: task.views(filled_up(x[order], len(order)))))
+            wanted = labels[order].repeat_interleave(task.copies, dim=0)
+            losses = task.record_losses(outputs, wanted)
             passed = [values for values, _ in seen if values is not None]
             by_layer = torch.autograd.grad(
                 losses.sum(), [edge for _, edge in seen], allow_unused=True, retain_graph=True
             )
             passed += [gradient for gradient in by_layer if gradient is not None]
-            return [losses.detach(), *passed, *gradients.rows(losses)]
+            by_view = [losses.detach(), *passed, *gradients.rows(losses)]
+            return [row.view(len(order), task.copies, *row.shape[1:]) for row in by_view]
 
         reference = rows(torch.arange(records))
         for size in sizes:

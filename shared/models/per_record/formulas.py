@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from calyx.shared.models.lstm import SequenceLSTM
 from calyx.shared.models.per_record.convolutions import convolution_gradients
 from calyx.shared.models.per_record.embeddings import embedding_gradients
 from calyx.shared.models.per_record.ghost_gru import gru_gradients
@@ -20,7 +19,7 @@ from calyx.shared.models.per_record.ghost_lstm import lstm_gradients
 from calyx.shared.models.per_record.layer_gradients import LayerGradients
 from calyx.shared.models.per_record.normalisation import norm_gradients, standardised_gradients
 from calyx.shared.models.per_record.outer_products import linear_gradients
-from calyx.shared.models.recurrent import SequenceGRU
+from calyx.shared.models.recurrent import SequenceGRU, SequenceLSTM
 from calyx.shared.models.standardised import (
     StandardisedConv1d,
     StandardisedConv2d,

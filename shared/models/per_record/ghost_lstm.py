@@ -12,9 +12,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from calyx.shared.models.lstm import SequenceLSTM
 from calyx.shared.models.per_record.layer_gradients import OuterProducts
 from calyx.shared.models.per_record.outer_products import outer_products
+from calyx.shared.models.recurrent import SequenceLSTM
 
 
 def lstm_gradients(

@@ -73,7 +73,11 @@ class RecordGradients:
         self._calls.clear()
 
     def clipped_sum(
-        self, losses: torch.Tensor, clip_norm: float, records: int | None = None
+        self,
+        losses: torch.Tensor,
+        clip_norm: float,
+        records: int | None = None,
+        copies: int = 1,
     ) -> Sums:
         """Sum of the records' gradients, each clipped to L2 norm `clip_norm`.
 
@@ -82,6 +86,8 @@ class RecordGradients:
                 last call.
             clip_norm: C; infinite for the plain sum.
             records: how many of the n are records; the rest fill up a block and count as zero.
+            copies: views of each record, next to each other, so that there are n * copies losses; a
+                record's loss is the mean of its views'.
 
         Returns:
             A float64 tensor of the parameter's shape for each trainable parameter.
@@ -89,7 +95,10 @@ class RecordGradients:
         Raises:
             ModelError: a layer is used in a way that hides its gradients.
         """
-        parts = self._layer_gradients(losses)
+        parts = self._layer_gradients(losses / copies if copies > 1 else losses)
+        if copies > 1:
+            parts = [_of_records(part, copies) for part in parts]
+            losses = losses.view(-1, copies).mean(dim=1)
         squared = torch.stack([part.squared_norms() for part in parts]).sum(dim=0)
         factors = clip_factors(squared.sqrt(), clip_norm)
         factors = torch.where(torch.isfinite(losses.detach()), factors, 0.0)
@@ -212,6 +221,14 @@ def _gradients_of(
     if (formula := FORMULAS.get(type(layer))) is not None:
         return formula(layer, inputs, grad_output)
     return [Instantiated(opacus_gradients(layer, inputs, grad_output))]
+
+
+def _of_records(part: LayerGradients, copies: int) -> LayerGradients:
+    """The sums over each record's views: one gradient a record, whose norm is what is bounded."""
+    by_view = part.instantiated().gradients
+    return Instantiated(
+        {p: g.view(-1, copies, *g.shape[1:]).sum(dim=1) for p, g in by_view.items()}
+    )
 
 
 def _with_shared_parameters_merged(parts: list[LayerGradients]) -> list[LayerGradients]:

@@ -19,9 +19,9 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from calyx.shared.models.lstm import SequenceLSTM
 from calyx.shared.models.per_record.ghost_lstm import lstm_gradients
 from calyx.shared.models.per_record.layer_gradients import OuterProducts
+from calyx.shared.models.recurrent import SequenceLSTM
 
 
 @contextmanager

@@ -17,8 +17,7 @@ from torch import nn
 
 from calyx.shared.errors import CalyxError, ModelError
 from calyx.shared.models.inputs import call, each, joined, made_up, made_up_labels
-from calyx.shared.models.lstm import SequenceLSTM
-from calyx.shared.models.recurrent import SequenceGRU
+from calyx.shared.models.recurrent import SequenceGRU, SequenceLSTM
 from calyx.shared.models.seeding import torch_seeded
 from calyx.shared.record_spec import RecordSpec
 from calyx.shared.tasks.task import Task
@@ -38,7 +37,7 @@ _REPLACEMENTS: tuple[tuple[type[nn.Module], str, str], ...] = (
     (
         nn.LSTM,
         "per-record gradients of its weights are not available",
-        "use calyx.shared.models.lstm.SequenceLSTM, which takes the same weights, or "
+        "use calyx.shared.models.recurrent.SequenceLSTM, which takes the same weights, or "
         "calyx.shared.models.recurrent.RecurrentStack for lengths and both directions",
     ),
     (

@@ -20,8 +20,8 @@ from calyx.client.training.dp_sgd import clipped_gradient_sum
 from calyx.shared.data import Dataset
 from calyx.shared.models.attention import AttentionEncoder, EncoderBlock
 from calyx.shared.models.cnn import Cnn
-from calyx.shared.models.lstm import Lstm, SequenceLSTM
-from calyx.shared.models.recurrent import RecurrentStack, SequenceGRU
+from calyx.shared.models.lstm import Lstm
+from calyx.shared.models.recurrent import RecurrentStack, SequenceGRU, SequenceLSTM
 from calyx.shared.models.standardised import StandardisedConv1d
 from calyx.shared.privacy.noise import SeededNoise, seeded_key
 from tests.client.training.private_training import CLIP, NoNoise, make_private_plan

@@ -10,7 +10,7 @@ from calyx.shared.config.schema import ModelConfig
 from calyx.shared.errors import ModelError
 from calyx.shared.models import build_model
 from calyx.shared.models.attention import sinusoidal_positions
-from calyx.shared.models.lstm import SequenceLSTM
+from calyx.shared.models.recurrent import SequenceLSTM
 from calyx.shared.record_spec import RecordSpec
 from calyx.shared.target import Classes
 

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from calyx.shared.models.lstm import SequenceLSTM
 from calyx.shared.models.per_record.convolutions import convolution_gradients
 from calyx.shared.models.per_record.ghost_lstm import lstm_gradients
 from calyx.shared.models.per_record.layer_gradients import LayerGradients, OuterProducts
 from calyx.shared.models.per_record.outer_products import (
     linear_gradients,
 )
+from calyx.shared.models.recurrent import SequenceLSTM
 
 sizes = st.integers(1, 6)
 

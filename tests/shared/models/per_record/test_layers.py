@@ -11,10 +11,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from calyx.shared.models.lstm import SequenceLSTM
 from calyx.shared.models.per_record.embeddings import TokenRows
 from calyx.shared.models.per_record.formulas import FORMULAS
-from calyx.shared.models.recurrent import SequenceGRU
+from calyx.shared.models.recurrent import SequenceGRU, SequenceLSTM
 from calyx.shared.models.standardised import (
     StandardisedConv1d,
     StandardisedConv2d,

@@ -13,8 +13,8 @@ from calyx.shared.config.schema import ModelConfig
 from calyx.shared.errors import ModelError
 from calyx.shared.models import build_model, check_private
 from calyx.shared.models.build import BUILT_IN
-from calyx.shared.models.lstm import SequenceLSTM
 from calyx.shared.models.per_record.private import try_private
+from calyx.shared.models.recurrent import SequenceLSTM
 from calyx.shared.record_spec import RecordSpec
 from calyx.shared.target import Classes
 
