@@ -30,6 +30,7 @@ from calyx.authority.log.witness import witness as sign_head
 from calyx.authority.service import AuthorityServer
 from calyx.shared.config.schema import DEFAULT_CONTRIBUTORS, FEWEST_CONTRIBUTORS
 from calyx.shared.errors import UsageError
+from calyx.shared.host.address import bracketed
 from calyx.shared.host.certificates import Credentials, expiry
 from calyx.shared.host.log_file import logging_to
 from calyx.shared.host.private_files import create_private, private_directory, replace_file
@@ -233,7 +234,7 @@ def status_of(directory: Path) -> dict[str, Any]:
     return {
         "running": pid is not None,
         "pid": pid,
-        "address": f"{settings.host}:{settings.port}",
+        "address": f"{bracketed(settings.host)}:{settings.port}",
         "verify_key": (directory / "authority.pub").read_text(encoding="ascii").strip(),
         "min_contributors": settings.min_contributors,
         "certificate_valid_until": expiry(certificate).isoformat(timespec="seconds"),

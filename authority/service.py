@@ -25,6 +25,7 @@ from calyx.authority.local import LocalAuthority
 from calyx.authority.upload import NothingCame, Parts, read_upload
 from calyx.shared.encryption import SealingParameters
 from calyx.shared.errors import CalyxError, EncryptionError, ProtocolError, ReleaseRefused
+from calyx.shared.host.address import bracketed
 from calyx.shared.host.certificates import Credentials
 from calyx.shared.protocol.authority import authority_pb2 as pb
 from calyx.shared.protocol.authority import authority_pb2_grpc
@@ -211,10 +212,10 @@ class AuthorityServer:
             require_client_auth=True,
         )
         try:
-            self.port = self._server.add_secure_port(f"{host}:{port}", tls)
+            self.port = self._server.add_secure_port(f"{bracketed(host)}:{port}", tls)
         except RuntimeError as error:
             raise CalyxError(
-                f"the key authority cannot listen on {host}:{port}",
+                f"the key authority cannot listen on {bracketed(host)}:{port}",
                 hint="check which process does, or set another port in authority.toml",
             ) from error
 

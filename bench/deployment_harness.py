@@ -18,14 +18,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from calyx.authority import launch as authority_launch
 from calyx.cli.terminal.deployed_run import submit_run
 from calyx.client.deployment.enrolment import enroll, keep_records
-from calyx.client.deployment.folder import Device
+from calyx.client.deployment.folder import DataPlace, Device
 from calyx.client.ledger.data_registry import DataRegistry
 from calyx.server.deployment import launch as server_launch
 from calyx.server.deployment import setup as server_setup
@@ -124,6 +124,8 @@ class Deployment:
         device_server: address the devices are told, if not the server's own (a proxy's).
         public_port: of the reverse proxy that the server has written a configuration for.
         min_contributors: what the authority's owner asks of every run; None for the default.
+        records: of each device, by its number; None for parts of the digits.
+        environment: of all processes, beside what this one has.
     """
 
     def __init__(
@@ -137,6 +139,8 @@ class Deployment:
         server_port: int | None = None,
         public_port: int = server_setup.PUBLIC_PORT,
         min_contributors: int | None = None,
+        records: Callable[[int], DataPlace] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.root, self.clients = root, clients
         port, authority_port = server_port or free_port(), free_port()
@@ -154,21 +158,27 @@ class Deployment:
             key = made.verify_key
             words = ("authority", "serve", str(self.authority_dir))
             self.authority = Party(words, root / "authority.out")
-        self.server = Party(("server", "up", str(self.server_dir)), root / "server.out")
+        more = dict(environment or {})
+        words = ("server", "up", str(self.server_dir))
+        self.server = Party(words, root / "server.out", environment=more)
         # Its devices hold the same digits as those of any other deployment.
-        state = {"XDG_STATE_HOME": str(root / "state")}
+        state = {**more, "XDG_STATE_HOME": str(root / "state")}
         registry = DataRegistry(root / "state" / "calyx")
         self.devices: list[Party] = []
         noise = () if simulated_noise is None else ("--simulated-noise", str(simulated_noise))
         for number in range(clients):
             directory = self.device_dir(number)
+            if records is None:
+                data = keep_records(directory, share_of_digits(number, clients, 0))
+            else:
+                data = records(number)
             enrolled = enroll(
                 directory,
                 name=str(number),
                 server=device_server or f"127.0.0.1:{port}",
                 ca=self.server_dir / "for-devices" / "ca.pem",
                 authority_key=key,
-                data=keep_records(directory, share_of_digits(number, clients, 0)),
+                data=data,
                 registry=registry,
             )
             request = enrolled.device.request_path.read_text()

@@ -20,7 +20,7 @@ from calyx.client.instrumentation.hooks import Audit
 from calyx.client.ledger.data_registry import DataRegistry
 from calyx.client.ledger.ledger import Ledger
 from calyx.client.policy import Policy
-from calyx.client.records import load_own
+from calyx.client.records import CLASSIFICATION, OwnRecords
 from calyx.client.sealing.sealing import SealingState
 from calyx.shared.config import Config
 from calyx.shared.config.schema import DataConfig, TaskConfig
@@ -38,9 +38,18 @@ SETTINGS = (
     NodeSetting("client-name", _DEVICE, "stable name; a simulated client is known by its number"),
     NodeSetting("ledger", _BOTH, "path of the privacy ledger; required"),
     NodeSetting("policy", _BOTH, "path of the owner's policy; required on a device"),
-    NodeSetting("data-source", _DEVICE, "`npz`, `idx`, or `python` for the owner's own function"),
     NodeSetting(
-        "data-directory", _DEVICE, "folder or archive with the records, or `module:function`"
+        "data-source",
+        _DEVICE,
+        "`npz`, `idx`, `table`, `images`, `audio`, `sensors`, `text`, `task`, or `python` for the "
+        "owner's own function",
+    ),
+    NodeSetting("data-directory", _DEVICE, "folder or file with the records, or `module:function`"),
+    NodeSetting(
+        "data-settings", _DEVICE, "JSON: keys of `[data]` by which the owner has records read"
+    ),
+    NodeSetting(
+        "data-task", _DEVICE, "what may be learned from them, as `task.kind`; `classification`"
     ),
     NodeSetting("identity", _BOTH, "sealed runs: path of this client's private keys"),
     NodeSetting(
@@ -73,6 +82,8 @@ class Node:
         simulation_seed: seed of the simulated noise; None on a real device.
         data_source: format of the device's own records; empty in a simulation.
         data_directory: folder with them, or a function; empty in a simulation.
+        data_settings: how they are read, JSON; see `OwnRecords`.
+        data_task: what may be learned from them.
         ledger_path: where spent budget is recorded.
         policy_path: the owner's limits; empty only in a simulation.
         identity_path: this client's private keys; only for sealed runs.
@@ -96,6 +107,8 @@ class Node:
     server_key: str = ""
     sequence_path: str = ""
     data_source: str = ""
+    data_settings: str = ""
+    data_task: str = CLASSIFICATION
     batch_log: str = ""
     canaries_file: str = ""
 
@@ -142,6 +155,8 @@ class Node:
             server_key=own.text("server-key"),
             sequence_path=own.text("sequence"),
             data_source=own.text("data-source"),
+            data_settings=own.text("data-settings"),
+            data_task=own.text("data-task", CLASSIFICATION),
             batch_log=own.text("batch-log"),
             canaries_file=own.text("canaries"),
         )
@@ -152,7 +167,12 @@ class Node:
         return self.simulation_seed is not None
 
     def records(self, config: Config) -> Dataset:
-        """The device's own training records."""
+        """The device's own training records, if the run means them and its task may run here.
+
+        Raises:
+            PolicyViolation: see `agree`; nothing was read or imported.
+            DataError: they cannot be used.
+        """
         if self.partition_file:
             data, task = config.data.model_dump_json(), config.task.model_dump_json()
             return _simulated_records(
@@ -164,7 +184,26 @@ class Node:
                 "this device does not say where its records are",
                 hint="name them with the node settings 'data-source' and 'data-directory'",
             )
-        return load_own(self.data_source, self.data_directory, config.data.view)
+        self.agree(config)
+        return self._own_records.viewed(config.data.view)
+
+    @property
+    def _own_records(self) -> OwnRecords:
+        return OwnRecords(self.data_source, self.data_directory, self.data_settings, self.data_task)
+
+    def agree(self, config: Config) -> None:
+        """Hold a run against what the owner said of his records and his own code.
+
+        The first thing that is done about a run, since all else may import what the run names.
+
+        Raises:
+            PolicyViolation: the run reads these records otherwise or learns something else from
+                them, or its task is code that the owner did not agree to; nothing was imported.
+        """
+        if self.data_source:
+            self._own_records.check(config)
+        if self.policy_path:
+            Policy.load(Path(self.policy_path)).admit_task(config)
 
     def policy(self, plan: PrivacyPlan) -> Policy:
         """The owner's limits; a simulated client without any takes those of its plan."""
@@ -197,6 +236,7 @@ class Node:
         """
         if self.policy_path:
             Policy.load(Path(self.policy_path)).check_offer(config)
+        self.agree(config)
         self.sealing().accept(offer, config, self.owners_least_contributors)
 
     @property
@@ -232,8 +272,7 @@ class Node:
         not have two budgets: see `calyx.client.ledger.data_registry`. A simulation claims nothing.
         """
         if self.data_source:
-            records = load_own(self.data_source, self.data_directory, "sequence")
-            return self._claimed_ledger(records)
+            return self._claimed_ledger(self._own_records.charged())
         return Ledger.open(Path(self.ledger_path), data_fingerprint=records.fingerprint)
 
     def _claimed_ledger(self, records: Dataset) -> Ledger:

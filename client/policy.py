@@ -17,6 +17,7 @@ A policy is a TOML file on the device; only ``[privacy]`` and its first three ke
 
     [training]
     models = []                # empty: those built in; "*": any; your own must be named
+    tasks = []                 # of your own, as "mytask:task sha256:HEX"; those built in always may
     max_local_steps = 500      # a round
     max_rounds = 1000          # a run
 
@@ -31,14 +32,15 @@ be the one that the run's configuration leads to.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.types import Strict
 
+from calyx.client.agreed_task import AgreedTask, disagreement, load
 from calyx.client.ledger.ledger import Budget
 from calyx.shared.config import Config
 from calyx.shared.config.load import faults_of, from_toml
@@ -108,8 +110,25 @@ class TrainingLimits(_Limits):
         description='Models that may run here. Empty: the built-in ones; `"*"`: any. A '
         "`module:function` must be named.",
     )
+    tasks: Annotated[tuple[str, ...] | None, Strict(False)] = Field(
+        (),
+        description="Tasks of your own that may run here, each as `module:object sha256:HEX` with "
+        "the hash of its code; there is no word for any. `calyx client enroll --task` writes it.",
+    )
     max_local_steps: Positive | None = Field(None, description="Steps in a round, at most.")
     max_rounds: Positive | None = Field(None, description="Rounds of a run, at most.")
+
+    @field_validator("tasks")
+    @classmethod
+    def _tasks_are_named(cls, tasks: Sequence[str] | None) -> Sequence[str] | None:
+        for line in tasks or ():
+            AgreedTask.read(line)
+        return tasks
+
+    @property
+    def agreed_tasks(self) -> tuple[AgreedTask, ...] | None:
+        """The tasks with their hashes; None: any, which only a simulation can say."""
+        return None if self.tasks is None else tuple(map(AgreedTask.read, self.tasks))
 
 
 class ReleaseLimits(_Limits):
@@ -182,7 +201,7 @@ class Policy(_Limits):
             secure_aggregation=SealingLimits(
                 min_contributors=FEWEST_CONTRIBUTORS, accept_untagged=True
             ),
-            training=TrainingLimits(models=(_ANY_MODEL,)),
+            training=TrainingLimits(models=(_ANY_MODEL,), tasks=None),
             release=ReleaseLimits(metrics=True, record_counts=True),
         )
 
@@ -228,7 +247,7 @@ class Policy(_Limits):
         Raises:
             PolicyViolation: naming every limit that is not kept.
         """
-        faults = [*self._sealing(config), *self._model(config)]
+        faults = [*self._sealing(config), *self._model(config), *self._task(config)]
         if not config.is_sealed:
             faults.append(_fault_text("secure_aggregation.scheme", "none", "bfv, or no offer"))
         if faults:
@@ -243,7 +262,7 @@ class Policy(_Limits):
         Raises:
             PolicyViolation: naming every limit that is not kept.
         """
-        faults = [*self._model(config), *self._record_count(config)]
+        faults = [*self._model(config), *self._task(config), *self._record_count(config)]
         if not self.release.metrics:
             faults.append(_fault_text("evaluation", "exact metrics", "none"))
         if faults:
@@ -251,6 +270,17 @@ class Policy(_Limits):
                 "; ".join(["the owner's policy does not allow this evaluation", *faults]),
                 hint="leave evaluation to the server, or ask the owner to change the policy",
             )
+
+    def admit_task(self, config: Config) -> None:
+        """Load the code of a run's own task if it is what the owner agreed to.
+
+        Raises:
+            PolicyViolation: it is not; nothing was imported.
+            DataError: it fails.
+        """
+        agreed = self.training.agreed_tasks
+        if config.task.is_own and agreed is not None:
+            load(config.task.kind, agreed)
 
     def check_record_count(self, config: Config) -> None:
         """Let an introduction pass only if the run's clients keep their count, or may reveal it.
@@ -323,9 +353,21 @@ class Policy(_Limits):
                 "model.name", model, " or ".join(limits.models) or "the models built in"
             )
 
+    def _task(self, config: Config) -> Iterator[str]:
+        # A name with a colon is code, as with models; but a model only sees what it is given, and a
+        # task says what is a record and what is measured. So its code is agreed to, not its name.
+        agreed = self.training.agreed_tasks
+        if (
+            config.task.is_own
+            and agreed is not None
+            and (reason := disagreement(config.task.kind, agreed))
+        ):
+            yield reason
+
     def _training(self, config: Config, plan: PrivacyPlan) -> Iterator[str]:
         limits = self.training
         yield from self._model(config)
+        yield from self._task(config)
         if limits.max_local_steps is not None and plan.steps_per_round > limits.max_local_steps:
             yield _fault_text(
                 "steps a round", plan.steps_per_round, f"at most {limits.max_local_steps}"

@@ -30,9 +30,10 @@ def consider(content: RecordDict, config: Config, node: Node) -> None:
         DataError, LedgerError: this device's records or its ledger cannot be used.
     """
     proposal = Proposal.from_content(content)
-    plan, records = proposal.plan, node.records(config)
+    plan = proposal.plan
     policy = node.policy(plan)
     policy.check(config, plan)
+    records = node.records(config)
     plan_fits(config, plan, records)
     size = rehearse(config, records)
     if config.is_sealed:

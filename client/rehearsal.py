@@ -11,10 +11,13 @@ from __future__ import annotations
 from functools import lru_cache
 
 from calyx.shared.config import Config
+from calyx.shared.config.schema import ModelConfig, TaskConfig
 from calyx.shared.data import Dataset
+from calyx.shared.models.build import build_model
 from calyx.shared.models.tryout import try_model
 from calyx.shared.models.vector import dimension
 from calyx.shared.record_spec import RecordSpec
+from calyx.shared.tasks.find import task_of
 
 
 def rehearse(config: Config, records: Dataset) -> int:
@@ -31,6 +34,18 @@ def rehearse(config: Config, records: Dataset) -> int:
         ModelError: the model cannot be built or trained, or not with this privacy, or not here.
     """
     return _rehearsed(config, records.spec)
+
+
+def rehearse_task(task: TaskConfig, spec: RecordSpec) -> None:
+    """Check what can be known before any run: that the task can be learned from such records.
+
+    Raises:
+        ModelError: the labels are of another kind, or the task's own model cannot be built for such
+            records.
+    """
+    found = task_of(task, spec.target)
+    if found.model is not None:
+        build_model(ModelConfig(name="task"), spec, 0, found)
 
 
 @lru_cache(maxsize=16)

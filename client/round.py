@@ -49,9 +49,11 @@ def train_round(content: RecordDict, config: Config, node: Node) -> RecordDict:
         BudgetExceeded: the round would go over the budget; nothing was recorded or trained.
     """
     instruction = TrainInstruction.from_content(content)
-    plan, records = instruction.plan, node.records(config)
+    plan = instruction.plan
     policy = node.policy(plan)
+    # Before the records: reading them can run the owner's code, and the run's is named by a server.
     policy.check(config, plan)
+    records = node.records(config)
     plan_fits(config, plan, records)
     rehearse(config, records)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calyx.cli.arguments.options import AsJson, Verbose
+from calyx.cli.arguments.device_records import RecordOptions
+from calyx.cli.arguments.options import AsJson, Settings, Verbose
 
 if TYPE_CHECKING:
     from calyx.cli.terminal.console import Terminal
@@ -23,6 +25,22 @@ AcceptOverlap = Annotated[
         help="Accept records that another device has too; what both spend on them adds up.",
     ),
 ]
+
+
+class Source(StrEnum):
+    """How a device reads records."""
+
+    IDX = "idx"
+    NPZ = "npz"
+    PYTHON = "python"
+    TABLE = "table"
+    IMAGES = "images"
+    AUDIO = "audio"
+    SENSORS = "sensors"
+    TEXT = "text"
+    TASK = "task"
+
+
 _STYLES = {"refused": "bold yellow", "trouble": "yellow", "connected": "green"}
 
 
@@ -41,7 +59,28 @@ def enroll(
     data: Annotated[
         str | None,
         typer.Option(
-            metavar="FOLDER|MODULE:FUNCTION", help="This device's records (IDX, NPZ, or your own)."
+            metavar="PATH|MODULE:FUNCTION",
+            help="This device's records: a folder, file or archive, or a function of your own.",
+        ),
+    ] = None,
+    source: Annotated[
+        Source | None,
+        typer.Option(help="How the records are read.", show_default="as they look"),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PRESET|FILE.toml",
+            help="The run to take part in: its reading settings, and its model to try.",
+        ),
+    ] = None,
+    settings: Settings = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND|MODULE:OBJECT",
+            help="What is learned; naming code of your own agrees to it as it is now.",
+            show_default="the preset's, or classification",
         ),
     ] = None,
     name: Annotated[
@@ -61,7 +100,8 @@ def enroll(
         ),
     ] = "",
     python_path: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Folder of the module in --data.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder of the module in --data or --task."),
     ] = None,
     partition: Annotated[
         str | None,
@@ -86,11 +126,22 @@ def enroll(
     the device. Records have one budget: records that another device of this user already has are
     refused.
 
+    How the records are read is yours to say as well, with --preset or --set data.KEY=VALUE, and a
+    run that reads them otherwise is refused. calyx data inspect PATH proposes the settings.
+
     [bold]Examples[/bold]
     calyx client enroll ~/device --server fl.example.org:9441 \\
         --ca for-devices --data ~/records --authority-key authority.pub
+    calyx client enroll ~/device --server [2001:db8::7]:9441 \\
+        --ca for-devices --data patients.csv --preset study.toml
+    calyx client enroll ~/device --server fl.example.org:9441 \\
+        --ca for-devices --data patients.csv \\
+        --set data.label=diagnosis --set data.classes=ill,well
     calyx client enroll ~/device --server fl.example.org:9441 \\
         --ca for-devices --data mine:load --python-path .
+    calyx client enroll ~/device --server fl.example.org:9441 \\
+        --ca for-devices --data records.csv \\
+        --task mytask:task --python-path .
     calyx client enroll ~/demo --server 127.0.0.1:9440 \\
         --ca ~/server/for-devices --partition 0/3
     calyx client enroll ~/device --renew
@@ -103,15 +154,24 @@ def enroll(
             made = renew_request(directory)
         else:
             with screen.busy("making keys"):
+                records = None
+                if data is not None:
+                    records = RecordOptions(
+                        data,
+                        None if source is None else source.value,
+                        preset,
+                        settings or (),
+                        task,
+                        python_path,
+                    )
                 made = _enroll(
                     directory,
                     server,
                     ca,
-                    data,
+                    records,
                     name,
                     authority_key,
                     server_key,
-                    python_path,
                     partition,
                     seed,
                     accept_overlap=accept_overlap,
@@ -130,6 +190,8 @@ def enroll(
                 }
             )
         )
+        for warning in made.warnings:
+            screen.warn(warning)
         screen.line()
         screen.line(f"when both have approved it: calyx client join {directory}")
         screen.emit(
@@ -140,6 +202,7 @@ def enroll(
                 "fingerprint": made.request.fingerprint,
                 "ca_fingerprint": made.ca_fingerprint,
                 "server_key": made.server_key,
+                "warnings": list(made.warnings),
             }
         )
 
@@ -219,11 +282,10 @@ def _enroll(
     directory: Path,
     server: str | None,
     ca: Path | None,
-    data: str | None,
+    records: RecordOptions | None,
     name: str | None,
     authority_key: str,
     server_key: str,
-    python_path: Path | None,
     partition: str | None,
     seed: int,
     *,
@@ -232,12 +294,12 @@ def _enroll(
     from calyx.client.deployment.enrolment import enroll as make
     from calyx.shared.errors import UsageError
 
-    if server is None or ca is None or (data is None) == (partition is None):
+    if server is None or ca is None or (records is None) == (partition is None):
         raise UsageError(
             "--server, --ca and --data (or --partition for a demonstration) are needed",
             hint="see calyx client enroll --help",
         )
-    place = _digits(directory, partition, seed) if data is None else _place(data, python_path)
+    place = _digits(directory, partition, seed) if records is None else records.place()
     return make(
         directory,
         name=name,
@@ -246,20 +308,9 @@ def _enroll(
         authority_key=_key_text(authority_key),
         data=place,
         server_key=_key_text(server_key),
+        run=None if records is None else records.run(place),
         accept_overlap=accept_overlap,
     )
-
-
-def _place(data: str, python_path: Path | None) -> DataPlace:
-    from calyx.client.deployment.folder import DataPlace
-
-    path = Path(data).expanduser()
-    if path.exists():
-        is_npz = path.suffix == ".npz" or any(path.glob("*.npz"))
-        return DataPlace(source="npz" if is_npz else "idx", place=str(path.absolute()))
-    folder = "" if python_path is None else str(python_path.expanduser().absolute())
-    is_code = ":" in data
-    return DataPlace(source="python" if is_code else "npz", place=data, python_path=folder)
 
 
 def _digits(directory: Path, partition: str | None, seed: int) -> DataPlace:

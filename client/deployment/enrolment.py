@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import shutil
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import tomli_w
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from calyx.client.agreed_task import AgreedTask, load
 from calyx.client.deployment.folder import DataPlace, Device, DeviceSettings
 from calyx.client.ledger.data_registry import DataRegistry
-from calyx.client.records import load_own, make_importable
+from calyx.client.records import make_importable
 from calyx.client.sealing.identity import ContributorIdentity
+from calyx.shared.config import Config, data_settings
+from calyx.shared.config.schema import TaskConfig
 from calyx.shared.data import Dataset
 from calyx.shared.errors import DataError, UsageError
 from calyx.shared.host.certificates import fingerprint
 from calyx.shared.host.private_files import create_private, private_directory, replace_file
 from calyx.shared.host.sequence_file import SequenceFile
+from calyx.shared.host.settings_file import made_settings
 from calyx.shared.protocol.enrolment import EnrolmentRequest, make_request, read_request
 from calyx.shared.protocol.names import check_device_name
 from calyx.shared.protocol.signatures.instruction import INSTRUCTION_KEY_FILE
 from calyx.shared.protocol.signatures.signed import is_hex
+from calyx.shared.target import Classes
 
 POLICY = """\
 # What you, the owner of these records, allow. Checked on this device against every instruction,
@@ -44,6 +51,7 @@ accept_untagged = false       # no sums that the key authority could not check (
 
 [training]
 models = []                   # those built in
+tasks = []                    # of your own; those built in need no line
 max_local_steps = 500
 max_rounds = 1000
 
@@ -52,6 +60,10 @@ metrics = false               # no exact loss or metric leaves
 record_counts = true          # how many records there are is told to servers that ask; false keeps
                               # it here, and only runs with privacy.record_counts = "nominal" pass
 """
+
+
+_NO_TASKS = "tasks = []                    # of your own; those built in need no line\n"
+_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -63,12 +75,14 @@ class Enrolled:
         request: what to give to the operators.
         ca_fingerprint: SHA-256 of the pinned CA; compare it with what the server's operator says.
         server_key: the pinned key of the server's instructions, hex; compare it too.
+        warnings: what its owner should look at in the records; for him alone.
     """
 
     device: Device
     request: EnrolmentRequest
     ca_fingerprint: str
     server_key: str
+    warnings: tuple[str, ...] = ()
 
 
 def enroll(
@@ -80,6 +94,7 @@ def enroll(
     authority_key: str,
     data: DataPlace,
     server_key: str = "",
+    run: Config | None = None,
     accept_overlap: bool = False,
     registry: DataRegistry | None = None,
 ) -> Enrolled:
@@ -91,9 +106,12 @@ def enroll(
         server: host:port of the server.
         ca: the server's CA certificate, as its operator gave it, or the folder for-devices.
         authority_key: the key authority's key, 64 hex digits; empty: this device cannot seal.
-        data: where its records are; they are read once, and claimed for this device.
+        data: where its records are; they are read once, and claimed for this device. Its task, if
+            it is the owner's own code, is imported, and its hash goes into the policy.
         server_key: the key that the server signs its messages with, 64 hex digits; empty: it is
             in `instructions.pub` beside the CA.
+        run: that the device is to take part in, as far as it is known; its model is tried with
+            the shape of these records.
         accept_overlap: see `DataRegistry.claim`.
         registry: where they are claimed; None for this user's own.
 
@@ -101,6 +119,8 @@ def enroll(
         UsageError: there is a device in this folder, the CA is not a certificate, or there is no
             key of the server.
         ConfigError: a value is not allowed.
+        ModelError: the run's model or the task cannot learn from such records.
+        PolicyViolation: the run reads records otherwise than `data` says.
         DataError: the records are not there or cannot be used; nothing was made.
         LedgerError: some of them are charged to another device.
     """
@@ -108,7 +128,15 @@ def enroll(
     name = name or socket.gethostname()
     check_device_name(name)
     # A device that cannot use its records would fail in every round instead.
+    task = None
+    if TaskConfig(kind=data.task).is_own:
+        task = load_own_task(data.task, data.python_path)
     records = stored_records(data)
+    if run is not None:
+        from calyx.client.rehearsal import rehearse
+
+        data.records.check(run)
+        rehearse(run, data.records.viewed(run.data.view))
     ca = ca / "ca.pem" if ca.is_dir() else ca
     try:
         certificate = ca.read_bytes()
@@ -118,12 +146,15 @@ def enroll(
             f"{ca} is not a readable CA certificate: {error}",
             hint="give ca.pem, or the folder for-devices that the server's operator sent",
         ) from None
-    settings = DeviceSettings(
-        name=name,
-        server=server,
-        server_key=server_key or _key_beside(ca),
-        authority_key=authority_key,
-        data=data,
+    settings = made_settings(
+        DeviceSettings,
+        {
+            "name": name,
+            "server": server,
+            "server_key": server_key or _key_beside(ca),
+            "authority_key": authority_key,
+            "data": data,
+        },
     )
     (registry or DataRegistry.of_user()).claim(
         records, device.ledger_path, accept_overlap=accept_overlap
@@ -137,12 +168,12 @@ def enroll(
     create_private(device.node_key_path, pem)
     ContributorIdentity.create(device.identity_path)
     create_private(device.ca_path, certificate)
-    create_private(device.policy_path, POLICY.encode())
+    create_private(device.policy_path, _first_policy(task).encode())
     # From now on, a missing file is a lost file.
     SequenceFile(device.sequence_path).advance(0)
     request = _write_request(device, settings)
     replace_file(device.settings_path, tomli_w.dumps(settings.model_dump()).encode())
-    return Enrolled(device, request, pinned, settings.server_key)
+    return Enrolled(device, request, pinned, settings.server_key, _warnings(data, records))
 
 
 def renew_request(directory: Path) -> Enrolled:
@@ -158,27 +189,56 @@ def renew_request(directory: Path) -> Enrolled:
     return Enrolled(device, request, pinned, settings.server_key)
 
 
+def load_own_task(kind: str, python_path: str) -> AgreedTask:
+    """Run the code of a task that the owner names, as it is now.
+
+    Args:
+        kind: ``module:object``.
+        python_path: folder with the module, if it is not installed.
+
+    Returns:
+        The task with the hash of its code: what the owner agrees to by naming it.
+
+    Raises:
+        UsageError: there is no such module that can be compared.
+        PolicyViolation: other code has its name here.
+        DataError: it fails.
+    """
+    make_importable(python_path)
+    task = AgreedTask.present(kind)
+    load(kind, [task])
+    return task
+
+
 def stored_records(data: DataPlace) -> Dataset:
-    """A device's records as a ledger and the registry know them, however a run reads them.
+    """A device's records as a ledger and the registry know them, however a run sees them.
+
+    They are tried as far as they can be without a run: labels that are not of the task's kind would
+    fail in every round. A task of the owner's own has to be loaded before (`Policy.admit_task`).
 
     Raises:
         DataError: no records can be used.
+        ModelError: the task cannot be learned from them.
     """
+    # Models are heavy, and not every command of a device needs them.
+    from calyx.client.rehearsal import rehearse_task
+
+    make_importable(data.python_path)
     if data.source == "python":
         if ":" not in data.place:
             raise DataError(
                 f"{data.place} is not the name of a function",
                 hint="write --data MODULE:FUNCTION",
             )
-        make_importable(data.python_path)
-    elif not Path(data.place).exists():
+    elif data.source != "task" and not Path(data.place).exists():
         raise DataError(
             f"{data.place}: no such file or folder",
             hint="name the records with --data",
         )
-    records = load_own(data.source, data.place, "sequence")
+    records = data.records.charged()
     if not len(records):
         raise DataError(f"{data.place} holds no records", hint="name others with --data")
+    rehearse_task(TaskConfig(kind=data.task), records.spec)
     return records
 
 
@@ -196,6 +256,43 @@ def keep_records(directory: Path, archive: bytes) -> DataPlace:
     private_directory(folder)
     create_private(folder / "train.npz", archive)
     return DataPlace(source="npz", place=str(folder))
+
+
+def _first_policy(task: AgreedTask | None) -> str:
+    if task is None:
+        return POLICY
+    return POLICY.replace(
+        _NO_TASKS, f'# Yours, as its code was when you enrolled this device.\ntasks = ["{task}"]\n'
+    )
+
+
+def _warnings(data: DataPlace, records: Dataset) -> tuple[str, ...]:
+    """What the owner should know of the records; it says what they hold and goes nowhere else."""
+    return (*data.records.read().warnings, *_lacking(data, records), *_unordered(data))
+
+
+def _lacking(data: DataPlace, records: Dataset) -> Iterator[str]:
+    target = records.spec.target
+    if not isinstance(target, Classes):
+        return
+    lacking = np.setdiff1d(np.arange(target.number), records.labels)
+    if not len(lacking):
+        return
+    names = data_settings.class_names(str(data.settings.get("classes", "")))
+    shown = [names[number] if names else str(number) for number in lacking[:_SHOWN]]
+    more = f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
+    yield (
+        f"there is no record of {len(lacking)} of {target.number} classes: {', '.join(shown)}{more}"
+        "; that is allowed, but see that none is misspelt in data.classes or in the records"
+    )
+
+
+def _unordered(data: DataPlace) -> Iterator[str]:
+    if data.source in ("table", "sensors") and not data.settings.get("columns"):
+        yield (
+            "data.columns is not set, so columns are learned from in the order of your file; all "
+            "devices must have the same order, or set it"
+        )
 
 
 def _new_device(directory: Path) -> Device:

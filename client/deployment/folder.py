@@ -21,30 +21,40 @@ Everything a round needs comes from here, nothing of it from a server.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from calyx.shared.errors import EnrolmentError
+from calyx.client.records import CLASSIFICATION, OwnRecords
+from calyx.shared.config.load import Scalar
+from calyx.shared.config.schema import FAULTS, TaskKind
+from calyx.shared.errors import ConfigError, EnrolmentError
+from calyx.shared.host.address import checked_address
 from calyx.shared.host.served_folder import ServedFolder
 from calyx.shared.host.settings_file import read_settings
 
-DataSource = Literal["idx", "npz", "python"]
+DataSource = Literal["idx", "npz", "python", "table", "images", "audio", "sensors", "text", "task"]
 NodeSettings = dict[str, str | int | float | bool]
 # Weights of 64 million parameters; reading a message takes up to about three times its size.
 DEFAULT_MESSAGE_BYTES = 256 * 2**20
 
 
 class DataPlace(BaseModel):
-    """``[data]``: where this device's own records are.
+    """``[data]``: where this device's own records are, and how they are read.
 
     Attributes:
-        source: format of the folder, or ``python`` for the owner's own function.
-        place: the folder or archive, or ``module:function``.
-        python_path: folder with that module, if it is not installed.
+        source: format of the files, ``task`` for what the owner's own task reads, or ``python`` for
+            a function of his own.
+        place: the folder, file or archive, or ``module:function``.
+        python_path: folder with the modules of function and task, if they are not installed.
+        task: what is learned from the records, as ``task.kind``.
+        settings: the keys of a run's ``[data]`` by which they are read; see
+            `calyx.shared.config.reading_keys`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +62,28 @@ class DataPlace(BaseModel):
     source: DataSource
     place: str = Field(min_length=1)
     python_path: str = ""
+    task: TaskKind = CLASSIFICATION
+    settings: dict[str, Scalar] = {}
+
+    @model_validator(mode="after")
+    def _can_be_read(self) -> DataPlace:
+        if self.source == "python":
+            if self.settings:
+                raise ValueError("a function reads no settings; leave [data.settings] out")
+            return self
+        try:
+            _ = self.records.config
+        except ConfigError as error:
+            raise PydanticCustomError(
+                FAULTS, "records cannot be read so", {"faults": error.faults}
+            ) from None
+        return self
+
+    @property
+    def records(self) -> OwnRecords:
+        """What reads them."""
+        written = json.dumps(self.settings, sort_keys=True) if self.settings else ""
+        return OwnRecords(self.source, self.place, written, self.task)
 
 
 class DeviceSettings(BaseModel):
@@ -69,7 +101,7 @@ class DeviceSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(min_length=1, max_length=100)
-    server: str = Field(pattern=r"^\S+:\d{1,5}$")
+    server: Annotated[str, AfterValidator(checked_address)]
     server_key: str = Field(pattern=r"^[0-9a-f]{64}$")
     authority_key: str = Field("", pattern=r"^([0-9a-f]{64})?$")
     max_message_bytes: int = Field(DEFAULT_MESSAGE_BYTES, ge=1_000_000)
@@ -134,6 +166,8 @@ class Device(ServedFolder):
             "sequence": str(self.sequence_path),
             "data-source": settings.data.source,
             "data-directory": settings.data.place,
+            "data-settings": settings.data.records.settings,
+            "data-task": settings.data.task,
         }
         if simulated_noise is not None:
             node["simulation-seed"] = simulated_noise

@@ -14,13 +14,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from calyx.client.agreed_task import AgreedTask, disagreement, load
 from calyx.client.deployment.enrolment import stored_records
-from calyx.client.deployment.folder import Device
+from calyx.client.deployment.folder import DataPlace, Device
 from calyx.client.deployment.supernode import Answered, SuperNode
 from calyx.client.ledger.data_registry import DataRegistry
 from calyx.client.ledger.ledger import Ledger
 from calyx.client.policy import Policy
-from calyx.shared.errors import CalyxError, LedgerError, UsageError
+from calyx.client.records import make_importable
+from calyx.shared.config.schema import TaskConfig
+from calyx.shared.errors import CalyxError, LedgerError, PolicyViolation, UsageError
 from calyx.shared.host.log_file import logging_to
 from calyx.shared.host.proxies import host_of, is_loopback, keep_local_calls_direct, proxy_for
 from calyx.shared.host.served_folder import read_status, write_status
@@ -186,7 +189,7 @@ def stop_running(directory: Path, timeout_s: float = 20.0) -> bool:
 
 def _check_ready(device: Device, *, accept_overlap: bool) -> None:
     """Fail before the server is contacted, with everything that only the owner can mend."""
-    Policy.load(device.policy_path)
+    policy, data = Policy.load(device.policy_path), device.settings().data
     device.node_key()
     if device.ledger_path.exists():
         with Ledger.read_only(device.ledger_path) as ledger:
@@ -204,8 +207,25 @@ def _check_ready(device: Device, *, accept_overlap: bool) -> None:
             "obeyed already",
             hint="restore it from a copy, or enrol the device again in another folder",
         )
-    records = stored_records(device.settings().data)
+    _load_own_task(policy, data)
+    records = stored_records(data)
     DataRegistry.of_user().claim(records, device.ledger_path, accept_overlap=accept_overlap)
+
+
+def _load_own_task(policy: Policy, data: DataPlace) -> None:
+    """Load the owner's own task, or tell him how to agree to what it has become."""
+    if not TaskConfig(kind=data.task).is_own:
+        return
+    make_importable(data.python_path)
+    present = AgreedTask.present(data.task)
+    agreed = policy.training.agreed_tasks or ()
+    if reason := disagreement(data.task, agreed):
+        raise PolicyViolation(
+            reason,
+            hint=f'if you want its code as it is now to run, write tasks = ["{present}"] under '
+            "[training] in policy.toml",
+        )
+    load(data.task, agreed)
 
 
 class _Status:

@@ -23,10 +23,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from calyx.shared.errors import ProtocolError, UsageError
+from calyx.shared.host.address import bracketed, checked_address
 from calyx.shared.host.served_folder import ServedFolder
 from calyx.shared.host.settings_file import read_settings
 from calyx.shared.protocol.signatures.signed import check_name
@@ -35,6 +37,10 @@ DEFAULT_PORT = 9440
 LOOPBACK = "127.0.0.1"
 _NAME_BYTES = 255  # of a folder
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, never bound to
+
+
+def _address_or_none(text: str) -> str:
+    return checked_address(text) if text else text
 
 
 class ServerSettings(BaseModel):
@@ -54,7 +60,7 @@ class ServerSettings(BaseModel):
 
     listen: str = LOOPBACK
     port: int = Field(DEFAULT_PORT, ge=1, le=65535)
-    authority: str = Field("", pattern=r"^(\S+:\d{1,5})?$")
+    authority: Annotated[str, AfterValidator(_address_or_none)] = ""
     max_records: int = Field(100_000, ge=1)
     max_reply_bytes: int = Field(256 * 2**20, ge=1_000_000)
 
@@ -110,7 +116,7 @@ class ServerFolder(ServedFolder):
         """host:port under which processes on this machine reach the server."""
         settings = self.settings()
         host = LOOPBACK if settings.listen in _EVERYWHERE else settings.listen
-        return f"[{host}]:{settings.port}" if ":" in host else f"{host}:{settings.port}"
+        return f"{bracketed(host)}:{settings.port}"
 
     def run_dir(self, run: str) -> Path:
         """Folder of a run.

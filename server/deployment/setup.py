@@ -15,8 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from calyx.server.deployment.folder import DEFAULT_PORT, LOOPBACK, ServerFolder, ServerSettings
 from calyx.server.deployment.nginx import nginx_config
 from calyx.shared.errors import UsageError
+from calyx.shared.host.address import without_brackets
 from calyx.shared.host.certificates import Credentials, expiry, fingerprint, issue, make_root
 from calyx.shared.host.private_files import create_private, private_directory, replace_file
+from calyx.shared.host.settings_file import made_settings
 from calyx.shared.protocol.signatures.instruction import INSTRUCTION_KEY_FILE
 
 CA_DAYS, CERTIFICATE_DAYS = 3650, 365
@@ -93,7 +95,7 @@ def init(
     replace_file(folder.for_devices / "ca.pem", root.certificate)
     replace_file(folder.for_devices / INSTRUCTION_KEY_FILE, f"{public}\n".encode())
     _issue(folder, root, hosts)
-    settings = ServerSettings(listen=listen, port=port)
+    settings = ServerSettings(listen=without_brackets(listen), port=port)
     replace_file(folder.settings_path, tomli_w.dumps(settings.model_dump()).encode())
     replace_file(folder.proxy_path, nginx_config(folder, public_port).encode())
     pinned = fingerprint(root.certificate)
@@ -130,6 +132,7 @@ def use_authority(directory: Path, address: str, files: Path) -> None:
 
     Raises:
         UsageError: there is no server, or `files` is not such a folder.
+        ConfigError: it is no address.
     """
     folder = ServerFolder(directory)
     settings = folder.settings()
@@ -140,7 +143,7 @@ def use_authority(directory: Path, address: str, files: Path) -> None:
             f"{error.filename} cannot be read",
             hint="give the folder for-server of the key authority",
         ) from None
-    updated = ServerSettings(**{**settings.model_dump(), "authority": address})
+    updated = made_settings(ServerSettings, {**settings.model_dump(), "authority": address})
     private_directory(folder.authority_dir)
     for name, content in contents.items():
         replace_file(folder.authority_dir / name, content)

@@ -265,6 +265,9 @@ class DataConfig(Section):
 
 
 _OWN = r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*"
+TaskKind = Annotated[
+    str, Field(pattern=rf"^(classification|multilabel|regression|next_token|{_OWN})$")
+]
 
 
 MOST_COPIES = {"": 1, "flip": 2, "shift": 9, "flip,shift": 18}
@@ -274,9 +277,7 @@ MOST_COPIES = {"": 1, "flip": 2, "shift": 9, "flip,shift": 18}
 class TaskConfig(Section):
     """What is learned: its loss and its metrics."""
 
-    kind: Annotated[
-        str, Field(pattern=rf"^(classification|multilabel|regression|next_token|{_OWN})$")
-    ] = Field(
+    kind: TaskKind = Field(
         "classification",
         description="`classification`: one class a record; `multilabel`: several labels, each yes "
         "or no; `regression`: a real value; `next_token`: what follows in a text; or a task of "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,13 +79,32 @@ def load_folder(config: DataConfig, seed: int = 0, task: TaskConfig = CLASSES) -
         DataError: the data set is missing, broken or does not fit the request; or its labels are
             words and ``classes`` does not say which there are: one device may lack some.
     """
-    if config.source in _NAMED and task.kind == "classification" and not config.classes:
+    train = read_folder(config, task).train
+    return _drawn(as_view(train, config.view), config, seed)
+
+
+def read_folder(config: DataConfig, task: TaskConfig = CLASSES) -> Reading:
+    """Read a device's own records as they are stored, all of them for training.
+
+    Args:
+        config: the source and its settings; ``directory`` is the device's folder.
+        task: what is learned from them.
+
+    Returns:
+        The records, the file of each, and what to look at; the test set is not read or left out.
+
+    Raises:
+        DataError: as `load_folder`.
+    """
+    takes_classes = task.kind == "classification" or task.is_own
+    if config.source in _NAMED and takes_classes and not config.classes:
         raise DataError(
             f"{config.directory}: a device may lack a class that others have, and would number "
             "them differently",
             hint="state all classes in their order with data.classes",
         )
-    return _drawn(as_view(_read_train(config, task), config.view), config, seed)
+    reading = _read_part(config, task)
+    return replace(reading, test=None)
 
 
 def read_source(
@@ -180,15 +200,17 @@ def _read_text(config: DataConfig, task: TaskConfig) -> Reading:
     ).learned(task)
 
 
-def _read_train(config: DataConfig, task: TaskConfig) -> Dataset:
+def _read_part(config: DataConfig, task: TaskConfig) -> Reading:
     if config.source == "idx":
         from calyx.shared.config import data_settings
         from calyx.shared.data.sources.idx import read_idx
+        from calyx.shared.data.sources.source_records import Reading
 
         value_range = data_settings.value_range(config.value_range)
-        return read_idx(config.directory, "train", classes=config.classes, value_range=value_range)
+        train = read_idx(config.directory, "train", classes=config.classes, value_range=value_range)
+        return Reading(train)
     # A device is one client: whose records they are is no question.
-    return read_source(config.model_copy(update={"partition": "iid"}), task, is_part=True).train
+    return read_source(config.model_copy(update={"partition": "iid"}), task, is_part=True)
 
 
 def _split(reading: Reading, config: DataConfig, seed: int) -> Split:

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from calyx.shared.errors import UsageError
+from calyx.shared.host.address import without_brackets
 
 # Clocks of devices differ; a certificate that is not valid yet is a common first fault.
 _BACKDATED = timedelta(hours=1)
@@ -164,7 +165,7 @@ def _name(common_name: str) -> x509.Name:
 
 def _host(host: str) -> x509.GeneralName:
     try:
-        return x509.IPAddress(ipaddress.ip_address(host))
+        return x509.IPAddress(ipaddress.ip_address(without_brackets(host)))
     except ValueError:
         return x509.DNSName(host)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -12,6 +13,18 @@ from calyx.shared.config.load import faults_of
 from calyx.shared.errors import ConfigError, UsageError
 
 _Settings = TypeVar("_Settings", bound=BaseModel)
+
+
+def made_settings(kind: type[_Settings], values: Mapping[str, Any]) -> _Settings:
+    """Settings that a command was given.
+
+    Raises:
+        ConfigError: they cannot be used; all faults are listed.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("settings cannot be used", faults_of(error, kind)) from None
 
 
 def read_settings(path: Path, kind: type[_Settings], absent: str, hint: str) -> _Settings:

@@ -13,7 +13,7 @@ from calyx.client.deployment.enrolment import Enrolled, enroll, keep_records, re
 from calyx.client.deployment.folder import DataPlace, Device
 from calyx.client.deployment.launch import _check_ready, join
 from calyx.client.policy import Policy
-from calyx.client.records import load_own, make_importable
+from calyx.client.records import OwnRecords, make_importable
 from calyx.shared.data.demo_share import share_of_digits
 from calyx.shared.errors import ConfigError, DataError, EnrolmentError, LedgerError, UsageError
 from calyx.shared.host.certificates import make_root
@@ -164,13 +164,13 @@ def test_owners_own_function_gives_the_records(tmp_path: Path) -> None:
         "def wrong():\n    return 5\n"
     )
     make_importable(str(tmp_path))
-    records = load_own("python", "my_records:load", "image")
+    records = OwnRecords("python", "my_records:load").viewed("image")
     assert records.input_shape == (1, 8, 8) and records.classes == 10
     assert np.array_equal(records.labels, [0, 1, 2, 1])
     with pytest.raises(DataError, match="something other than features, labels"):
-        load_own("python", "my_records:wrong", "image")
+        OwnRecords("python", "my_records:wrong").read()
     with pytest.raises(DataError, match="hint: name a function"):
-        load_own("python", "my_records:missing", "image")
+        OwnRecords("python", "my_records:missing").read()
 
 
 def test_device_that_has_lost_which_messages_it_obeyed_does_not_join(
