@@ -89,10 +89,10 @@ def made_up_labels(target: Target, n: int, generator: torch.Generator) -> torch.
     if isinstance(target, NextTokens):
         drawn = torch.randint(1, target.values, size, generator=generator)
         return drawn * real_steps(_lengths(n, target.shape[0], generator), target.shape[0])
-    # Of a user's own labels only zero is known to be one, and that a float may be any.
     if target.dtype == "float32":
         return torch.rand(size, generator=generator)
-    return torch.zeros(size, dtype=torch.int64)
+    # What a user's own whole numbers mean is not known; 0 and 1 are the likeliest to be labels.
+    return torch.randint(2, size, generator=generator)
 
 
 def real_steps(lengths: torch.Tensor, steps: int) -> torch.Tensor:

@@ -20,6 +20,7 @@ from calyx.shared.models.inputs import call, each, joined, made_up, made_up_labe
 from calyx.shared.models.recurrent import SequenceGRU, SequenceLSTM
 from calyx.shared.models.seeding import torch_seeded
 from calyx.shared.record_spec import RecordSpec
+from calyx.shared.target import Target
 from calyx.shared.tasks.task import Task
 
 # What to write instead, by Opacus' reasons for refusing a layer.
@@ -66,6 +67,7 @@ _NO_RANDOMNESS = (
     "model too"
 )
 _PROBE_RECORDS = 2
+_LABELS_DRAWN = 64
 
 
 def check_private(model: nn.Module) -> None:
@@ -133,22 +135,21 @@ def try_private(model: nn.Module, spec: RecordSpec, task: Task) -> None:
     generator = torch.Generator().manual_seed(0)
     device = next(model.parameters()).device
     # Where lengths vary, the first record is the longest and the second has one step; beside
-    # others, each has a neighbour of the other length than before.
+    # others, each has a neighbour of the other length than before. Labels differ, and beside others
+    # each has a neighbour with its own: a loss may count how many records of the batch have it.
     drawn, other = (made_up(spec, _PROBE_RECORDS, generator) for _ in range(2))
-    labels, others_labels = (
-        made_up_labels(spec.target, _PROBE_RECORDS, generator).to(device) for _ in range(2)
-    )
+    labels = _different_labels(spec.target, generator).to(device)
     x = each(drawn, lambda x: x.to(device))
     beside = [
         (each(joined(*pair), lambda x: x.to(device)), torch.cat(their_labels))
         for pair, their_labels in (
             (
                 (each(drawn, lambda x: x[:1]), each(other, lambda x: x[:1])),
-                (labels[:1], others_labels[:1]),
+                (labels[:1], labels[:1]),
             ),
             (
                 (each(other, lambda x: x[1:]), each(drawn, lambda x: x[1:])),
-                (others_labels[1:], labels[1:]),
+                (labels[1:], labels[1:]),
             ),
         )
     ]
@@ -215,6 +216,13 @@ def try_private(model: nn.Module, spec: RecordSpec, task: Task) -> None:
                 "layer's forward, where its gradient cannot be clipped",
                 hint="call the layer instead",
             )
+
+
+def _different_labels(target: Target, generator: torch.Generator) -> torch.Tensor:
+    """Two labels that `target` allows, of many drawn those that differ the most: (2, *shape)."""
+    drawn = made_up_labels(target, _LABELS_DRAWN, generator)
+    places = (drawn != drawn[:1]).reshape(_LABELS_DRAWN, -1).sum(dim=1)
+    return torch.stack([drawn[0], drawn[int(places.argmax())]])
 
 
 def with_made_up_weights(model: nn.Module, generator: torch.Generator) -> nn.Module:

@@ -16,6 +16,7 @@ from calyx.shared.models.per_record.blocks import (
 )
 from calyx.shared.record_spec import RecordSpec
 from calyx.shared.target import Classes
+from calyx.shared.tasks import Task
 from calyx.shared.tasks.classification import classification
 
 TWO = Classes(2)
@@ -57,6 +58,16 @@ def test_weights_that_a_sender_chose_do_not_hide_a_difference() -> None:
         for parameter in model.parameters():
             parameter.zero_()
     assert record_blocks(model, RecordSpec.floats((3,), TWO), TASK, (8, 16)).sizes == (32,)
+
+
+def test_a_loss_that_depends_on_how_many_records_there_are_gets_blocks_of_one_size() -> None:
+    task = Task(lambda outputs, labels: outputs.square().sum(1) / len(labels), {"half": _half})
+    spec = RecordSpec.floats((3,), TWO)
+    assert record_blocks(Elementwise(), spec, task, (8, 16)).sizes == (32,)
+
+
+def _half(outputs: torch.Tensor, labels: torch.Tensor) -> float:
+    return 0.5
 
 
 def test_where_places_in_a_block_differ_records_go_one_by_one() -> None:

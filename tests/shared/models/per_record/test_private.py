@@ -16,8 +16,10 @@ from calyx.shared.models.build import BUILT_IN
 from calyx.shared.models.per_record.private import try_private
 from calyx.shared.models.recurrent import SequenceLSTM
 from calyx.shared.record_spec import RecordSpec
-from calyx.shared.target import Classes
+from calyx.shared.target import Classes, MultiLabel, NextTokens, OwnTarget, Reals, Target
+from calyx.shared.tasks import Task
 from calyx.shared.tasks.classification import classification
+from calyx.shared.tasks.task import Losses
 
 THREE = Classes(3)
 
@@ -212,6 +214,86 @@ def test_what_hides_in_a_forward_is_found_on_made_up_records(model: nn.Module, w
     with pytest.raises(ModelError, match=words) as caught:
         try_private(model, RecordSpec.floats((4,), THREE), classification(THREE))
     assert "\n" not in str(caught.value)
+
+
+TARGETS = [Classes(2), Classes(3), Classes(10), MultiLabel(1), MultiLabel(3), Reals(0, 1)]
+TARGETS += [NextTokens((3,), 5), OwnTarget((2,), "float32"), OwnTarget((), "int64")]
+
+
+class Steps(nn.Module):
+    """One answer for each step."""
+
+    def __init__(self, features: int, target: NextTokens) -> None:
+        super().__init__()
+        self.shape, self.layer = target.output_shape, nn.Linear(features, target.values * 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.layer(x).view(-1, *self.shape)
+        return outputs
+
+
+def plain(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Of one record, for labels of any kind."""
+    towards = labels.reshape(len(labels), -1).float().mean(dim=1, keepdim=True)
+    return (outputs.flatten(1) - towards).square().sum(dim=1)
+
+
+def by_the_mean_label(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return plain(outputs, labels) * (1 + labels.float().mean())
+
+
+def by_how_many_have_the_label(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Classes balanced within the batch, as one would do without privacy."""
+    flat = labels.reshape(len(labels), -1)
+    return plain(outputs, labels) / (flat.unsqueeze(0) == flat.unsqueeze(1)).all(2).sum(dim=1)
+
+
+def by_the_outputs_of_others(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return plain(outputs - outputs.mean(dim=0), labels)
+
+
+def by_chance(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return plain(outputs, labels) * torch.rand(len(labels))
+
+
+def by_chance_without_pytorch(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return plain(outputs, labels) * float(np.random.default_rng().random())
+
+
+def loss_tried(target: Target, features: int, losses: Losses) -> None:
+    """Try a model of `features` inputs with this loss, whose values draw other labels each."""
+    steps = isinstance(target, NextTokens)
+    model = Steps(features, target) if steps else nn.Linear(features, target.outputs)
+    task = Task(losses, {"half": lambda outputs, labels: 0.5})
+    try_private(model, RecordSpec.floats((features,), target), task)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+@pytest.mark.parametrize(
+    "losses",
+    [by_the_mean_label, by_how_many_have_the_label, by_the_outputs_of_others],
+    ids=lambda function: function.__name__,
+)
+def test_a_loss_in_which_other_records_have_a_part_is_refused(
+    losses: Losses, target: Target
+) -> None:
+    for features in range(1, 13):
+        loss_tried(target, features, plain)
+        with pytest.raises(ModelError, match="changes with the other records of the batch"):
+            loss_tried(target, features, losses)
+
+
+@pytest.mark.parametrize("losses", [by_chance, by_chance_without_pytorch])
+def test_a_loss_that_draws_random_numbers_is_refused(losses: Losses) -> None:
+    with pytest.raises(ModelError, match="draws random numbers"):
+        loss_tried(Classes(3), 4, losses)
+
+
+def test_a_loss_that_is_not_one_a_record_is_refused_with_what_to_return() -> None:
+    with pytest.raises(
+        ModelError, match=r"gave \(\) for 2 records\nhint: .*no mean over the batch"
+    ):
+        loss_tried(Classes(3), 4, lambda outputs, labels: plain(outputs, labels).mean())
 
 
 def test_trying_leaves_model_and_random_state_as_they_were() -> None:
