@@ -160,6 +160,14 @@ def test_real_values_are_judged_in_their_own_unit_as_scikit_learn_does(
     )
 
 
+def test_small_values_are_explained_as_large_ones_are() -> None:
+    labels = torch.tensor([1.0, 2.0, 4.0, 3.0])
+    outputs = torch.tensor([[-0.8], [-0.5], [0.6], [0.3]])
+    large = figures(regression(Reals(0, 5)), outputs, labels)["r2"]
+    small = figures(regression(Reals(0, 5e-6)), outputs, 1e-6 * labels)["r2"]
+    assert small == pytest.approx(large, rel=1e-5)
+
+
 @pytest.mark.parametrize("labels", [[3.0], [3.0, 3.0, 3.0]], ids=["one record", "all equal"])
 def test_labels_that_do_not_vary_explain_nothing(labels: list[float]) -> None:
     found = figures(regression(Reals(0, 8)), torch.zeros(len(labels), 1), torch.tensor(labels))
