@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import nn
 
 from calyx.shared.target import Classes
 from calyx.shared.tasks.metric import Metric
+from calyx.shared.tasks.roc import area_under_roc
 from calyx.shared.tasks.task import Task
 
 # Sorting all records once a class takes longer than it tells from here on.
@@ -35,8 +35,8 @@ def classification(target: Classes, class_weights: tuple[float, ...] = ()) -> Ta
 
     number = target.number
     metrics = [
-        Metric("accuracy", partial(_accuracy, number, "micro"), is_share=True),
-        Metric("balanced_accuracy", partial(_accuracy, number, "macro"), is_share=True),
+        Metric("accuracy", partial(_accuracy, number), is_share=True),
+        Metric("balanced_accuracy", partial(_balanced_accuracy, number), is_share=True),
         Metric("f1", partial(_f1, number), "F1", is_share=True),
     ]
     if number <= _MOST_FOR_AUC:
@@ -44,13 +44,20 @@ def classification(target: Classes, class_weights: tuple[float, ...] = ()) -> Ta
     return Task(losses, tuple(metrics))
 
 
-def _accuracy(
-    number: int, average: Literal["micro", "macro"], outputs: torch.Tensor, labels: torch.Tensor
-) -> float:
-    """Share of right classes: over all records, or as the mean over all classes."""
+def _accuracy(number: int, outputs: torch.Tensor, labels: torch.Tensor) -> float:
+    """Share of right classes."""
     from torchmetrics.functional.classification import multiclass_accuracy
 
-    return float(multiclass_accuracy(outputs, labels, number, average=average))
+    return float(multiclass_accuracy(outputs, labels, number, average="micro"))
+
+
+def _balanced_accuracy(number: int, outputs: torch.Tensor, labels: torch.Tensor) -> float:
+    """Mean recall of the classes that the records have."""
+    right = outputs.argmax(dim=1) == labels
+    records = torch.bincount(labels, minlength=number)
+    found = torch.bincount(labels[right], minlength=number)
+    there = records > 0
+    return float((found[there].double() / records[there]).mean())
 
 
 def _f1(number: int, outputs: torch.Tensor, labels: torch.Tensor) -> float:
@@ -65,10 +72,9 @@ def _auc(number: int, outputs: torch.Tensor, labels: torch.Tensor) -> float:
 
     Undefined unless the test records have them all.
     """
-    from torchmetrics.functional.classification import binary_auroc, multiclass_auroc
-
-    if len(torch.unique(labels)) < number:
-        return float("nan")
+    wide = outputs.double()
     if number == 2:
-        return float(binary_auroc((outputs[:, 1] - outputs[:, 0]).sigmoid(), labels))
-    return float(multiclass_auroc(outputs.softmax(dim=1), labels, number))
+        return area_under_roc(wide[:, 1] - wide[:, 0], labels == 1)
+    shares = wide.softmax(dim=1)
+    each = [area_under_roc(shares[:, c], labels == c) for c in range(number)]
+    return sum(each) / number

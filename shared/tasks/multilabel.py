@@ -9,6 +9,7 @@ from torch import nn
 
 from calyx.shared.target import MultiLabel
 from calyx.shared.tasks.metric import Metric
+from calyx.shared.tasks.roc import area_under_roc
 from calyx.shared.tasks.task import Task
 
 
@@ -18,8 +19,8 @@ def multilabel(target: MultiLabel) -> Task:
     return Task(
         _losses,
         (
-            Metric("f1", partial(_f1, number), "F1", is_share=True),
-            Metric("accuracy", partial(_accuracy, number), is_share=True),
+            Metric("f1", _f1, "F1", is_share=True),
+            Metric("accuracy", _accuracy, is_share=True),
             Metric("auc", partial(_auc, number), "AUC"),
         ),
     )
@@ -31,25 +32,26 @@ def _losses(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return each.mean(dim=1)
 
 
-def _f1(number: int, outputs: torch.Tensor, labels: torch.Tensor) -> float:
+def _f1(outputs: torch.Tensor, labels: torch.Tensor) -> float:
     """Harmonic mean of precision and recall over all labels of all records."""
-    from torchmetrics.functional.classification import multilabel_f1_score
+    from torchmetrics.functional.classification import binary_f1_score
 
-    return float(multilabel_f1_score(outputs.sigmoid(), labels.long(), number, average="micro"))
+    return float(binary_f1_score(_guessed(outputs), labels.flatten().long()))
 
 
-def _accuracy(number: int, outputs: torch.Tensor, labels: torch.Tensor) -> float:
+def _accuracy(outputs: torch.Tensor, labels: torch.Tensor) -> float:
     """Share of right answers, over all labels of all records."""
-    from torchmetrics.functional.classification import multilabel_accuracy
+    from torchmetrics.functional.classification import binary_accuracy
 
-    return float(multilabel_accuracy(outputs.sigmoid(), labels.long(), number, average="micro"))
+    return float(binary_accuracy(_guessed(outputs), labels.flatten().long()))
+
+
+def _guessed(outputs: torch.Tensor) -> torch.Tensor:
+    """The likelier answer, 0 or 1, to each label of each record, (n * number,)."""
+    return (outputs > 0).flatten().long()
 
 
 def _auc(number: int, outputs: torch.Tensor, labels: torch.Tensor) -> float:
     """Area under the ROC curve, mean over the labels; undefined unless each occurs both ways."""
-    from torchmetrics.functional.classification import multilabel_auroc
-
-    share = labels.mean(dim=0)
-    if bool(((share == 0) | (share == 1)).any()):
-        return float("nan")
-    return float(multilabel_auroc(outputs.sigmoid(), labels.long(), number))
+    each = [area_under_roc(outputs[:, label], labels[:, label] == 1) for label in range(number)]
+    return sum(each) / number
