@@ -14,7 +14,12 @@ from torch import nn
 
 from calyx.shared.errors import ModelError
 from calyx.shared.models.inputs import real_steps
-from calyx.shared.models.steps import check_sequence, mean_over_steps, token_lengths
+from calyx.shared.models.steps import (
+    check_sequence,
+    mean_over_steps,
+    token_embedding,
+    token_lengths,
+)
 
 
 class SelfAttention(nn.Module):
@@ -140,9 +145,7 @@ class AttentionEncoder(nn.Module):
             )
         self.each_step = each_step
         self.embedding: nn.Linear | nn.Embedding = (
-            nn.Linear(input_shape[1], hidden)
-            if values is None
-            else nn.Embedding(values, hidden, padding_idx=0)
+            nn.Linear(input_shape[1], hidden) if values is None else token_embedding(values, hidden)
         )
         self.blocks = nn.ModuleList(
             EncoderBlock(hidden, heads, causal=each_step, dropout=dropout) for _ in range(layers)

@@ -7,7 +7,12 @@ from torch import nn
 
 from calyx.shared.errors import ModelError
 from calyx.shared.models.recurrent import RecurrentStack, SequenceLSTM
-from calyx.shared.models.steps import check_sequence, mean_over_steps, token_lengths
+from calyx.shared.models.steps import (
+    check_sequence,
+    mean_over_steps,
+    token_embedding,
+    token_lengths,
+)
 
 
 class Lstm(nn.Module):
@@ -53,7 +58,7 @@ class Lstm(nn.Module):
         width = input_shape[-1]
         if values is not None:
             width = embedding or hidden
-            self.embedding = nn.Embedding(values, width, padding_idx=0)
+            self.embedding = token_embedding(values, width)
         self.lstm: SequenceLSTM | RecurrentStack = (
             RecurrentStack("lstm", width, hidden, layers=layers, bidirectional=True)
             if bidirectional
