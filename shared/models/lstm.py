@@ -25,6 +25,7 @@ class Lstm(nn.Module):
         layers: stacked LSTM layers.
         values: tokens are in [0, values), and 0 is padding; None for floats.
         embedding: size of a token's vector; 0 is `hidden`.
+        token_scale: what vectors of tokens are multiplied by, see `token_embedding`.
         bidirectional: whether each layer also reads backwards.
         each_step: whether to answer at each step.
         dropout: share of values left out of tokens' vectors and before the linear layer.
@@ -42,6 +43,7 @@ class Lstm(nn.Module):
         layers: int = 1,
         values: int | None = None,
         embedding: int = 0,
+        token_scale: float = 1.0,
         bidirectional: bool = False,
         each_step: bool = False,
         dropout: float = 0.0,
@@ -54,11 +56,12 @@ class Lstm(nn.Module):
                 hint="set model.bidirectional=false",
             )
         self.mean, self.each_step = values is not None, each_step
+        self.token_scale = token_scale
         self.embedding: nn.Embedding | None = None
         width = input_shape[-1]
         if values is not None:
             width = embedding or hidden
-            self.embedding = token_embedding(values, width)
+            self.embedding = token_embedding(values, width, token_scale)
         self.lstm: SequenceLSTM | RecurrentStack = (
             RecurrentStack("lstm", width, hidden, layers=layers, bidirectional=True)
             if bidirectional
@@ -76,7 +79,7 @@ class Lstm(nn.Module):
         lengths = None
         if self.embedding is not None:
             lengths = token_lengths(x)
-            x = self.dropout(self.embedding(x))
+            x = self.dropout(self.token_scale * self.embedding(x))
         stack = self.lstm
         states = stack(x, lengths) if isinstance(stack, RecurrentStack) else stack(x)
         if not self.each_step:

@@ -24,9 +24,7 @@ def area_under_roc(scores: torch.Tensor, positive: torch.Tensor) -> float:
     pairs = positives * (len(positive) - positives)
     if not pairs or bool(scores.isnan().any()):
         return math.nan
-    _, place, number = torch.unique(
-        scores, return_inverse=True, return_counts=True
-    )
+    _, place, number = torch.unique(scores, return_inverse=True, return_counts=True)
     # Ranks from 1 in ascending order; equal scores have the mean of theirs.
     ranks = number.cumsum(dim=0).double() - (number.double() - 1) / 2
     total = float(ranks[place[positive]].sum())
