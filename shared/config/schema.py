@@ -346,6 +346,11 @@ class ModelConfig(Section):
         "the table starts smaller by as much. With record-level privacy a large one (100) lets "
         "what few records say about a word stand out from the noise on its numbers.",
     )
+    mean_over_steps: bool = Field(
+        False,
+        description="`lstm` with floats: the mean of all states decides, not the last one, which "
+        "may see only the silence that a recording was padded with. With tokens it always does.",
+    )
     bidirectional: bool = Field(
         False,
         description="`lstm` only: also read backwards. Not for `next_token`, where that would show "

@@ -80,6 +80,7 @@ def _built(config: ModelConfig, spec: RecordSpec, task: Task | None) -> nn.Modul
                 embedding=config.embedding,
                 token_scale=config.token_scale,
                 bidirectional=config.bidirectional,
+                mean=config.mean_over_steps,
                 each_step=each_step,
                 dropout=config.dropout,
             )

@@ -27,6 +27,7 @@ class Lstm(nn.Module):
         embedding: size of a token's vector; 0 is `hidden`.
         token_scale: what vectors of tokens are multiplied by, see `token_embedding`.
         bidirectional: whether each layer also reads backwards.
+        mean: whether the mean of all states decides for floats too.
         each_step: whether to answer at each step.
         dropout: share of values left out of tokens' vectors and before the linear layer.
 
@@ -45,6 +46,7 @@ class Lstm(nn.Module):
         embedding: int = 0,
         token_scale: float = 1.0,
         bidirectional: bool = False,
+        mean: bool = False,
         each_step: bool = False,
         dropout: float = 0.0,
     ) -> None:
@@ -55,7 +57,7 @@ class Lstm(nn.Module):
                 "model.bidirectional: a model that reads backwards sees what it is to predict",
                 hint="set model.bidirectional=false",
             )
-        self.mean, self.each_step = values is not None, each_step
+        self.mean, self.each_step = mean or values is not None, each_step
         self.token_scale = token_scale
         self.embedding: nn.Embedding | None = None
         width = input_shape[-1]
