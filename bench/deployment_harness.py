@@ -6,8 +6,8 @@
         deployment.submit("first", "training.rounds=2")
         assert deployment.wait("first").state == "completed"
 
-Everything listens on 127.0.0.1 and lies under one folder. Processes are those of ``calyx authority
-serve``, ``calyx server up`` and ``calyx client join``; leaving the block ends them.
+Everything listens on this machine only and lies under one folder. Processes are those of ``calyx
+authority serve``, ``calyx server up`` and ``calyx client join``; leaving the block ends them.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from calyx.server.deployment.folder import ServerFolder
 from calyx.server.deployment.submission import Submission, read_submission
 from calyx.server.state.journal import Event, RunEvents
 from calyx.shared.data.demo_share import share_of_digits
+from calyx.shared.host.address import bracketed
 from calyx.simulations.presets import resolve
 
 _START_S, _STOP_S, _PAUSE_S = 90.0, 30.0, 0.1
@@ -124,6 +125,7 @@ class Deployment:
         device_server: address the devices are told, if not the server's own (a proxy's).
         public_port: of the reverse proxy that the server has written a configuration for.
         min_contributors: what the authority's owner asks of every run; None for the default.
+        host: address of this machine that server and authority listen on.
         records: of each device, by its number; None for parts of the digits.
         environment: of all processes, beside what this one has.
     """
@@ -139,28 +141,33 @@ class Deployment:
         server_port: int | None = None,
         public_port: int = server_setup.PUBLIC_PORT,
         min_contributors: int | None = None,
+        host: str = "127.0.0.1",
         records: Callable[[int], DataPlace] | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.root, self.clients = root, clients
         port, authority_port = server_port or free_port(), free_port()
         self.server_dir, self.authority_dir = root / "server", root / "authority"
-        server_setup.init(self.server_dir, port=port, public_port=public_port)
+        server_setup.init(self.server_dir, listen=host, port=port, public_port=public_port)
         self.folder = ServerFolder(self.server_dir)
         key = ""
         self.authority: Party | None = None
         if is_sealed:
             made = authority_launch.init(
-                self.authority_dir, port=authority_port, min_contributors=min_contributors
+                self.authority_dir,
+                hosts=["localhost", host],
+                port=authority_port,
+                min_contributors=min_contributors,
             )
-            address = f"127.0.0.1:{authority_port}"
+            address = f"{bracketed(host)}:{authority_port}"
             server_setup.use_authority(self.server_dir, address, made.for_server)
             key = made.verify_key
-            words = ("authority", "serve", str(self.authority_dir))
+            words = ("authority", "serve", str(self.authority_dir), "--host", host)
             self.authority = Party(words, root / "authority.out")
         more = dict(environment or {})
-        words = ("server", "up", str(self.server_dir))
-        self.server = Party(words, root / "server.out", environment=more)
+        self.server = Party(
+            ("server", "up", str(self.server_dir)), root / "server.out", environment=more
+        )
         # Its devices hold the same digits as those of any other deployment.
         state = {**more, "XDG_STATE_HOME": str(root / "state")}
         registry = DataRegistry(root / "state" / "calyx")
@@ -175,7 +182,7 @@ class Deployment:
             enrolled = enroll(
                 directory,
                 name=str(number),
-                server=device_server or f"127.0.0.1:{port}",
+                server=device_server or f"{bracketed(host)}:{port}",
                 ca=self.server_dir / "for-devices" / "ca.pem",
                 authority_key=key,
                 data=data,

@@ -11,24 +11,20 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import statistics
 import sys
-import time
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
+from bench.steps import Losses, Step, median_ms, plain_step, private_step
 from calyx.shared.models.attention import SelfAttention
 from calyx.shared.models.lora import LoraLinear
-from calyx.shared.models.per_record.gradients import watched
 from calyx.shared.models.recurrent import RecurrentStack, SequenceGRU, SequenceLSTM
 from calyx.shared.models.standardised import StandardisedConv2d
 
 RECORDS, CLASSES, WORDS = 64, 10, 5000
-Step = Callable[[], None]
 
 
 class _First(nn.Module):
@@ -83,28 +79,8 @@ def _model(layer: nn.Module, x: torch.Tensor) -> nn.Module:
     return nn.Sequential(copy.deepcopy(layer), nn.Flatten(), nn.Linear(width, CLASSES))
 
 
-def _plain(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Step:
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-
-    return step
-
-
-def _ours(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Step:
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
-
-    def step() -> None:
-        with watched(model) as gradients:
-            losses = nn.functional.cross_entropy(model(x), y, reduction="none")
-            for parameter, total in gradients.clipped_sum(losses, 1.0).items():
-                parameter.grad = (total / RECORDS).float()
-        optimizer.step()
-
-    return step
+def _losses(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Losses:
+    return lambda: nn.functional.cross_entropy(model(x), y, reduction="none")
 
 
 def _opacus(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> Step:
@@ -135,15 +111,13 @@ def measure(names: list[str], repetitions: int) -> dict[str, dict[str, float]]:
     shapes = _shapes()
     for name in names or shapes:
         layer, counterpart, x = shapes[name]
-        steps = {"plain": _plain(_model(layer, x), x, y), "ours": _ours(_model(layer, x), x, y)}
-        steps["opacus"] = _opacus(_model(counterpart or layer, x), x, y)
-        times: dict[str, list[float]] = {kind: [] for kind in steps}
-        for _ in range(repetitions + 1):
-            for kind, step in steps.items():
-                started = time.perf_counter()
-                step()
-                times[kind].append(1000 * (time.perf_counter() - started))
-        medians = {kind: statistics.median(found[1:]) for kind, found in times.items()}
+        plain, ours = _model(layer, x), _model(layer, x)
+        steps = {
+            "plain": plain_step(plain, _losses(plain, x, y)),
+            "ours": private_step(ours, _losses(ours, x, y)),
+            "opacus": _opacus(_model(counterpart or layer, x), x, y),
+        }
+        medians = median_ms(steps, repetitions)
         figures[name] = {
             "plain_ms": round(medians["plain"], 3),
             "private_over_plain": round(medians["ours"] / medians["plain"], 2),

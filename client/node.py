@@ -202,7 +202,7 @@ class Node:
         """
         if self.data_source:
             self._own_records.check(config)
-        if self.policy_path:
+        if config.task.is_own and self.policy_path:
             Policy.load(Path(self.policy_path)).admit_task(config)
 
     def policy(self, plan: PrivacyPlan) -> Policy:
@@ -272,16 +272,17 @@ class Node:
         not have two budgets: see `calyx.client.ledger.data_registry`. A simulation claims nothing.
         """
         if self.data_source:
-            return self._claimed_ledger(self._own_records.charged())
+            return self._claimed_ledger()
         return Ledger.open(Path(self.ledger_path), data_fingerprint=records.fingerprint)
 
-    def _claimed_ledger(self, records: Dataset) -> Ledger:
+    def _claimed_ledger(self) -> Ledger:
         """The only ledger of its records; claimed before it is made, and by its id."""
+        own, records = self._own_records, self._own_records.charged()
         registry, path = DataRegistry.of_user(), Path(self.ledger_path)
-        registry.claim(records, path)
+        registry.claim(records, path, files=own.files)
         ledger = Ledger.open(path, data_fingerprint=records.fingerprint)
         try:
-            registry.claim(records, path)
+            registry.claim(records, path, files=own.files)
         except BaseException:
             ledger.close()
             raise

@@ -7,6 +7,7 @@ what else it says is held against the owner's word before a record is touched.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import sys
@@ -124,6 +125,18 @@ class OwnRecords:
             return self.viewed("sequence")
         except DataError:
             return self.read().train
+
+    def files(self) -> Iterator[bytes]:
+        """SHA-256 of each file that records are from, however they are read from it."""
+        from calyx.shared.data.sources.files import source_files
+
+        named = self.read().files
+        if named is None:
+            return
+        used = set(named.tolist())
+        for file in source_files(self.place, ("",)):
+            if file.name in used:
+                yield hashlib.sha256(file.content()).digest()
 
     def _settings(self) -> dict[str, Any]:
         try:

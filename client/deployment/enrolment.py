@@ -157,7 +157,7 @@ def enroll(
         },
     )
     (registry or DataRegistry.of_user()).claim(
-        records, device.ledger_path, accept_overlap=accept_overlap
+        records, device.ledger_path, files=data.records.files, accept_overlap=accept_overlap
     )
     private_directory(directory)
     # A set-up that was interrupted before its settings were written is repeated.
@@ -238,7 +238,7 @@ def stored_records(data: DataPlace) -> Dataset:
     records = data.records.charged()
     if not len(records):
         raise DataError(f"{data.place} holds no records", hint="name others with --data")
-    rehearse_task(TaskConfig(kind=data.task), records.spec)
+    rehearse_task(TaskConfig(kind=data.task), data.records.read().train.spec)
     return records
 
 

@@ -209,7 +209,9 @@ def _check_ready(device: Device, *, accept_overlap: bool) -> None:
         )
     _load_own_task(policy, data)
     records = stored_records(data)
-    DataRegistry.of_user().claim(records, device.ledger_path, accept_overlap=accept_overlap)
+    DataRegistry.of_user().claim(
+        records, device.ledger_path, files=data.records.files, accept_overlap=accept_overlap
+    )
 
 
 def _load_own_task(policy: Policy, data: DataPlace) -> None:

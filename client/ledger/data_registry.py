@@ -7,9 +7,10 @@ device claims its records here when it is enrolled, when it joins and when its l
 a device is refused if any of its records are on another ledger (docs/adr/0022).
 
 ``$XDG_STATE_HOME/calyx/data-registry.sqlite``, by default under ``~/.local/state``; folder 0700,
-file 0600. It holds no records but a hash of each, 8 bytes, under a key of this file's own: without
-the file no one can tell whether a record is in it; with it, anyone who guesses a record can. Two
-different records look the same with a chance of 2^-64 a pair, 5e-8 for two sets of a million.
+file 0600. It holds no records but a hash of each, and of each file that they are from, 8 bytes,
+under a key of this file's own: without the file no one can tell whether a record is in it; with it,
+anyone who guesses a record can. Two different records look the same with a chance of 2^-64 a pair,
+5e-8 for two sets of a million.
 
 It guards against accidents, and against a server's operator who asks for one more enrolment. It
 does not keep owners from cheating themselves: they can delete it, or work as another user.
@@ -22,7 +23,7 @@ import hashlib
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,12 +104,21 @@ class DataRegistry:
             )
         return cls(home / "calyx")
 
-    def claim(self, records: Dataset, ledger: Path, *, accept_overlap: bool = False) -> None:
+    def claim(
+        self,
+        records: Dataset,
+        ledger: Path,
+        *,
+        files: Callable[[], Iterable[bytes]] = tuple,
+        accept_overlap: bool = False,
+    ) -> None:
         """Claim records for a ledger, or check that they are claimed.
 
         Args:
             records: as they are stored, however a run reads them.
             ledger: path of the ledger, which need not exist yet.
+            files: gives hashes of the files that they are from. Read by another label or in other
+                windows, the same file gives other records of the same people.
             accept_overlap: the owner knows that some are on other ledgers too, and from now on
                 this ledger may have them.
 
@@ -128,7 +138,7 @@ class DataRegistry:
                         "UPDATE holdings SET accepted = 1 WHERE ledger = ?", (str(ledger),)
                     )
                 return
-            hashes = record_hashes(records, key)
+            hashes, of_files = record_hashes(records, key), _file_hashes(files(), key)
             database.execute("BEGIN IMMEDIATE")
             known = _follow_move(database, ledger, ledger_id, accept=accept_overlap)
             accepted = accept_overlap or (
@@ -137,10 +147,10 @@ class DataRegistry:
             if known is not None and known.ledger_id and not accept_overlap:
                 _check_same(known, ledger_id, tag)
             if not accepted:
-                _check_overlap(database, ledger, hashes)
+                _check_overlap(database, ledger, hashes, of_files)
             database.execute(
                 "INSERT OR REPLACE INTO holdings VALUES (?, ?, ?, ?, ?)",
-                (str(ledger), ledger_id, tag, hashes.tobytes(), accepted),
+                (str(ledger), ledger_id, tag, np.union1d(hashes, of_files).tobytes(), accepted),
             )
             database.execute("COMMIT")
 
@@ -177,6 +187,14 @@ def record_hashes(records: Dataset, key: bytes) -> NDArray[np.uint64]:
     for first in range(0, len(records), _AT_ONCE):
         for row in records.record_bytes(first, first + _AT_ONCE):
             found.append(hashlib.blake2b(row.data, key=key, digest_size=8).digest())
+    return np.unique(np.frombuffer(b"".join(found), dtype="<u8")).astype(np.uint64)
+
+
+def _file_hashes(files: Iterable[bytes], key: bytes) -> NDArray[np.uint64]:
+    """As `record_hashes`; under another name, so that no record has the hash of a file."""
+    found = [
+        hashlib.blake2b(file, key=key, digest_size=8, person=b"file").digest() for file in files
+    ]
     return np.unique(np.frombuffer(b"".join(found), dtype="<u8")).astype(np.uint64)
 
 
@@ -243,7 +261,12 @@ def _check_same(known: _Holding, ledger_id: str, tag: str) -> None:
         )
 
 
-def _check_overlap(database: sqlite3.Connection, ledger: Path, hashes: NDArray[np.uint64]) -> None:
+def _check_overlap(
+    database: sqlite3.Connection,
+    ledger: Path,
+    hashes: NDArray[np.uint64],
+    of_files: NDArray[np.uint64],
+) -> None:
     rows = database.execute(
         "SELECT ledger, ledger_id, fingerprint, accepted, hashes FROM holdings WHERE ledger != ?",
         (str(ledger),),
@@ -252,15 +275,21 @@ def _check_overlap(database: sqlite3.Connection, ledger: Path, hashes: NDArray[n
         other = _Holding(Path(path), ledger_id, fingerprint, bool(accepted))
         theirs = np.frombuffer(stored, dtype="<u8")
         common = len(np.intersect1d(hashes, theirs, assume_unique=True))
-        if not common:
+        common_files = len(np.intersect1d(of_files, theirs, assume_unique=True))
+        if not common and not common_files:
             continue
         if other.is_void:
             database.execute("DELETE FROM holdings WHERE ledger = ?", (path,))
             continue
         is_gone = other.ledger_id and not other.ledger.exists()
         way_out = "restore it" if is_gone else f"use the device in {other.ledger.parent}"
+        what = f"{common:,} of these {len(hashes):,} records are"
+        if not common:
+            what = (
+                f"records of {common_files:,} of these {len(of_files):,} files, read otherwise, are"
+            )
         raise LedgerError(
-            f"{common:,} of these {len(hashes):,} records are already charged to another ledger, "
+            f"{what} already charged to another ledger, "
             f"{other.ledger}{', which is gone' if is_gone else ''}; records have one budget",
             hint=f"{way_out}, or {_ACCEPT}",
         )

@@ -68,6 +68,8 @@ ADDED_LATER: Mapping[str, Scalar] = {
     "data.orientation": "as_stored",
     "data.window": 128,
     "data.window_step": 0,
+    "model.token_scale": 1.0,
+    "model.mean_over_steps": False,
     "model.embedding": 0,
     "model.bidirectional": False,
     "model.dropout": 0.0,

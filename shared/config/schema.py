@@ -340,6 +340,17 @@ class ModelConfig(Section):
     embedding: Annotated[int, Field(ge=0)] = Field(
         0, description="`lstm` with tokens: size of a token's vector; 0 is `model.hidden`."
     )
+    token_scale: PositiveFloat = Field(
+        1.0,
+        description="`lstm` and `attention` with tokens: what a token's vector is multiplied by; "
+        "the table starts smaller by as much. With record-level privacy a large one (100) lets "
+        "what few records say about a word stand out from the noise on its numbers.",
+    )
+    mean_over_steps: bool = Field(
+        False,
+        description="`lstm` with floats: the mean of all states decides, not the last one, which "
+        "may see only the silence that a recording was padded with. With tokens it always does.",
+    )
     bidirectional: bool = Field(
         False,
         description="`lstm` only: also read backwards. Not for `next_token`, where that would show "

@@ -14,7 +14,12 @@ from torch import nn
 
 from calyx.shared.errors import ModelError
 from calyx.shared.models.inputs import real_steps
-from calyx.shared.models.steps import check_sequence, mean_over_steps, token_lengths
+from calyx.shared.models.steps import (
+    check_sequence,
+    mean_over_steps,
+    token_embedding,
+    token_lengths,
+)
 
 
 class SelfAttention(nn.Module):
@@ -112,6 +117,7 @@ class AttentionEncoder(nn.Module):
         layers: encoder blocks.
         heads: attention heads; must divide `hidden`.
         values: tokens are in [0, values), and 0 is padding; None for floats.
+        token_scale: what vectors of tokens are multiplied by, see `token_embedding`.
         each_step: whether to answer at each step; a step then sees no later one.
         dropout: share of values left out of the embedding and of what each block adds.
 
@@ -128,6 +134,7 @@ class AttentionEncoder(nn.Module):
         layers: int = 1,
         heads: int = 4,
         values: int | None = None,
+        token_scale: float = 1.0,
         each_step: bool = False,
         dropout: float = 0.0,
     ) -> None:
@@ -138,11 +145,11 @@ class AttentionEncoder(nn.Module):
                 f"model.heads = {heads} must divide model.hidden = {hidden}",
                 hint="choose model.heads and model.hidden so that the first divides the second",
             )
-        self.each_step = each_step
+        self.each_step, self.token_scale = each_step, token_scale
         self.embedding: nn.Linear | nn.Embedding = (
             nn.Linear(input_shape[1], hidden)
             if values is None
-            else nn.Embedding(values, hidden, padding_idx=0)
+            else token_embedding(values, hidden, token_scale)
         )
         self.blocks = nn.ModuleList(
             EncoderBlock(hidden, heads, causal=each_step, dropout=dropout) for _ in range(layers)
@@ -162,7 +169,7 @@ class AttentionEncoder(nn.Module):
             lengths = token_lengths(x)
             # Where a step sees no later one, no real step sees padding either.
             real = None if self.each_step else real_steps(lengths, x.shape[1])
-        x = self.embedding(x)
+        x = self.embedding(x) if lengths is None else self.token_scale * self.embedding(x)
         x = self.dropout(x + sinusoidal_positions(x.shape[1], x.shape[2]).to(x))
         for block in self.blocks:
             x = block(x, real)

@@ -78,7 +78,9 @@ def _built(config: ModelConfig, spec: RecordSpec, task: Task | None) -> nn.Modul
                 layers=config.layers,
                 values=values,
                 embedding=config.embedding,
+                token_scale=config.token_scale,
                 bidirectional=config.bidirectional,
+                mean=config.mean_over_steps,
                 each_step=each_step,
                 dropout=config.dropout,
             )
@@ -91,6 +93,7 @@ def _built(config: ModelConfig, spec: RecordSpec, task: Task | None) -> nn.Modul
                 layers=config.layers,
                 heads=config.heads,
                 values=values,
+                token_scale=config.token_scale,
                 each_step=each_step,
                 dropout=config.dropout,
             )

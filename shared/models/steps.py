@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from calyx.shared.errors import ModelError
 from calyx.shared.models.inputs import real_steps
+
+# What PyTorch draws is ten times as large: then what a table learns of a few thousand sentences
+# stays small beside what was drawn, and test accuracy one to four points lower.
+_TOKEN_STD = 0.1
+
+
+def token_embedding(values: int, width: int, scale: float) -> nn.Embedding:
+    """A vector of `width` for each token in [0, values); that of padding, 0, is not learned.
+
+    The model multiplies what it looks up by `scale`, and the table starts smaller by as much. So a
+    sentence's gradient by the table is `scale` times as large, while the noise on each number of
+    the table is not: what few sentences say about a word is else lost in it.
+    """
+    table = nn.Embedding(values, width, padding_idx=0)
+    with torch.no_grad():
+        table.weight *= _TOKEN_STD / scale
+    return table
 
 
 def check_sequence(model: str, input_shape: tuple[int, ...], values: int | None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -227,3 +228,17 @@ def test_devices_run_their_own_task_as_it_was_agreed_to_and_no_other(
         for device in deployment.devices:
             assert "its code has changed since the owner agreed to it" in device.said
         assert not charges(deployment, "changed")
+
+
+def test_a_federation_on_ipv6_addresses_trains(
+    make_deployment: Callable[..., Deployment],
+) -> None:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with make_deployment(host="::1") as deployment:
+        assert deployment.device(0).settings().server.startswith("[::1]:")
+        deployment.submit("six", "training.rounds=1")
+        assert deployment.wait("six").state == "completed"

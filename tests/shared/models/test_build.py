@@ -88,7 +88,7 @@ def test_positions_are_the_sines_and_cosines_of_the_paper() -> None:
     ("config", "shape", "words"),
     [
         (ModelConfig(name="cnn"), (1, 3, 8), "at least 4x4"),
-        (ModelConfig(name="cnn"), (3, 8, 8), "(1, height, width)"),
+        (ModelConfig(name="cnn"), (17, 8, 8), "(channels, height, width)"),
         (ModelConfig(name="cnn"), (8, 8), "data.view=image"),
         (ModelConfig(name="lstm"), (1, 8, 8), "data.view=sequence"),
         (ModelConfig(name="attention"), (1, 8, 8), "data.view=sequence"),
