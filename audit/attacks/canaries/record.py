@@ -167,7 +167,7 @@ def _placed(config: Config, wanted: int, holders: int) -> Placed:
     canaries = min(wanted, size // _DIMENSIONS_PER_CANARY)
     if canaries < _FEWEST:
         raise UsageError(
-            f"a model of {size} parameters has room for {canaries} canaries, and at least {_FEWEST} "
+            f"a model of {size} parameters has room for {canaries} canaries; at least {_FEWEST} "
             "are needed",
             hint="leave the attack out with --skip canaries",
         )
