@@ -165,9 +165,8 @@ class Deployment:
             words = ("authority", "serve", str(self.authority_dir), "--host", host)
             self.authority = Party(words, root / "authority.out")
         more = dict(environment or {})
-        self.server = Party(
-            ("server", "up", str(self.server_dir)), root / "server.out", environment=more
-        )
+        up = ("server", "up", str(self.server_dir))
+        self.server = Party(up, root / "server.out", environment=more)
         # Its devices hold the same digits as those of any other deployment.
         state = {**more, "XDG_STATE_HOME": str(root / "state")}
         registry = DataRegistry(root / "state" / "calyx")

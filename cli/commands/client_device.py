@@ -174,6 +174,7 @@ def enroll(
                     server_key,
                     partition,
                     seed,
+                    is_described=any((source, preset, settings, task)),
                     accept_overlap=accept_overlap,
                 )
         device = made.device
@@ -289,6 +290,7 @@ def _enroll(
     partition: str | None,
     seed: int,
     *,
+    is_described: bool,
     accept_overlap: bool,
 ) -> Enrolled:
     from calyx.client.deployment.enrolment import enroll as make
@@ -298,6 +300,12 @@ def _enroll(
         raise UsageError(
             "--server, --ca and --data (or --partition for a demonstration) are needed",
             hint="see calyx client enroll --help",
+        )
+    if records is None and is_described:
+        raise UsageError(
+            "--source, --preset, --set and --task say how records are read, and the digits are not "
+            "read from a file",
+            hint="leave them out, or give --data PATH",
         )
     place = _digits(directory, partition, seed) if records is None else records.place()
     return make(

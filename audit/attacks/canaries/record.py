@@ -51,6 +51,8 @@ DEFAULT_CANARIES = 1000
 # Directions are orthogonal, but the sum of all must stay small beside the noise, whose norm grows
 # with the dimension.
 _DIMENSIONS_PER_CANARY = 4
+# Fewer guesses show nothing, and the coins of a handful could all be the same.
+_FEWEST = 20
 
 
 def run(
@@ -71,7 +73,8 @@ def run(
         workers: client processes; None for one per core.
 
     Raises:
-        UsageError: the run has no record-level noise of clients, so there is nothing to audit.
+        UsageError: the run has no record-level noise of clients, so there is nothing to audit; or
+            its model is too small for canaries.
     """
     config = folder.stored_config()
     if config.privacy.unit == "client":
@@ -162,6 +165,12 @@ def _placed(config: Config, wanted: int, holders: int) -> Placed:
     task = task_of(config.task, spec.target)
     size = dimension(build_model(config.model, spec, config.seed, task))
     canaries = min(wanted, size // _DIMENSIONS_PER_CANARY)
+    if canaries < _FEWEST:
+        raise UsageError(
+            f"a model of {size} parameters has room for {canaries} canaries; at least {_FEWEST} "
+            "are needed",
+            hint="leave the attack out with --skip canaries",
+        )
     coins = np.frombuffer(secrets.token_bytes(canaries), dtype=np.uint8) & 1
     seed = secrets.randbits(63)
     places = np.random.default_rng(seed).permutation(size)[:canaries]

@@ -243,3 +243,18 @@ def test_sealed_updates_that_no_device_could_hand_over_are_refused_beforehand() 
     with pytest.raises(ConfigError, match="sealed update of 5,000,000 values"):
         handover.check_upload(sealed, 5_000_000)
     handover.check_upload(build(from_settings([])), 5_000_000)
+
+
+def test_authority_at_an_ipv6_address_without_brackets_is_refused_with_what_to_write(
+    tmp_path: Path,
+) -> None:
+    setup.init(tmp_path / "server", listen="[::1]")
+    assert ServerFolder(tmp_path / "server").local_address == "[::1]:9440"
+    files = tmp_path / "for-server"
+    files.mkdir()
+    for name in ("root.pem", "server.pem", "server-key.pem"):
+        (files / name).write_bytes(b"pem")
+    with pytest.raises(ConfigError, match=r"write \[::1\]:9443"):
+        setup.use_authority(tmp_path / "server", "::1:9443", files)
+    setup.use_authority(tmp_path / "server", "[::1]:9443", files)
+    assert ServerFolder(tmp_path / "server").settings().authority == "[::1]:9443"
