@@ -34,11 +34,21 @@ _CLIENTS, _RECORDS_EACH = 10, 20
 # Fewer have no sum that hides them; more make a first run long.
 _LEAST_CLIENTS, _MOST_CLIENTS = 3, 50
 # Presets whose model may fit, the more exact one first.
-_WAYS: tuple[tuple[str, Mapping[str, str]], ...] = (
+_Ways = tuple[tuple[str, Mapping[str, str]], ...]
+_WAYS: _Ways = (
     ("digits-cnn", {}),
     ("digits-cnn", {"data.colour": "grey"}),
     ("digits-lstm", {}),
 )
+_TABLE_WAYS: Mapping[str, _Ways] = {
+    "class": (("table-mlp", {}),),
+    "real": (("table-mlp", {"task.kind": "regression"}),),
+    "several": (("table-mlp", {"task.kind": "multilabel"}),),
+}
+_TEXT_WAYS: Mapping[str, _Ways] = {
+    "class": (("sentiment-lstm", {"data.classes": ""}),),
+    "itself": (("shakespeare-lstm", {"federation.clients_per_round": "0"}),),
+}
 
 
 def inspect(
@@ -68,7 +78,7 @@ def inspect(
             from calyx.shared.data.inspection import inspect as look
 
             found = look(str(path), _given(settings or ()))
-            command = _command(found, path) if found.is_classification else ""
+            command = _command(found, path)
         _show(screen, found)
         if command:
             screen.line()
@@ -173,7 +183,8 @@ def _command(found: Inspection, path: Path) -> str:
     from calyx.shared.errors import ModelError
 
     place = path.expanduser().absolute()
-    for preset, more in _WAYS:
+    ways = {"table": _TABLE_WAYS, "text": _TEXT_WAYS}.get(found.kind)
+    for preset, more in _WAYS if ways is None else ways.get(found.label_kind, ()):
         if "data.colour" in more and found.kind != "images":
             continue
         settings = {**_settings(found, preset), **more}
@@ -190,14 +201,15 @@ def _command(found: Inspection, path: Path) -> str:
 
 def _settings(found: Inspection, preset: str) -> dict[str, str]:
     settings = {f"data.{key}": str(value) for key, value in found.settings.items()}
-    settings["data.view"] = "image" if preset.endswith("cnn") else "sequence"
+    if found.kind not in ("table", "text"):
+        settings["data.view"] = "image" if preset.endswith("cnn") else "sequence"
     records = found.records - found.test_records
     if not found.test_records:
         records = math.floor(0.8 * records)
     natural = found.settings.get("partition") == "natural"
     if natural and len(found.clients) >= _LEAST_CLIENTS:
         clients = min(len(found.clients), _MOST_CLIENTS)
-        if found.kind == "sensors" and not found.test_records:
+        if found.kind in ("sensors", "text") and not found.test_records:
             clients = max(math.floor(0.7 * clients), 1)  # whole subjects are held out
     else:
         settings.pop("data.partition", None)

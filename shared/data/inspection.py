@@ -71,11 +71,6 @@ class Inspection:
     settings: Mapping[str, Any]
 
     @property
-    def is_classification(self) -> bool:
-        """Whether a run of today can be made of it: one class a record, values as they are."""
-        return self.label_kind == "class" and self.kind != "text"
-
-    @property
     def majority(self) -> float:
         """Share of the most frequent class; 0 without classes."""
         total = sum(self.classes.values())
@@ -119,7 +114,9 @@ def inspect(place: str, given: Mapping[str, Any]) -> Inspection:
     if kind == "text":
         if unknown := [key for key in given if key not in ("source", "encoding")]:
             raise DataError(f"data.{unknown[0]} is no setting of text", hint="leave it out")
-        return _inspected(place, kind, _read_text(place, str(given.get("encoding", "utf-8"))), {})
+        encoding = str(given.get("encoding", "utf-8"))
+        found, how = _read_text(place, encoding)
+        return _inspected(place, kind, found, {"source": kind, **given, **how})
     guessed = settings_of(kind, place, given)
     settings = {"source": kind, **given, **guessed}
     config = build({"data": {**settings, "directory": place}}).data
@@ -169,11 +166,15 @@ def _is_quantity(config: DataConfig) -> bool:
     return len(numbers) > _MOST_NUMBERS and (not is_whole or 10 * len(numbers) > len(labels))
 
 
-def _read_text(place: str, encoding: str) -> SourceRecords:
+def _read_text(place: str, encoding: str) -> tuple[SourceRecords, dict[str, Any]]:
+    """The records, and the settings that read them so."""
     layout = layout_of(place, encoding)
     if layout is not None:
-        vocabulary = Characters() if layout == "roles" else HashedWords(_WORDS)
-        return read_text(place, layout, vocabulary, _TOKENS, encoding=encoding)
+        is_roles = layout == "roles"
+        vocabulary = Characters() if is_roles else HashedWords(_WORDS)
+        found = read_text(place, layout, vocabulary, _TOKENS, encoding=encoding)
+        how: dict[str, Any] = {"layout": layout, "length": _TOKENS}
+        return found, {**how, **({"partition": "natural"} if is_roles else {})}
     columns = read_csv(source_files(place, (".csv", ".tsv"))[0], encoding)
     label, words = label_of(columns), text_column(columns)
     if label is None or words is None:
@@ -182,7 +183,8 @@ def _read_text(place: str, encoding: str) -> SourceRecords:
             hint="name them text and label",
         )
     names = TextColumns(words, label)
-    return read_text(place, "csv", HashedWords(_WORDS), _TOKENS, columns=names, encoding=encoding)
+    found = read_text(place, "csv", HashedWords(_WORDS), _TOKENS, columns=names, encoding=encoding)
+    return found, {"layout": "csv", "text": words, "label": label, "length": _TOKENS}
 
 
 def _inspected(
