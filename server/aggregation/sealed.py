@@ -111,11 +111,11 @@ class SealedStep:
         """
         plan = self.run.plan
         mean = total / (plan.sampling_rate * pending.weight * plan.declared_records)
+        factor = rate_factor(self.run.config.training, pending.record.round)
         if not self._strategy.is_adaptive:
-            factor = rate_factor(self.run.config.training, pending.record.round)
             return moved(current, self.run.names, self._server_step.step(mean, factor))
         update = [Update("sum", moved(current, self.run.names, -mean), 1, {})]
-        return self._strategy.aggregate(pending.record.round, current, update)[0]
+        return self._strategy.aggregate(pending.record.round, current, update, factor)[0]
 
 
 class SealedCollection:

@@ -62,7 +62,7 @@ class Strategy:
     """One strategy over the rounds of one run, with its state open to checkpoints."""
 
     def __init__(self, config: FederationConfig) -> None:
-        self._strategy = make_strategy(config)
+        self._strategy, self._rate = make_strategy(config), config.server_learning_rate
         self.proximal_mu = config.proximal_mu if config.strategy == "fedprox" else 0.0
 
     @property
@@ -71,9 +71,15 @@ class Strategy:
         return isinstance(self._strategy, FedOpt)
 
     def aggregate(
-        self, server_round: int, current: Weights, updates: Sequence[Update]
+        self,
+        server_round: int,
+        current: Weights,
+        updates: Sequence[Update],
+        factor: float = 1.0,
     ) -> tuple[Weights, dict[str, float]]:
         """Combine updates, in the order given, into the next global model.
+
+        The step size of FedAdam and FedYogi is multiplied by `factor`; others have none.
 
         Returns:
             The new weights, with the names, shapes and dtypes of `current` (FedAdam and FedYogi
@@ -81,6 +87,7 @@ class Strategy:
         """
         if isinstance(self._strategy, FedOpt):
             self._strategy.current_arrays = dict(current)
+            self._strategy.eta = self._rate * factor
         replies = [_as_message(update) for update in updates]
         arrays, metrics = self._strategy.aggregate_train(server_round, replies)
         if arrays is None:

@@ -11,6 +11,7 @@ import pytest
 
 from calyx.shared.config.schema import DataConfig
 from calyx.shared.data import load_split
+from calyx.shared.data.sources.orientation import along_gravity, check_axes
 from calyx.shared.data.sources.sensors import read_sensors
 from calyx.shared.errors import DataError
 
@@ -135,3 +136,33 @@ def test_the_phone_recordings_with_subjects_held_out() -> None:
     assert len(split.train) + len(split.test) == 1912
     assert len(set(split.train.natural_ids)) + len(set(split.test.natural_ids)) == 23
     assert np.bincount(split.test.labels, minlength=5).min() > 0
+
+
+def test_motion_along_gravity_does_not_depend_on_how_a_device_was_worn() -> None:
+    rng = np.random.default_rng(0)
+    windows = rng.normal(size=(4, 50, 6)).astype(np.float32)
+    windows[:, :, 2] += 9.8
+    turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    turned = (windows.reshape(4, 50, 2, 3) @ turn).reshape(4, 50, 6).astype(np.float32)
+    assert np.allclose(along_gravity(windows), along_gravity(turned), atol=1e-4)
+    assert along_gravity(windows).shape == (4, 50, 4)
+    assert along_gravity(windows)[:, :, 0].mean() == pytest.approx(9.8, abs=0.5)
+
+
+def test_a_window_without_acceleration_has_finite_values() -> None:
+    assert np.isfinite(along_gravity(np.zeros((1, 5, 3), np.float32))).all()
+
+
+@pytest.mark.parametrize(
+    ("columns", "bounds", "told"),
+    [
+        (["x", "y"], {}, "x, y, z of each sensor"),
+        (["x", "y", "z"], {"x": (-1.0, 1.0)}, "scales them differently"),
+        (["x", "y", "z"], {"*": (0.0, 1.0)}, "scales them differently"),
+    ],
+)
+def test_axes_that_cannot_be_turned_into_each_other_are_refused(
+    columns: list[str], bounds: dict[str, tuple[float, float]], told: str
+) -> None:
+    with pytest.raises(DataError, match=told):
+        check_axes(columns, bounds)
