@@ -126,7 +126,7 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "command options": command_options,
     **{
         f"configuration keys: {section}": partial(configuration_keys, section)
-        for section in ("run", "data", "model", "training", "federation", "privacy")
+        for section in ("run", "data", "task", "model", "training", "federation", "privacy")
     },
     "configuration keys: secure_aggregation": partial(configuration_keys, "secure_aggregation"),
 }

@@ -42,9 +42,11 @@ def _rows() -> list[dict[str, Any]]:
 
     rows = []
     for name in preset_names():
-        needs_folder = load_preset(name).get("data", {}).get("source") in NEEDS_DIRECTORY
-        # Nothing is read from the folder; it only stands in for the one the user would give.
-        config = resolve(name, data_dir=Path() if needs_folder else None)
+        source = load_preset(name).get("data", {}).get("source")
+        needs_folder = source in NEEDS_DIRECTORY
+        # Nothing is read from them; they stand in for the folder and the column of the user's own.
+        column = {"data.label": "label"} if source == "table" else {}
+        config = resolve(name, column, data_dir=Path() if needs_folder else None)
         rows.append(
             {
                 "name": name,

@@ -8,18 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from calyx.shared.config.schema import DataConfig, TaskConfig
 from calyx.shared.data.dataset import Dataset, Split
 from calyx.shared.data.holdout import hold_out, hold_out_together
 from calyx.shared.data.view import as_view
 from calyx.shared.errors import DataError
 
 if TYPE_CHECKING:
+    from calyx.shared.config.schema import DataConfig, TaskConfig
     from calyx.shared.data.sources.source_records import Reading
     from calyx.shared.data.sources.table import LabelKind
-
-CLASSES = TaskConfig()
-"""What is learned where nothing else is said: one class a record."""
 
 # Keeps this stream of random numbers apart from others drawn from the same seed.
 _STREAM = 0x3A7D
@@ -30,7 +27,7 @@ _PIECES = frozenset({"sensors", "text"})
 _LABEL_KINDS: Mapping[str, LabelKind] = {"regression": "real", "multilabel": "several"}
 
 
-def load_split(config: DataConfig, seed: int, task: TaskConfig = CLASSES) -> Split:
+def load_split(config: DataConfig, seed: int, task: TaskConfig | None = None) -> Split:
     """Load training and test records, in the view that `config` asks for.
 
     A source without a test set of its own gives ``data.test_fraction`` of its records, drawn
@@ -41,7 +38,7 @@ def load_split(config: DataConfig, seed: int, task: TaskConfig = CLASSES) -> Spl
         config: source, view, ``test_fraction``, ``hold_out`` and ``max_records``.
         seed: decides which records are held out, and which ``max_records`` keeps; the same seed
             gives the same split.
-        task: what is learned from them.
+        task: what is learned from them; None: one class a record.
 
     Returns:
         Image view: features float32 (n, 1, height, width), in [0, 1] where they are images (3
@@ -61,7 +58,7 @@ def load_split(config: DataConfig, seed: int, task: TaskConfig = CLASSES) -> Spl
     )
 
 
-def load_folder(config: DataConfig, seed: int = 0, task: TaskConfig = CLASSES) -> Dataset:
+def load_folder(config: DataConfig, seed: int = 0, task: TaskConfig | None = None) -> Dataset:
     """Load a device's own records, all of them for training.
 
     From a folder in ``idx`` format only the training files are read, from other sources only the
@@ -70,7 +67,7 @@ def load_folder(config: DataConfig, seed: int = 0, task: TaskConfig = CLASSES) -
     Args:
         config: source, view and ``max_records``; ``directory`` is the device's folder.
         seed: decides which records ``max_records`` keeps.
-        task: what is learned from them.
+        task: what is learned from them; None: one class a record.
 
     Returns:
         As `load_split`.
@@ -83,12 +80,12 @@ def load_folder(config: DataConfig, seed: int = 0, task: TaskConfig = CLASSES) -
     return _drawn(as_view(train, config.view), config, seed)
 
 
-def read_folder(config: DataConfig, task: TaskConfig = CLASSES) -> Reading:
+def read_folder(config: DataConfig, task: TaskConfig | None = None) -> Reading:
     """Read a device's own records as they are stored, all of them for training.
 
     Args:
         config: the source and its settings; ``directory`` is the device's folder.
-        task: what is learned from them.
+        task: what is learned from them; None: one class a record.
 
     Returns:
         The records, the file of each, and what to look at; the test set is not read or left out.
@@ -96,6 +93,7 @@ def read_folder(config: DataConfig, task: TaskConfig = CLASSES) -> Reading:
     Raises:
         DataError: as `load_folder`.
     """
+    task = _or_classes(task)
     takes_classes = task.kind == "classification" or task.is_own
     if config.source in _NAMED and takes_classes and not config.classes:
         raise DataError(
@@ -108,18 +106,19 @@ def read_folder(config: DataConfig, task: TaskConfig = CLASSES) -> Reading:
 
 
 def read_source(
-    config: DataConfig, task: TaskConfig = CLASSES, *, is_part: bool = False
+    config: DataConfig, task: TaskConfig | None = None, *, is_part: bool = False
 ) -> Reading:
     """Read all records of a source, before any are held out.
 
     Args:
         config: the source and its settings.
-        task: what is learned from them.
+        task: what is learned from them; None: one class a record.
         is_part: these are the records of one device.
 
     Raises:
         DataError: they cannot be read, or have no label of the kind that is learned.
     """
+    task = _or_classes(task)
     # Modules of sources are imported when they are used: some need packages of their own.
     from calyx.shared.config import data_settings
     from calyx.shared.data.sources.source_records import Reading
@@ -173,6 +172,12 @@ def read_source(
             from calyx.shared.data.sources.digits import read_digits
 
             return Reading(read_digits())
+
+
+def _or_classes(task: TaskConfig | None) -> TaskConfig:
+    from calyx.shared.config.schema import TaskConfig
+
+    return task or TaskConfig()
 
 
 def _read_text(config: DataConfig, task: TaskConfig) -> Reading:

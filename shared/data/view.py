@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calyx.shared.config.schema import View
 from calyx.shared.data.dataset import Dataset
 from calyx.shared.errors import DataError
+
+if TYPE_CHECKING:
+    from calyx.shared.config.schema import View
 
 # Satellites and microscopes have more than the eye; a side of an image is rarely shorter.
 _MOST_CHANNELS = 16

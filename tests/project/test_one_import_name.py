@@ -127,7 +127,8 @@ def test_an_error_of_ours_is_caught_without_importing_torch() -> None:
 
 
 def test_dir_lists_what_is_exported_and_any_other_name_is_an_attribute_error() -> None:
-    assert dir(calyx) == sorted(calyx.__all__) == ["CalyxError", "RunResult", "__version__", "run"]
+    names = ["CalyxError", "RunResult", "Task", "__version__", "run"]
+    assert dir(calyx) == sorted(calyx.__all__) == names
     with pytest.raises(AttributeError, match="module 'calyx' has no attribute 'simulate'"):
         calyx.simulate  # type: ignore[attr-defined]  # noqa: B018
     with pytest.raises(ImportError, match="cannot import name 'simulate'"):

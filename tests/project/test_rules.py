@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from calyx.shared.config.load import all_keys
-from calyx.simulations.presets import preset_names, resolve
+from calyx.shared.config.rules import NEEDS_DIRECTORY
+from calyx.simulations.presets import load_preset, preset_names, resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,8 +41,10 @@ def test_every_configuration_key_is_documented() -> None:
 
 @pytest.mark.parametrize("name", preset_names())
 def test_presets_are_valid_and_say_what_they_are_for(name: str) -> None:
-    reads_a_folder = name.startswith("fashion")
-    config = resolve(name, data_dir=Path("anywhere") if reads_a_folder else None)
+    data = load_preset(name)["data"]
+    stands_in = Path("anywhere") if data["source"] in NEEDS_DIRECTORY else None
+    column = {"data.label": "class"} if data["source"] == "table" else {}
+    config = resolve(name, column, data_dir=stands_in)
     assert config.name == name
     first = (ROOT / "simulations" / "presets" / f"{name}.toml").read_text().splitlines()[0]
     assert first.startswith("# ") and len(first) > 20

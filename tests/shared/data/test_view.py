@@ -21,6 +21,8 @@ def records(*shape: int) -> Dataset:
         ((3, 5, 4), (3, 5, 4), (5, 12)),
         ((5, 4, 3), (3, 5, 4), (5, 12)),
         ((5, 4, 1), (1, 5, 4), (5, 4)),
+        ((2, 5, 4), (2, 5, 4), (5, 8)),
+        ((18, 20, 16), (16, 18, 20), (18, 320)),
     ],
 )
 def test_shapes_of_both_views(
@@ -55,7 +57,7 @@ def test_channels_last_are_moved_not_reshaped() -> None:
 
 
 @pytest.mark.parametrize("view", ["image", "sequence"])
-@pytest.mark.parametrize("shape", [(2, 5, 4), (2, 3, 4, 5)])
+@pytest.mark.parametrize("shape", [(17, 20, 18), (2, 3, 4, 5)])
 def test_other_shapes_are_refused(shape: tuple[int, ...], view: str) -> None:
     with pytest.raises(DataError, match="a record has shape"):
         as_view(records(*shape), view)  # type: ignore[arg-type]

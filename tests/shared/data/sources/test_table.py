@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calyx.shared.config.schema import DataConfig
+from calyx.shared.config.schema import DataConfig, TaskConfig
 from calyx.shared.data import load_folder, load_split, partition
 from calyx.shared.data.sources.table import read_table
 from calyx.shared.errors import DataError
+from calyx.shared.target import MultiLabel
 
 CSV = """age,colour,who,kind
 30,red,anna,ill
@@ -147,9 +148,9 @@ def test_a_folder_with_a_test_file_has_its_own_test_set(write, tmp_path: Path) -
     write("both/train-1.csv", CSV)
     write("both/train-2.csv", CSV)
     write("both/test.csv", CSV)
-    split = load_split(config(tmp_path / "both"), 0)
+    split = load_split(config(tmp_path / "both", view="stored"), 0)
     assert (len(split.train), len(split.test)) == (8, 4)
-    assert split.train.input_shape == (1, 3)
+    assert split.train.input_shape == (3,)
     parts = partition(split.train, config(tmp_path / "both", partition="natural"), 2, 0)
     assert sorted(map(len, parts)) == [4, 4]
     write("both/train-3.csv", CSV.replace("age", "years"))
@@ -193,9 +194,10 @@ def test_labels_may_be_real_or_several(write) -> None:
     place = write("set.csv", "x,y,a,b\n1,2.5,0,1\n2,-3,1,1\n")
     real = read_table(config(place, label="y"), "real")
     assert real.labels.dtype == np.float32 and real.labels.tolist() == [2.5, -3]
-    several = read_table(config(place, label="a,b"))
+    several = read_table(config(place, label="a,b"), "several")
     assert several.labels.tolist() == [[0, 1], [1, 1]] and several.class_names == ("a", "b")
-    with pytest.raises(DataError, match="records have no class each"):
-        several.classified()
+    assert several.learned(TaskConfig()).train.spec.target == MultiLabel(2, ("a", "b"))
+    with pytest.raises(DataError, match=r"names 2 columns.*\nhint: .*task\.kind=multilabel"):
+        read_table(config(place, label="a,b"))
     with pytest.raises(DataError, match=r"line 2: y = 2\.5, but of several labels"):
-        read_table(config(place, label="a,y"))
+        read_table(config(place, label="a,y"), "several")
