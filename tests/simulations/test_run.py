@@ -98,7 +98,7 @@ def test_private_clients_send_no_metrics(private_run: Path) -> None:
 def test_result_has_exactly_the_documented_keys(private_run: Path) -> None:
     (end,) = events(private_run, "end")
     keys = (
-        "event accuracy loss epsilon_max delta noise_multiplier rounds clients rejected "
+        "event accuracy metrics loss epsilon_max delta noise_multiplier rounds clients rejected "
         "rounds_with_effect seconds seconds_per_round run_dir"
     )
     assert list(end) == keys.split()

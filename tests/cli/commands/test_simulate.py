@@ -27,8 +27,16 @@ SHORT = tuple(
     for word in ("--set", setting)
 )
 SHORT += ("--set", "data.view=sequence", "--set", "model.hidden=8", "--workers", "1")
-JSON_KEYS = ["accuracy", "loss", "epsilon_max", "delta", "noise_multiplier", "rounds", "clients"]
-JSON_KEYS += ["rejected", "rounds_with_effect", "seconds", "seconds_per_round", "run_dir", "report"]
+JSON_KEYS = ["accuracy", "metrics", "loss", "epsilon_max", "delta", "noise_multiplier", "rounds"]
+JSON_KEYS += [
+    "clients",
+    "rejected",
+    "rounds_with_effect",
+    "seconds",
+    "seconds_per_round",
+    "run_dir",
+    "report",
+]
 
 
 @pytest.fixture(autouse=True)
