@@ -89,7 +89,16 @@ CASES = {
             "rt-polarity",
             "accuracy",
             (),
-            (*_NO_DP, "training.rounds=12", "model.token_scale=1", "data.vocabulary=hashed:30000"),
+            (
+                *_NO_DP,
+                "training.rounds=6",
+                "training.learning_rate=0.001",
+                "model.hidden=128",
+                "model.embedding=0",
+                "model.dropout=0.3",
+                "model.token_scale=1",
+                "data.vocabulary=hashed:30000",
+            ),
         )
         for name in ("sentiment-lstm", "sentiment-attention")
     },

@@ -71,7 +71,15 @@ def test_scripts_get_the_figures_of_an_audit_in_one_line(calyx: Calyx, folder: P
     outcome = calyx("audit", "run", "runs/first", "--skip", ",".join(ATTACKS), "--json")
     assert outcome.code == 0, outcome.err
     found = json.loads(outcome.out)
-    assert set(found) == {"guarantee_epsilon", "lower_bounds", "status", "seconds", "report"}
+    assert set(found) == {
+        "guarantee_epsilon",
+        "lower_bounds",
+        "status",
+        "metrics",
+        "seconds",
+        "report",
+    }
+    assert next(iter(found["metrics"])) == "accuracy"
     assert Path(found["report"]).is_file()
     assert "left out: canaries" in outcome.err
 
