@@ -167,13 +167,8 @@ def _placed(config: Config, wanted: int, holders: int) -> Placed:
     canaries = min(wanted, size // _DIMENSIONS_PER_CANARY)
     if canaries < _FEWEST:
         raise UsageError(
-<<<<<<< HEAD
-            f"a model of {size} parameters has room for {canaries} canaries; at least {_FEWEST} "
-            "are needed",
-=======
             f"a model of {size} parameters has room for {canaries} canaries, and {_FEWEST} are the "
             "fewest",
->>>>>>> show
             hint="leave the attack out with --skip canaries",
         )
     coins = np.frombuffer(secrets.token_bytes(canaries), dtype=np.uint8) & 1

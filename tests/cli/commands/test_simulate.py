@@ -27,22 +27,9 @@ SHORT = tuple(
     for word in ("--set", setting)
 )
 SHORT += ("--set", "data.view=sequence", "--set", "model.hidden=8", "--workers", "1")
-<<<<<<< HEAD
 JSON_KEYS = ["accuracy", "metrics", "loss", "epsilon_max", "delta", "noise_multiplier"]
 JSON_KEYS += ["rounds", "clients", "rejected", "rounds_with_effect", "seconds"]
 JSON_KEYS += ["seconds_per_round", "run_dir", "report"]
-=======
-JSON_KEYS = ["accuracy", "metrics", "loss", "epsilon_max", "delta", "noise_multiplier", "rounds"]
-JSON_KEYS += [
-    "clients",
-    "rejected",
-    "rounds_with_effect",
-    "seconds",
-    "seconds_per_round",
-    "run_dir",
-    "report",
-]
->>>>>>> show
 
 
 @pytest.fixture(autouse=True)
