@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -40,13 +41,34 @@ def test_a_script_runs_from_any_folder_and_prints_what_its_page_shows(
     assert Path(folder.removeprefix("run folder ")).parent == tmp_path / "runs"
 
 
+@pytest.mark.slow
+def test_a_task_runs_from_the_folder_it_is_in_and_reports_its_own_metric(tmp_path: Path) -> None:
+    module = (EXAMPLES / "own_task" / "mytask.py").read_text(encoding="utf-8")
+    (tmp_path / "mytask.py").write_text(module, encoding="utf-8")
+    done = subprocess.run(
+        [Path(sys.executable).parent / "calyx", "simulate", "--task", "mytask:task"]
+        + ["--set", "training.rounds=10", "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["accuracy"] is None
+    # Always guessing the mean has an error of .66.
+    assert 0 < result["metrics"]["mae"] < 0.66
+    assert "mae" in Path(result["report"]).read_text(encoding="utf-8")
+
+
 def without_figures(text: str) -> str:
     return re.sub(r"\d[\d.]*", "#", text)
 
 
 def test_every_example_has_a_page_and_is_listed_and_run_by_a_test() -> None:
     folders = {path.name for path in EXAMPLES.iterdir() if path.is_dir()}
-    assert folders == {*SCRIPTS, "deploy"}
+    assert folders == {*SCRIPTS, "own_task", "deploy"}
     listed = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     for name in folders:
         assert f"[{name}]({name})" in listed
