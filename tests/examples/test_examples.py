@@ -46,8 +46,15 @@ def test_a_task_runs_from_the_folder_it_is_in_and_reports_its_own_metric(tmp_pat
     module = (EXAMPLES / "own_task" / "mytask.py").read_text(encoding="utf-8")
     (tmp_path / "mytask.py").write_text(module, encoding="utf-8")
     done = subprocess.run(
-        [Path(sys.executable).parent / "calyx", "simulate", "--task", "mytask:task"]
-        + ["--set", "training.rounds=10", "--json"],
+        [
+            Path(sys.executable).parent / "calyx",
+            "simulate",
+            "--task",
+            "mytask:task",
+            "--set",
+            "training.rounds=10",
+            "--json",
+        ],
         cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
