@@ -115,14 +115,20 @@ def test_it_shows_classes_clients_and_what_looks_wrong(calyx, tmp_path: Path) ->
     assert "data.bounds" not in done.out.split("to train on it:")[1]
 
 
-def test_quantities_and_text_are_shown_without_a_line_to_train(calyx, tmp_path: Path) -> None:
+def test_the_line_for_quantities_and_text_names_their_task(calyx, tmp_path: Path) -> None:
     rows = [f"{i},{i * 0.37}" for i in range(50)]
     (tmp_path / "real.csv").write_text("\n".join(["a,target", *rows]))
-    (tmp_path / "play.txt").write_text("ANNA:\nWho?\n\nBERT:\nI.\n")
-    for name, kind in (("real.csv", "a number a record"), ("play.txt", "predicts itself")):
+    speech = "What is it that I hear, and who goes there at this hour of the night?\n" * 9
+    roles = "\n".join(f"{name}:\n{speech}" for name in ("ANNA", "BERT", "CARL", "DORA", "EMIL"))
+    (tmp_path / "play.txt").write_text(roles)
+    for name, kind, line in (
+        ("real.csv", "a number a record", "calyx simulate table-mlp"),
+        ("play.txt", "predicts itself", "calyx simulate shakespeare-lstm"),
+    ):
         done = calyx("data", "inspect", str(tmp_path / name))
         assert done.code == 0, done.err
-        assert kind in done.out and "to train on it" not in done.out
+        assert kind in done.out and line in done.out
+        assert ("--set task.kind=regression" in done.out) == (name == "real.csv")
 
 
 def test_missing_cells_give_the_setting_that_reads_them(calyx, tmp_path: Path) -> None:

@@ -68,12 +68,12 @@ def test_a_run_that_is_judged_by_another_metric_tells_all_of_them_and_no_accurac
     found = RunFigures.of(told)
     assert (found.accuracy, found.metrics) == (None, metrics)
     assert list(found.metrics) == ["r2", "mae", "rmse"]
-    assert (told.headline, told.headlines()) == (facts, [0.25])
+    assert (told.headline, told.headlines()) == (MetricFacts(**facts), [0.25])
 
 
 def test_a_journal_from_before_there_were_tasks_has_accuracy_for_its_headline() -> None:
     told = RunEvents(({"event": "start"}, {**event(1), "accuracy": 0.5}))
-    assert (told.headline["name"], told.headline["is_share"]) == ("accuracy", True)
+    assert (told.headline.name, told.headline.is_share) == ("accuracy", True)
     assert (told.metrics(0), told.headlines()) == ({"accuracy": 0.5}, [0.5])
 
 
