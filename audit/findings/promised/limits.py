@@ -20,6 +20,28 @@ class LimitsSection(Section):
     limits: tuple[Limit, ...]
 
 
+def _chosen_by_the_run(run: AuditedRun) -> list[Limit]:
+    """What this configuration alone brings about."""
+    training, found = run.config.training, []
+    if training.start_sha256:
+        found.append(
+            Limit(
+                name="the weights it started from",
+                text=f"The run started from weights with SHA-256 {training.start_sha256}. What they "
+                "were trained on is not covered: if it was these records, their cost adds up.",
+            )
+        )
+    if training.patience:
+        found.append(
+            Limit(
+                name="the test figure",
+                text=f"The run could end after {training.patience} rounds without a better result "
+                "on the test records. They decided when to stop, so their figure favours the model.",
+            )
+        )
+    return found
+
+
 def find(run: AuditedRun, store: EvidenceStore) -> LimitsSection:
     """List what is not covered in a run of this configuration."""
     was_attacked = not OF_EVERY_REPORT.issuperset(store.names())
@@ -37,6 +59,7 @@ def find(run: AuditedRun, store: EvidenceStore) -> LimitsSection:
         )
     )
     found = [
+        *_chosen_by_the_run(run),
         Limit(
             name="what is true of many",
             text="What is true of many records is what the model is meant to learn. Conclusions "
