@@ -27,8 +27,8 @@ def _chosen_by_the_run(run: AuditedRun) -> list[Limit]:
         found.append(
             Limit(
                 name="the weights it started from",
-                text=f"The run started from weights with SHA-256 {training.start_sha256}. What they "
-                "were trained on is not covered: if it was these records, their cost adds up.",
+                text=f"The run started from weights with SHA-256 {training.start_sha256}. What "
+                "they were trained on is not covered: if it was these records, their cost adds up.",
             )
         )
     if training.patience:
@@ -36,7 +36,8 @@ def _chosen_by_the_run(run: AuditedRun) -> list[Limit]:
             Limit(
                 name="the test figure",
                 text=f"The run could end after {training.patience} rounds without a better result "
-                "on the test records. They decided when to stop, so their figure favours the model.",
+                "on the test records. They decided when to stop, so their figure is "
+                "kind to the model.",
             )
         )
     return found
