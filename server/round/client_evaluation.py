@@ -16,6 +16,8 @@ from calyx.shared.tasks.task import Task
 
 # "The worst tenth": the mean of a metric alone hides clients that a model does not serve.
 _WORST_SHARE = 0.1
+# No honest figure is larger, and means of such figures stay finite.
+_LARGEST = 1e30
 
 
 def evaluate_on_clients(
@@ -45,6 +47,8 @@ def evaluate_on_clients(
     ]
     known = ["loss", *(metric.name for metric in task.measured)]
     told: dict[str, list[tuple[float, float]]] = {name: [] for name in known}
+    limits = dict.fromkeys(known, (-_LARGEST, _LARGEST))
+    limits |= {metric.name: (0.0, 1.0) for metric in task.measured if metric.is_share}
     replies = exchange(grid, messages, timeout_s)
     for reply in sorted(replies, key=lambda r: r.metadata.src_node_id):
         if reply.has_error():
@@ -55,6 +59,8 @@ def evaluate_on_clients(
             continue
         weight = metrics.pop("num-examples", 0.0)
         if "loss" not in metrics or not metrics.keys() <= told.keys() or not 0 < weight <= 1e9:
+            continue
+        if any(not low <= metrics.get(name, low) <= high for name, (low, high) in limits.items()):
             continue
         for name, value in metrics.items():
             told[name].append((value, weight))

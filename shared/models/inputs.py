@@ -85,7 +85,9 @@ def made_up_labels(target: Target, n: int, generator: torch.Generator) -> torch.
     if isinstance(target, MultiLabel):
         return torch.randint(2, size, generator=generator).float()
     if isinstance(target, Reals):
-        return target.low + (target.high - target.low) * torch.rand(size, generator=generator)
+        # Real labels may lie beyond the bounds, where a loss may do what it does not between them.
+        drawn = 4 * torch.rand(size, generator=generator) - 2
+        return target.centre + target.half_width * drawn
     if isinstance(target, NextTokens):
         drawn = torch.randint(1, target.values, size, generator=generator)
         return drawn * real_steps(_lengths(n, target.shape[0], generator), target.shape[0])

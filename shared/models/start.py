@@ -34,11 +34,17 @@ def load_start(model: nn.Module, config: TrainingConfig) -> None:
     """Put the weights of ``training.start`` into `model`; nothing if there are none.
 
     Raises:
-        ModelError: the file is not there, is not the one that the run began with, or holds weights
-            of another model.
+        ModelError: the file or its hash is not there, it is not the one that the run began with, or
+            holds weights of another model.
     """
-    if not config.start_sha256:
+    if not config.start:
         return
+    if not config.start_sha256:
+        # Fresh weights in their place would be another run, under the same digest.
+        raise ModelError(
+            f"training.start = {config.start}: the hash of these weights is missing",
+            hint="set training.start_sha256, or begin the run with calyx, which fills it in",
+        )
     path = start_file(config.start)
     content = _content(path)
     if hashlib.sha256(content).hexdigest() != config.start_sha256:

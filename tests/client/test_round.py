@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import RecordDict
+import torch
+from flwr.app import Message, RecordDict
+from torch import nn
 
+from calyx.client import evaluation
 from calyx.client.evaluation import evaluate_round
 from calyx.client.node import Node
 from calyx.client.round import train_round
@@ -28,8 +31,10 @@ from calyx.shared.models import build_model
 from calyx.shared.privacy.plan import PrivacyPlan, SumShape, make_plan
 from calyx.shared.protocol.arrays import read_record, to_record, weights_of
 from calyx.shared.protocol.messages import TrainInstruction
+from calyx.shared.protocol.refusals import error_reply
 from calyx.shared.record_spec import RecordSpec
 from calyx.shared.target import Classes
+from calyx.shared.tasks import Task
 
 POLICY = """
 [privacy]
@@ -204,6 +209,23 @@ def test_evaluation_lets_no_metrics_leave_and_runs_no_foreign_code(device: Node)
     foreign = config_of("privacy.noise=none", "model.name=platform:platform")
     with pytest.raises(PolicyViolation, match=r"model\.name"):
         evaluate_round(order(config, make_plan(config, records())), foreign, device)
+
+
+def test_labels_that_a_failing_metric_quotes_do_not_leave(
+    device: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def quoting(outputs: torch.Tensor, labels: torch.Tensor) -> float:
+        raise ValueError(f"not for {labels.tolist()}")
+
+    task = Task(nn.CrossEntropyLoss(reduction="none"), {"mine": quoting})
+    monkeypatch.setattr(evaluation, "task_of", lambda *_: task)
+    Path(device.policy_path).write_text(POLICY + "metrics = true\n")
+    config = config_of("privacy.noise=none")
+    content = order(config, make_plan(config, records()))
+    with pytest.raises(DataError, match="metric mine failed") as failed:
+        evaluate_round(content, config, device)
+    asked = Message(content, dst_node_id=1, message_type="evaluate")
+    assert "mine" not in error_reply(failed.value, asked).error.reason
 
 
 def test_a_real_device_needs_ledger_and_policy() -> None:

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file, save_file
+from torch import nn
 
 from calyx import run
 from calyx.server.state.journal import RunEvents
+from calyx.shared.config.load import build
 from calyx.shared.errors import ModelError
+from calyx.shared.models.start import load_start
 from calyx.simulations.run_folder import RunFolder
 
 SMALL = {"training.rounds": 2, "federation.clients": 3, "secure_aggregation.min_contributors": 2}
@@ -44,6 +47,12 @@ def test_weights_of_another_model_are_refused_by_name(tmp_path: Path) -> None:
         run(settings=lstm, out=tmp_path / "second", start=first.run_dir, workers=1)
     with pytest.raises(ModelError, match="cannot be read"):
         run(settings=SMALL, out=tmp_path / "third", start=tmp_path / "nothing", workers=1)
+
+
+def test_weights_without_their_hash_are_not_passed_over() -> None:
+    """A run from fresh weights has another meaning, and would have the same digest."""
+    with pytest.raises(ModelError, match="hash"):
+        load_start(nn.Linear(2, 2), build({"training": {"start": "first"}}).training)
 
 
 def test_a_run_that_stalls_ends_and_spends_no_more(tmp_path: Path) -> None:

@@ -101,9 +101,10 @@ def record_blocks(
         sizes: ascending.
     """
     device = next(model.parameters()).device
-    shapes = tuple((name, tuple(p.shape)) for name, p in model.named_parameters())
+    # Frozen layers are not looked into, so their trial says nothing of when they are trained.
+    shapes = tuple((name, tuple(p.shape), p.requires_grad) for name, p in model.named_parameters())
     key: _Key = (
-        *(type(model), repr(model), shapes, spec, task, sizes),
+        *(type(model), repr(model), _settings(model), shapes, spec, task, sizes),
         *(str(device), torch.get_num_threads(), torch.get_float32_matmul_precision()),
     )
     if key not in _tried:
@@ -112,6 +113,19 @@ def record_blocks(
             (s for s in candidates if _rows_agree(model, spec, task, s, device)), (1,)
         )
     return RecordBlocks(_tried[key])
+
+
+def _settings(model: nn.Module) -> _Key:
+    """What layers were made with and neither their text nor their shapes show, as numbers of heads.
+
+    A server could have a gentler model tried before the one that it wants trained.
+    """
+    return tuple(
+        (name, key, value)
+        for name, layer in model.named_modules()
+        for key, value in sorted(vars(layer).items())
+        if isinstance(value, int | float | str) and key != "training"
+    )
 
 
 def _step(most: float) -> int:

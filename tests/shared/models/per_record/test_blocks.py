@@ -7,6 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from calyx.shared.config.schema import ModelConfig, TaskConfig
+from calyx.shared.models import build_model
+from calyx.shared.models.per_record import blocks
 from calyx.shared.models.per_record.blocks import (
     RecordBlocks,
     filled_up,
@@ -18,6 +21,7 @@ from calyx.shared.record_spec import RecordSpec
 from calyx.shared.target import Classes
 from calyx.shared.tasks import Task
 from calyx.shared.tasks.classification import classification
+from calyx.shared.tasks.find import task_of
 
 TWO = Classes(2)
 TASK = classification(TWO)
@@ -167,3 +171,19 @@ def test_all_records_take_few_sizes(records: int) -> None:
     parts = list(RecordBlocks(sizes).parts(records))
     assert sum(size for _, _, size in parts) - records < max(32, sizes[0])
     assert np.all(np.diff([size for _, _, size in parts]) <= 0)
+
+
+def test_what_was_tried_of_another_model_of_the_same_shapes_is_not_taken_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = RecordSpec.floats((4, 6), Classes(2))
+    task = task_of(TaskConfig(), spec.target)
+    tried: list[nn.Module] = []
+    monkeypatch.setattr(blocks, "_tried", {})
+    monkeypatch.setattr(blocks, "_rows_agree", lambda model, *_: not tried.append(model))
+    same = {"name": "attention", "hidden": 8, "layers": 1}
+    for number, settings in enumerate(({"heads": 1}, {"heads": 2}, {"freeze": "blocks.*"}), 1):
+        model = build_model(ModelConfig.model_validate(same | settings), spec, 0, task)
+        for _ in range(2):
+            blocks.record_blocks(model, spec, task, (8,))
+        assert len(tried) == number
