@@ -23,7 +23,7 @@ from calyx.shared.config import Config
 from calyx.shared.config.load import Scalar, Settings, build, to_run_config
 from calyx.shared.errors import ConfigError, RunError
 from calyx.simulations.claim import check_length, check_vacant, claimed, default_place, owned
-from calyx.simulations.own_code import reach
+from calyx.simulations.own_code import make_reachable
 from calyx.simulations.presets import DEFAULT, in_folder, resolve
 from calyx.simulations.run_folder import RunFolder, folder_to_resume
 from calyx.simulations.run_result import RunResult
@@ -130,7 +130,7 @@ class _Chosen:
     def has_settings(self) -> bool:
         """Whether it says more than where the data are."""
         given = any(value is not None for value in self.shorthands.values())
-        return bool(self.preset or self.settings or self.task) or given
+        return bool(self.preset or self.settings) or given
 
     def config(self, preset: str) -> Config:
         """All of it, on top of `preset` if it names none."""
@@ -152,11 +152,21 @@ def _choose(chosen: _Chosen, out: Path | None, *, resume: bool) -> tuple[Config,
             return config, None
         check_vacant(out, resumed=False)
         return config, RunFolder(out)
-    folder = folder_to_resume(out, Path(chosen.preset or DEFAULT).stem)
+    name = chosen.task.partition(":")[0] if chosen.task else Path(chosen.preset or DEFAULT).stem
+    folder = folder_to_resume(out, name)
     if not folder.exists:
         # Killed before the folder was complete: nothing had begun, so begin.
         return chosen.config(DEFAULT), folder
-    stored = reach(folder.stored_config())
+    stored = folder.stored_config()
+    if chosen.task is not None:
+        if stored.task.kind != chosen.task:
+            raise ConfigError(
+                f"{folder.path} holds a run of task.kind = {stored.task.kind}",
+                hint=f"resume it with the same task, or begin a new run of {chosen.task}",
+            )
+        # A folder may come from elsewhere: code that it names is looked for where the user is only
+        # if the user names it too.
+        make_reachable()
     if chosen.has_settings:
         config = chosen.config(stored.name)
         folder.check_same(config)

@@ -8,7 +8,6 @@ Values that change only speed (workers, engine) are not here: they must not chan
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, LiteralString
 
@@ -34,7 +33,7 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
 def weights_of(text: str) -> tuple[float, ...]:
-    """Positive numbers parted by commas; empty text is no weights.
+    """Numbers from 1e-6 to 1e6, separated by commas; empty text is no weights.
 
     Raises:
         ValueError: it is something else.
@@ -45,8 +44,8 @@ def weights_of(text: str) -> tuple[float, ...]:
         weights = tuple(float(item) for item in text.split(","))
     except ValueError:
         raise ValueError("it must be numbers parted by commas") from None
-    if len(weights) < 2 or not all(0 < weight < math.inf for weight in weights):
-        raise ValueError("it must be two positive numbers or more, one for each class")
+    if len(weights) < 2 or not all(1e-6 <= weight <= 1e6 for weight in weights):
+        raise ValueError("it must be two numbers or more from 1e-6 to 1e6, one for each class")
     return weights
 
 

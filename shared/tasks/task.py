@@ -54,7 +54,9 @@ class Task:
         model: from the `RecordSpec` of the records to a module. None: that of ``model.name``.
         predictions: from outputs and labels of a batch to what the metrics take, (n, ...); the
             outputs themselves by default.
-        target: what a label is, as `Classes(3)`; None: numbers of the shape and dtype they have.
+        target: what a label is, as `Classes(3)` or `Reals(0, 100)`; None: numbers of the shape and
+            dtype they have. The loss is tried on labels that it allows; without one, on 0 and 1,
+            or between them, so state it where labels go further.
         augment, copies: views of an image that its loss is the mean of, see
             `calyx.shared.tasks.views`; a configuration's ``task.augment`` and ``task.copies``.
         inputs: what is public about the features, as ``{"x": Tokens((40,), 5000)}``; None: float32
