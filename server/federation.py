@@ -281,6 +281,7 @@ class Federation:
                 kept,
                 record,
                 self._attendance.node_ids,
+                {member.client: member.declared_records for member in roster},
                 self._task,
                 federation.round_timeout_s,
             )

@@ -11,7 +11,7 @@ from calyx.server.exchange import exchange
 from calyx.server.roster import RoundRecord
 from calyx.shared.errors import ProtocolError
 from calyx.shared.protocol.arrays import Weights, to_record
-from calyx.shared.protocol.messages import ARRAYS, CONFIG, read_metrics
+from calyx.shared.protocol.messages import ARRAYS, CONFIG, WEIGHT_KEY, read_metrics
 from calyx.shared.tasks.task import Task
 
 # "The worst tenth": the mean of a metric alone hides clients that a model does not serve.
@@ -25,10 +25,23 @@ def evaluate_on_clients(
     weights: Weights,
     record: RoundRecord,
     node_ids: Mapping[str, int],
+    declared: Mapping[str, int],
     task: Task,
     timeout_s: float,
 ) -> dict[str, float]:
     """What the clients say about the model on their own records; those that fail are left out.
+
+    So is a reply whose weight is not what its client declared before the run: it could outweigh all
+    others.
+
+    Args:
+        grid: the clients.
+        weights: the model.
+        record: of the round; the clients whose updates counted are asked.
+        node_ids: of the clients that are there.
+        declared: records that each client takes part with.
+        task: its metrics.
+        timeout_s: how long to wait.
 
     Returns:
         Record-weighted means, as ``client-loss`` and ``client-accuracy``; and of the headline also
@@ -49,6 +62,7 @@ def evaluate_on_clients(
     told: dict[str, list[tuple[float, float]]] = {name: [] for name in known}
     limits = dict.fromkeys(known, (-_LARGEST, _LARGEST))
     limits |= {metric.name: (0.0, 1.0) for metric in task.measured if metric.is_share}
+    expected = {node_ids[client]: n for client, n in declared.items() if client in node_ids}
     replies = exchange(grid, messages, timeout_s)
     for reply in sorted(replies, key=lambda r: r.metadata.src_node_id):
         if reply.has_error():
@@ -57,8 +71,10 @@ def evaluate_on_clients(
             metrics = read_metrics(reply.content)
         except ProtocolError:
             continue
-        weight = metrics.pop("num-examples", 0.0)
-        if "loss" not in metrics or not metrics.keys() <= told.keys() or not 0 < weight <= 1e9:
+        weight = metrics.pop(WEIGHT_KEY, 0.0)
+        if weight <= 0 or weight != expected.get(reply.metadata.src_node_id):
+            continue
+        if "loss" not in metrics or not metrics.keys() <= told.keys():
             continue
         if any(not low <= metrics.get(name, low) <= high for name, (low, high) in limits.items()):
             continue

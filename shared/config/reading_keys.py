@@ -20,7 +20,7 @@ WHAT_A_RECORD_IS: Mapping[str, tuple[str, ...]] = {
     "table": ("label", "classes", "columns", "bounds", "categories", "missing"),
     "images": ("classes", "value_range", "image_size", "colour"),
     "audio": ("classes", "sample_rate", "seconds", "mels"),
-    "sensors": ("label", "classes", "columns", "bounds", "window", "window_step"),
+    "sensors": ("label", "classes", "columns", "bounds", "orientation", "window", "window_step"),
     "text": ("text", "label", "classes", "vocabulary", "length"),
     "task": (),
 }
@@ -33,6 +33,15 @@ _WHERE_IT_STANDS: Mapping[str, tuple[str, ...]] = {
     "sensors": ("name_pattern", "encoding"),
     "text": ("layout", "encoding"),
 }
+# Of a run and not of a record: which records there are, who has them, what is held out for testing;
+# `view` is how a model looks at them.
+NOT_READING = frozenset(
+    {
+        *("source", "view", "directory", "hub_name", "hub_features", "hub_label", "allow_download"),
+        *("partition", "dirichlet_alpha", "classes_per_client", "min_records", "max_records"),
+        *("test_fraction", "test_names", "hold_out"),
+    }
+)
 # Sources whose labels are numbers already: to state as many classes as there are changes nothing.
 _NUMBERED = frozenset({"idx", "npz"})
 
