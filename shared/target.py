@@ -25,6 +25,14 @@ from calyx.shared.errors import DataError
 _MOST_CLASSES = 1 << 20
 
 
+def _beyond(labels: NDArray[Any], number: int) -> int | None:
+    """The smallest or largest label if it is not in [0, number); None if all are."""
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < 0:
+        return lowest
+    return highest if highest >= number else None
+
+
 class Target(ABC):
     """What the labels of a data set are.
 
@@ -101,11 +109,10 @@ class Classes(Target):
 
     def check_values(self, labels: NDArray[Any]) -> None:
         """Each in [0, number)."""
-        lowest, highest = int(labels.min()), int(labels.max())
-        if lowest < 0 or highest >= self.number:
+        if (wrong := _beyond(labels, self.number)) is not None:
             raise DataError(
-                f"label {lowest if lowest < 0 else highest} is out of range: with {self.number} "
-                f"classes labels are 0 to {self.number - 1}",
+                f"label {wrong} is out of range: with {self.number} classes labels are 0 to "
+                f"{self.number - 1}",
                 hint="number the classes 0, 1, 2 and so on",
             )
 
@@ -237,11 +244,10 @@ class NextTokens(Target):
 
     def check_values(self, labels: NDArray[Any]) -> None:
         """Each in [0, values)."""
-        lowest, highest = int(labels.min()), int(labels.max())
-        if lowest < 0 or highest >= self.values:
+        if (wrong := _beyond(labels, self.values)) is not None:
             raise DataError(
-                f"token {lowest if lowest < 0 else highest} is out of range: with {self.values} "
-                f"tokens they are 0 to {self.values - 1}",
+                f"token {wrong} is out of range: with {self.values} tokens they are 0 to "
+                f"{self.values - 1}",
                 hint="read the text with the vocabulary of the run",
             )
 

@@ -17,7 +17,19 @@ from calyx.shared.errors import ModelError
 from calyx.shared.models.inputs import real_steps
 
 
-class SequenceLSTM(nn.LSTM):
+class _TopStates(nn.Module):
+    """What both recurrent layers add to PyTorch's: one tensor out, and the batch first."""
+
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1) -> None:
+        super().__init__(input_size, hidden_size, num_layers, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """States float32 (n, steps, hidden_size) for inputs float32 (n, steps, input_size)."""
+        states: torch.Tensor = super().forward(x)[0]
+        return states
+
+
+class SequenceLSTM(_TopStates, nn.LSTM):  # type: ignore[misc]
     """`torch.nn.LSTM` that returns only the top layer's states, as one tensor.
 
     Parameters, their names and the fast kernel are those of `nn.LSTM`. One output tensor is what
@@ -30,16 +42,8 @@ class SequenceLSTM(nn.LSTM):
         num_layers: stacked layers.
     """
 
-    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1) -> None:
-        super().__init__(input_size, hidden_size, num_layers, batch_first=True)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        """States float32 (n, steps, hidden_size) for inputs float32 (n, steps, input_size)."""
-        states: torch.Tensor = super().forward(x)[0]
-        return states
-
-
-class SequenceGRU(nn.GRU):
+class SequenceGRU(_TopStates, nn.GRU):  # type: ignore[misc]
     """`torch.nn.GRU` that returns only the top layer's states, as one tensor.
 
     Args:
@@ -47,14 +51,6 @@ class SequenceGRU(nn.GRU):
         hidden_size: size of the state.
         num_layers: stacked layers.
     """
-
-    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1) -> None:
-        super().__init__(input_size, hidden_size, num_layers, batch_first=True)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        """States float32 (n, steps, hidden_size) for inputs float32 (n, steps, input_size)."""
-        states: torch.Tensor = super().forward(x)[0]
-        return states
 
 
 class RecurrentStack(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -68,6 +70,26 @@ def records() -> Dataset:
     return Dataset(features, np.arange(7) % 3, 3)
 
 
+def plan_of(noise: Literal["none", "distributed"], multiplier: float, steps: int) -> PrivacyPlan:
+    """All seven records in each step."""
+    return PrivacyPlan(
+        unit="record",
+        noise=noise,
+        relation="",
+        clip_norm=CLIP,
+        noise_multiplier=multiplier,
+        sensitivity_factor=1.0,
+        sampling="full",
+        sampling_rate=1.0,
+        expected_batch_size=7.0,
+        steps_per_round=steps,
+        rounds=1,
+        delta=1e-5,
+        target_epsilon=1.0 if multiplier else float("inf"),
+        declared_records=7,
+    )
+
+
 def by_hand(model: nn.Module, data: Dataset, copies: int) -> torch.Tensor:
     """Each record alone: the mean loss of its views, one gradient, clipped."""
     total = torch.zeros(sum(p.numel() for p in model.parameters()), dtype=torch.float64)
@@ -87,22 +109,7 @@ def test_the_mean_of_a_records_views_is_clipped_as_one_gradient(copies: int) -> 
     config = TaskConfig(augment="flip,shift", copies=copies)
     task = task_of(config, data.spec.target)
     model = build_model(ModelConfig(name="cnn"), data.spec, 0)
-    plan = PrivacyPlan(
-        unit="record",
-        noise="distributed",
-        relation="",
-        clip_norm=CLIP,
-        noise_multiplier=1.0,
-        sensitivity_factor=1.0,
-        sampling="full",
-        sampling_rate=1.0,
-        expected_batch_size=7.0,
-        steps_per_round=1,
-        rounds=1,
-        delta=1e-5,
-        target_epsilon=1.0,
-        declared_records=7,
-    )
+    plan = plan_of("distributed", 1.0, steps=1)
     found, count = clipped_gradient_sum(model, data, task, plan, SeededNoise(seeded_key("views")))
     assert count == 7
     wanted = by_hand(model, data, copies).numpy()
@@ -114,22 +121,7 @@ def trained(micro_batch: int) -> np.ndarray:
     data = records()
     task = task_of(TaskConfig(), data.spec.target)
     model = build_model(ModelConfig(name="cnn"), data.spec, 0)
-    plan = PrivacyPlan(
-        unit="record",
-        noise="none",
-        relation="",
-        clip_norm=CLIP,
-        noise_multiplier=0.0,
-        sensitivity_factor=1.0,
-        sampling="full",
-        sampling_rate=1.0,
-        expected_batch_size=7.0,
-        steps_per_round=3,
-        rounds=1,
-        delta=1e-5,
-        target_epsilon=float("inf"),
-        declared_records=7,
-    )
+    plan = plan_of("none", 0.0, steps=3)
     config = TrainingConfig(micro_batch=micro_batch, learning_rate=0.05)
     noise = SeededNoise(seeded_key("micro"))
     train_locally(model, data, task, config, plan, proximal_mu=0, noise=noise, order_seed=3)
