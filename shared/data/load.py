@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 _STREAM = 0x3A7D
 # Sources whose labels are words: what number a word has must be the same for everyone.
 _NAMED = frozenset({"table", "images", "audio", "sensors", "text"})
-# Sources whose records are pieces of one recording or text: held out whole, or the test is told.
-_PIECES = frozenset({"sensors", "text"})
+# Sources whose records may be pieces of one recording or text. All that a client has is held out
+# together, or the model would be tested on what it was told the rest of; without clients, this is.
+_PIECES: Mapping[str, str] = {"sensors": "file", "text": "record"}
 _LABEL_KINDS: Mapping[str, LabelKind] = {"regression": "real", "multilabel": "several"}
 
 
@@ -221,12 +222,10 @@ def _read_part(config: DataConfig, task: TaskConfig) -> Reading:
 def _split(reading: Reading, config: DataConfig, seed: int) -> Split:
     if reading.test is not None:
         return Split(reading.train, reading.test)
-    together = config.hold_out
+    together: str = config.hold_out
     if together == "auto":
-        has_clients = reading.train.natural_ids is not None
-        together = "client" if has_clients else "file" if config.source == "sensors" else "record"
-        if config.source not in _PIECES:
-            together = "record"
+        has_clients = config.source in _PIECES and reading.train.natural_ids is not None
+        together = "client" if has_clients else _PIECES.get(config.source, "record")
     if together == "record":
         if config.source == "sensors":
             raise DataError(

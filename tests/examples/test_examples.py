@@ -66,6 +66,11 @@ def test_a_task_runs_from_the_folder_it_is_in_and_reports_its_own_metric(tmp_pat
     assert result["accuracy"] is None
     # Always guessing the mean has an error of .66.
     assert 0 < result["metrics"]["mae"] < 0.66
+    page = (EXAMPLES / "own_task" / "README.md").read_text(encoding="utf-8")
+    assert "$ calyx simulate --task mytask:task --set training.rounds=10\n" in page
+    shown = re.search(r"test mae +(\d\.\d+)", page)
+    # The last bits are of one machine; another one's may lead elsewhere, but not far in ten rounds.
+    assert shown and float(shown[1]) == pytest.approx(result["metrics"]["mae"], abs=0.05)
     assert "mae" in Path(result["report"]).read_text(encoding="utf-8")
 
 

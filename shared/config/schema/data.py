@@ -164,8 +164,8 @@ class DataConfig(Section):
     hold_out: Literal["auto", "record", "file", "client"] = Field(
         "auto",
         description="What is held out as a whole where the source has no test set. `auto`: with "
-        "`sensors` a client, or a file where clients are not known; otherwise single records, "
-        "evenly from all classes.",
+        "`sensors` and `text` a client, where clients are known; of other `sensors` a file; "
+        "otherwise single records, evenly from all classes.",
     )
     image_size: Annotated[_Text, written_as(data_settings.image_size)] = Field(
         "",
