@@ -73,7 +73,7 @@ def own_task(name: str) -> Task:
         text = " ".join(str(error).split()) or "no message"
         raise ModelError(
             f"task.kind = {name}: it cannot be imported: {type(error).__name__}: {text[:300]}",
-            hint="write module:object and put the module's folder on PYTHONPATH",
+            hint="give --task module:object where the module is, or put its folder on PYTHONPATH",
         ) from error
     if not isinstance(found, Task):
         raise ModelError(

@@ -81,7 +81,7 @@ def _check_found(
         raise DataError(
             f"{len(counts):,} different values of {what} in {len(labels):,} records: that is a "
             "quantity or an id, not a class",
-            hint="name the column that holds the class",
+            hint="name the column that holds the class, or set task.kind=regression for a quantity",
         )
     alone = next((label for label, number in counts.items() if number == 1), None)
     if alone is not None:
@@ -90,8 +90,8 @@ def _check_found(
             f"{where(record)}: {what} {alone!r} occurs once, so it cannot be both learned and "
             "tested",
             hint=(
-                "correct it if it is a mistake, leave the record out, or state all classes with "
-                "data.classes"
+                "correct it if it is a mistake, leave the record out, state all classes with "
+                "data.classes, or set task.kind=regression for a quantity"
             ),
         )
     if len(counts) == 1:
